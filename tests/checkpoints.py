@@ -154,9 +154,12 @@ def _random(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         values *= 0.8
     else:
         # Queries and keys of standard deviation 1.5 give scores of about 2: a peaked softmax.
-        gain = 1.5 if name.endswith(("wq.weight", "wk.weight", "output.weight")) else 1.0
+        gain = 1.5 if name.endswith(("wq.weight", "wk.weight")) else 1.0
         gain = 0.7 if name.endswith(("wo.weight", "w2.weight")) else gain
+        gain = 3.0 if name == "output.weight" else gain
         values *= gain / shape[-1] ** 0.5
+    if name == "output.weight":
+        values[:TEKKEN_SPECIALS] *= 0.1  # no control token wins: replies do not end by chance
     return values.astype(np.float32)
 
 
