@@ -1,0 +1,125 @@
+"""The decoder: Mistral NeMo (paper, section 2.3; mistral-inference, `transformer.py`).
+
+`Decoder` fits the model protocol of mlx-lm (`__call__(inputs, cache, input_embeddings)` and
+`.layers`), so mlx-lm's caches, samplers, `generate_step`, batching and speculative decoding
+run on it unchanged.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .config import TextConfig
+from .feed_forward import FeedForward
+from .rope import Rope1D
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention; scale head_dim^-0.5, and H * head_dim need not be D."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
+        self.scale = config.head_dim**-0.5
+        self.wq = nn.Linear(config.dim, config.n_heads * config.head_dim, bias=False)
+        self.wk = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=False)
+        self.wv = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=False)
+        self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=False)
+        self.rope = Rope1D(config)
+
+    def __call__(self, x: mx.array, mask: Any, cache: Any) -> mx.array:
+        """Arguments and result as in `DecoderBlock`."""
+        # mlx_lm's attention also reads its quantized caches. It costs 1.7 s to import, so it is
+        # imported with the first use, not with this package.
+        from mlx_lm.models.base import scaled_dot_product_attention
+
+        B, L, _ = x.shape
+        queries = self.wq(x).reshape(B, L, self.n_heads, -1).transpose(0, 2, 1, 3)
+        keys = self.wk(x).reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
+        values = self.wv(x).reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
+
+        offset = 0 if cache is None else cache.offset
+        queries, keys = self.rope(queries, offset), self.rope(keys, offset)
+        if cache is not None:
+            keys, values = cache.update_and_fetch(keys, values)
+
+        output = scaled_dot_product_attention(
+            queries, keys, values, cache=cache, scale=self.scale, mask=mask
+        )
+        return self.wo(output.transpose(0, 2, 1, 3).reshape(B, L, -1))
+
+
+class DecoderBlock(nn.Module):
+    """norm, attention, add; norm, feed-forward, add."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.attention = Attention(config)
+        self.feed_forward = FeedForward(config.dim, config.hidden_dim)
+        self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+
+    def __call__(self, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        """One layer.
+
+        Arguments:
+            x: shape (B, L, D).
+            mask: what `mlx_lm.models.base.create_attention_mask` made: None, "causal" or an array.
+            cache: this layer's KV cache of mlx-lm, or None.
+
+        Returns:
+            Shape (B, L, D).
+        """
+        x = x + self.attention(self.attention_norm(x), mask, cache)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+class Decoder(nn.Module):
+    """Tokens, or embeddings, in; logits of every position out."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = [DecoderBlock(config) for _ in range(config.n_layers)]
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        if not config.tied_embeddings:
+            self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+
+    def __call__(
+        self,
+        inputs: mx.array,
+        cache: list[Any] | None = None,
+        input_embeddings: mx.array | None = None,
+    ) -> mx.array:
+        """Logits of every position.
+
+        Arguments:
+            inputs: token ids, shape (B, L); not read where `input_embeddings` is given.
+            cache: one KV cache of mlx-lm a layer, updated in place; None starts from nothing.
+            input_embeddings: shape (B, L, D), in place of the embeddings of `inputs`.
+
+        Returns:
+            Shape (B, L, vocabulary).
+        """
+        x = self.hidden(inputs, cache, input_embeddings)
+        if self.config.tied_embeddings:
+            return self.tok_embeddings.as_linear(x)
+        return self.output(x)
+
+    def hidden(
+        self,
+        inputs: mx.array,
+        cache: list[Any] | None = None,
+        input_embeddings: mx.array | None = None,
+    ) -> mx.array:
+        """The normalised last hidden state, shape (B, L, D): `__call__` without the output."""
+        from mlx_lm.models.base import create_attention_mask
+
+        x = self.tok_embeddings(inputs) if input_embeddings is None else input_embeddings
+        caches = [None] * len(self.layers) if cache is None else cache
+        mask = create_attention_mask(x, caches[0])
+        for layer, layer_cache in zip(self.layers, caches, strict=True):
+            x = layer(x, mask, layer_cache)
+        return self.norm(x)

@@ -1,0 +1,35 @@
+"""What can go wrong, as one small tree::
+
+    PixtralError              anything a user can mend; its text is one line
+    ├── ConfigError           params.json or config.json: a key or a value
+    ├── CheckpointError       a folder, a weight file, a tensor, a hub repository
+    ├── ImageError            a picture that cannot be opened, or must not be
+    ├── PromptError           messages in a shape or a role that is not allowed
+    └── CapacityError         more memory, disk or context than there is
+
+Every message says what was seen, what is allowed and what to do.
+"""
+
+
+class PixtralError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class ConfigError(PixtralError):
+    """A configuration file lacks a key, or holds a value that no Pixtral can have."""
+
+
+class CheckpointError(PixtralError):
+    """A checkpoint is missing, incomplete, corrupt or in a layout that is not known."""
+
+
+class ImageError(PixtralError):
+    """An image cannot be read, is not an image, or is larger than is safe to decode."""
+
+
+class PromptError(PixtralError):
+    """The messages are not a conversation that the model's template can express."""
+
+
+class CapacityError(PixtralError):
+    """The request needs more memory, disk space or context than there is."""

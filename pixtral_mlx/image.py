@@ -1,0 +1,323 @@
+"""Pictures: open, check, orient, resize, normalise; and the grid of patches they become.
+
+The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel. Its
+loader is not used: it opens `file://` paths and fetches URLs without a limit. Everything here
+is checked before it is decoded.
+"""
+
+import base64
+import binascii
+import io
+import logging
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .config import VisionConfig
+from .errors import ImageError
+
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
+MAX_FILE_BYTES = 200_000_000
+MAX_URL_BYTES = 50_000_000
+URL_SECONDS = 20.0
+
+# CLIP's mean and standard deviation of RGB, as mistral-common has them.
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+
+log = logging.getLogger(__name__)
+
+
+class PatchGrid(NamedTuple):
+    """Rows and columns of patches; equal to the plain tuple `(rows, columns)`."""
+
+    rows: int
+    columns: int
+
+    @property
+    def patches(self) -> int:
+        """How many patches the image becomes."""
+        return self.rows * self.columns
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it takes in the prompt: one a patch and one after each row."""
+        return self.rows * (self.columns + 1)
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How pictures are prepared, by name.
+
+    Arguments:
+        resize: "official" is cubic interpolation without antialiasing, as the model was
+            trained; "antialiased" is Pillow's bicubic, smoother on scans shrunk a lot.
+        orient: whether to turn the picture by its EXIF orientation. The reference does not;
+            phones rely on it.
+        grey16: what becomes of 16-bit grey: "scale" to 8 bits, or "clip" as the reference does,
+            which turns most of such a picture white.
+    """
+
+    resize: Literal["official", "antialiased"] = "official"
+    orient: bool = True
+    grey16: Literal["scale", "clip"] = "scale"
+
+    def __post_init__(self):
+        for name, allowed in (("resize", ("official", "antialiased")), ("grey16", ("scale", "clip"))):
+            if getattr(self, name) not in allowed:
+                raise ImageError(
+                    f"image option {name}={getattr(self, name)!r}: allowed are {' and '.join(allowed)}"
+                )
+
+
+def patch_grid(width: int, height: int, config: VisionConfig) -> PatchGrid:
+    """The grid of an image of `width` x `height` pixels.
+
+    Python's `round` (halves go to the even number) is part of the definition.
+    """
+    ratio = max(height / config.image_size, width / config.image_size)
+    if ratio > 1:
+        # An extreme shape would otherwise round its short side to nothing.
+        width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
+    size = config.patch_size
+    return PatchGrid((height - 1) // size + 1, (width - 1) // size + 1)
+
+
+def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) -> np.ndarray:
+    """Resize once from the original to whole patches, normalise, channels first.
+
+    Arguments:
+        image: any mode; what is not RGB is pasted on white.
+
+    Returns:
+        float32, shape (3, rows * patch, columns * patch).
+    """
+    grid = patch_grid(image.width, image.height, config)
+    height, width = grid.rows * config.patch_size, grid.columns * config.patch_size
+    rgb = to_rgb(image, options)
+    if options.resize == "antialiased":
+        resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    else:
+        resized = _resize_cubic(np.asarray(rgb), height, width)
+    return ((resized / np.float32(255.0) - MEAN) / STD).transpose(2, 0, 1)
+
+
+def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
+    """Three channels of 8 bits; transparent parts become white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") and options.grey16 == "scale":
+        image = _grey16_to_8(image)
+    if image.mode != "RGBA":
+        image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "WHITE")
+    white.paste(image, (0, 0), image)
+    return white.convert("RGB")
+
+
+def _grey16_to_8(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and values.max(initial=0) <= 255:
+        return image  # a 32-bit mode that holds 8-bit values
+    return Image.fromarray(np.clip((values * 255 + 32767) // 65535, 0, 255).astype(np.uint8))
+
+
+def _resize_cubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Separable cubic interpolation, a = -0.75, edges repeated, no antialiasing.
+
+    OpenCV's INTER_CUBIC on float32: `pixels` uint8 (H, W, 3) -> float32 (height, width, 3). Only
+    the rows that are needed are turned to float32, so a large photo stays cheap.
+    """
+    rows, row_weights = _cubic_taps(pixels.shape[0], height)
+    columns, column_weights = _cubic_taps(pixels.shape[1], width)
+    tall = sum(row_weights[t][:, None, None] * pixels[rows[t]] for t in range(4))
+    return sum(column_weights[t][:, None] * tall[:, columns[t]] for t in range(4))
+
+
+def _cubic_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four source indices and weights for each target index, both of shape (4, new)."""
+    # The centre is rounded to float32 as OpenCV does: on a side of 5,000 pixels that moves it by
+    # up to 0.0002, which is visible in the last digits of a pixel.
+    centre = ((np.arange(new) + 0.5) * (old / new) - 0.5).astype(np.float32)
+    first = np.floor(centre)
+    x = centre - first
+    a, one = np.float32(-0.75), np.float32(1)
+    far = x + one
+    w0 = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
+    w1 = ((a + 2) * x - (a + 3)) * x * x + one
+    near = one - x
+    w2 = ((a + 2) * near - (a + 3)) * near * near + one
+    weights = np.stack([w0, w1, w2, one - w0 - w1 - w2]).astype(np.float32)
+    taps = first.astype(np.int64) + np.arange(-1, 3)[:, None]
+    return np.clip(taps, 0, old - 1), weights
+
+
+def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
+    """Open a picture from wherever a user has it, safely.
+
+    Arguments:
+        source: a path, a `file://`, `data:` or `https://` URL, bytes, a PIL image, or a NumPy
+            array of shape (H, W), (H, W, 3) or (H, W, 4), uint8 (or floats from 0 to 1).
+        options: `ImageOptions`; only `orient` is read here.
+
+    Returns:
+        The decoded first frame, in its own mode.
+
+    Raises:
+        ImageError: not found, not an image of an allowed format, empty, truncated, too large,
+            or not fetched within the limits.
+    """
+    options = options or ImageOptions()
+    if isinstance(source, Image.Image):
+        image, name = source, "image"
+        _check_size(image, name)
+    elif isinstance(source, np.ndarray):
+        image, name = _from_array(source), "array"
+    else:
+        data, name = _read(source)
+        image = _decode(data, name)
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image) if options.orient else image
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{name}: damaged or cut off ({error}): export or download it again"
+        ) from error
+
+
+def _read(source: Any) -> tuple[bytes, str]:
+    """The encoded bytes of a source and a short name for messages."""
+    if isinstance(source, bytes | bytearray):
+        return bytes(source), "image bytes"
+    if isinstance(source, Path):
+        return _read_file(source)
+    if not isinstance(source, str):
+        raise ImageError(
+            f"an image is given as {type(source).__name__}: allowed are a path, a URL, bytes, "
+            "a PIL image and a NumPy array"
+        )
+    scheme = source[: source.find(":")].lower() if ":" in source[:10] else ""
+    if scheme == "data":
+        return _read_data_url(source)
+    if scheme in ("http", "https"):
+        return _read_url(source)
+    if scheme == "file":
+        return _read_file(Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path)))
+    return _read_file(Path(source).expanduser())
+
+
+def _read_file(path: Path) -> tuple[bytes, str]:
+    name = str(path) if len(str(path)) < 200 else f"{str(path)[:60]}..."
+    try:
+        if not path.is_file():
+            state = "is a folder" if path.is_dir() else "no such file"
+            raise ImageError(f"{name}: {state}: give the path of an image file")
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageError(f"{name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+        return path.read_bytes(), name
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read ({error}): check the path") from error
+
+
+def _read_data_url(url: str) -> tuple[bytes, str]:
+    head, comma, payload = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ImageError(
+            f"data URL starts {url[:40]!r}; allowed is data:image/png;base64,... (or another type)"
+        )
+    if len(payload) > MAX_FILE_BYTES:
+        raise ImageError(f"data URL of {len(payload):,} characters; at most {MAX_FILE_BYTES:,}")
+    try:
+        return base64.b64decode(payload, validate=True), "data URL"
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"data URL: not valid base64 ({error}): encode the file again") from error
+
+
+class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect must not lead out of HTTP, to `file://` or `ftp://`."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            raise ImageError(f"{req.full_url}: redirects to {newurl[:60]!r}, not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _read_url(url: str) -> tuple[bytes, str]:
+    """Fetch at most MAX_URL_BYTES in at most URL_SECONDS, connection included."""
+    deadline = time.monotonic() + URL_SECONDS
+    opener = urllib.request.build_opener(_HttpOnlyRedirects)
+    request = urllib.request.Request(url, headers={"User-Agent": "pixtral-mlx"})
+    too_large = f"{url}: more than {MAX_URL_BYTES:,} bytes: download it and shrink it first"
+    data = bytearray()
+    try:
+        with opener.open(request, timeout=URL_SECONDS) as response:
+            if int(response.headers.get("Content-Length") or 0) > MAX_URL_BYTES:
+                raise ImageError(too_large)
+            while block := response.read1(1 << 16):
+                data += block
+                if len(data) > MAX_URL_BYTES:
+                    raise ImageError(too_large)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"slower than {URL_SECONDS:.0f} s")
+    except (OSError, ValueError, urllib.error.URLError, urllib.request.http.client.HTTPException) as e:
+        raise ImageError(f"{url}: could not be fetched ({e}): check the address") from e
+    return bytes(data), url
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    """Read the header only; the size is checked before anything is decoded."""
+    if not data:
+        raise ImageError(f"{name}: empty, 0 bytes: give an image file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{name}: {str(error).split(',')[0]}; at most {MAX_PIXELS:,} pixels are decoded"
+        ) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise ImageError(
+            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)}"
+        ) from error
+    _check_size(image, name)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        log.warning("%s: has %d frames; the first is used", name, frames)
+    return image
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: {width}x{height} pixels: nothing to look at")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {width}x{height} is {width * height:,} pixels; at most {MAX_PIXELS:,} are "
+            "decoded: shrink it first"
+        )
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = array.shape
+    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise ImageError(
+            f"an image array has shape {shape}; allowed are (H, W), (H, W, 3) and (H, W, 4)"
+        )
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ImageError("an image array of floats must lie within 0 and 1: scale it, or use uint8")
+        array = np.round(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"an image array is {array.dtype}; allowed are uint8 and floats from 0 to 1")
+    return Image.fromarray(np.ascontiguousarray(array))

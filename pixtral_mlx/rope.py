@@ -1,0 +1,90 @@
+"""Rotary position embeddings: one-dimensional for text, two-dimensional for patches.
+
+Both turn interleaved pairs (2j, 2j+1), as the official weights expect; folders in the
+rotate-half order of transformers are put back in this order when they are loaded.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .config import TextConfig, VisionConfig
+
+
+class Rope1D(nn.Module):
+    """RoPE over the position in the sequence (mistral-inference, `rope.py`).
+
+    The wave lengths are given to `mx.fast.rope` as an array: its own, from a base, differ in the
+    last bit of float32, which at position 130,000 turns the fastest pairs by 0.008 radian away
+    from what the reference implementations compute.
+    """
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self._dims = config.head_dim
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
+        # `mx.fast.rope` takes wave lengths (over 2 pi), the inverse of the frequencies.
+        self._wavelengths = mx.array((config.rope_theta**exponents).astype(np.float32))
+
+    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
+        """Turn queries or keys.
+
+        Arguments:
+            x: shape (B, H, L, head_dim).
+            offset: position of the first token; one number, or one for each row of the batch.
+
+        Returns:
+            The same shape and dtype.
+        """
+        return mx.fast.rope(
+            x, self._dims, traditional=True, base=None, scale=1.0, offset=offset,
+            freqs=self._wavelengths,
+        )  # fmt: skip
+
+
+class Rope2D(nn.Module):
+    """RoPE-2D (paper, section 2.1): half of the pairs turn with the row, half with the column.
+
+    Of the frequencies `f = theta ** -(arange(0, d, 2) / d)` the rows take `f[0::2]` and the
+    columns `f[1::2]`, so both axes span the whole range of wave lengths.
+    """
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
+        frequencies = (config.rope_theta**-exponents).astype(np.float32)
+        self._row_frequencies = mx.array(frequencies[0::2])
+        self._column_frequencies = mx.array(frequencies[1::2])
+
+    def angles(self, grids: Sequence[tuple[int, int]]) -> mx.array:
+        """Angles of every patch of every image; positions restart with each image.
+
+        Arguments:
+            grids: (rows, columns) of each image.
+
+        Returns:
+            Radians, float32, shape (N, head_dim / 2): first the row pairs, then the columns.
+        """
+        return mx.concatenate([self._grid_angles(rows, columns) for rows, columns in grids])
+
+    def _grid_angles(self, rows: int, columns: int) -> mx.array:
+        pairs = self._row_frequencies.size
+        by_row = mx.arange(rows)[:, None, None] * self._row_frequencies
+        by_column = mx.arange(columns)[None, :, None] * self._column_frequencies
+        shape = (rows, columns, pairs)
+        both = [mx.broadcast_to(by_row, shape), mx.broadcast_to(by_column, shape)]
+        return mx.concatenate(both, axis=-1).reshape(rows * columns, 2 * pairs)
+
+    @staticmethod
+    def rotate(x: mx.array, cosine: mx.array, sine: mx.array) -> mx.array:
+        """Turn queries or keys by the angles whose cosine and sine are given.
+
+        Arguments:
+            x: shape (1, H, N, head_dim), any float dtype; turned in float32, then cast back.
+            cosine, sine: float32, shape (N, head_dim / 2).
+        """
+        even, odd = x[..., 0::2].astype(mx.float32), x[..., 1::2].astype(mx.float32)
+        turned = mx.stack([even * cosine - odd * sine, odd * cosine + even * sine], axis=-1)
+        return turned.reshape(x.shape).astype(x.dtype)

@@ -1,0 +1,343 @@
+"""Messages in, a `Prompt` out: text and image tokens as mistral-common lays them out.
+
+mistral-common is the authority on templates; this module checks what it is given, opens the
+images safely before mistral-common sees them, and reports where each image stands.
+"""
+
+import codecs
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .config import VisionConfig
+from .errors import CheckpointError, ConfigError, PixtralError, PromptError
+from .image import ImageOptions, PatchGrid, open_image, patch_grid, preprocess
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class ImageSpan:
+    """Where one image stands in a prompt.
+
+    Arguments:
+        start: index of its first token; there is no start token, this is the first patch.
+        grid: its rows and columns.
+    """
+
+    start: int
+    grid: PatchGrid
+
+    @property
+    def stop(self) -> int:
+        """Index after its last token, `[IMG_END]`."""
+        return self.start + self.grid.tokens
+
+    def position(self, row: int, column: int) -> int:
+        """Index in the prompt of the patch at `row`, `column`; `column == grid.columns` is the
+        break after the row."""
+        return self.start + row * (self.grid.columns + 1) + column
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model receives.
+
+    Arguments:
+        tokens: ids of the whole prompt.
+        images: float32 arrays (3, H, W), in the order in which they stand in the prompt.
+        grids: (rows, columns) of each image.
+        spans: where each image stands.
+    """
+
+    tokens: list[int]
+    images: list[np.ndarray] = field(default_factory=list)
+    grids: list[PatchGrid] = field(default_factory=list)
+    spans: list[ImageSpan] = field(default_factory=list)
+
+
+class Tokenizer:
+    """mistral-common's tokenizer of one checkpoint, with this project's image pipeline in it.
+
+    Arguments:
+        path: `tekken.json`, or a SentencePiece file named as mistral-common names it.
+        vision: the vision sizes, or None for a model without eyes.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        ConfigError: its image ids contradict the configuration.
+    """
+
+    def __init__(self, path: str | Path, vision: VisionConfig | None = None):
+        self.path = Path(path)
+        self.vision = vision
+        self._mistral = _load_mistral(self.path)
+        self._instruct = self._mistral.instruct_tokenizer
+        self._words = self._instruct.tokenizer
+        self.eos_id: int = self._words.eos_id
+        self.bos_id: int = self._words.bos_id
+        self.n_words: int = self._words.n_words
+        self._tekken = hasattr(self._words, "id_to_byte_piece")
+        if vision is not None:
+            self.image_ids = self._image_ids(vision)
+
+    def _image_ids(self, vision: VisionConfig) -> tuple[int, int, int]:
+        """Ids of `[IMG]`, `[IMG_BREAK]` and `[IMG_END]`, from the tokenizer, cross-checked."""
+        try:
+            ids = tuple(
+                self._words.get_special_token(name)
+                for name in ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.path}: has no image tokens, but the model has a vision encoder: use the "
+                "tokenizer that came with the weights"
+            ) from error
+        stated = (vision.image_token_id, vision.image_break_token_id, vision.image_end_token_id)
+        if any(s is not None and s != i for s, i in zip(stated, ids, strict=True)):
+            raise ConfigError(
+                f"image token ids are {ids} in {self.path.name} and {stated} in the configuration: "
+                "the tokenizer and the weights do not belong together"
+            )
+        return ids
+
+    def encode(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        images: Sequence[Any] = (),
+        *,
+        options: ImageOptions | None = None,
+        raw: bool = False,
+    ) -> Prompt:
+        """Turn messages into a prompt.
+
+        Arguments:
+            messages: a string, or chat messages in the OpenAI / Mistral shape.
+            images: with a string, pictures that stand before the text.
+            options: how pictures are prepared.
+            raw: no chat template: `<s>`, then images and text as they stand; for base models.
+
+        Raises:
+            PromptError: a role, a shape or an order that is not allowed.
+            ImageError: a picture that cannot be used.
+        """
+        options = options or ImageOptions()
+        messages = _as_messages(messages, images)
+        encoder = _ImageEncoder(self, options)
+        parts = [_open_images(message, index, options) for index, message in enumerate(messages)]
+        if self.vision is None and any(_has_image(m) for m in parts):
+            raise PromptError("this model has no vision encoder: send text only")
+        tokens = self._encode_raw(parts, encoder) if raw else self._encode_chat(parts, encoder)
+        return _locate(tokens, encoder)
+
+    def _encode_chat(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
+        from mistral_common.exceptions import MistralCommonException
+        from mistral_common.protocol.instruct.request import ChatCompletionRequest
+        from pydantic import ValidationError
+
+        self._instruct.image_encoder = encoder
+        try:
+            request = ChatCompletionRequest(messages=messages)
+            return self._mistral.encode_chat_completion(request).tokens
+        except PixtralError:
+            raise
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise PromptError(f"messages: {where}: {first['msg']}") from error
+        except (MistralCommonException, ValueError, AssertionError) as error:
+            raise PromptError(f"messages: {str(error).splitlines()[0]}") from error
+        finally:
+            self._instruct.image_encoder = None
+
+    def _encode_raw(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
+        tokens = [self.bos_id]
+        for message in messages:
+            content = message["content"]
+            chunks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            for chunk in chunks:
+                if chunk["type"] == "text":
+                    tokens += self._words.encode(chunk["text"], bos=False, eos=False)
+                else:
+                    tokens += encoder(SimpleNamespace(image=chunk["image"])).tokens
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of generated ids; control tokens are left out."""
+        return self._words.decode(list(tokens))
+
+    def label(self, token: int) -> str:
+        """How one id is written, control tokens by their name: `[IMG_BREAK]`, `<s>`."""
+        return self._words.id_to_piece(token)
+
+    def stream_decoder(self) -> "StreamDecoder":
+        """A decoder that is fed one id at a time."""
+        return StreamDecoder(self)
+
+
+class StreamDecoder:
+    """Ids in one by one, text out in whole characters.
+
+    A character of Chinese, Hindi or an emoji may take several tokens; what is not complete is
+    kept back, so a replacement character appears only where the model wrote invalid bytes.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._tokens: list[int] = []
+        self._written = ""
+
+    def add(self, token: int) -> str:
+        """The text that `token` completes; may be empty."""
+        if self._tokenizer._tekken:
+            return self._utf8.decode(self._tokenizer._words.id_to_byte_piece(token))
+        # SentencePiece joins its pieces by rules of its own: decode everything again and give
+        # what is new (0.1 ms for a thousand tokens).
+        self._tokens.append(token)
+        text = self._tokenizer.decode(self._tokens)
+        if text.endswith("�"):
+            return ""
+        new, self._written = text[len(self._written) :], text
+        return new
+
+    @property
+    def pending(self) -> bool:
+        """Whether an incomplete character is held back."""
+        if self._tokenizer._tekken:
+            return bool(self._utf8.getstate()[0])
+        return self._tokenizer.decode(self._tokens) != self._written
+
+
+class _ImageEncoder:
+    """Stands where mistral-common's image encoder stands: same tokens, our pixels."""
+
+    def __init__(self, tokenizer: Tokenizer, options: ImageOptions):
+        self._tokenizer, self._options = tokenizer, options
+        self.images: list[np.ndarray] = []
+        self.grids: list[PatchGrid] = []
+
+    def __call__(self, chunk: Any) -> SimpleNamespace:
+        vision = self._tokenizer.vision
+        pixels = preprocess(chunk.image, vision, self._options)
+        grid = patch_grid(chunk.image.width, chunk.image.height, vision)
+        self.images.append(pixels)
+        self.grids.append(grid)
+        return SimpleNamespace(tokens=image_tokens(grid, self._tokenizer.image_ids), image=pixels)
+
+
+def image_tokens(grid: PatchGrid, ids: tuple[int, int, int]) -> list[int]:
+    """`([IMG]*w + [IMG_BREAK])*h`, the last token replaced by `[IMG_END]`.
+
+    Arguments:
+        grid: rows (h) and columns (w).
+        ids: of `[IMG]`, `[IMG_BREAK]` and `[IMG_END]`.
+    """
+    patch, row_break, end = ids
+    tokens = ([patch] * grid.columns + [row_break]) * grid.rows
+    tokens[-1] = end
+    return tokens
+
+
+@lru_cache(maxsize=4)
+def _load_mistral(path: Path) -> Any:
+    """mistral-common's tokenizer; the 12B's takes 2 s to build, so a few are kept."""
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    try:
+        return MistralTokenizer.from_file(str(path))
+    except Exception as error:  # a broken file raises nearly anything in there
+        raise CheckpointError(
+            f"{path}: not a tokenizer that mistral-common can read ({error}): fetch it again"
+        ) from error
+
+
+def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
+    """Find where the images stand: each starts at the next `[IMG]` after the one before."""
+    spans: list[ImageSpan] = []
+    position = 0
+    for grid in encoder.grids:
+        start = tokens.index(encoder._tokenizer.image_ids[0], position)
+        spans.append(ImageSpan(start, grid))
+        position = spans[-1].stop
+    return Prompt(tokens, encoder.images, encoder.grids, spans)
+
+
+def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]]:
+    if isinstance(messages, str):
+        chunks = [{"type": "image", "image": image} for image in images]
+        text = [{"type": "text", "text": messages}] if messages or not chunks else []
+        return [{"role": "user", "content": chunks + text if chunks else messages}]
+    if len(images):
+        raise PromptError(
+            "images= goes with a prompt that is a string: put the pictures into the messages"
+        )
+    if not isinstance(messages, Sequence):
+        raise PromptError(
+            f"messages are {type(messages).__name__}: allowed are a string or a list of messages"
+        )
+    if not messages:
+        raise PromptError("messages are empty: give at least one user message")
+    return list(messages)
+
+
+def _open_images(message: Any, index: int, options: ImageOptions) -> dict[str, Any]:
+    """Check one message and replace its pictures by opened ones."""
+    where = f"messages[{index}]"
+    if not isinstance(message, Mapping):
+        raise PromptError(f"{where} is {type(message).__name__}: a message is a dict")
+    role = message.get("role")
+    if role not in ROLES:
+        raise PromptError(f"{where}: role {role!r}; allowed are {', '.join(ROLES)}")
+    content = message.get("content")
+    if isinstance(content, str) or (content is None and role in ("assistant",)):
+        return dict(message)
+    if not isinstance(content, Sequence):
+        raise PromptError(
+            f"{where}: content is {type(content).__name__}: allowed are a string or a list of parts"
+        )
+    parts = [_open_part(part, f"{where}.content[{i}]", options) for i, part in enumerate(content)]
+    if not parts:
+        raise PromptError(f"{where}: content is an empty list: give text or an image")
+    if role != "user" and any(part["type"] == "image" for part in parts):
+        raise PromptError(f"{where}: an image in a {role} message; only users send images")
+    return {**message, "content": parts}
+
+
+def _open_part(part: Any, where: str, options: ImageOptions) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text":
+        if not isinstance(part.get("text"), str):
+            raise PromptError(f"{where}: text is {type(part.get('text')).__name__}, not a string")
+        return {"type": "text", "text": part["text"]}
+    if kind == "image_url":
+        url = part.get("image_url")
+        url = url.get("url") if isinstance(url, Mapping) else url
+        return _opened(url, f"{where}.image_url", options)
+    if kind == "image":
+        return _opened(part.get("image"), f"{where}.image", options)
+    raise PromptError(
+        f"{where}: type {kind!r}; allowed are text, image_url and image"
+        if isinstance(part, Mapping)
+        else f"{where} is {type(part).__name__}: a part is a string or a dict with a type"
+    )
+
+
+def _opened(source: Any, where: str, options: ImageOptions) -> dict[str, Any]:
+    if source is None:
+        raise PromptError(f"{where}: missing: give a path, a URL or a picture")
+    image: Image.Image = open_image(source, options)
+    return {"type": "image", "image": image}
+
+
+def _has_image(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(part["type"] == "image" for part in content)

@@ -1,0 +1,144 @@
+"""The vision encoder, PixtralViT (paper, section 2.1; mistral-inference, `vision_encoder.py`).
+
+Images of any size and shape, patch by patch, no class token, no final norm. Several images
+run through the same matrices together and attend each within itself.
+"""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .config import VisionConfig
+from .errors import ImageError
+from .feed_forward import FeedForward
+from .rope import Rope2D
+
+
+class VisionAttention(nn.Module):
+    """Attention among the patches of one image: every patch sees every other."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.n_heads = config.num_attention_heads
+        self.scale = config.head_dim**-0.5
+        self.wq = nn.Linear(width, width, bias=False)
+        self.wk = nn.Linear(width, width, bias=False)
+        self.wv = nn.Linear(width, width, bias=False)
+        self.wo = nn.Linear(width, width, bias=False)
+
+    def __call__(
+        self, x: mx.array, cosine: mx.array, sine: mx.array, lengths: Sequence[int]
+    ) -> mx.array:
+        """Arguments and result as in `VisionBlock`."""
+        queries = Rope2D.rotate(self._heads(self.wq(x)), cosine, sine)
+        keys = Rope2D.rotate(self._heads(self.wk(x)), cosine, sine)
+        values = self._heads(self.wv(x))
+        # One image after another is the block-diagonal mask, without a mask: a dense one for
+        # four full-size images would hold (4 * 4096)^2 entries.
+        outputs, start = [], 0
+        for length in lengths:
+            image = slice(start, start + length)
+            outputs.append(
+                mx.fast.scaled_dot_product_attention(
+                    queries[:, :, image], keys[:, :, image], values[:, :, image], scale=self.scale
+                )
+            )
+            start += length
+        merged = mx.concatenate(outputs, axis=2).transpose(0, 2, 1, 3)
+        return self.wo(merged.reshape(x.shape))
+
+    def _heads(self, x: mx.array) -> mx.array:
+        """(N, D) -> (1, H, N, D / H)."""
+        return x.reshape(1, x.shape[0], self.n_heads, -1).transpose(0, 2, 1, 3)
+
+
+class VisionBlock(nn.Module):
+    """norm, attention, add; norm, feed-forward, add."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.attention = VisionAttention(config)
+        self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size)
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+
+    def __call__(
+        self, x: mx.array, cosine: mx.array, sine: mx.array, lengths: Sequence[int]
+    ) -> mx.array:
+        """One layer.
+
+        Arguments:
+            x: patches of all images, shape (N, D).
+            cosine, sine: of the RoPE-2D angles, float32, shape (N, head_dim / 2).
+            lengths: patches of each image; they sum to N.
+
+        Returns:
+            Shape (N, D).
+        """
+        x = x + self.attention(self.attention_norm(x), cosine, sine, lengths)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+class VisionEncoder(nn.Module):
+    """Pixels in, one feature a patch out."""
+
+    def __init__(self, config: VisionConfig):
+        super().__init__()
+        self.config = config
+        self.patch_conv = nn.Conv2d(
+            config.num_channels,
+            config.hidden_size,
+            kernel_size=config.patch_size,
+            stride=config.patch_size,
+            bias=False,
+        )
+        self.ln_pre = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.layers = [VisionBlock(config) for _ in range(config.num_hidden_layers)]
+        self.rope = Rope2D(config)
+
+    def __call__(self, images: Sequence) -> mx.array:
+        """Encode images; none sees another.
+
+        Arguments:
+            images: arrays of shape (channels, height, width), NumPy or MLX, normalised; both
+                sides are multiples of the patch size.
+
+        Returns:
+            Features of all patches, image after image, row by row: shape (N, D).
+
+        Raises:
+            ImageError: no image, or one whose shape does not fit.
+        """
+        grids = [self.grid(image) for image in images]
+        if not grids:
+            raise ImageError("the vision encoder was given no image: pass at least one")
+        x = self.ln_pre(mx.concatenate([self.embed(image) for image in images]))
+        angles = self.rope.angles(grids)
+        cosine, sine = mx.cos(angles), mx.sin(angles)
+        lengths = [rows * columns for rows, columns in grids]
+        for layer in self.layers:
+            x = layer(x, cosine, sine, lengths)
+        return x
+
+    def embed(self, image) -> mx.array:
+        """Patch embedding of one image: (channels, height, width) -> (patches, D)."""
+        pixels = mx.array(image).astype(self.patch_conv.weight.dtype)
+        return self.patch_conv(pixels.transpose(1, 2, 0)[None]).reshape(-1, self.ln_pre.weight.size)
+
+    def grid(self, image) -> tuple[int, int]:
+        """(rows, columns) of patches of one image.
+
+        Raises:
+            ImageError: the array is not (channels, height, width) in whole patches.
+        """
+        patch, channels = self.config.patch_size, self.config.num_channels
+        shape = tuple(image.shape)
+        fits = len(shape) == 3 and shape[0] == channels and shape[1] > 0 and shape[2] > 0
+        if not fits or shape[1] % patch or shape[2] % patch:
+            raise ImageError(
+                f"an image array has shape {shape}; allowed is ({channels}, height, width) with "
+                f"sides that are multiples of {patch}: use model.encode to prepare images"
+            )
+        return shape[1] // patch, shape[2] // patch
