@@ -1,4 +1,4 @@
-"""The safetensors file format, read without the weights.
+"""The safetensors file format: headers, rows of one tensor, and files written piece by piece.
 
 A file is eight bytes (little-endian length n), n bytes of JSON, then the data. The JSON maps each
 tensor's name to its dtype, shape and place. Everything here is checked before one byte of data is
@@ -6,9 +6,14 @@ touched, so that a truncated download or a pickle with the wrong name ends in on
 """
 
 import json
+import os
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
 
 from .errors import CheckpointError
 
@@ -182,3 +187,134 @@ def _check_places(
             f"{path}: {size - end} bytes after the last tensor; the file is corrupt"
         )
     return ordered
+
+
+# numpy has no bfloat16: such values travel as uint16 and MLX views them.
+_NUMPY_TYPES = {
+    "BF16": (np.uint16, mx.bfloat16),
+    "F16": (np.float16, mx.float16),
+    "F32": (np.float32, mx.float32),
+    "U32": (np.uint32, mx.uint32),
+    "U8": (np.uint8, mx.uint8),
+}
+
+
+def read_rows(path: str | Path, info: TensorInfo, start: int, stop: int) -> mx.array:
+    """Read rows [start, stop) of one tensor, and nothing else, into memory of their own.
+
+    The file is not mapped: pages of a mapping count as resident, so that a conversion that maps
+    its source seems to need, and on a busy machine does need, the whole of it.
+
+    Arguments
+        path: the file that holds the tensor.
+        info: its entry from `read_header`.
+        start, stop: row numbers along the outermost axis.
+
+    Returns
+        (stop - start, ...) in the tensor's own type.
+
+    Raises
+        CheckpointError: the file ends early, cannot be read, or the type is none that a model's
+        weights have.
+    """
+    if info.dtype not in _NUMPY_TYPES:
+        raise CheckpointError(
+            f"{path}: a tensor of type {info.dtype}; weights are {', '.join(_NUMPY_TYPES)}"
+        )
+    row_bytes = info.nbytes // info.shape[0]
+    data = _read_bytes(Path(path), info.start + start * row_bytes, (stop - start) * row_bytes)
+    kind, dtype = _NUMPY_TYPES[info.dtype]
+    rows = mx.array(np.frombuffer(data, dtype=kind).reshape(stop - start, *info.shape[1:]))
+    return rows.view(dtype)
+
+
+def _read_bytes(path: Path, offset: int, size: int) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    try:
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while view:
+                count = file.readinto(view)
+                if not count:
+                    raise CheckpointError(
+                        f"{path}: ends {len(view)} bytes early; download or write it again"
+                    )
+                view = view[count:]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return data
+
+
+class SafetensorsWriter:
+    """One safetensors file whose tensors arrive as slices of rows, in any order.
+
+    Names, types and shapes are known beforehand, so the header is written first and every slice
+    goes straight to its place: nothing is held in memory. Use as a context manager; the data is on
+    the disk when the block ends without an exception.
+
+    Arguments
+        path: must not exist.
+        tensors: (name, safetensors dtype, shape), in the order in which they are laid out.
+        metadata: the header's `__metadata__`; MLX looks for {"format": "mlx"}.
+
+    Raises
+        OSError: the file cannot be created or the disk is full (`errno.ENOSPC`).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        tensors: Iterable[tuple[str, str, tuple[int, ...]]],
+        metadata: Mapping[str, str],
+    ):
+        header: dict[str, Any] = {"__metadata__": dict(metadata)}
+        end = 0
+        for name, dtype, shape in tensors:
+            start, end = end, end + prod(shape) * ITEM_BYTES[dtype]
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)  # data begins on a multiple of 8, as the format asks
+        del header["__metadata__"]
+        self._entries = header
+        self._base = 8 + len(text)
+        self._missing = end
+        self._head = len(text).to_bytes(8, "little") + text
+        self._path = Path(path)
+        self._descriptor = -1
+
+    def write(self, name: str, row: int, rows: mx.array) -> None:
+        """Put `rows` (count, ...) at row `row` of tensor `name`; every row is written once."""
+        entry = self._entries[name]
+        dtype, shape = entry["dtype"], entry["shape"]
+        kind, mlx_type = _NUMPY_TYPES[dtype]
+        if rows.dtype != mlx_type or list(rows.shape[1:]) != shape[1:]:
+            raise ValueError(
+                f"{name}: rows {rows.dtype} {rows.shape} do not fit {dtype} {tuple(shape)}"
+            )
+        if dtype == "BF16":
+            rows = rows.view(mx.uint16)
+        values = np.ascontiguousarray(np.array(rows, copy=False), dtype=kind)
+        row_bytes = prod(shape[1:]) * ITEM_BYTES[dtype]
+        self._write_at(self._base + entry["data_offsets"][0] + row * row_bytes, values.data)
+        self._missing -= values.nbytes
+
+    def _write_at(self, offset: int, data: bytes | memoryview) -> None:
+        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+        while view:
+            count = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[count:], offset + count
+
+    def __enter__(self) -> "SafetensorsWriter":
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._write_at(0, self._head)
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                if self._missing:
+                    raise ValueError(f"{self._path}: {self._missing} bytes were not written")
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
