@@ -1,0 +1,83 @@
+"""Pixtral 12B in MLX: run it, open it up, teach it.
+
+>>> import pixtral_mlx as px
+>>> model = px.load("path/to/pixtral-12b-4bit")
+>>> print(model.generate("What is in this picture?", images=["photo.jpg"]).text)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import load
+    from .config import PixtralConfig, TextConfig, VisionConfig, load_config
+    from .errors import (
+        CapacityError,
+        CheckpointError,
+        ConfigError,
+        ImageError,
+        PixtralError,
+        PromptError,
+    )
+    from .generate import GenerationOptions, GenerationStats, GenerationStream, Piece, Reply
+    from .image import ImageOptions, PatchGrid, open_image, patch_grid
+    from .model import Pixtral
+    from .tokenizer import ImageSpan, Prompt, Tokenizer
+
+__version__ = "0.1.0"
+
+# Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
+_HOMES = {
+    "checkpoint": ("load",),
+    "config": ("PixtralConfig", "TextConfig", "VisionConfig", "load_config"),
+    "errors": (
+        "CapacityError",
+        "CheckpointError",
+        "ConfigError",
+        "ImageError",
+        "PixtralError",
+        "PromptError",
+    ),
+    "generate": ("GenerationOptions", "GenerationStats", "GenerationStream", "Piece", "Reply"),
+    "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
+    "model": ("Pixtral",),
+    "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CapacityError",
+    "CheckpointError",
+    "ConfigError",
+    "GenerationOptions",
+    "GenerationStats",
+    "GenerationStream",
+    "ImageError",
+    "ImageOptions",
+    "ImageSpan",
+    "PatchGrid",
+    "Piece",
+    "Pixtral",
+    "PixtralConfig",
+    "PixtralError",
+    "Prompt",
+    "PromptError",
+    "Reply",
+    "TextConfig",
+    "Tokenizer",
+    "VisionConfig",
+    "load",
+    "load_config",
+    "open_image",
+    "patch_grid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,50 @@
+"""Will it fit? Weights and KV cache against the memory that MLX reports as usable."""
+
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .config import TextConfig
+from .errors import CapacityError
+
+if TYPE_CHECKING:
+    from .model import Pixtral
+
+
+def usable_bytes() -> int:
+    """Memory that MLX may use: Metal's recommended working set, else MLX's own limit."""
+    info = mx.device_info()
+    return int(info.get("max_recommended_working_set_size") or mx.get_memory_limit())
+
+
+def weights_bytes(model: "Pixtral") -> int:
+    """Bytes of all parameters, whether they have been read from disk yet or not."""
+    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+
+
+def kv_bytes_per_token(config: TextConfig, itemsize: int = 2) -> int:
+    """Bytes of keys and values that one token of context takes: 163,840 for the 12B in 16 bits."""
+    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * itemsize
+
+
+def check_memory(model: "Pixtral", tokens: int) -> None:
+    """Compare weights plus the KV cache of `tokens` with what is usable; nothing is read yet.
+
+    Raises:
+        CapacityError: it cannot fit; the message says what would.
+    """
+    usable, weights = usable_bytes(), weights_bytes(model)
+    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size)
+    if weights + tokens * per_token <= usable:
+        return
+    seen = (
+        f"weights {weights / 1e9:.1f} GB + KV cache of {tokens:,} tokens {tokens * per_token / 1e9:.1f}"
+        f" GB, usable are {usable / 1e9:.1f} GB"
+    )
+    room = (usable - weights) // per_token
+    if room > 0:
+        advice = f"{room:,} tokens would fit: send smaller or fewer images, or lower --max-tokens"
+    else:
+        advice = "convert to fewer bits: `pixtral-mlx convert SRC DST --bits 4`"
+    raise CapacityError(f"{seen}: {advice} (--force goes on all the same)")

@@ -1,0 +1,293 @@
+"""From a prompt to text: prefill in chunks, decode, stream whole characters.
+
+The steps themselves are mlx-lm's `generate_step`, with its samplers and caches.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from .capacity import check_memory
+from .errors import CheckpointError
+from .tokenizer import Prompt, StreamDecoder
+
+if TYPE_CHECKING:
+    from .model import Pixtral
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to generate; defaults are greedy.
+
+    Arguments:
+        max_tokens: at most this many new tokens.
+        temperature: 0 takes the likeliest token; higher is more varied.
+        top_p: sample among the likeliest tokens that hold this much probability; 0 or 1: all.
+        top_k: sample among this many likeliest tokens; 0: all.
+        min_p: sample among tokens at least this fraction as likely as the likeliest.
+        repetition_penalty: above 1 makes recent tokens less likely.
+        logit_bias: added to the logits of token ids.
+        seed: makes sampling repeatable.
+        stop: strings that end the answer; they are not part of it.
+        prefill_step: prompt tokens a step; less takes less memory.
+        progress: called with (prompt tokens done, all prompt tokens) during prefill.
+        force: go on where memory would not suffice.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float | None = None
+    logit_bias: Mapping[int, float] | None = None
+    seed: int | None = None
+    stop: str | Sequence[str] = ()
+    prefill_step: int = 512
+    progress: Callable[[int, int], None] | None = None
+    force: bool = False
+
+    def __post_init__(self):
+        ranges = {
+            "max_tokens": (1, math.inf), "temperature": (0, 100), "top_p": (0, 1),
+            "top_k": (0, math.inf), "min_p": (0, 1), "prefill_step": (1, math.inf),
+            "repetition_penalty": (0.01, 100),
+        }  # fmt: skip
+        for name, (lowest, highest) in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                allowed = f"{lowest} to {highest}" if highest < math.inf else f"{lowest} or more"
+                raise ValueError(f"{name} is {value}; allowed is {allowed}")
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        if not all(isinstance(s, str) and s for s in self.stop):
+            raise ValueError(f"stop is {self.stop!r}; allowed are strings that are not empty")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token.
+
+    Arguments:
+        text: what it adds to the answer, in whole characters; may be empty.
+        token: its id.
+        logprob: its log-probability (natural logarithm), before temperature and filters.
+    """
+
+    text: str
+    token: int
+    logprob: float
+
+
+@dataclass
+class GenerationStats:
+    """What an answer took.
+
+    Arguments:
+        prompt_tokens: tokens of the prompt, images included.
+        cached_tokens: those whose keys and values were there already.
+        image_tokens: those that stand for patches and breaks.
+        generated_tokens: new tokens, the end token not counted.
+        vision_seconds: encoder and projector; part of `prompt_seconds`.
+        prompt_seconds: from the call to the first token.
+        decode_seconds: from the first token to the last.
+        peak_bytes: most memory that MLX held at once.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    image_tokens: int = 0
+    generated_tokens: int = 0
+    vision_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Speed of the prefill, vision included."""
+        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Speed of the decoding, the first token not counted."""
+        return (self.generated_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+
+@dataclass
+class Reply:
+    """An answer.
+
+    Arguments:
+        text: what was written.
+        tokens: generated ids, without the end token.
+        logprobs: one a token, see `Piece.logprob`.
+        finish_reason: "stop" (end token or stop string), "length", "interrupted", or None
+            while it is still being written.
+        stats: what it took.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    stats: GenerationStats = field(default_factory=GenerationStats)
+
+
+class GenerationStream(Iterator[Piece]):
+    """An answer being written: iterate for its pieces, read `reply` for what there is so far.
+
+    Nothing is computed until the first piece is asked for. A piece waits for its successors
+    while its text ends inside a character or in what may become a stop string, so the texts of
+    all pieces always add up to `reply.text`.
+    """
+
+    def __init__(self, model: "Pixtral", prompt: Prompt, options: GenerationOptions):
+        tokens_at_most = min(
+            options.max_tokens, model.config.text.max_seq_len - len(prompt.tokens) + 1
+        )
+        if not options.force:
+            check_memory(model, len(prompt.tokens) + tokens_at_most)
+        self.prompt = prompt
+        self.reply = Reply()
+        self.reply.stats.prompt_tokens = len(prompt.tokens)
+        self.reply.stats.image_tokens = sum(grid.tokens for grid in prompt.grids)
+        self._pieces = self._run(model, options, tokens_at_most)
+
+    def __next__(self) -> Piece:
+        piece = next(self._pieces)
+        self.reply.text += piece.text
+        self.reply.tokens.append(piece.token)
+        self.reply.logprobs.append(piece.logprob)
+        return piece
+
+    def interrupt(self) -> None:
+        """Stop here; `reply` keeps what there is."""
+        self._pieces.close()
+        if self.reply.finish_reason is None:
+            self.reply.finish_reason = "interrupted"
+
+    def _run(self, model: "Pixtral", options: GenerationOptions, limit: int) -> Iterator[Piece]:
+        text = _StopText(model.tokenizer.stream_decoder(), tuple(options.stop))
+        waiting: list[Piece] = []
+        finish = "length"
+        for token, logprob in self._steps(model, options, limit):
+            if token == model.tokenizer.eos_id:
+                finish = "stop"
+                break
+            self.reply.stats.generated_tokens += 1
+            waiting.append(Piece(text.add(token), token, logprob))
+            if text.stopped:
+                finish = "stop"
+                break
+            if not text.pending:
+                yield from waiting
+                waiting.clear()
+        if waiting:
+            last = waiting[-1]
+            waiting[-1] = Piece(last.text + text.flush(), last.token, last.logprob)
+        yield from waiting
+        self.reply.finish_reason = finish
+
+    def _steps(
+        self, model: "Pixtral", options: GenerationOptions, limit: int
+    ) -> Iterator[tuple[int, float]]:
+        """Tokens and their log-probabilities; keeps the clock."""
+        from mlx_lm.generate import generate_step, generation_stream, wired_limit
+
+        stats = self.reply.stats
+        if options.seed is not None:
+            mx.random.seed(options.seed)
+        mx.reset_peak_memory()
+        start = time.perf_counter()
+        with wired_limit(model, [generation_stream]):
+            embeddings = None
+            if self.prompt.images:
+                embeddings = model.embed(self.prompt)
+                mx.eval(embeddings)
+                stats.vision_seconds = time.perf_counter() - start
+            first = None
+            for token, logprobs in generate_step(
+                mx.array(self.prompt.tokens),
+                model.decoder,
+                max_tokens=limit,
+                input_embeddings=embeddings,
+                prefill_step_size=options.prefill_step,
+                prompt_progress_callback=options.progress,
+                **_sampling(options, model.config.text.vocab_size),
+            ):
+                logprob = logprobs[token].item()
+                if math.isnan(logprob):
+                    raise CheckpointError(
+                        "the model computes NaN: look for damaged weights with "
+                        "`pixtral-mlx inspect --check`"
+                    )
+                now = time.perf_counter()
+                first = first or now
+                stats.prompt_seconds, stats.decode_seconds = first - start, now - first
+                stats.peak_bytes = mx.get_peak_memory()
+                yield int(token), logprob
+
+
+class _StopText:
+    """Text of a token stream, cut before the first stop string."""
+
+    def __init__(self, decoder: StreamDecoder, stops: tuple[str, ...]):
+        self._decoder, self._stops = decoder, stops
+        self._held = ""
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """The text that is certain once `token` is there."""
+        self._held += self._decoder.add(token)
+        ends = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        if ends:
+            self.stopped = True
+            certain, self._held = self._held[: min(ends)], ""
+            return certain
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        certain = self._held[: len(self._held) - keep]
+        self._held = self._held[len(certain) :]
+        return certain
+
+    @property
+    def pending(self) -> bool:
+        """Whether text is held back: half a character, or the start of a stop string."""
+        return bool(self._held) or self._decoder.pending
+
+    def flush(self) -> str:
+        """What was held back for a stop string that did not come; half a character is dropped."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    return max(n for n in range(min(len(text), len(stop) - 1) + 1) if text.endswith(stop[:n]))
+
+
+def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
+    """mlx-lm's sampler and logits processors for these options."""
+    from mlx_lm.sample_utils import make_logits_processors, make_sampler
+
+    bias = dict(options.logit_bias or {})
+    wrong = [token for token in bias if not 0 <= token < vocab_size]
+    if wrong:
+        raise ValueError(f"logit_bias names token {wrong[0]}; allowed are 0 to {vocab_size - 1}")
+    sampler = make_sampler(
+        temp=options.temperature,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        top_k=options.top_k if options.top_k < vocab_size else 0,
+    )
+    processors = make_logits_processors(
+        logit_bias=bias or None, repetition_penalty=options.repetition_penalty
+    )
+    return {"sampler": sampler, "logits_processors": processors}

@@ -1,0 +1,169 @@
+"""The whole of Pixtral: encode the messages, see the images, merge, decode."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .config import PixtralConfig
+from .decoder import Decoder
+from .errors import CapacityError, CheckpointError, PromptError
+from .generate import GenerationOptions, GenerationStream, Reply
+from .image import ImageOptions
+from .projector import Projector
+from .tokenizer import Prompt, Tokenizer
+from .vision import VisionEncoder
+
+
+class Pixtral(nn.Module):
+    """Vision encoder, projector and decoder (paper, figure 2).
+
+    Arguments:
+        config: the sizes; without `config.vision` this is a plain Mistral NeMo, and
+            `vision_encoder` and `projector` are None.
+        tokenizer_file: the tokenizer of the checkpoint; needed for messages only.
+
+    `px.load` builds one with its weights; this constructor leaves them random.
+    """
+
+    def __init__(self, config: PixtralConfig, tokenizer_file: Path | None = None):
+        super().__init__()
+        self.config = config
+        self.vision_encoder = VisionEncoder(config.vision) if config.vision else None
+        self.projector = Projector(config.vision, config.text) if config.vision else None
+        self.decoder = Decoder(config.text)
+        self._tokenizer_file = tokenizer_file
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of this checkpoint, read when first needed.
+
+        Raises:
+            CheckpointError: the checkpoint came without one, or it cannot be read.
+        """
+        if self._tokenizer_file is None:
+            raise CheckpointError(
+                "this model has no tokenizer: load it from a folder that holds tekken.json"
+            )
+        tokenizer = Tokenizer(self._tokenizer_file, self.config.vision)
+        if tokenizer.n_words > self.config.text.vocab_size:
+            raise CheckpointError(
+                f"{tokenizer.path}: {tokenizer.n_words:,} words, but the model has "
+                f"{self.config.text.vocab_size:,}: use the tokenizer that came with the weights"
+            )
+        return tokenizer
+
+    def encode(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        images: Sequence[Any] = (),
+        *,
+        image_options: ImageOptions | None = None,
+        raw: bool = False,
+    ) -> Prompt:
+        """Turn messages into the prompt that the model receives; see `Tokenizer.encode`.
+
+        Raises:
+            PromptError, ImageError: what was sent cannot be used.
+            CapacityError: more tokens than the context.
+        """
+        prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
+        limit = self.config.text.max_seq_len
+        if len(prompt.tokens) > limit:
+            raise CapacityError(
+                f"the prompt has {len(prompt.tokens):,} tokens, the context holds {limit:,}: send "
+                "fewer or smaller images, or less text"
+            )
+        return prompt
+
+    def embed(self, prompt: Prompt) -> mx.array:
+        """Embeddings of a prompt, image features merged in.
+
+        Only `[IMG]` takes a feature; `[IMG_BREAK]` and `[IMG_END]` keep their ordinary
+        embeddings (mistral-inference, `transformer.py: embed_vision_language_features`).
+
+        Returns:
+            Shape (L, D).
+
+        Raises:
+            PromptError: the prompt holds images and the model has no vision encoder, or the
+                number of `[IMG]` is not the number of patches.
+        """
+        tokens = np.array(prompt.tokens)
+        embeddings = self.decoder.tok_embeddings(mx.array(tokens))
+        if not prompt.images:
+            return embeddings
+        if self.vision_encoder is None or self.projector is None or self.config.vision is None:
+            raise PromptError("this model has no vision encoder: send text only")
+        features = self.projector(self.vision_encoder(prompt.images))
+        places = np.flatnonzero(tokens == self.config.vision.image_token_id)
+        if len(places) != features.shape[0]:
+            raise PromptError(
+                f"the prompt has {len(places)} image tokens for {features.shape[0]} patches: "
+                "build prompts with model.encode"
+            )
+        embeddings[mx.array(places)] = features.astype(embeddings.dtype)
+        return embeddings
+
+    def logits(self, prompt: Prompt) -> mx.array:
+        """Logits of every position of a prompt: shape (tokens, vocabulary)."""
+        tokens = mx.array(prompt.tokens)[None]
+        if not prompt.images:
+            return self.decoder(tokens)[0]
+        return self.decoder(tokens, input_embeddings=self.embed(prompt)[None])[0]
+
+    def stream(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        *,
+        images: Sequence[Any] = (),
+        image_options: ImageOptions | None = None,
+        raw: bool = False,
+        **options: Any,
+    ) -> GenerationStream:
+        """Answer piece by piece.
+
+        Arguments:
+            messages: as for `encode`, or a prompt that `encode` made.
+            images, image_options, raw: as for `encode`.
+            options: the fields of `GenerationOptions` (`max_tokens`, `temperature`, ...).
+
+        Returns:
+            An iterator of `Piece`; its `reply` holds what there is so far.
+
+        Raises:
+            ValueError: an option that is out of range.
+            PromptError, ImageError, CapacityError: as for `encode`, or not enough memory.
+        """
+        checked = GenerationOptions(**options)
+        if not isinstance(messages, Prompt):
+            messages = self.encode(messages, images, image_options=image_options, raw=raw)
+        return GenerationStream(self, messages, checked)
+
+    def generate(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        *,
+        images: Sequence[Any] = (),
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        **options: Any,
+    ) -> Reply:
+        """Answer. Ctrl-C ends it early with what there is (`finish_reason` "interrupted").
+
+        Arguments and errors as for `stream`. The same request gives the same tokens at
+        temperature 0.
+        """
+        stream = self.stream(
+            messages, images=images, max_tokens=max_tokens, temperature=temperature, **options
+        )
+        try:
+            for _ in stream:
+                pass
+        except KeyboardInterrupt:
+            stream.interrupt()
+        return stream.reply
