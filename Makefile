@@ -18,7 +18,7 @@ ifeq ($(shell uname -s),Darwin)
 BACKEND :=
 else
 BACKEND ?= $(shell nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null \
-	| awk -F. '$$1 >= 580 { found = 1 } END { print found ? "cuda13" : "cpu" }')
+	| awk -F. '$$1 + 0 >= 580 { found = 1 } END { print found ? "cuda13" : "cpu" }')
 endif
 
 comma := ,
