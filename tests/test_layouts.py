@@ -105,7 +105,9 @@ def test_official_and_hf_arrays_become_the_same(name, keys):
 
 
 def test_quantized_rows_move_like_the_rows_they_encode():
-    transform = layouts.to_ours("mlx", config_of())["decoder.layers.0.attention.wq.weight"].transform
+    transform = layouts.to_ours("mlx", config_of())[
+        "decoder.layers.0.attention.wq.weight"
+    ].transform
     matrix = mx.random.normal((64, 128))
     before = mx.dequantize(*mx.quantize(transform.to_ours(matrix), group_size=32, bits=4), 32, 4)
     parts = [transform.to_ours(part) for part in mx.quantize(matrix, group_size=32, bits=4)]

@@ -1,0 +1,121 @@
+"""What lies in a model folder: which files hold the weights, and what their headers say."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .config import PixtralConfig, read_json
+from .errors import CheckpointError
+from .safetensors_io import TensorInfo, read_header
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_SHOWN = 3
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of one model: consolidated ones if `params.json` is there, else the
+    others; what an index names, where there is one.
+
+    Raises:
+        CheckpointError: there is none, or the index names one that is missing or elsewhere.
+    """
+    names = sorted(entry.name for entry in folder.iterdir())
+    if not names:
+        raise CheckpointError(f"{folder}: an empty folder; download the model's files into it")
+    weights = [name for name in names if name.endswith(".safetensors")]
+    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
+    if "params.json" in names and any(n.startswith("consolidated") for n in weights + indexes):
+        chosen = [name for name in weights if name.startswith("consolidated")]
+        indexes = [name for name in indexes if name.startswith("consolidated")]
+    else:
+        chosen = [n for n in weights if not n.startswith(("consolidated", "adapter"))]
+        chosen = [name for name in chosen if name.startswith("model")] or chosen
+        indexes = [name for name in indexes if not name.startswith("consolidated")]
+    if indexes:
+        return _indexed(folder, indexes[0])
+    if chosen:
+        return [folder / name for name in chosen]
+    raise CheckpointError(f"{folder}: {_why_no_weights(names, weights)}")
+
+
+def _why_no_weights(names: list[str], weights: list[str]) -> str:
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if weights:
+        return f"{weights[0]} is there without params.json; download params.json beside it"
+    if pickles:
+        return (
+            f"only pickled weights ({some(pickles)}); pickles can run code and are not read,"
+            " download the model's safetensors files"
+        )
+    return "no .safetensors file; download the model's weights into it"
+
+
+def _indexed(folder: Path, index: str) -> list[Path]:
+    """The files of an index, all of them in the folder itself."""
+    mapping = read_json(folder / index)
+    mapping = mapping.get("weight_map") if isinstance(mapping, dict) else None
+    if not isinstance(mapping, dict) or not mapping:
+        raise CheckpointError(f"{folder / index}: no weight_map; download the file again")
+    names = sorted({str(name) for name in mapping.values()})
+    for name in names:
+        plain = name == Path(name).name and "\\" not in name and name.endswith(".safetensors")
+        if not plain:
+            raise CheckpointError(
+                f"{folder / index}: names the file {name!r}; allowed are safetensors files in the"
+                " same folder, do not use this download"
+            )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} of {len(names)} weight files in {index} missing"
+            f" ({some(missing)}); download them"
+        )
+    return [folder / name for name in names]
+
+
+def read_configuration(folder: Path, files: list[Path]) -> tuple[PixtralConfig, Mapping[str, Any]]:
+    """The sizes, and the contents of `config.json` if that is where they come from.
+
+    Arguments:
+        files: as `weight_files` chose them.
+
+    Raises:
+        CheckpointError: the configuration that belongs to them is missing.
+        ConfigError: it lacks a key or has a wrong value.
+    """
+    official, other = folder / "params.json", folder / "config.json"
+    consolidated = files[0].name.startswith("consolidated")
+    if official.is_file() and (consolidated or not other.is_file()):
+        return PixtralConfig.from_params(read_json(official)), {}
+    if not other.is_file():
+        raise CheckpointError(
+            f"{folder}: weights without params.json (official layout) or config.json (HF, MLX);"
+            " download it beside them"
+        )
+    settings = read_json(other)
+    return PixtralConfig.from_hf(settings), settings
+
+
+def read_headers(folder: Path, files: list[Path]) -> dict[str, tuple[Path, TensorInfo]]:
+    """{their name: (file, TensorInfo)} of all files; no data is read.
+
+    Raises:
+        CheckpointError: a file is not sound, or a tensor is in two of them.
+    """
+    found: dict[str, tuple[Path, TensorInfo]] = {}
+    for file in files:
+        for name, info in read_header(file).items():
+            if name in found:
+                raise CheckpointError(
+                    f"{folder}: tensor {name} is in {found[name][0].name} and in {file.name};"
+                    " keep the files of one model only"
+                )
+            found[name] = (file, info)
+    return found
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    every = list(names)
+    more = len(every) - _SHOWN
+    return ", ".join(every[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
