@@ -100,8 +100,13 @@ def _one_pixel():
 
 
 def _large():
-    # 671 scales to 528.5 pixels: rounded 34 rows of patches, with floor it would be 33.
-    return [user(image(1300, 671, seed=9), text("Large."))]
+    # Sizes that are halved exactly: there, OpenCV's builds agree to the last digit.
+    return [user(image(2048, 1088, seed=9), text("Large."))]
+
+
+def _wide():
+    # 67 scales to 16.75 pixels: rounded two rows of patches, with floor it would be one.
+    return [user(image(4096, 67, seed=10), text("Wide."))]
 
 
 CASES = {
@@ -112,6 +117,7 @@ CASES = {
     "chat": _chat,
     "one_pixel": _one_pixel,
     "large": _large,
+    "wide": _wide,
 }
 
 
