@@ -20,7 +20,7 @@ def usable_bytes() -> int:
 
 def weights_bytes(model: "Pixtral") -> int:
     """Bytes of all parameters, whether they have been read from disk yet or not."""
-    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    return sum(array.nbytes for _, array in tree_flatten(model.parameters(), destination=[]))
 
 
 def kv_bytes_per_token(config: TextConfig, itemsize: int = 2) -> int:
@@ -38,9 +38,10 @@ def check_memory(model: "Pixtral", tokens: int) -> None:
     per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size)
     if weights + tokens * per_token <= usable:
         return
+    cache = tokens * per_token
     seen = (
-        f"weights {weights / 1e9:.1f} GB + KV cache of {tokens:,} tokens {tokens * per_token / 1e9:.1f}"
-        f" GB, usable are {usable / 1e9:.1f} GB"
+        f"weights {weights / 1e9:.1f} GB + KV cache of {tokens:,} tokens {cache / 1e9:.1f} GB, "
+        f"usable are {usable / 1e9:.1f} GB"
     )
     room = (usable - weights) // per_token
     if room > 0:

@@ -288,10 +288,24 @@ def _check_fields(config: Any, where: str) -> None:
             good, allowed = isinstance(value, bool), "true or false"
         elif field.type in (int, int | None):
             lowest = 0 if field.name.endswith("_id") else 1
-            good = isinstance(value, int) and not isinstance(value, bool) and lowest <= value < 2**31
+            good = type(value) is int and lowest <= value < 2**31
             allowed = f"a whole number from {lowest} up"
         else:
             good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
             allowed = "a number above 0"
         if not good:
             raise ConfigError(f"{where}: {field.name} is {value!r}, allowed is {allowed}")
+
+
+PIXTRAL_12B_VISION = VisionConfig(
+    hidden_size=1024, num_channels=3, image_size=1024, patch_size=16, rope_theta=1e4,
+    intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_token_id=10,
+)  # fmt: skip
+PIXTRAL_12B = PixtralConfig(
+    TextConfig(
+        dim=5120, n_layers=40, head_dim=128, hidden_dim=14336, n_heads=32, n_kv_heads=8,
+        norm_eps=1e-5, rope_theta=1e9, vocab_size=131_072,
+    ),
+    PIXTRAL_12B_VISION,
+)  # fmt: skip
+"""The published 12B, for questions about it without its files; no forward path reads this."""

@@ -5,7 +5,7 @@ The steps themselves are mlx-lm's `generate_step`, with its samplers and caches.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +174,9 @@ class GenerationStream(Iterator[Piece]):
         if self.reply.finish_reason is None:
             self.reply.finish_reason = "interrupted"
 
-    def _run(self, model: "Pixtral", options: GenerationOptions, limit: int) -> Iterator[Piece]:
+    def _run(
+        self, model: "Pixtral", options: GenerationOptions, limit: int
+    ) -> Generator[Piece, None, None]:
         text = _StopText(model.tokenizer.stream_decoder(), tuple(options.stop))
         waiting: list[Piece] = []
         finish = "length"
@@ -207,7 +209,7 @@ class GenerationStream(Iterator[Piece]):
             mx.random.seed(options.seed)
         mx.reset_peak_memory()
         start = time.perf_counter()
-        with wired_limit(model, [generation_stream]):
+        with wired_limit(model, [generation_stream]):  # type: ignore[list-item]
             embeddings = None
             if self.prompt.images:
                 embeddings = model.embed(self.prompt)
@@ -223,7 +225,7 @@ class GenerationStream(Iterator[Piece]):
                 prompt_progress_callback=options.progress,
                 **_sampling(options, model.config.text.vocab_size),
             ):
-                logprob = logprobs[token].item()
+                logprob = float(logprobs[token].item())  # type: ignore[arg-type]
                 if math.isnan(logprob):
                     raise CheckpointError(
                         "the model computes NaN: look for damaged weights with "

@@ -7,6 +7,7 @@ is checked before it is decoded.
 
 import base64
 import binascii
+import http.client
 import io
 import logging
 import platform
@@ -78,11 +79,11 @@ class ImageOptions:
     grey16: Literal["scale", "clip"] = "scale"
 
     def __post_init__(self):
-        for name, allowed in (("resize", ("official", "antialiased")), ("grey16", ("scale", "clip"))):
-            if getattr(self, name) not in allowed:
-                raise ImageError(
-                    f"image option {name}={getattr(self, name)!r}: allowed are {' and '.join(allowed)}"
-                )
+        choices = {"resize": ("official", "antialiased"), "grey16": ("scale", "clip")}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; allowed are {' and '.join(allowed)}")
 
 
 def patch_grid(width: int, height: int, config: VisionConfig) -> PatchGrid:
@@ -146,8 +147,13 @@ def _resize_cubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     exact = EXACT_CENTRES and min(pixels.shape[:2]) >= 4
     rows, row_weights = _cubic_taps(pixels.shape[0], height, exact)
     columns, column_weights = _cubic_taps(pixels.shape[1], width, exact)
-    tall = sum(row_weights[t][:, None, None] * pixels[rows[t]] for t in range(4))
-    return sum(column_weights[t][:, None] * tall[:, columns[t]] for t in range(4))
+    tall = np.zeros((height, *pixels.shape[1:]), np.float32)
+    for row, weight in zip(rows, row_weights, strict=True):
+        tall += weight[:, None, None] * pixels[row]
+    resized = np.zeros((height, width, pixels.shape[2]), np.float32)
+    for column, weight in zip(columns, column_weights, strict=True):
+        resized += weight[:, None] * tall[:, column]
+    return resized
 
 
 def _cubic_taps(old: int, new: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -275,8 +281,8 @@ def _read_url(url: str) -> tuple[bytes, str]:
                     raise ImageError(too_large)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"slower than {URL_SECONDS:.0f} s")
-    except (OSError, ValueError, urllib.error.URLError, urllib.request.http.client.HTTPException) as e:
-        raise ImageError(f"{url}: could not be fetched ({e}): check the address") from e
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ImageError(f"{url}: could not be fetched ({error}): check the address") from error
     return bytes(data), url
 
 
@@ -322,8 +328,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
         )
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise ImageError("an image array of floats must lie within 0 and 1: scale it, or use uint8")
+            raise ImageError("an image array of floats must lie within 0 and 1: scale it first")
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ImageError(f"an image array is {array.dtype}; allowed are uint8 and floats from 0 to 1")
+        raise ImageError(
+            f"an image array is {array.dtype}; allowed are uint8 and floats from 0 to 1"
+        )
     return Image.fromarray(np.ascontiguousarray(array))

@@ -26,17 +26,24 @@ class Pixtral(nn.Module):
         config: the sizes; without `config.vision` this is a plain Mistral NeMo, and
             `vision_encoder` and `projector` are None.
         tokenizer_file: the tokenizer of the checkpoint; needed for messages only.
+        tokenizer_problem: why there is no `tokenizer_file`, for the error that says so.
 
     `px.load` builds one with its weights; this constructor leaves them random.
     """
 
-    def __init__(self, config: PixtralConfig, tokenizer_file: Path | None = None):
+    def __init__(
+        self,
+        config: PixtralConfig,
+        tokenizer_file: Path | None = None,
+        *,
+        tokenizer_problem: str = "",
+    ):
         super().__init__()
         self.config = config
         self.vision_encoder = VisionEncoder(config.vision) if config.vision else None
         self.projector = Projector(config.vision, config.text) if config.vision else None
         self.decoder = Decoder(config.text)
-        self._tokenizer_file = tokenizer_file
+        self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -47,7 +54,8 @@ class Pixtral(nn.Module):
         """
         if self._tokenizer_file is None:
             raise CheckpointError(
-                "this model has no tokenizer: load it from a folder that holds tekken.json"
+                self._tokenizer_problem
+                or "this model has no tokenizer: load it from a folder that holds tekken.json"
             )
         tokenizer = Tokenizer(self._tokenizer_file, self.config.vision)
         if tokenizer.n_words > self.config.text.vocab_size:

@@ -131,8 +131,6 @@ class Tokenizer:
         messages = _as_messages(messages, images)
         encoder = _ImageEncoder(self, options)
         parts = [_open_images(message, index, options) for index, message in enumerate(messages)]
-        if self.vision is None and any(_has_image(m) for m in parts):
-            raise PromptError("this model has no vision encoder: send text only")
         tokens = self._encode_raw(parts, encoder) if raw else self._encode_chat(parts, encoder)
         return _locate(tokens, encoder)
 
@@ -143,7 +141,7 @@ class Tokenizer:
 
         self._instruct.image_encoder = encoder
         try:
-            request = ChatCompletionRequest(messages=messages)
+            request = ChatCompletionRequest.model_validate({"messages": messages})
             return self._mistral.encode_chat_completion(request).tokens
         except PixtralError:
             raise
@@ -225,6 +223,8 @@ class _ImageEncoder:
 
     def __call__(self, chunk: Any) -> SimpleNamespace:
         vision = self._tokenizer.vision
+        if vision is None:
+            raise PromptError("this model has no vision encoder: send text only")
         pixels = preprocess(chunk.image, vision, self._options)
         grid = patch_grid(chunk.image.width, chunk.image.height, vision)
         self.images.append(pixels)
@@ -336,8 +336,3 @@ def _opened(source: Any, where: str, options: ImageOptions) -> dict[str, Any]:
         raise PromptError(f"{where}: missing: give a path, a URL or a picture")
     image: Image.Image = open_image(source, options)
     return {"type": "image", "image": image}
-
-
-def _has_image(message: Mapping[str, Any]) -> bool:
-    content = message.get("content")
-    return isinstance(content, list) and any(part["type"] == "image" for part in content)

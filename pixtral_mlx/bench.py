@@ -1,0 +1,121 @@
+"""`pixtral-mlx bench`: how fast a model is on this machine, and what bounds it."""
+
+import json
+import platform
+import statistics
+import sys
+from argparse import Namespace
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+from PIL import Image
+from tqdm import tqdm
+
+from .capacity import kv_bytes_per_token, weights_bytes
+from .commands import load_model
+from .generate import GenerationStats
+from .tables import format_table
+from .tokenizer import Prompt
+
+
+def run(arguments: Namespace) -> int:
+    """Measure a text prompt and an image prompt, interleaved; print medians."""
+    width, height = _size(arguments.image_size)
+    for name in ("prompt_tokens", "max_tokens", "runs"):
+        if getattr(arguments, name) < (2 if name == "max_tokens" else 1):
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: too small")
+    model = load_model(arguments)
+    prompts = {f"{arguments.prompt_tokens} words": text_prompt(model, arguments.prompt_tokens)}
+    if model.vision_encoder is not None:
+        prompts[f"{width}x{height} image"] = model.encode("?", [test_image(width, height)])
+    # Without an end token every run has its full length.
+    options = {
+        "max_tokens": arguments.max_tokens,
+        "force": arguments.force,
+        "logit_bias": {model.tokenizer.eos_id: -1e9},
+    }
+    runs: dict[str, list[GenerationStats]] = {name: [] for name in prompts}
+    steps = [(name, i) for i in range(arguments.runs + 1) for name in prompts]
+    for name, i in tqdm(steps, desc="measuring", leave=False, disable=not sys.stderr.isatty()):
+        stats = model.generate(prompts[name], **options).stats
+        if i > 0:  # the first run reads the weights from disk and compiles kernels
+            runs[name].append(stats)
+    report = {
+        "model": arguments.model,
+        "machine": f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}",
+        "mlx": version("mlx"),
+        "weights_bytes": weights_bytes(model),
+        "runs": arguments.runs,
+        "results": {name: summarise(stats, model) for name, stats in runs.items()},
+    }
+    print(json.dumps(report) if arguments.json else _table(report))
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and 0 < int(width) <= 10_000 >= int(height) > 0):
+        raise ValueError(f"--image-size {text!r}: expected WIDTHxHEIGHT, each from 1 to 10000")
+    return int(width), int(height)
+
+
+def text_prompt(model: Any, tokens: int) -> Prompt:
+    """A prompt of exactly `tokens` ids: ordinary words, spread over the vocabulary."""
+    words = model.tokenizer.n_words
+    return Prompt(
+        [model.tokenizer.bos_id, *(words // 2 + i % (words // 2) for i in range(tokens - 1))]
+    )
+
+
+def test_image(width: int, height: int) -> Image.Image:
+    """A colour gradient; what it shows does not matter to the clock."""
+    return Image.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+def summarise(runs: list[GenerationStats], model: Any) -> dict[str, float]:
+    """Medians of the runs of one prompt."""
+
+    def median(name: str) -> float:
+        return statistics.median(getattr(stats, name) for stats in runs)
+
+    decode, prompt_tokens = median("decode_tokens_per_second"), median("prompt_tokens")
+    # A decode step reads every decoder weight but the embedding, of which it reads one row, and
+    # the keys and values of the context.
+    decoder = model.decoder
+    kv = kv_bytes_per_token(model.config.text, decoder.norm.weight.dtype.size)
+    step_bytes = weights_bytes(decoder) + prompt_tokens * kv
+    if not model.config.text.tied_embeddings:
+        step_bytes -= weights_bytes(decoder.tok_embeddings)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "first_token_seconds": median("prompt_seconds"),
+        "vision_seconds": median("vision_seconds"),
+        "prompt_tokens_per_second": median("prompt_tokens_per_second"),
+        "decode_tokens_per_second": decode,
+        "decode_gigabytes_per_second": decode * step_bytes / 1e9,
+        "peak_bytes": median("peak_bytes"),
+    }
+
+
+def _table(report: dict[str, Any]) -> str:
+    heads = ("prompt", "tokens", "first token", "vision", "prefill", "decode", "read", "peak")
+    rows: list[tuple[str, ...]] = [heads]
+    for name, r in report["results"].items():
+        rows.append(
+            (
+                name,
+                f"{r['prompt_tokens']:,.0f}",
+                f"{r['first_token_seconds']:.2f} s",
+                f"{r['vision_seconds']:.2f} s",
+                f"{r['prompt_tokens_per_second']:,.0f} tokens/s",
+                f"{r['decode_tokens_per_second']:,.1f} tokens/s",
+                f"{r['decode_gigabytes_per_second']:.2f} GB/s",
+                f"{r['peak_bytes'] / 1e9:.2f} GB",
+            )
+        )
+    head = (
+        f"{report['model']}: weights {report['weights_bytes'] / 1e9:.2f} GB; {report['machine']}; "
+        f"MLX {report['mlx']}; median of {report['runs']}"
+    )
+    return "\n".join([head, *format_table(rows)])

@@ -1,0 +1,202 @@
+"""The command line: `pixtral-mlx COMMAND ...`.
+
+Parsing only, so that `--help` answers at once; what a command does is imported when it runs.
+A mistake ends with one line on stderr and status 2 (usage) or 1, never a traceback.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import __version__
+from .errors import PixtralError
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Arguments:
+        argv: the words after `pixtral-mlx`; those of the process if None.
+
+    Returns:
+        The exit status: 0, 1 (it went wrong), 2 (usage) or 130 (Ctrl-C).
+    """
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(format="note: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    warnings.simplefilter("ignore")  # of libraries: advice to us, not to the person who typed
+    # transformers, which mlx-lm brings along, would say that PyTorch is missing.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        module, function = arguments.run.split(":")
+        return getattr(importlib.import_module(module, __package__), function)(arguments)
+    except PixtralError as error:
+        return _fail(arguments.command, error, 1)
+    except ValueError as error:
+        if os.environ.get("PIXTRAL_MLX_DEBUG"):
+            raise
+        return _fail(arguments.command, error, 2)
+    except KeyboardInterrupt:
+        return _fail(arguments.command, "interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); Python must not flush into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, MemoryError, RuntimeError) as error:
+        if os.environ.get("PIXTRAL_MLX_DEBUG"):
+            raise
+        return _fail(arguments.command, f"{type(error).__name__}: {error}", 1)
+
+
+def _fail(command: str, error: object, status: int) -> int:
+    print(f"pixtral-mlx {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = _Parser(
+        prog="pixtral-mlx",
+        description="Pixtral in MLX: images and text in, text out, on this machine.",
+    )
+    parser.add_argument("--version", action="version", version=f"pixtral-mlx {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_convert(commands)
+    _add_generate(commands)
+    _add_chat(commands)
+    _add_inspect(commands)
+    _add_bench(commands)
+    return parser
+
+
+def _add_demo(commands) -> None:
+    demo = commands.add_parser("demo", help="the main job in small: convert, look, answer")
+    demo.add_argument("--keep", metavar="DIR", help="keep the converted model in this new folder")
+    demo.set_defaults(run=".demo:run")
+
+
+def _add_convert(commands) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="official, HF or MLX folder in, quantized MLX folder out",
+        description="Convert a checkpoint, tensor by tensor; peak memory stays near one slice.",
+    )
+    convert.add_argument("src", metavar="SRC", help="a folder or a hub id")
+    convert.add_argument("dst", metavar="DST", help="a folder that does not exist yet")
+    add = convert.add_argument
+    bits = "2, 3, 4, 5, 6 or 8; 16 keeps --dtype"
+    add("--bits", type=int, help=f"bits of the text matrices: {bits} (default 4)")
+    add("--group-size", type=int, help="weights that share a scale: 32, 64 (default) or 128")
+    add(
+        "--mode",
+        default="affine",
+        help="affine (default), mxfp4, mxfp8 (groups of 32) or nvfp4 (16)",
+    )
+    add("--vision-bits", type=int, help="bits of the vision encoder (default: not quantized)")
+    add("--projector-bits", type=int, help="bits of the projector (default: as --bits)")
+    add("--embed-bits", type=int, help="bits of the token embedding (default: as --bits)")
+    add("--head-bits", type=int, help="bits of the output matrix (default: as --bits)")
+    add("--dtype", default="bfloat16", help="of what is not quantized: bfloat16, float16, float32")
+    add("--recipe", metavar="NAME", help="a mixture: mixed_2_6, mixed_3_6 or mixed_4_6")
+    add("--dry-run", action="store_true", help="print the plan and write nothing")
+    convert.set_defaults(run=".commands:convert")
+
+
+def _add_model(parser) -> None:
+    parser.add_argument(
+        "--model", default="mini", metavar="M", help="folder, hub id, or mini (default)"
+    )
+    parser.add_argument(
+        "--dtype", help="activations: bfloat16, float16, float32 (default: as stored)"
+    )
+    parser.add_argument("--force", action="store_true", help="go on where memory would not suffice")
+
+
+def _add_sampling(parser, max_tokens: int) -> None:
+    add = parser.add_argument_group("sampling").add_argument
+    add("--max-tokens", type=int, default=max_tokens, metavar="N", help=f"default {max_tokens}")
+    add("--temperature", type=float, default=0.0, metavar="T", help="0 (default) is greedy")
+    add("--top-p", type=float, default=1.0, metavar="P")
+    add("--top-k", type=int, default=0, metavar="K")
+    add("--min-p", type=float, default=0.0, metavar="P")
+    add("--repetition-penalty", type=float, metavar="R", help="above 1 repeats less")
+    add(
+        "--logit-bias", action="append", default=[], metavar="ID=B", help="add B to a token's logit"
+    )
+    add("--seed", type=int, metavar="N", help="makes sampling repeatable")
+    add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT")
+    add("--prefill-step", type=int, default=512, metavar="N", help="prompt tokens a step (512)")
+
+
+def _add_image_options(parser) -> None:
+    add = parser.add_argument_group("images").add_argument
+    add("--resize", default="official", choices=("official", "antialiased"))
+    add("--no-orient", action="store_true", help="ignore EXIF orientation, as the reference does")
+    add("--grey16", default="scale", choices=("scale", "clip"), help="16-bit grey (default: scale)")
+
+
+def _add_generate(commands) -> None:
+    generate = commands.add_parser("generate", help="answer one question about images")
+    _add_model(generate)
+    add = generate.add_argument
+    add(
+        "--image",
+        action="append",
+        default=[],
+        metavar="A",
+        help="path, URL or - (stdin); repeatable",
+    )
+    add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
+    add("--system", metavar="TEXT", help="system prompt")
+    add("--raw", action="store_true", help="no chat template: plain completion, for base models")
+    add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
+    add("--json", action="store_true", help="one JSON object instead of text")
+    _add_sampling(generate, 256)
+    _add_image_options(generate)
+    generate.set_defaults(run=".commands:generate")
+
+
+def _add_chat(commands) -> None:
+    chat = commands.add_parser("chat", help="a conversation; /image FILE adds a picture")
+    _add_model(chat)
+    chat.add_argument("--system", metavar="TEXT", help="system prompt")
+    _add_sampling(chat, 1024)
+    _add_image_options(chat)
+    chat.set_defaults(run=".chat:run")
+
+
+def _add_inspect(commands) -> None:
+    inspect = commands.add_parser("inspect", help="what is in a model, or what an image becomes")
+    add = inspect.add_argument
+    add("what", metavar="M|IMAGE", help="a model folder, a hub id or mini; or an image file or URL")
+    add("--check", action="store_true", help="read every weight and look for NaN and infinity")
+    add("--json", action="store_true", help="one JSON object instead of a table")
+    inspect.set_defaults(run=".describe:run")
+
+
+def _add_bench(commands) -> None:
+    bench = commands.add_parser("bench", help="tokens/s, GB/s, time to first token, peak memory")
+    _add_model(bench)
+    add = bench.add_argument
+    add("--image-size", default="512x512", metavar="WxH", help="of the picture (default 512x512)")
+    add("--prompt-tokens", type=int, default=256, metavar="N", help="of the text prompt (256)")
+    add("--max-tokens", type=int, default=32, metavar="N", help="decoded a run (32)")
+    add("--runs", type=int, default=3, metavar="N", help="the median is reported (3)")
+    add("--json", action="store_true", help="one JSON object instead of a table")
+    bench.set_defaults(run=".bench:run")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""`pixtral-mlx inspect`: what is in a model, or what an image becomes."""
+
+import json
+import sys
+from argparse import Namespace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from .capacity import kv_bytes_per_token
+from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from .errors import CheckpointError
+from .image import ImageOptions, open_image, patch_grid
+from .tables import format_table
+
+PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decoder": "decoder."}
+
+
+def run(arguments: Namespace) -> int:
+    """Look at a model or at an image; the kind of thing decides."""
+    if _is_image(arguments.what):
+        report = describe_image(arguments.what)
+        text = _image_text(report)
+    else:
+        report = describe_model(arguments.what, check=arguments.check)
+        text = _model_text(report)
+    print(json.dumps(report, ensure_ascii=False) if arguments.json else text)
+    return 0
+
+
+def _is_image(what: str) -> bool:
+    return Path(what).is_file() or what.startswith(("http://", "https://", "data:", "file:"))
+
+
+def describe_image(source: str) -> dict[str, Any]:
+    """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context."""
+    image = open_image(source, ImageOptions())
+    vision = PIXTRAL_12B_VISION
+    grid = patch_grid(image.width, image.height, vision)
+    return {
+        "image": source if len(source) < 200 else source[:40] + "...",
+        "mode": image.mode,
+        "width": image.width,
+        "height": image.height,
+        "resized_width": grid.columns * vision.patch_size,
+        "resized_height": grid.rows * vision.patch_size,
+        "rows": grid.rows,
+        "columns": grid.columns,
+        "patches": grid.patches,
+        "tokens": grid.tokens,
+        "context_share": grid.tokens / PIXTRAL_12B.text.max_seq_len,
+    }
+
+
+def _image_text(report: dict[str, Any]) -> str:
+    rows, columns = report["rows"], report["columns"]
+    body = f"[IMG] x {columns}  [IMG_BREAK]"
+    lines = [
+        f"{report['image']}: {report['width']} x {report['height']} pixels, {report['mode']}",
+        f"resized to {report['resized_width']} x {report['resized_height']}: "
+        f"{rows} rows x {columns} columns = {report['patches']:,} patches of 16 x 16",
+        f"{report['tokens']:,} tokens, {report['context_share']:.1%} of "
+        f"{PIXTRAL_12B.text.max_seq_len:,}:",
+        *([f"  row 0{'' if rows < 3 else f' to {rows - 2}':<6} {body}"] if rows > 1 else []),
+        f"  row {rows - 1:<11}[IMG] x {columns}  [IMG_END]",
+    ]
+    return "\n".join(lines)
+
+
+def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
+    """What a model folder holds, from its headers alone; with `check` every weight is read.
+
+    Raises:
+        CheckpointError: the folder cannot be used, or `check` found NaN or infinity.
+    """
+    from .checkpoint import find_non_finite, open_checkpoint, resolve
+    from .layouts import module_of
+
+    checkpoint = open_checkpoint(resolve(name))
+    parts: dict[str, dict[str, int]] = {}
+    for tensor, ref in checkpoint.tensors.items():
+        part = next(part for part, prefix in PARTS.items() if tensor.startswith(prefix))
+        entry = parts.setdefault(part, {"parameters": 0, "bytes": 0})
+        entry["bytes"] += ref.nbytes
+        scheme = checkpoint.schemes.get(module_of(tensor))
+        if scheme is None:
+            entry["parameters"] += prod(ref.shape)
+        elif tensor.endswith(".weight"):
+            # Packed in 32-bit words; the scales and biases beside it are not parameters.
+            entry["parameters"] += prod(ref.shape) * 32 // scheme.bits
+        if tensor.endswith(".bias") and scheme is not None:
+            entry["parameters"] += prod(ref.shape)
+    config = checkpoint.config
+    report = {
+        "model": name,
+        "layout": checkpoint.layout,
+        "parameters": sum(part["parameters"] for part in parts.values()),
+        "bytes": checkpoint.nbytes,
+        "parts": parts,
+        "dtypes": sorted({ref.dtype for ref in checkpoint.tensors.values()}),
+        "quantization": sorted({str(scheme) for scheme in checkpoint.schemes.values()}),
+        "context": config.text.max_seq_len,
+        "kv_bytes_per_token": kv_bytes_per_token(config.text),
+        "config": config.to_params(),
+        "tokenizer": checkpoint.tokenizer_file.name if checkpoint.tokenizer_file else None,
+    }
+    if check:
+        _check_weights(find_non_finite(checkpoint), len(checkpoint.tensors))
+        report["checked"] = len(checkpoint.tensors)
+    return report
+
+
+def _check_weights(tensors: Any, total: int) -> None:
+    from tqdm import tqdm
+
+    bar = tqdm(tensors, total=total, desc="checking", unit=" tensors", leave=False,
+               disable=not sys.stderr.isatty())  # fmt: skip
+    bad = [name for name, non_finite in bar if non_finite]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of {total} tensors hold NaN or infinity: {', '.join(bad[:3])}"
+            f"{' ...' if len(bad) > 3 else ''}: fetch or convert the weights again"
+        )
+
+
+def _model_text(report: dict[str, Any]) -> str:
+    config, vision = report["config"], report["config"].get("vision_encoder")
+    rows = [("", "parameters", "bytes", "bits a weight")]
+    for name, part in [*report["parts"].items(), ("all", report)]:
+        bits = 8 * part["bytes"] / part["parameters"]
+        rows.append((name, f"{part['parameters']:,}", f"{part['bytes']:,}", f"{bits:.2f}"))
+    kinds = "; ".join(report["quantization"]) or "none"
+    lines = [
+        f"{report['model']}: {report['layout']} layout, stored as {', '.join(report['dtypes'])}",
+        *format_table(rows),
+        f"quantization: {kinds}",
+        f"decoder: {config['n_layers']} layers, {config['dim']} wide, {config['n_heads']} heads "
+        f"of {config['head_dim']} over {config['n_kv_heads']} KV heads, "
+        f"{config['vocab_size']:,} words",
+    ]
+    if vision:
+        lines.append(
+            f"vision: {vision['num_hidden_layers']} layers, {vision['hidden_size']} wide, "
+            f"{vision['num_attention_heads']} heads, patches of {vision['patch_size']}, "
+            f"longest side {vision['image_size']} px"
+        )
+    lines.append(
+        f"context: {report['context']:,} tokens, {report['kv_bytes_per_token']:,} bytes of KV "
+        "cache each in 16 bits"
+    )
+    lines.append(f"tokenizer: {report['tokenizer'] or 'none found'}")
+    if "checked" in report:
+        lines.append(f"all {report['checked']:,} tensors checked: no NaN, no infinity")
+    return "\n".join(lines)

@@ -1,0 +1,12 @@
+"""Plain text tables, for terminals."""
+
+from collections.abc import Sequence
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
