@@ -95,12 +95,12 @@ def load(path: str | PathLike[str], dtype: Any = None) -> "Pixtral":
 
     as_dtype(dtype)
     checkpoint = open_checkpoint(resolve(path))
-    model = Pixtral(checkpoint.config, checkpoint.tokenizer_file)
+    model = Pixtral(
+        checkpoint.config, checkpoint.tokenizer_file, tokenizer_problem=checkpoint.tokenizer_problem
+    )
     nn.quantize(model, class_predicate=lambda path, _: _arguments(checkpoint.schemes.get(path)))
     model.load_weights(list(checkpoint.arrays(dtype).items()))
     model.eval()
-    model.folder = checkpoint.folder
-    model.tokenizer_problem = checkpoint.tokenizer_problem
     return model
 
 
@@ -219,6 +219,7 @@ def _arguments(scheme: Scheme | None) -> dict[str, Any] | bool:
 def _lazy(file: Path) -> dict[str, mx.array]:
     """Arrays of a file that are read when they are computed with."""
     try:
-        return mx.load(str(file), format="safetensors")
+        arrays = mx.load(str(file), format="safetensors")
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); download it again") from error
+    return dict(arrays)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .config import PixtralConfig, read_json
 from .errors import CheckpointError
@@ -12,42 +12,70 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SHOWN = 3
 
 
+class Weights(NamedTuple):
+    """The weights among the files of a folder or a repository.
+
+    Arguments:
+        files: safetensors files; with an index, those that it may name.
+        index: the name of the index, or "".
+        official: whether they are Mistral's own, which `params.json` describes.
+    """
+
+    files: list[str]
+    index: str
+    official: bool
+
+
+def choose_weights(names: Iterable[str]) -> Weights:
+    """Pick one model's weights: consolidated ones if `params.json` is there, else the others.
+
+    Raises:
+        CheckpointError: there is none; the line says what there is instead.
+    """
+    every = sorted(names)
+    weights = [name for name in every if name.endswith(".safetensors")]
+    indexes = [name for name in every if name.endswith(".safetensors.index.json")]
+    consolidated = [name for name in weights if name.startswith("consolidated")]
+    others = [name for name in weights if not name.startswith(("consolidated", "adapter"))]
+    official = bool(consolidated) and "params.json" in every
+    files = consolidated if official else [n for n in others if n.startswith("model")] or others
+    if not files:
+        raise CheckpointError(_why_no_weights(every, weights))
+    chosen = [name for name in indexes if name.startswith("consolidated") == official]
+    return Weights(files, chosen[0] if chosen else "", official)
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one model: consolidated ones if `params.json` is there, else the
-    others; what an index names, where there is one.
+    """The safetensors files of one model folder: what an index names, where there is one.
 
     Raises:
         CheckpointError: there is none, or the index names one that is missing or elsewhere.
     """
-    names = sorted(entry.name for entry in folder.iterdir())
+    names = [entry.name for entry in folder.iterdir()]
     if not names:
         raise CheckpointError(f"{folder}: an empty folder; download the model's files into it")
-    weights = [name for name in names if name.endswith(".safetensors")]
-    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
-    if "params.json" in names and any(n.startswith("consolidated") for n in weights + indexes):
-        chosen = [name for name in weights if name.startswith("consolidated")]
-        indexes = [name for name in indexes if name.startswith("consolidated")]
-    else:
-        chosen = [n for n in weights if not n.startswith(("consolidated", "adapter"))]
-        chosen = [name for name in chosen if name.startswith("model")] or chosen
-        indexes = [name for name in indexes if not name.startswith("consolidated")]
-    if indexes:
-        return _indexed(folder, indexes[0])
-    if chosen:
-        return [folder / name for name in chosen]
-    raise CheckpointError(f"{folder}: {_why_no_weights(names, weights)}")
+    index = next((name for name in names if name.endswith(".safetensors.index.json")), "")
+    try:
+        weights = choose_weights(names)
+    except CheckpointError as error:
+        if index:
+            return _indexed(folder, index)
+        raise CheckpointError(f"{folder}: {error}") from None
+    if weights.index:
+        return _indexed(folder, weights.index)
+    return [folder / name for name in weights.files]
 
 
 def _why_no_weights(names: list[str], weights: list[str]) -> str:
     pickles = [name for name in names if name.endswith(PICKLES)]
-    if weights:
+    if any(name.startswith("consolidated") for name in weights):
         return f"{weights[0]} is there without params.json; download params.json beside it"
     if pickles:
         return (
             f"only pickled weights ({some(pickles)}); pickles can run code and are not read,"
-            " download the model's safetensors files"
+            " use the model's safetensors files"
         )
-    return "no .safetensors file; download the model's weights into it"
+    return "no weights (.safetensors); the model's weights must be there"
 
 
 def _indexed(folder: Path, index: str) -> list[Path]:

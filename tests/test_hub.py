@@ -1,0 +1,175 @@
+"""Hub ids, against a hub that runs in this process: huggingface_hub itself is not replaced."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import make_hf, make_official
+from fake_hub import COMMIT, serve
+
+from pixtral_mlx.errors import CheckpointError
+from pixtral_mlx.hub import needed_files
+
+SCRIPT = """
+import sys
+from pixtral_mlx.errors import PixtralError
+from pixtral_mlx.hub import fetch
+try:
+    print("at", fetch(*sys.argv[1:2], revision=(sys.argv[2:3] or [None])[0]))
+except PixtralError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repositories")
+    official = files_of(make_official(folder / "official"))
+    extras = {"README.md": b"card", "modeling.py": b"code", "original/params.json": b"{}"}
+    hf = files_of(make_hf(folder / "hf", shards=2, tokenizer=None))
+    hf |= {"tokenizer.json": b"{}", "pytorch_model.bin": b"pickle"}
+    return {
+        "made-up/official": official | hf | extras,
+        "made-up/hf": hf | extras,
+        "made-up/pickles": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
+    }
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def hub(repositories):
+    with serve(repositories) as running:
+        yield running
+
+
+def run(hub, home, *arguments, **settings):
+    """What a fresh process prints on its last line when it fetches."""
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        **settings,
+    }
+    for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE"):
+        if name not in settings:
+            environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 1, done.stdout + done.stderr
+    return lines[0]
+
+
+def folder_of(line):
+    assert line.startswith("at "), line
+    return Path(line.removeprefix("at "))
+
+
+def test_official_files_only_then_from_the_cache(hub, tmp_path):
+    folder = folder_of(run(hub, tmp_path, "made-up/official"))
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"params.json", "consolidated.safetensors", "tekken.json"}
+    assert files_of(folder) == {n: hub.repositories["made-up/official"][n] for n in names}
+
+    hub.requests.clear()
+    assert folder_of(run(hub, tmp_path, "made-up/official")) == folder
+    assert hub.downloads() == []
+    assert folder_of(run(hub, tmp_path, "made-up/official", HF_HUB_OFFLINE="1")) == folder
+    hub.endpoint = "http://127.0.0.1:9"
+    assert folder_of(run(hub, tmp_path, "made-up/official")) == folder
+
+
+def test_hf_files_only(hub, tmp_path):
+    folder = folder_of(run(hub, tmp_path, "made-up/hf", COMMIT))
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    }
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(hub, tmp_path):
+    hub.break_after, hub.then_refuse = 100_000, True
+    line = run(hub, tmp_path, "made-up/official")
+    assert line.startswith("CheckpointError made-up/official: ")
+    partial = next(tmp_path.rglob("*.partial"))
+    assert partial.stat().st_size == 100_000
+
+    hub.break_after = None
+    hub.requests.clear()
+    folder = folder_of(run(hub, tmp_path, "made-up/official"))
+    assert ("consolidated.safetensors", "bytes=100000-") in hub.downloads()
+    whole = hub.repositories["made-up/official"]["consolidated.safetensors"]
+    assert (folder / "consolidated.safetensors").read_bytes() == whole
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_a_broken_connection_is_taken_up_again(hub, tmp_path):
+    hub.break_after = 100_000
+    folder = folder_of(run(hub, tmp_path, "made-up/official"))
+    assert ("consolidated.safetensors", "bytes=100000-") in hub.downloads()
+    whole = hub.repositories["made-up/official"]["consolidated.safetensors"]
+    assert (folder / "consolidated.safetensors").read_bytes() == whole
+
+
+def test_a_damaged_beginning_is_found(hub, tmp_path):
+    hub.break_after, hub.then_refuse = 100_000, True
+    run(hub, tmp_path, "made-up/official")
+    hub.break_after = None
+    partial = next(tmp_path.rglob("*.partial"))
+    partial.write_bytes(b"x" * 100_000)
+    assert "arrived damaged" in run(hub, tmp_path, "made-up/official")
+    folder_of(run(hub, tmp_path, "made-up/official"))
+
+
+def test_disk_is_checked_before_anything_is_downloaded(hub, tmp_path):
+    hub.declared["consolidated.safetensors"] = 10**18
+    line = run(hub, tmp_path, "made-up/official")
+    assert line.startswith("CapacityError made-up/official: 1000000000.0 GB to download, ")
+    assert hub.downloads() == []
+
+
+@pytest.mark.parametrize(
+    ("repository", "said"),
+    [
+        ("made-up/missing", "no such repository on the hub"),
+        ("made-up/pickles", "only pickled weights (pytorch_model.bin)"),
+        ("made-up/official", "a gated repository; accept its terms at "),
+    ],
+)
+def test_refusals_are_one_line(hub, tmp_path, repository, said):
+    hub.gated.add("made-up/official")
+    line = run(hub, tmp_path, repository)
+    assert line.startswith(f"CheckpointError {repository}: ")
+    assert said in line
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_unknown_revision_no_network_and_offline_are_one_line(hub, tmp_path):
+    assert "no such revision" in run(hub, tmp_path, "made-up/official", "nowhere")
+    offline = run(hub, tmp_path, "made-up/official", HF_HUB_OFFLINE="1")
+    assert "not in the cache, and HF_HUB_OFFLINE is set" in offline
+    hub.endpoint = "http://127.0.0.1:9"
+    assert "the hub cannot be reached" in run(hub, tmp_path, "made-up/official")
+
+
+def test_choice_of_files():
+    shards = [f"consolidated-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = "consolidated.safetensors.index.json"
+    large = [*shards, index, "consolidated.safetensors", "params.json", "tokenizer.model.v7m1"]
+    assert needed_files(large) == sorted([*shards, index, "params.json", "tokenizer.model.v7m1"])
+    with pytest.raises(CheckpointError, match=r"neither params\.json nor config\.json"):
+        needed_files(["model.safetensors"])
+    with pytest.raises(CheckpointError, match="no weights"):
+        needed_files(["config.json", "weights/model.safetensors"])
