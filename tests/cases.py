@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-SEED = 3  # of the checkpoint behind the golden arrays
+SEED = 11  # of the checkpoint behind the golden arrays
 GREEDY_TOKENS = 24
 
 # Decoder parity far from the start. With one head width of 128, as in Pixtral 12B, the second
@@ -101,7 +101,7 @@ def _one_pixel():
 
 def _large():
     # Sizes that are halved exactly: there, OpenCV's builds agree to the last digit.
-    return [user(image(2048, 1088, seed=9), text("Large."))]
+    return [user(image(2048, 544, seed=9), text("Large."))]
 
 
 def _wide():
