@@ -117,16 +117,16 @@ def resolve(path: str | PathLike[str]) -> Path:
             " as mistralai/Pixtral-12B-2409"
         )
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
-    if folder.exists():
+    if name and folder.exists():
         raise CheckpointError(f"{folder}: a file, not a model folder; give the folder it is in")
     if _HUB_ID.fullmatch(name):
         from .hub import fetch
 
         return fetch(name)
     raise CheckpointError(
-        f"{folder}: no such folder; give a model folder or a hub id such as"
+        f"{name!r}: no such folder; give a model folder or a hub id such as"
         " mistralai/Pixtral-12B-2409"
     )
 
