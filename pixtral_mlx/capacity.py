@@ -20,7 +20,8 @@ def usable_bytes() -> int:
 
 def weights_bytes(model: "Pixtral") -> int:
     """Bytes of all parameters, whether they have been read from disk yet or not."""
-    return sum(array.nbytes for _, array in tree_flatten(model.parameters(), destination=[]))
+    arrays = (array for _, array in tree_flatten(model.parameters()))
+    return sum(array.nbytes for array in arrays if isinstance(array, mx.array))
 
 
 def kv_bytes_per_token(config: TextConfig, itemsize: int = 2) -> int:

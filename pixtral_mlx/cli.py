@@ -181,6 +181,7 @@ def _add_inspect(commands) -> None:
     inspect = commands.add_parser("inspect", help="what is in a model, or what an image becomes")
     add = inspect.add_argument
     add("what", metavar="M|IMAGE", help="a model folder, a hub id or mini; or an image file or URL")
+    add("-o", "--output", metavar="PNG", help="of an image: draw its patch grid into a new file")
     add("--check", action="store_true", help="read every weight and look for NaN and infinity")
     add("--json", action="store_true", help="one JSON object instead of a table")
     inspect.set_defaults(run=".describe:run")

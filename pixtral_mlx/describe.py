@@ -10,7 +10,8 @@ from typing import Any
 from .capacity import kv_bytes_per_token
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .errors import CheckpointError
-from .image import ImageOptions, open_image, patch_grid
+from .image import ImageOptions, open_image, patch_grid, to_rgb
+from .picture import draw_patch_grid, save_new
 from .tables import format_table
 
 PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decoder": "decoder."}
@@ -18,8 +19,10 @@ PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decode
 
 def run(arguments: Namespace) -> int:
     """Look at a model or at an image; the kind of thing decides."""
+    if arguments.output and not _is_image(arguments.what):
+        raise ValueError("-o draws the patch grid of an image: give an image file")
     if _is_image(arguments.what):
-        report = describe_image(arguments.what)
+        report = describe_image(arguments.what, arguments.output)
         text = _image_text(report)
     else:
         report = describe_model(arguments.what, check=arguments.check)
@@ -32,11 +35,21 @@ def _is_image(what: str) -> bool:
     return Path(what).is_file() or what.startswith(("http://", "https://", "data:", "file:"))
 
 
-def describe_image(source: str) -> dict[str, Any]:
-    """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context."""
-    image = open_image(source, ImageOptions())
+def describe_image(source: str, output: str | None = None) -> dict[str, Any]:
+    """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context.
+
+    Arguments:
+        output: a new file that takes a picture of the image under its patch grid.
+
+    Raises:
+        ImageError: the image cannot be read, or the picture not written.
+    """
+    options = ImageOptions()
+    image = open_image(source, options)
     vision = PIXTRAL_12B_VISION
     grid = patch_grid(image.width, image.height, vision)
+    if output:
+        save_new(draw_patch_grid(to_rgb(image, options), grid), Path(output))
     return {
         "image": source if len(source) < 200 else source[:40] + "...",
         "mode": image.mode,
