@@ -60,6 +60,36 @@ def encode(model, golden):
     return model.encode(golden.messages, image_options=golden_checks.OPTIONS)
 
 
+def complex_turn(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Pairs (2j, 2j+1) as complex numbers, turned: how mistral-inference writes RoPE."""
+    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
+    return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+
+
+def test_rope_2d_is_the_complex_product_of_mistral_inference(model):
+    config, (rows, columns) = model.config.vision, (3, 5)
+    frequencies = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+    row, column = np.mgrid[0:rows, 0:columns].reshape(2, -1, 1)
+    angles = np.concatenate([row * frequencies[0::2], column * frequencies[1::2]], axis=-1)
+    rope = model.vision_encoder.rope
+    ours = rope.angles([(rows, columns), (2, 2)])
+    assert np.abs(np.array(ours)[:15] - angles).max() <= 1e-6
+    assert np.array_equal(np.array(ours)[15], np.zeros(config.head_dim // 2))  # starts anew
+    x = np.random.RandomState(0).standard_normal((1, 2, rows * columns, config.head_dim))
+    turned = rope.rotate(mx.array(x.astype(np.float32)), mx.cos(ours[:15]), mx.sin(ours[:15]))
+    assert np.abs(np.array(turned) - complex_turn(x, angles)).max() <= 2e-6
+
+
+def test_rope_1d_is_the_complex_product_of_mistral_inference(model):
+    config = model.config.text
+    frequencies = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+    x = np.random.RandomState(0).standard_normal((1, 2, 7, config.head_dim))
+    angles = (40 + np.arange(7))[:, None] * frequencies
+    rope = model.decoder.layers[0].attention.rope
+    turned = rope(mx.array(x.astype(np.float32)), 40)
+    assert np.abs(np.array(turned) - complex_turn(x, angles)).max() <= 2e-5
+
+
 @pytest.mark.parametrize("keys", ["hub", "v5"])
 def test_hf_folders_give_the_same_logits(tmp_path, goldens, keys):
     model = px.load(checkpoints.make_hf(tmp_path, seed=cases.SEED, keys=keys), dtype="float32")
