@@ -20,9 +20,9 @@ from .checkpoint import load, open_checkpoint
 from .commands import format_stats, write_stream
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION, PixtralConfig
 from .convert import convert
-from .errors import CheckpointError
 from .model import Pixtral
 from .new_folder import refuse_existing
+from .tokenizer_file import shipped_tekken
 
 QUESTION = "What is in this picture?"
 
@@ -75,19 +75,10 @@ def small_config() -> PixtralConfig:
 
 
 def write_random_checkpoint(folder: Path, config: PixtralConfig) -> None:
-    """Random weights in the official layout, with the Tekken file that mistral-common ships.
-
-    Raises:
-        CheckpointError: mistral-common's file is not there.
-    """
-    import mistral_common
-
-    tekken = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
-    if not tekken.is_file():
-        raise CheckpointError(f"{tekken}: not found: install mistral-common again")
+    """Random weights in the official layout, with the Tekken file that mistral-common ships."""
     folder.mkdir(parents=True)
     (folder / "params.json").write_text(json.dumps(config.to_params(), indent=2))
-    shutil.copyfile(tekken, folder / "tekken.json")
+    shutil.copyfile(shipped_tekken(), folder / "tekken.json")
     mx.random.seed(0)
     parameters = dict(tree_flatten(Pixtral(config).parameters()))
     weights = {
