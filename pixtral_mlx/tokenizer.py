@@ -6,6 +6,7 @@ images safely before mistral-common sees them, and reports where each image stan
 
 import codecs
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -77,7 +78,11 @@ class Tokenizer:
     def __init__(self, path: str | Path, vision: VisionConfig | None = None):
         self.path = Path(path)
         self.vision = vision
-        self._mistral = _load_mistral(self.path)
+        try:
+            changed = self.path.stat().st_mtime_ns
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}): check the path") from error
+        self._mistral = _load_mistral(self.path.resolve(), changed)
         self._instruct = self._mistral.instruct_tokenizer
         self._words = self._instruct.tokenizer
         self.eos_id: int = self._words.eos_id
@@ -139,10 +144,13 @@ class Tokenizer:
         from mistral_common.protocol.instruct.request import ChatCompletionRequest
         from pydantic import ValidationError
 
-        self._instruct.image_encoder = encoder
+        # Copies, since the tokenizer is shared between models and threads: only the place of the
+        # image encoder differs.
+        mistral, instruct = copy(self._mistral), copy(self._instruct)
+        mistral.instruct_tokenizer, instruct.image_encoder = instruct, encoder
         try:
             request = ChatCompletionRequest.model_validate({"messages": messages})
-            return self._mistral.encode_chat_completion(request).tokens
+            return mistral.encode_chat_completion(request).tokens
         except PixtralError:
             raise
         except ValidationError as error:
@@ -151,8 +159,6 @@ class Tokenizer:
             raise PromptError(f"messages: {where}: {first['msg']}") from error
         except (MistralCommonException, ValueError, AssertionError) as error:
             raise PromptError(f"messages: {str(error).splitlines()[0]}") from error
-        finally:
-            self._instruct.image_encoder = None
 
     def _encode_raw(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
         tokens = [self.bos_id]
@@ -246,8 +252,9 @@ def image_tokens(grid: PatchGrid, ids: tuple[int, int, int]) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _load_mistral(path: Path) -> Any:
-    """mistral-common's tokenizer; the 12B's takes 2 s to build, so a few are kept."""
+def _load_mistral(path: Path, changed: int) -> Any:
+    """mistral-common's tokenizer; the 12B's takes 2 s to build, so a few are kept, each until its
+    file has another modification time (`changed`)."""
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
     try:
