@@ -123,6 +123,7 @@ class PixtralConfig:
             ConfigError: a key is missing or a value is impossible; the message names it.
         """
         _check_mapping(params, "params.json")
+        _refuse(params, ("moe", "yarn", "rope_scaling", "sliding_window"), "params.json")
         text = _pick(TextConfig, params, "params.json")
         if params.get("tied_embeddings") is None:
             text.pop("tied_embeddings", None)
@@ -130,6 +131,10 @@ class PixtralConfig:
         if vision is None:
             return cls(TextConfig(**text))
         _check_mapping(vision, "params.json: vision_encoder")
+        others = ("mm_projector_id", "add_pre_mm_projector_layer_norm")
+        _refuse(vision, others, "params.json: vision_encoder")
+        if vision.get("spatial_merge_size", 1) != 1:
+            _refuse(vision, ("spatial_merge_size",), "params.json: vision_encoder")
         values = _pick(VisionConfig, vision, "params.json: vision_encoder")
         return cls(TextConfig(**text), VisionConfig(**values))
 
@@ -152,6 +157,11 @@ class PixtralConfig:
             )
         text = config if kind == "mistral" else config.get("text_config", {})
         _check_mapping(text, "config.json: text_config")
+        _refuse(text, ("sliding_window",), "config.json")
+        for key in ("rope_scaling", "rope_parameters"):
+            rope = text.get(key) or {}
+            if rope.get("rope_type", rope.get("type", "default")) != "default":
+                _refuse(text, (key,), "config.json")
         text_config = _text_from_hf(text, config)
         if kind == "mistral":
             return cls(text_config)
@@ -221,7 +231,6 @@ def _text_from_hf(text: Mapping[str, Any], config: Mapping[str, Any]) -> TextCon
 
     head_dim = text.get("head_dim")
     if head_dim is None:
-        # Not in mlx-vlm's defaults alone: Pixtral's is 128 where hidden_size / heads is 160.
         head_dim = value("hidden_size") // value("num_attention_heads")
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
     return TextConfig(
@@ -259,6 +268,16 @@ def _rope_theta(config: Mapping[str, Any], default: float) -> float:
         if holder.get("rope_theta") is not None:
             return float(holder["rope_theta"])
     return default
+
+
+def _refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    """Settings of other Mistral models, which would compute something else without a word."""
+    for key in keys:
+        if values.get(key):
+            raise ConfigError(
+                f"{where}: {key} is {values[key]!r}, which Pixtral and Mistral NeMo do not have: "
+                "this folder holds another model"
+            )
 
 
 def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""Sizes from `params.json` and `config.json`; what is missing, odd or another model is named."""
+
+import copy
+from dataclasses import asdict
+
+import pytest
+from checkpoints import hf_config, official_params
+
+from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig, load_config
+from pixtral_mlx.errors import ConfigError
+
+PIXTRAL_LARGE = {
+    "dim": 12288, "n_layers": 88, "head_dim": 128, "hidden_dim": 28672, "n_heads": 96,
+    "n_kv_heads": 8, "rope_theta": 1e9, "norm_eps": 1e-5, "vocab_size": 32768,
+    "vision_encoder": {
+        "hidden_size": 1664, "num_channels": 3, "image_size": 1024, "patch_size": 16,
+        "rope_theta": 1e4, "intermediate_size": 8192, "num_hidden_layers": 48,
+        "num_attention_heads": 16, "adapter_bias": False, "image_token_id": 10,
+        "image_break_token_id": 14, "image_end_token_id": 15,
+    },
+}  # fmt: skip
+
+
+def test_optional_keys_may_be_missing():
+    params = official_params()
+    assert not {"image_break_token_id", "adapter_bias"} & set(params["vision_encoder"])
+    config = PixtralConfig.from_params(params)
+    assert config.vision.adapter_bias is True
+    assert config.vision.norm_eps == 1e-5
+    assert config.text.max_seq_len == 131_072
+    assert PixtralConfig.from_params(params | {"max_seq_len": 4096}).text.max_seq_len == 4096
+
+
+def test_round_trip():
+    for params in (official_params(), PIXTRAL_LARGE, PIXTRAL_12B.to_params()):
+        config = PixtralConfig.from_params(params)
+        assert PixtralConfig.from_params(config.to_params()) == config
+    assert (
+        "vision_encoder" not in PixtralConfig.from_params(official_params(vision=False)).to_params()
+    )
+
+
+def test_pixtral_large_is_a_matter_of_params_alone():
+    config = PixtralConfig.from_params(PIXTRAL_LARGE)
+    assert config.vision.head_dim == 104
+    assert config.vision.adapter_bias is False
+
+
+def test_hf_says_the_same():
+    params = official_params()
+    official, hf = PixtralConfig.from_params(params), PixtralConfig.from_hf(hf_config(params))
+    assert hf == official
+    v5 = hf_config(params)
+    v5["text_config"]["rope_parameters"] = {
+        "rope_theta": v5["text_config"].pop("rope_theta"), "rope_type": "default",
+    }  # fmt: skip
+    assert PixtralConfig.from_hf(v5) == official
+
+
+def test_hf_leaves_out_its_defaults():
+    # The published config.json of Pixtral 12B: what equals transformers' default is not there.
+    config = PixtralConfig.from_hf({
+        "model_type": "llava", "image_token_index": 10,
+        "text_config": {
+            "model_type": "mistral", "head_dim": 128, "hidden_size": 5120,
+            "intermediate_size": 14336, "is_composition": True, "max_position_embeddings": 1024000,
+            "num_hidden_layers": 40, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
+            "rope_theta": 1e9, "sliding_window": None, "vocab_size": 131072,
+        },
+        "vision_config": {
+            "head_dim": 64, "hidden_act": "silu", "image_size": 1024, "is_composition": True,
+            "model_type": "pixtral", "patch_size": 16, "rope_theta": 10000.0,
+        },
+    })  # fmt: skip
+    assert asdict(config) == asdict(PIXTRAL_12B)
+
+
+@pytest.mark.parametrize("key", ["dim", "n_layers", "head_dim", "vocab_size", "rope_theta"])
+def test_missing_key_is_named(key):
+    params = official_params()
+    del params[key]
+    with pytest.raises(ConfigError, match=f"params.json: missing {key}:"):
+        PixtralConfig.from_params(params)
+
+
+def test_missing_vision_key_is_named():
+    params = copy.deepcopy(official_params())
+    del params["vision_encoder"]["patch_size"], params["vision_encoder"]["image_token_id"]
+    with pytest.raises(ConfigError, match="vision_encoder: missing patch_size, image_token_id"):
+        PixtralConfig.from_params(params)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dim", "128"), ("dim", 0), ("dim", -4), ("dim", 1.5), ("dim", True), ("dim", 2**40),
+     ("norm_eps", 0), ("norm_eps", "x"), ("rope_theta", -1.0), ("rope_theta", True)],
+)  # fmt: skip
+def test_impossible_value_is_named(key, value):
+    with pytest.raises(ConfigError, match=f"{key} is {value!r}, allowed is"):
+        PixtralConfig.from_params(official_params() | {key: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"n_kv_heads": 3}, "n_kv_heads 3 does not divide n_heads 4"), ({"head_dim": 15}, "odd")],
+)
+def test_sizes_that_do_not_fit_together(change, message):
+    with pytest.raises(ConfigError, match=message):
+        PixtralConfig.from_params(official_params() | change)
+
+
+def test_vision_heads_must_fit_rope_2d():
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        PixtralConfig.from_params(official_params(vision={"num_attention_heads": 3}))
+
+
+@pytest.mark.parametrize("change", [{"moe": {"num_experts": 8}}, {"sliding_window": 4096}])
+def test_other_mistral_models_are_refused(change):
+    with pytest.raises(ConfigError, match="holds another model"):
+        PixtralConfig.from_params(official_params() | change)
+
+
+@pytest.mark.parametrize("change", [{"spatial_merge_size": 2}, {"mm_projector_id": "patch_merge"}])
+def test_other_mistral_eyes_are_refused(change):
+    with pytest.raises(ConfigError, match="holds another model"):
+        PixtralConfig.from_params(official_params(vision=change))
+
+
+@pytest.mark.parametrize(
+    "change", [{"rope_scaling": {"type": "yarn", "factor": 4}}, {"sliding_window": 4096}]
+)
+def test_other_hf_models_are_refused(change):
+    config = hf_config(official_params())
+    config["text_config"] |= change
+    with pytest.raises(ConfigError, match="holds another model"):
+        PixtralConfig.from_hf(config)
+    with pytest.raises(ConfigError, match="model_type is 'llama'"):
+        PixtralConfig.from_hf({"model_type": "llama"})
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "{", "null", "[" * 100_000])
+def test_file_that_is_not_a_json_object(tmp_path, text):
+    (tmp_path / "params.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.json"):
+        load_config(tmp_path)
+
+
+def test_folder_without_configuration(tmp_path):
+    with pytest.raises(ConfigError, match=r"no params\.json .* and no config\.json"):
+        load_config(tmp_path)
