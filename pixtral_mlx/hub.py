@@ -144,7 +144,7 @@ def _check_disk(repo_id: str, commit: str, sizes: dict[str, int]) -> None:
 def _fetch_weights(repo_id: str, name: str, commit: str | None) -> None:
     """Put one weight file into the hub's cache, going on where an earlier run stopped."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+    from huggingface_hub.utils import WeakFileLock
 
     if isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str):
         return
@@ -154,9 +154,6 @@ def _fetch_weights(repo_id: str, name: str, commit: str | None) -> None:
         return  # nothing to recognise the file by: snapshot_download takes it whole
     blob = _repo_cache(repo_id) / "blobs" / remote.etag
     partial = blob.with_name(blob.name + ".partial")
-    headers = build_hf_headers()
-    if urlparse(remote.location).netloc != urlparse(url).netloc:
-        headers.pop("authorization", None)  # a token is for the hub, not for where files lie
     blob.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(str(partial) + ".lock"):
         if blob.exists():
@@ -164,7 +161,7 @@ def _fetch_weights(repo_id: str, name: str, commit: str | None) -> None:
         begun = _size(partial)
         if remote.size is not None and begun > remote.size:
             partial.unlink()
-        _download(remote.location, partial, headers, size=remote.size, name=name)
+        _download(url, partial, size=remote.size, name=name)
         if begun and _SHA256.fullmatch(remote.etag) and _sha256(partial) != remote.etag:
             partial.unlink()
             raise CheckpointError(f"{repo_id}: {name} arrived damaged; run the command again")
@@ -172,9 +169,7 @@ def _fetch_weights(repo_id: str, name: str, commit: str | None) -> None:
     Path(str(partial) + ".lock").unlink(missing_ok=True)
 
 
-def _download(
-    url: str, partial: Path, headers: dict[str, str], *, size: int | None, name: str
-) -> None:
+def _download(url: str, partial: Path, *, size: int | None, name: str) -> None:
     """Append to a file until it is whole; a connection that breaks is taken up again.
 
     huggingface_hub's own `http_get` keeps up to 10 MB back that a break then loses.
@@ -190,7 +185,7 @@ def _download(
         while True:
             before = _size(partial)
             try:
-                _append(url, partial, headers, size, progress)
+                _append(url, partial, size, progress)
                 return
             except Exception as error:
                 failures = 1 if _size(partial) > before else failures + 1
@@ -199,19 +194,21 @@ def _download(
                 time.sleep(failures)
 
 
-def _append(
-    url: str, partial: Path, headers: dict[str, str], size: int | None, progress: Any
-) -> None:
+def _append(url: str, partial: Path, size: int | None, progress: Any) -> None:
     """One request for what is missing."""
-    from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
+    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
     begun = _size(partial)
     if size is not None and begun >= size:
         return
-    headers = headers | {"Accept-Encoding": "identity"}
+    place = get_hf_file_metadata(url).location  # asked again each time: signed links expire
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if urlparse(place).netloc != urlparse(url).netloc:
+        headers.pop("authorization", None)  # a token is for the hub, not for where files lie
     if begun:
         headers["Range"] = f"bytes={begun}-"
-    with http_stream_backoff("GET", url, headers=headers, retry_on_exceptions=()) as response:
+    with http_stream_backoff("GET", place, headers=headers, retry_on_exceptions=()) as response:
         hf_raise_for_status(response)
         whole = response.status_code == 200  # not 206: the server sends all of it again
         with partial.open("wb" if whole else "ab") as file:
