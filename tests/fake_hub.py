@@ -15,7 +15,7 @@ class FakeHub:
 
     `gated` repositories refuse their files; `break_after` cuts the next download of a weight file
     after that many bytes, and with `then_refuse` those that follow fail; `declared` overrides a
-    file's stated size.
+    file's stated size. With `elsewhere`, weight files lie on another host, as behind the real hub.
     """
 
     def __init__(self, repositories):
@@ -24,7 +24,9 @@ class FakeHub:
         self.break_after = None
         self.then_refuse = False
         self.declared = {}
+        self.elsewhere = False
         self.requests = []
+        self.tokens = {"hub": set(), "elsewhere": set()}
         self.endpoint = ""
 
     def downloads(self):
@@ -66,7 +68,9 @@ def _handler(hub):
             path = self.path.split("?")[0]
             if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/.*)?", path):
                 return self.api(found[1], found[2] or "")
-            found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+            found = re.fullmatch(r"/([^/]+/[^/]+)/(resolve|elsewhere)/[^/]+/(.+)", path)
+            host = "elsewhere" if found and found[2] == "elsewhere" else "hub"
+            hub.tokens[host].add(self.headers.get("Authorization"))
             files = hub.repositories.get(found[1]) if found else None
             if files is None:
                 return self.refuse(404, "RepoNotFound")
@@ -75,6 +79,8 @@ def _handler(hub):
                 return self.refuse(403, "GatedRepo")
             if found[3] not in files:
                 return self.refuse(404, "EntryNotFound")
+            if hub.elsewhere and host == "hub" and found[3].endswith(".safetensors"):
+                return self.redirect(path, files[found[3]])
             return self.file(found[3], files[found[3]], body)
 
         def api(self, repository, rest):
@@ -115,6 +121,16 @@ def _handler(hub):
                 hub.break_after = 0 if hub.then_refuse else None
                 self.close_connection = True
             return None
+
+        def redirect(self, path, data):
+            there = hub.endpoint.replace("127.0.0.1", "localhost")
+            self.send_response(302)
+            self.send_header("Location", there + path.replace("/resolve/", "/elsewhere/"))
+            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("X-Linked-Size", str(len(data)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def json(self, value):
             data = json.dumps(value).encode()

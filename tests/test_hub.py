@@ -123,6 +123,15 @@ def test_a_broken_connection_is_taken_up_again(hub, tmp_path):
     assert (folder / "consolidated.safetensors").read_bytes() == whole
 
 
+def test_the_token_stays_with_the_hub(hub, tmp_path):
+    hub.elsewhere = True
+    folder = folder_of(run(hub, tmp_path, "made-up/official", HF_TOKEN="hf_made_up"))
+    whole = hub.repositories["made-up/official"]["consolidated.safetensors"]
+    assert (folder / "consolidated.safetensors").read_bytes() == whole
+    assert hub.tokens["hub"] == {"Bearer hf_made_up"}
+    assert hub.tokens["elsewhere"] == {None}
+
+
 def test_a_damaged_beginning_is_found(hub, tmp_path):
     hub.break_after, hub.then_refuse = 100_000, True
     run(hub, tmp_path, "made-up/official")
