@@ -251,32 +251,24 @@ def _from_tekken(file: Path) -> Any:
 
 
 def _from_sentencepiece(file: Path) -> Any:
-    """Pixtral Large's v7m1: control pieces and byte fallback, no space put before the text (the
-    chat template writes the spaces that mistral-common writes)."""
+    """Pixtral Large's v7m1: byte fallback, and no space put before the text, because the chat
+    template writes the spaces that mistral-common writes."""
     from mistral_common.integrations.chat_templates.chat_templates import (
         convert_tokenizer_to_chat_template,
     )
-    from transformers import PreTrainedTokenizerFast
-    from transformers.convert_slow_tokenizer import LlamaConverter
+    from tokenizers.models import BPE
+    from transformers import LlamaTokenizer
+    from transformers.convert_slow_tokenizer import SentencePieceExtractor
+    from transformers.tokenization_utils_base import generate_merges
 
-    model = _Pieces(str(file))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=LlamaConverter(model).converted(),
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
+    extractor = SentencePieceExtractor(str(file))
+    found = extractor.extract(BPE)
+    # In the order of the scores: pieces that are runs of spaces have low ids and low scores.
+    scores = {piece.piece: piece.score for piece in extractor.proto.pieces}
+    return LlamaTokenizer(
+        vocab=found["vocab"],
+        merges=generate_merges(found["vocab"], scores),
+        extra_special_tokens=found["additional_special_tokens"],
+        add_prefix_space=False,
         chat_template=convert_tokenizer_to_chat_template(str(file)),
     )
-
-
-class _Pieces:
-    """What transformers' converter asks of a tokenizer of the old kind."""
-
-    add_prefix_space = False
-    legacy = True
-
-    def __init__(self, vocab_file: str):
-        self.vocab_file = vocab_file
-
-    def convert_ids_to_tokens(self, number: int) -> str:
-        return ("<unk>", "<s>", "</s>")[number]

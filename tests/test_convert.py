@@ -1,0 +1,417 @@
+"""Conversion: the same numbers as whole matrices give, and nothing half-written."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import checkpoints
+import mlx.core as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx import convert as conversion
+from pixtral_mlx import safetensors_io
+from pixtral_mlx.convert import convert
+from pixtral_mlx.errors import CapacityError, CheckpointError, ConfigError
+
+Usage = namedtuple("Usage", "total used free")
+PICTURE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (48, 80, 3)).astype(np.uint8))
+
+MODES = [
+    {"bits": 2},
+    {"bits": 3, "group_size": 32},
+    {"bits": 4},
+    {"bits": 5, "group_size": 32},
+    {"bits": 6},
+    {"bits": 8, "group_size": 64},
+    {"mode": "mxfp4"},
+    {"mode": "mxfp8"},
+    {"mode": "nvfp4"},
+    {"recipe": "mixed_3_6"},
+    {"bits": 4, "vision_bits": 8, "projector_bits": 6, "embed_bits": 16, "head_bits": 5},
+]
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A small checkpoint in the official layout, bf16."""
+    return checkpoints.make_official(tmp_path_factory.mktemp("official"), dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory):
+    """The same weights in float32."""
+    return checkpoints.make_official(tmp_path_factory.mktemp("exact"))
+
+
+def stored(folder):
+    """Every tensor of a converted folder."""
+    found = {}
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        found |= mx.load(str(file))
+    return found
+
+
+def answer(folder, dtype="float32", images=(PICTURE,)):
+    """(tokens, logits) of one request."""
+    model = px.load(folder, dtype=dtype)
+    prompt = model.encode("What is this?", images=list(images))
+    return prompt.tokens, np.array(model.logits(prompt).astype(mx.float32))
+
+
+def left_behind(folder):
+    """Names beside a destination that a conversion made."""
+    return [path.name for path in folder.iterdir() if "out" in path.name]
+
+
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_slices_give_what_whole_matrices_give(official, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(conversion, "SLICE_BYTES", 5000)
+    result = convert(official, tmp_path / "out", **options)
+    written = stored(tmp_path / "out")
+    params = checkpoints.official_params()
+    tensors = checkpoints.hf_tensors(checkpoints.official_tensors(params), params)
+    by_peer = {
+        "language_model." + name if name.startswith("lm_head") else name: values
+        for name, values in tensors.items()
+    }
+    for tensor in result.plan.tensors:
+        theirs = tensor.theirs.replace("vision_tower.vision_model.", "vision_tower.")
+        whole = mx.array(by_peer[theirs]).astype(mx.bfloat16)
+        if tensor.name.endswith("patch_conv.weight"):
+            whole = whole.transpose(0, 2, 3, 1)
+        parts = mx.quantize(whole, **tensor.scheme.entry()) if tensor.scheme else (whole,)
+        for output, expected in zip(tensor.outputs(), parts, strict=True):
+            found = written.pop(output.name)
+            assert found.dtype == expected.dtype and found.shape == expected.shape, output.name
+            assert mx.array_equal(found, expected), output.name
+    assert not written
+
+
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_every_kind_loads_and_answers(official, tmp_path, options):
+    convert(official, tmp_path / "out", **options)
+    model = px.load(tmp_path / "out")
+    reply = model.generate("What is this?", images=[PICTURE], max_tokens=4)
+    assert len(reply.tokens) == 4 or reply.finish_reason == "stop"
+    again = px.load(tmp_path / "out").generate("What is this?", images=[PICTURE], max_tokens=4)
+    assert again.tokens == reply.tokens
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda at: checkpoints.make_official(at),
+        lambda at: checkpoints.make_official(at, shards=3),
+        lambda at: checkpoints.make_hf(at, shards=2),
+        lambda at: checkpoints.make_hf(at, keys="v5"),
+        lambda at: checkpoints.make_official(at, text={"tied_embeddings": True}),
+        lambda at: checkpoints.make_official(at, vision={"adapter_bias": False}),
+        lambda at: checkpoints.make_official(at, tokenizer="spm"),
+    ],
+    ids=["official", "sharded", "hf", "hf v5", "tied", "no bias", "sentencepiece"],
+)
+def test_sixteen_bits_change_the_layout_and_nothing_else(tmp_path, make):
+    source = make(tmp_path / "source")
+    result = convert(source, tmp_path / "out", bits=16, dtype="float32")
+    assert set(result.errors.values()) == {0.0}
+    assert result.plan.quantization() is None
+    assert "quantization" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    before, after = answer(source), answer(tmp_path / "out")
+    assert before[0] == after[0]
+    assert np.array_equal(before[1], after[1])
+
+
+def test_a_converted_folder_is_a_source_too(exact, tmp_path):
+    convert(exact, tmp_path / "one", bits=16, dtype="float32")
+    convert(tmp_path / "one", tmp_path / "two", bits=16, dtype="float32")
+    one, two = stored(tmp_path / "one"), stored(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(mx.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_model_without_vision_is_written_as_mlx_lm_names_it(tmp_path, tied):
+    text = {"tied_embeddings": tied}
+    source = checkpoints.make_official(tmp_path / "source", vision=False, text=text)
+    convert(source, tmp_path / "out", bits=4)
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert settings["model_type"] == "mistral" and settings["tie_word_embeddings"] is tied
+    assert settings["quantization"] == {"group_size": 64, "bits": 4, "mode": "affine"}
+    names = stored(tmp_path / "out")
+    assert "model.layers.0.self_attn.q_proj.scales" in names
+    assert ("lm_head.weight" in names) is not tied
+    mlx_lm = pytest.importorskip("mlx_lm.utils")
+    theirs, _ = mlx_lm.load_model(tmp_path / "out")
+    theirs.set_dtype(mx.float32)
+    tokens, ours = answer(tmp_path / "out", images=())
+    logits = np.array(theirs(mx.array(tokens)[None])[0])
+    assert np.abs(logits - ours).max() < 2e-3
+
+
+def test_the_folder_holds_what_mlx_vlm_reads(official, tmp_path):
+    result = convert(official, tmp_path / "out", vision_bits=8)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "README.md", "chat_template.jinja", "config.json", "config.4.0.0.json",
+        "model-00001-of-00001.safetensors", "model.safetensors.index.json",
+        "preprocessor_config.json", "processor_config.json", "quantization_error.json",
+        "tekken.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert settings["model_type"] == "pixtral"
+    assert settings["image_token_index"] == 10 and settings["eos_token_id"] == 2
+    assert settings["quantization"] == settings["quantization_config"]
+    assert settings["quantization"]["bits"] == 4
+    eye = "vision_tower.vision_model.transformer.layers.0.attention.q_proj"
+    assert settings["quantization"][eye]["bits"] == 8
+    assert (tmp_path / "out" / "tekken.json").read_bytes() == (
+        official / "tekken.json"
+    ).read_bytes()
+    for_transformers = json.loads((tmp_path / "out" / "config.4.0.0.json").read_text())
+    assert for_transformers["model_type"] == "llava"
+    assert settings["configuration_files"] == ["config.4.0.0.json"]
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == stored(tmp_path / "out").keys()
+    assert index["metadata"]["total_size"] == result.plan.nbytes
+    assert f"{result.plan.bits_per_weight:.2f} bits" in (tmp_path / "out/README.md").read_text()
+
+
+def test_the_words_of_tokenizer_json_are_those_of_mistral_common(official, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    convert(official, tmp_path / "out")
+    # Found through the configuration, as mlx-vlm does, with mistral-common installed.
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = px.load(tmp_path / "out")
+    ids = {"<s>": 1, "</s>": 2, "[INST]": 3, "[IMG]": 10, "<pad>": 11, "[IMG_BREAK]": 12}
+    assert {word: words.convert_tokens_to_ids(word) for word in ids} == ids
+    for text in ("Hello  there\n\tyou", "日本語 한국어 العربية", "naïve 👩‍👧 12.5"):
+        messages = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": "Yes."},
+            {"role": "user", "content": "And?"},
+        ]
+        theirs = words.apply_chat_template(messages, tokenize=True, return_dict=False)
+        assert theirs == model.encode(messages).tokens
+
+
+def test_weights_are_cut_into_files_of_the_size_asked(official, tmp_path):
+    result = convert(official, tmp_path / "out", shard_bytes=100_000)
+    files = sorted((tmp_path / "out").glob("model-*.safetensors"))
+    assert len(files) > 3
+    assert files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
+    for file in files:
+        tensors = {name.rpartition(".")[0] for name in safetensors_io.read_header(file)}
+        assert file.stat().st_size <= 100_000 or len(tensors) == 1
+    assert result.nbytes == sum(file.stat().st_size for file in files)
+    convert(official, tmp_path / "one")
+    assert np.array_equal(answer(tmp_path / "out")[1], answer(tmp_path / "one")[1])
+
+
+def test_errors_are_measured_and_saved(official, tmp_path):
+    errors = {}
+    for bits in (3, 4, 8):
+        result = convert(official, tmp_path / str(bits), bits=bits)
+        errors[bits] = result.errors["decoder.layers.1.feed_forward.w1.weight"]
+        saved = json.loads((tmp_path / str(bits) / "quantization_error.json").read_text())
+        rows = {row["tensor"]: row for row in saved["tensors"]}
+        assert rows.keys() == result.errors.keys()
+        assert rows["decoder.layers.1.feed_forward.w1.weight"]["bits"] == bits
+        kept = rows["vision_encoder.patch_conv.weight"]
+        assert kept["kept"] == "bfloat16" and kept["reason"] == "not a matrix"
+        assert kept["relative_error"] == 0
+    assert 0.001 < errors[8] < errors[4] / 8 < errors[3] / 15 < 0.02
+    weight = checkpoints.official_tensors(checkpoints.official_params())
+    exact = mx.array(weight["layers.1.feed_forward.w1.weight"]).astype(mx.bfloat16)
+    near = mx.dequantize(*mx.quantize(exact, 64, 4), group_size=64, bits=4)
+    difference = (near.astype(mx.float32) - exact.astype(mx.float32)).square().sum()
+    expected = (difference / exact.astype(mx.float32).square().sum()).sqrt().item()
+    assert errors[4] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_width_that_does_not_divide_is_kept_named_and_loads(tmp_path):
+    source = checkpoints.make_official(tmp_path / "source", text={"hidden_dim": 200})
+    result = convert(source, tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "quantization_error.json").read_text())
+    rows = {row["tensor"]: row for row in saved["tensors"]}
+    name = "decoder.layers.0.feed_forward.w2.weight"
+    assert rows[name]["reason"] == "width 200 is not a multiple of 64"
+    assert rows["decoder.layers.0.feed_forward.w1.weight"]["bits"] == 4
+    kept = {tensor.name for tensor in result.plan.tensors if tensor.reason.startswith("width")}
+    assert kept == {f"decoder.layers.{n}.feed_forward.w2.weight" for n in range(3)}
+    assert px.load(tmp_path / "out").generate("Hi", max_tokens=2).tokens
+
+
+def test_quantizing_nothing_is_an_error_and_writes_nothing(tmp_path):
+    sizes = {"dim": 32, "hidden_dim": 96, "n_heads": 2, "n_kv_heads": 1}
+    source = checkpoints.make_official(tmp_path / "source", vision=False, text=sizes)
+    with pytest.raises(ConfigError, match="--group-size 32"):
+        convert(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    convert(source, tmp_path / "out", group_size=32)
+
+
+def test_a_dry_run_plans_and_writes_nothing(official, tmp_path):
+    result = convert(official, tmp_path / "out", dry_run=True)
+    assert result.plan.nbytes > 0 and result.seconds == 0
+    assert not left_behind(tmp_path)
+
+
+def test_progress_counts_the_bytes_of_the_source(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "SLICE_BYTES", 20_000)
+    seen = []
+    convert(official, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
+    total = sum(
+        2 * a.size for a in checkpoints.official_tensors(checkpoints.official_params()).values()
+    )
+    assert seen[-1] == (total, total)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert len(seen) > 60
+
+
+# What can go wrong -------------------------------------------------------------------------------
+
+
+def test_an_existing_destination_is_refused_and_untouched(official, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists already"):
+        convert(official, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists already"):
+        convert(official, tmp_path / "file")
+
+
+def test_a_destination_that_appears_meanwhile_is_untouched(official, tmp_path):
+    def progress(done, total):
+        if done == total:
+            (tmp_path / "out").mkdir()
+
+    with pytest.raises(CheckpointError, match="exists already"):
+        convert(official, tmp_path / "out", progress=progress)
+    assert left_behind(tmp_path) == ["out"] and not list((tmp_path / "out").iterdir())
+
+
+def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(official, tmp_path):
+    def interrupt(done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(official, tmp_path / "out", progress=interrupt)
+    assert not left_behind(tmp_path)
+    convert(official, tmp_path / "out")
+    assert px.load(tmp_path / "out").generate("Hi", max_tokens=1).tokens
+
+
+KILLED = """
+import os, signal, sys
+from pixtral_mlx.convert import convert
+def progress(done, total):
+    if done > total / 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+convert(sys.argv[1], sys.argv[2], progress=progress)
+"""
+
+
+def test_what_a_killed_run_leaves_is_hidden_and_removed_by_the_next(official, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(official), str(tmp_path / "out")]
+    root = Path(px.__file__).parents[1]
+    killed = subprocess.run(command, cwd=root, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (name,) = left_behind(tmp_path)
+    assert name.startswith(".out.partial-")
+    convert(official, tmp_path / "out")
+    assert left_behind(tmp_path) == ["out"]
+
+
+def test_a_conversion_that_still_runs_is_left_alone(official, tmp_path):
+    other = tmp_path / ".out.partial-1"
+    other.mkdir()
+    lock = os.open(other, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        convert(official, tmp_path / "out")
+        assert other.exists()
+    finally:
+        os.close(lock)
+
+
+def test_a_disk_that_is_too_small_is_found_first(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(CapacityError, match=r"1,000 bytes free, .* needed"):
+        convert(official, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_and_leaves_nothing(official, tmp_path, monkeypatch):
+    real, calls = os.pwrite, []
+
+    def full(descriptor, data, offset):
+        calls.append(offset)
+        if len(calls) > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(CapacityError, match="the disk is full") as caught:
+        convert(official, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not left_behind(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(official, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        convert(official, tmp_path / "file" / "out")
+
+
+def test_a_quantized_source_is_refused(official, tmp_path):
+    convert(official, tmp_path / "four")
+    with pytest.raises(CheckpointError, match="quantized already \\(4 bits, groups of 64\\)"):
+        convert(tmp_path / "four", tmp_path / "out", bits=2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["layers.1.attention.wk.weight", "norm.weight"])
+def test_weights_that_are_not_numbers_are_named(tmp_path, name, value):
+    source = checkpoints.make_official(tmp_path / "source")
+    tensors = checkpoints.official_tensors(checkpoints.official_params())
+    tensors[name].flat[3] = value
+    checkpoints.write_checkpoint(source, "consolidated", tensors)
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN or infinity"):
+        convert(source, tmp_path / "out")
+    assert not left_behind(tmp_path)
+
+
+def test_weights_too_large_for_float16_are_named(tmp_path):
+    source = checkpoints.make_official(tmp_path / "source")
+    tensors = checkpoints.official_tensors(checkpoints.official_params())
+    tensors["norm.weight"][0] = 1e5
+    checkpoints.write_checkpoint(source, "consolidated", tensors)
+    with pytest.raises(CheckpointError, match=r"norm\.weight has weights too large for float16"):
+        convert(source, tmp_path / "out", dtype="float16")
+    convert(source, tmp_path / "out")
+
+
+def test_options_are_checked_before_anything_is_opened(tmp_path):
+    with pytest.raises(ValueError, match="bits is 7"):
+        convert(tmp_path / "nowhere", tmp_path / "out", bits=7)
+
+
+def test_a_folder_without_a_tokenizer_converts_and_says_so(tmp_path):
+    source = checkpoints.make_official(tmp_path / "source", tokenizer=None)
+    result = convert(source, tmp_path / "out")
+    assert "tekken.json" in result.notes[0]
+    assert not (tmp_path / "out" / "tokenizer.json").exists()
