@@ -108,6 +108,11 @@ class Decoder(nn.Module):
             return self.tok_embeddings.as_linear(x)
         return self.output(x)
 
+    def embed(self, inputs: mx.array) -> mx.array:
+        """Embeddings of token ids: shape (...) -> (..., D)."""
+        # Embeddings in mxfp4 and the like come out as bfloat16, whatever the model computes in.
+        return self.tok_embeddings(inputs).astype(self.norm.weight.dtype)
+
     def hidden(
         self,
         inputs: mx.array,
@@ -117,7 +122,7 @@ class Decoder(nn.Module):
         """The normalised last hidden state, shape (B, L, D): `__call__` without the output."""
         from mlx_lm.models.base import create_attention_mask
 
-        x = self.tok_embeddings(inputs) if input_embeddings is None else input_embeddings
+        x = self.embed(inputs) if input_embeddings is None else input_embeddings
         caches = [None] * len(self.layers) if cache is None else cache
         mask = create_attention_mask(x, caches[0])
         for layer, layer_cache in zip(self.layers, caches, strict=True):

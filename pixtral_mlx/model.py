@@ -102,7 +102,7 @@ class Pixtral(nn.Module):
                 number of `[IMG]` is not the number of patches.
         """
         tokens = np.array(prompt.tokens)
-        embeddings = self.decoder.tok_embeddings(mx.array(tokens))
+        embeddings = self.decoder.embed(mx.array(tokens))
         if not prompt.images:
             return embeddings
         if self.vision_encoder is None or self.projector is None or self.config.vision is None:
