@@ -1,0 +1,94 @@
+"""The package as a whole: its public names, its layers, its documentation."""
+
+import ast
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pixtral_mlx as px
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "pixtral_mlx").glob("*.py"))
+
+
+def test_public_names_are_there_and_documented():
+    assert px.__all__ == sorted(px.__all__)
+    assert set(px.__all__) == set(px._HOME_OF)
+    for name in px.__all__:
+        assert getattr(px, name).__doc__, name
+    assert set(px.__all__) <= set(dir(px))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = px.nonsense
+
+
+def test_names_are_those_that_a_type_checker_sees():
+    tree = ast.parse((ROOT / "pixtral_mlx" / "__init__.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert {alias.name for node in imports for alias in node.names} == set(px.__all__)
+    homes = {alias.name: node.module for node in imports for alias in node.names}
+    assert homes == px._HOME_OF
+
+
+def test_version_is_the_one_of_the_distribution():
+    assert px.__version__ == importlib.metadata.version("pixtral-mlx")
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(px.__path__)])
+def test_every_module_says_what_it_is(module):
+    assert importlib.import_module(f"pixtral_mlx.{module}").__doc__
+
+
+def test_import_loads_nothing_heavy():
+    heavy = ["mlx_lm", "mistral_common", "transformers", "huggingface_hub", "torch", "numpy", "PIL"]
+    code = (
+        "import sys, pixtral_mlx, pixtral_mlx.cli; pixtral_mlx.cli.build_parser();"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_core_never_imports_the_widgets_or_the_references():
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            roots = {name.split(".")[0] for name in names}
+            assert not roots & {"pixtral_mlx_widgets", "torch", "mlx_vlm", "cv2"}, source.name
+
+
+def test_no_size_of_the_12b_stands_in_a_forward_path():
+    sizes = {5120, 14336, 131072, 1024, 4096, 128, 1_000_000_000}
+    for name in ("rope", "feed_forward", "vision", "projector", "decoder", "model"):
+        tree = ast.parse((ROOT / "pixtral_mlx" / f"{name}.py").read_text())
+        numbers = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        assert not numbers & sizes, name
+
+
+def test_readme_names_every_module_and_command():
+    readme = (ROOT / "README.md").read_text()
+    for source in SOURCES:
+        if not source.stem.startswith("_"):
+            assert re.search(rf"`{source.stem}`", readme), source.stem
+    from pixtral_mlx.cli import build_parser
+
+    (commands,) = (a for a in build_parser()._actions if a.dest == "command")
+    for command in commands.choices:
+        assert f"pixtral-mlx {command} " in readme, command
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for document in ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "CHANGELOG.md"):
+        text = (ROOT / document).read_text()
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if not target.startswith("http"):
+                assert (ROOT / target).exists(), f"{document}: {target}"
