@@ -225,13 +225,15 @@ def _write_tensor(
     names = [output.name for output in tensor.outputs()]
     dtype = getattr(mx, tensor.dtype)
     squares = np.zeros(2)
+    how: dict[str, Any] = tensor.scheme.entry() if tensor.scheme else {}
     for start, stop, rows in _slices(tensor, origin, transform):
         kept = rows.astype(dtype)
-        parts = mx.quantize(kept, **tensor.scheme.entry()) if tensor.scheme else (kept,)
+        parts = mx.quantize(kept, **how) if how else (kept,)
         for name, part in zip(names, parts, strict=True):
             writer.write(name, start, part)
-        if tensor.scheme:
-            kept = mx.dequantize(*parts, **tensor.scheme.entry())
+        if how:
+            weight, scales, *biases = parts  # the float modes have no biases
+            kept = mx.dequantize(weight, scales, biases[0] if biases else None, **how)
         found = _squares(rows, kept)
         if not isfinite(found.sum()):
             _refuse_non_finite(tensor, origin, rows, start, stop)

@@ -80,7 +80,7 @@ def write_config(folder: Path, config: PixtralConfig, plan: Plan, ids: Tokenizer
     if config.vision is not None:
         tokens["image_break_token_id"] = config.vision.image_break_token_id
         tokens["image_end_token_id"] = config.vision.image_end_token_id
-    settings = {name: value for name, value in tokens.items() if value is not None}
+    settings: dict[str, Any] = {name: value for name, value in tokens.items() if value is not None}
     if config.vision is None:
         settings |= {"architectures": ["MistralForCausalLM"], **text}
     else:
@@ -245,7 +245,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _from_tekken(file: Path) -> Any:
-    from transformers.integrations.mistral import convert_tekken_tokenizer
+    from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer
 
     return convert_tekken_tokenizer(str(file))
 
@@ -261,7 +261,7 @@ def _from_sentencepiece(file: Path) -> Any:
     from transformers.convert_slow_tokenizer import SentencePieceExtractor
     from transformers.tokenization_utils_base import generate_merges
 
-    extractor = SentencePieceExtractor(str(file))
+    extractor: Any = SentencePieceExtractor(str(file))
     found = extractor.extract(BPE)
     # In the order of the scores: pieces that are runs of spaces have low ids and low scores.
     scores = {piece.piece: piece.score for piece in extractor.proto.pieces}

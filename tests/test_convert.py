@@ -290,7 +290,7 @@ def test_an_existing_destination_is_refused_and_untouched(official, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CheckpointError, match="exists already"):
-        convert(official, tmp_path / "file")
+        convert(tmp_path / "not even looked at", tmp_path / "file")
 
 
 def test_a_destination_that_appears_meanwhile_is_untouched(official, tmp_path):
