@@ -228,12 +228,12 @@ def _write_tensor(
     how: dict[str, Any] = tensor.scheme.entry() if tensor.scheme else {}
     for start, stop, rows in _slices(tensor, origin, transform):
         kept = rows.astype(dtype)
-        parts = mx.quantize(kept, **how) if how else (kept,)
+        parts = list(mx.quantize(kept, **how)) if how else [kept]
         for name, part in zip(names, parts, strict=True):
             writer.write(name, start, part)
         if how:
-            weight, scales, *biases = parts  # the float modes have no biases
-            kept = mx.dequantize(weight, scales, biases[0] if biases else None, **how)
+            biases = parts[2] if len(parts) == 3 else None  # the float modes have none
+            kept = mx.dequantize(parts[0], parts[1], biases, **how)
         found = _squares(rows, kept)
         if not isfinite(found.sum()):
             _refuse_non_finite(tensor, origin, rows, start, stop)
