@@ -26,7 +26,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     partial.mkdir()
     lock = os.open(partial, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # some network disks know no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield partial
         for file in partial.iterdir():
             _to_disk(file)
