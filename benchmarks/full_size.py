@@ -23,33 +23,11 @@ import mlx.core as mx
 import numpy as np
 
 from pixtral_mlx import layouts
-from pixtral_mlx.config import PixtralConfig
+from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig
 from pixtral_mlx.safetensors_io import SafetensorsWriter
 from pixtral_mlx.tokenizer_file import shipped_tekken
 
-PARAMS = {
-    "dim": 5120,
-    "n_layers": 40,
-    "head_dim": 128,
-    "hidden_dim": 14336,
-    "n_heads": 32,
-    "n_kv_heads": 8,
-    "norm_eps": 1e-5,
-    "rope_theta": 1e9,
-    "vocab_size": 131072,
-    "vision_encoder": {
-        "hidden_size": 1024,
-        "num_channels": 3,
-        "image_size": 1024,
-        "patch_size": 16,
-        "rope_theta": 1e4,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_token_id": 10,
-        "adapter_bias": True,
-    },
-}
+PARAMS = PIXTRAL_12B.to_params()
 BLOCK = 32 * 2**20  # weights; 64 MB of bf16
 GOAL_RESIDENT = 1.5e9
 GOAL_WEIGHTS = (7.0e9, 7.8e9)
