@@ -15,6 +15,7 @@ import checkpoints
 import mlx.core as mx
 import numpy as np
 import pytest
+import safetensors
 from PIL import Image
 
 import pixtral_mlx as px
@@ -216,6 +217,20 @@ def test_weights_are_cut_into_files_of_the_size_asked(official, tmp_path):
     assert result.nbytes == sum(file.stat().st_size for file in files)
     convert(official, tmp_path / "one")
     assert np.array_equal(answer(tmp_path / "out")[1], answer(tmp_path / "one")[1])
+
+
+def test_the_format_is_what_its_reference_reads(official, tmp_path):
+    convert(official, tmp_path / "out", mode="mxfp4", shard_bytes=100_000)
+    checked = 0
+    for file in (tmp_path / "out").glob("*.safetensors"):
+        reference = dict(safetensors.deserialize(file.read_bytes()))
+        for name, info in safetensors_io.read_header(file).items():
+            theirs = reference.pop(name)
+            assert (theirs["dtype"], tuple(theirs["shape"])) == (info.dtype, info.shape)
+            assert bytes(theirs["data"]) == file.read_bytes()[info.start : info.stop]
+            checked += 1
+        assert not reference
+    assert checked == len(stored(tmp_path / "out"))
 
 
 def test_errors_are_measured_and_saved(official, tmp_path):
