@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from .capacity import check_memory
-from .errors import CheckpointError
+from .errors import CapacityError, CheckpointError
 from .tokenizer import Prompt, StreamDecoder
 
 if TYPE_CHECKING:
@@ -58,13 +58,20 @@ class GenerationOptions:
         ranges = {
             "max_tokens": (1, math.inf), "temperature": (0, 100), "top_p": (0, 1),
             "top_k": (0, math.inf), "min_p": (0, 1), "prefill_step": (1, math.inf),
-            "repetition_penalty": (0.01, 100),
+            "repetition_penalty": (0.01, 100), "seed": (0, 2**64 - 1),
         }  # fmt: skip
         for name, (lowest, highest) in ranges.items():
             value = getattr(self, name)
             if value is not None and not lowest <= value <= highest:
                 allowed = f"{lowest} to {highest}" if highest < math.inf else f"{lowest} or more"
                 raise ValueError(f"{name} is {value}; allowed is {allowed}")
+        for name in ("max_tokens", "top_k", "prefill_step", "seed"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{name} is {value!r}; allowed is a whole number")
+        for token, bias in (self.logit_bias or {}).items():
+            if not math.isfinite(bias):
+                raise ValueError(f"logit_bias of token {token} is {bias}; allowed is a number")
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(s, str) and s for s in self.stop):
@@ -150,14 +157,18 @@ class GenerationStream(Iterator[Piece]):
     """
 
     def __init__(self, model: "Pixtral", prompt: Prompt, options: GenerationOptions):
-        tokens_at_most = min(
-            options.max_tokens, model.config.text.max_seq_len - len(prompt.tokens) + 1
-        )
+        length, context = len(prompt.tokens), model.config.text.max_seq_len
+        if not 0 < length <= context:
+            raise CapacityError(
+                f"the prompt has {length:,} tokens; the context holds 1 to {context:,}: send "
+                "fewer or smaller images, or less text"
+            )
+        tokens_at_most = min(options.max_tokens, context - length + 1)
         if not options.force:
-            check_memory(model, len(prompt.tokens) + tokens_at_most)
+            check_memory(model, length + tokens_at_most)
         self.prompt = prompt
         self.reply = Reply()
-        self.reply.stats.prompt_tokens = len(prompt.tokens)
+        self.reply.stats.prompt_tokens = length
         self.reply.stats.image_tokens = sum(grid.tokens for grid in prompt.grids)
         self._pieces = self._run(model, options, tokens_at_most)
 

@@ -1,36 +1,28 @@
 """Pictures: open, check, orient, resize, normalise; and the grid of patches they become.
 
-The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel. Its
-loader is not used: it opens `file://` paths and fetches URLs without a limit. Everything here
-is checked before it is decoded.
+The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel.
+Everything is checked before it is decoded.
 """
 
-import base64
-import binascii
-import http.client
 import io
 import logging
 import platform
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .config import VisionConfig
 from .errors import ImageError
+from .image_source import read_source
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+# Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
-MAX_FILE_BYTES = 200_000_000
-MAX_URL_BYTES = 50_000_000
-URL_SECONDS = 20.0
 
 # CLIP's mean and standard deviation of RGB, as mistral-common has them.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -124,8 +116,15 @@ def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
         return image
     if image.mode.startswith("I") and options.grey16 == "scale":
         image = _grey16_to_8(image)
+    if image.mode == "F" and options.grey16 == "scale":
+        raise ImageError(
+            "image of 32-bit floats, whose range no file states: export it with 8 or 16 bits"
+        )
     if image.mode != "RGBA":
-        image = image.convert("RGBA")
+        try:
+            image = image.convert("RGBA")
+        except ValueError as error:
+            raise ImageError(f"image of mode {image.mode}: {error}: export it as RGB") from error
     white = Image.new("RGBA", image.size, "WHITE")
     white.paste(image, (0, 0), image)
     return white.convert("RGB")
@@ -191,122 +190,62 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
     options = options or ImageOptions()
     if isinstance(source, Image.Image):
         image, name = source, "image"
-        _check_size(image, name)
     elif isinstance(source, np.ndarray):
         image, name = _from_array(source), "array"
     else:
-        data, name = _read(source)
-        image = _decode(data, name)
-    try:
+        image, name = _identify(*read_source(source))
+    _check_size(image, name)
+    with _damage_named(name):
         image.load()
-        return ImageOps.exif_transpose(image) if options.orient else image
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"{name}: damaged or cut off ({error}): export or download it again"
-        ) from error
+    return _upright(image) if options.orient else image
 
 
-def _read(source: Any) -> tuple[bytes, str]:
-    """The encoded bytes of a source and a short name for messages."""
-    if isinstance(source, bytes | bytearray):
-        return bytes(source), "image bytes"
-    if isinstance(source, Path):
-        return _read_file(source)
-    if not isinstance(source, str):
-        raise ImageError(
-            f"an image is given as {type(source).__name__}: allowed are a path, a URL, bytes, "
-            "a PIL image and a NumPy array"
-        )
-    scheme = source[: source.find(":")].lower() if ":" in source[:10] else ""
-    if scheme == "data":
-        return _read_data_url(source)
-    if scheme in ("http", "https"):
-        return _read_url(source)
-    if scheme == "file":
-        return _read_file(Path(urllib.request.url2pathname(urllib.parse.urlsplit(source).path)))
-    return _read_file(Path(source).expanduser())
-
-
-def _read_file(path: Path) -> tuple[bytes, str]:
-    name = str(path) if len(str(path)) < 200 else f"{str(path)[:60]}..."
-    try:
-        if not path.is_file():
-            state = "is a folder" if path.is_dir() else "no such file"
-            raise ImageError(f"{name}: {state}: give the path of an image file")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise ImageError(f"{name}: {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-        return path.read_bytes(), name
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be read ({error}): check the path") from error
-
-
-def _read_data_url(url: str) -> tuple[bytes, str]:
-    head, comma, payload = url.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
-        raise ImageError(
-            f"data URL starts {url[:40]!r}; allowed is data:image/png;base64,... (or another type)"
-        )
-    if len(payload) > MAX_FILE_BYTES:
-        raise ImageError(f"data URL of {len(payload):,} characters; at most {MAX_FILE_BYTES:,}")
-    try:
-        return base64.b64decode(payload, validate=True), "data URL"
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"data URL: not valid base64 ({error}): encode the file again") from error
-
-
-class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect must not lead out of HTTP, to `file://` or `ftp://`."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            raise ImageError(f"{req.full_url}: redirects to {newurl[:60]!r}, not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _read_url(url: str) -> tuple[bytes, str]:
-    """Fetch at most MAX_URL_BYTES in at most URL_SECONDS, connection included."""
-    deadline = time.monotonic() + URL_SECONDS
-    opener = urllib.request.build_opener(_HttpOnlyRedirects)
-    request = urllib.request.Request(url, headers={"User-Agent": "pixtral-mlx"})
-    too_large = f"{url}: more than {MAX_URL_BYTES:,} bytes: download it and shrink it first"
-    data = bytearray()
-    try:
-        with opener.open(request, timeout=URL_SECONDS) as response:
-            if int(response.headers.get("Content-Length") or 0) > MAX_URL_BYTES:
-                raise ImageError(too_large)
-            while block := response.read1(1 << 16):
-                data += block
-                if len(data) > MAX_URL_BYTES:
-                    raise ImageError(too_large)
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"slower than {URL_SECONDS:.0f} s")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ImageError(f"{url}: could not be fetched ({error}): check the address") from error
-    return bytes(data), url
-
-
-def _decode(data: bytes, name: str) -> Image.Image:
-    """Read the header only; the size is checked before anything is decoded."""
+def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
+    """Read the header only; nothing is decoded."""
     if not data:
         raise ImageError(f"{name}: empty, 0 bytes: give an image file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # sizes are ours to check, remarks on metadata no use
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name}: {str(error).split(',')[0]}; at most {MAX_PIXELS:,} pixels are decoded"
+            f"{name}: {str(error).split(',')[0]}; at most {MAX_PIXELS:,} are decoded: shrink it "
+            "first"
         ) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # damaged headers raise nearly anything in Pillow
         raise ImageError(
-            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)}"
+            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)}: convert "
+            "it to one of them"
         ) from error
-    _check_size(image, name)
-    frames = getattr(image, "n_frames", 1)
+    with _damage_named(name):
+        frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         log.warning("%s: has %d frames; the first is used", name, frames)
-    return image
+    return image, name
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Whatever Pillow raises while it decodes becomes one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ImageError(
+            f"{name}: damaged or cut off ({reason}): export or download it again"
+        ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata in a sound picture: there is no orientation to apply
+        return image
 
 
 def _check_size(image: Image.Image, name: str) -> None:

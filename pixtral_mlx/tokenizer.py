@@ -155,8 +155,7 @@ class Tokenizer:
             raise
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise PromptError(f"messages: {where}: {first['msg']}") from error
+            raise PromptError(f"{_place(first['loc'])}: {first['msg']}") from error
         except (MistralCommonException, ValueError, AssertionError) as error:
             raise PromptError(f"messages: {str(error).splitlines()[0]}") from error
 
@@ -276,7 +275,21 @@ def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
     return Prompt(tokens, encoder.images, encoder.grids, spans)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
+def _place(where: tuple[Any, ...]) -> str:
+    """`messages[2].content` from pydantic's ("messages", 2, "user", "content")."""
+    steps = [step for i, step in enumerate(where) if i != 2 or step not in ROLES]
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)[1:]
+
+
 def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]]:
+    if not _is_list(images):
+        raise PromptError(
+            f"images= is {type(images).__name__}: allowed is a list, also of one: images=[picture]"
+        )
     if isinstance(messages, str):
         chunks = [{"type": "image", "image": image} for image in images]
         text = [{"type": "text", "text": messages}] if messages or not chunks else []
@@ -285,7 +298,7 @@ def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]
         raise PromptError(
             "images= goes with a prompt that is a string: put the pictures into the messages"
         )
-    if not isinstance(messages, Sequence):
+    if not _is_list(messages):
         raise PromptError(
             f"messages are {type(messages).__name__}: allowed are a string or a list of messages"
         )
@@ -305,7 +318,7 @@ def _open_images(message: Any, index: int, options: ImageOptions) -> dict[str, A
     content = message.get("content")
     if isinstance(content, str) or (content is None and role in ("assistant",)):
         return dict(message)
-    if not isinstance(content, Sequence):
+    if not _is_list(content):
         raise PromptError(
             f"{where}: content is {type(content).__name__}: allowed are a string or a list of parts"
         )
