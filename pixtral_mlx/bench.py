@@ -3,18 +3,17 @@
 import json
 import platform
 import statistics
-import sys
 from argparse import Namespace
 from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
 from PIL import Image
-from tqdm import tqdm
 
 from .capacity import kv_bytes_per_token, weights_bytes
 from .commands import load_model
 from .generate import GenerationStats
+from .status import Status
 from .tables import format_table
 from .tokenizer import Prompt
 
@@ -37,10 +36,15 @@ def run(arguments: Namespace) -> int:
     }
     runs: dict[str, list[GenerationStats]] = {name: [] for name in prompts}
     steps = [(name, i) for i in range(arguments.runs + 1) for name in prompts]
-    for name, i in tqdm(steps, desc="measuring", leave=False, disable=not sys.stderr.isatty()):
-        stats = model.generate(prompts[name], **options).stats
-        if i > 0:  # the first run reads the weights from disk and compiles kernels
-            runs[name].append(stats)
+    with Status() as status:
+        status.step("measuring", "answers")
+        for count, (name, i) in enumerate(steps):
+            status.update(count, len(steps))
+            reply = model.generate(prompts[name], **options)
+            if reply.finish_reason == "interrupted":
+                raise KeyboardInterrupt
+            if i > 0:  # the first run reads the weights from disk and compiles kernels
+                runs[name].append(reply.stats)
     report = {
         "model": arguments.model,
         "machine": f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}",

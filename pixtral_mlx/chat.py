@@ -9,11 +9,12 @@ from .commands import (
     generation_options,
     image_options,
     load_model,
-    prefill_bar,
+    stream_with_status,
     write_stream,
 )
-from .errors import PixtralError
+from .errors import PixtralError, PromptError
 from .image import open_image
+from .status import Status
 
 HELP = """\
 /image FILE   add a picture to the next question (a path or a URL; repeat for more)
@@ -27,7 +28,7 @@ def run(arguments: Namespace) -> int:
     """Read questions line by line until the end of input."""
     options, pictures = generation_options(arguments), image_options(arguments)
     chat = Chat(load_model(arguments), arguments.system, options, pictures)
-    terminal = sys.stdin.isatty()
+    terminal, failed = sys.stdin.isatty(), False
     if terminal:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() a history)
@@ -36,16 +37,21 @@ def run(arguments: Namespace) -> int:
         try:
             line = input("> " if terminal else "").strip()
         except EOFError:
-            return 0
+            break
         except KeyboardInterrupt:
             print()
             return 130
         if line == "/exit":
-            return 0
+            break
         try:
             chat.handle(line)
         except PixtralError as error:
             print(f"! {error}", file=sys.stderr)
+            failed = True
+        except KeyboardInterrupt:  # before the answer began; the conversation stays
+            print("! interrupted", file=sys.stderr)
+    # A person has read what went wrong; a script looks at the exit status.
+    return 1 if failed and not terminal else 0
 
 
 class Chat:
@@ -65,15 +71,20 @@ class Chat:
         """
         command, _, rest = line.partition(" ")
         if command == "/image":
-            image = open_image(rest.strip().strip("'\""), self._pictures)
+            with Status("opening the image"):
+                image = open_image(rest.strip().strip("'\""), self._pictures)
             self.waiting.append(image)
-            print(f"{image.width} x {image.height} pixels; {len(self.waiting)} waiting")
+            # Answers alone go to stdout.
+            print(
+                f"{image.width} x {image.height} pixels; {len(self.waiting)} waiting",
+                file=sys.stderr,
+            )
         elif command == "/reset":
             self.messages, self.waiting = list(self._start), []
         elif command == "/help":
             print(HELP)
         elif command.startswith("/") and "/" not in command[1:]:
-            print(f"! {command} is not a command; /help lists them", file=sys.stderr)
+            raise PromptError(f"{command} is not a command; /help lists them")
         elif line:
             self._answer(line)
 
@@ -81,11 +92,11 @@ class Chat:
         content: list[dict[str, Any]] = [{"type": "image", "image": i} for i in self.waiting]
         content.append({"type": "text", "text": question})
         messages = [*self.messages, {"role": "user", "content": content}]
-        # Already turned upright when they were opened.
-        prompt = self._model.encode(messages, image_options=self._pictures)
-        with prefill_bar() as progress:
-            stream = self._model.stream(prompt, progress=progress, **self._options)
-            write_stream(stream)
+        with Status("preparing the prompt") as status:
+            # Already turned upright when they were opened.
+            prompt = self._model.encode(messages, image_options=self._pictures)
+            stream = stream_with_status(self._model, prompt, self._options, status)
+            write_stream(stream, status)
         if stream.reply.text:
             self.messages = [*messages, {"role": "assistant", "content": stream.reply.text}]
             self.waiting = []

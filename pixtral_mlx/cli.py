@@ -5,7 +5,9 @@ A mistake ends with one line on stderr and status 2 (usage) or 1, never a traceb
 """
 
 import argparse
+import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -21,7 +23,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,35 +35,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 (it went wrong), 2 (usage) or 130 (Ctrl-C).
     """
+    _prepare_streams()
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(format="note: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    warnings.simplefilter("ignore")  # of libraries: advice to us, not to the person who typed
-    # transformers, which mlx-lm brings along, would say that PyTorch is missing.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _prepare_notes()
     try:
         module, function = arguments.run.split(":")
-        return getattr(importlib.import_module(module, __package__), function)(arguments)
+        status = getattr(importlib.import_module(module, __package__), function)(arguments)
+        sys.stdout.flush()  # a full disk or a reader that left is noticed here, not at exit
+        return status
     except PixtralError as error:
         return _fail(arguments.command, error, 1)
-    except ValueError as error:
-        if os.environ.get("PIXTRAL_MLX_DEBUG"):
-            raise
-        return _fail(arguments.command, error, 2)
     except KeyboardInterrupt:
         return _fail(arguments.command, "interrupted", 130)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`); Python must not flush into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader of our output went away (`| head`), on purpose
         return 1
-    except (OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("PIXTRAL_MLX_DEBUG"):
             raise
-        return _fail(arguments.command, f"{type(error).__name__}: {error}", 1)
+        if isinstance(error, ValueError):
+            return _fail(arguments.command, error, 2)
+        if isinstance(error, OSError):
+            _drop_output()
+            place = f"{error.filename}: " if error.filename else ""
+            return _fail(arguments.command, f"{place}{error.strerror or error}", 1)
+        return _fail(
+            arguments.command,
+            f"{type(error).__name__}: {error} (PIXTRAL_MLX_DEBUG=1 shows where)",
+            1,
+        )
+
+
+def _prepare_streams() -> None:
+    """Streams that a shell closed (`<&-`) become empty ones; what cannot be encoded is replaced."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (open until the end)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace" if name == "stderr" else "replace")
+
+
+def _prepare_notes() -> None:
+    """Our own notes go to stderr, a line each; what libraries have to say goes nowhere."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a note may interrupt the status line
+    logging.basicConfig(format=f"{clear}note: %(message)s", stream=sys.stderr)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")  # advice to us, not to the person who typed
+    # transformers, which mlx-lm brings along, would say that PyTorch is missing.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _drop_output() -> None:
+    """What is still in stdout's buffer goes nowhere, so that Python can end in peace."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _fail(command: str, error: object, status: int) -> int:
-    print(f"pixtral-mlx {command}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"pixtral-mlx {command}: {_one_line(str(error))}", file=sys.stderr)
     return status
+
+
+def _one_line(text: str) -> str:
+    """Without line ends, and without what would steer a terminal (names come from anywhere)."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -119,7 +159,10 @@ def _add_model(parser) -> None:
         "--model", default="mini", metavar="M", help="folder, hub id, or mini (default)"
     )
     parser.add_argument(
-        "--dtype", help="activations: bfloat16, float16, float32 (default: as stored)"
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        metavar="TYPE",
+        help="activations: bfloat16, float16 or float32 (default: as stored)",
     )
     parser.add_argument("--force", action="store_true", help="go on where memory would not suffice")
 
@@ -180,7 +223,11 @@ def _add_chat(commands) -> None:
 def _add_inspect(commands) -> None:
     inspect = commands.add_parser("inspect", help="what is in a model, or what an image becomes")
     add = inspect.add_argument
-    add("what", metavar="M|IMAGE", help="a model folder, a hub id or mini; or an image file or URL")
+    add(
+        "what",
+        metavar="M|IMAGE",
+        help="a model folder, a hub id or mini; or an image: file, URL or -",
+    )
     add("-o", "--output", metavar="PNG", help="of an image: draw its patch grid into a new file")
     add("--check", action="store_true", help="read every weight and look for NaN and infinity")
     add("--json", action="store_true", help="one JSON object instead of a table")

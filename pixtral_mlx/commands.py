@@ -3,23 +3,26 @@
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from .errors import PromptError
 from .generate import GenerationOptions, GenerationStats, GenerationStream
 from .image import ImageOptions
+from .status import Status
+from .tokenizer import Prompt
 
 MAX_STDIN_BYTES = 200_000_000
 
 
 def load_model(arguments: Namespace) -> Any:
     """The model that `--model` and `--dtype` name."""
-    from .checkpoint import load
+    from .checkpoint import load, resolve
 
-    return load(arguments.model, dtype=arguments.dtype)
+    folder = resolve(arguments.model)  # a download draws bars of its own
+    with Status("opening the model"):
+        return load(folder, dtype=arguments.dtype)
 
 
 def image_options(arguments: Namespace) -> ImageOptions:
@@ -51,43 +54,15 @@ def _bias(text: str) -> tuple[int, float]:
         raise ValueError(f"--logit-bias {text!r}: expected ID=VALUE, for example 12=-5") from None
 
 
-@contextmanager
-def prefill_bar() -> Iterator[Any]:
-    """A progress callback that draws a bar in a terminal, and is silent elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc="reading", unit=" tokens", leave=False, disable=not sys.stderr.isatty(), delay=0.5
-    ) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-            if done >= total:
-                bar.close()
-
-        yield progress
-
-
 def generate(arguments: Namespace) -> int:
     """Answer one question; stdout carries the answer and nothing else."""
     options = generation_options(arguments)
-    prompt = read_stdin().decode(errors="replace") if arguments.prompt == "-" else arguments.prompt
-    if arguments.prompt == "-" and "-" in arguments.image:
-        raise ValueError("--prompt - and --image - both want stdin: give one of them as a file")
-    images = [read_stdin() if image == "-" else image for image in arguments.image]
-    content = [{"type": "image", "image": image} for image in images]
-    content.append({"type": "text", "text": prompt})
-    messages: list[dict[str, Any]] = [{"role": "user", "content": content if images else prompt}]
-    if arguments.system:
-        if arguments.raw:
-            raise ValueError("--system needs the chat template, which --raw leaves out")
-        messages.insert(0, {"role": "system", "content": arguments.system})
+    messages = _messages(arguments)
     model = load_model(arguments)
-    encoded = model.encode(messages, image_options=image_options(arguments), raw=arguments.raw)
-    with prefill_bar() as progress:
-        stream = model.stream(encoded, progress=progress, **options)
-        write_stream(stream, quiet=arguments.json)
+    with Status("preparing the prompt") as status:
+        prompt = model.encode(messages, image_options=image_options(arguments), raw=arguments.raw)
+        stream = stream_with_status(model, prompt, options, status)
+        write_stream(stream, status, quiet=arguments.json)
     if arguments.json:
         print(json.dumps(asdict(stream.reply), ensure_ascii=False))
     if arguments.stats:
@@ -95,14 +70,62 @@ def generate(arguments: Namespace) -> int:
     return 130 if stream.reply.finish_reason == "interrupted" else 0
 
 
-def write_stream(stream: GenerationStream, *, quiet: bool = False) -> None:
-    """Print pieces as they come; Ctrl-C ends the answer and keeps what there is."""
+def _messages(arguments: Namespace) -> list[dict[str, Any]]:
+    """One question, from the flags and perhaps a pipe.
+
+    Raises:
+        ValueError: flags that contradict one another, or nothing to answer.
+    """
+    if [arguments.prompt, *arguments.image].count("-") > 1:
+        raise ValueError("stdin can be read once: give - to --prompt or to one --image only")
+    if arguments.system and arguments.raw:
+        raise ValueError("--system needs the chat template, which --raw leaves out")
+    prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
+    images = [read_stdin() if image == "-" else image for image in arguments.image]
+    if not (prompt or images or arguments.raw):
+        raise ValueError("the prompt is empty and there is no image: give a question")
+    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    if prompt or not images:
+        content.append({"type": "text", "text": prompt})
+    system = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    return [*system, {"role": "user", "content": content if images else prompt}]
+
+
+def stream_with_status(
+    model: Any, prompt: Prompt, options: dict[str, Any], status: Status
+) -> GenerationStream:
+    """A stream whose steps before the first token appear in the terminal."""
+    looking = "looking at the images" if prompt.images else "starting"
+
+    def progress(done: int, total: int) -> None:
+        if done == 0:
+            status.step("reading the prompt", "tokens")
+        status.update(done, total)
+
+    stream = model.stream(prompt, progress=progress, **options)
+    status.step(looking)
+    return stream
+
+
+def write_stream(
+    stream: GenerationStream, status: Status | None = None, *, quiet: bool = False
+) -> None:
+    """Print pieces as they come; Ctrl-C ends the answer and keeps what there is.
+
+    Arguments:
+        status: what is shown until the first piece, and all along if `quiet`.
+        quiet: print nothing.
+    """
     try:
-        for piece in stream:
+        for count, piece in enumerate(stream):
+            if status is not None and count == 0:
+                status.step("writing" if quiet else "")
             if not quiet:
                 print(piece.text, end="", flush=True)
     except KeyboardInterrupt:
         stream.interrupt()
+        if status is not None:
+            status.step("")
     if not quiet:
         print()
 
@@ -121,6 +144,22 @@ def read_stdin() -> bytes:
     return data
 
 
+def read_stdin_text() -> str:
+    """Text from a pipe, without the line end that `echo` adds.
+
+    Raises:
+        PromptError: as `read_stdin`, or it is not UTF-8.
+    """
+    data = read_stdin()
+    try:
+        return data.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"stdin is not UTF-8 text (byte {data[error.start]:#04x} at {error.start:,}): convert "
+            "it, or give a picture with --image -"
+        ) from error
+
+
 def format_stats(stats: GenerationStats) -> str:
     """One line for people."""
     return (
@@ -133,24 +172,33 @@ def format_stats(stats: GenerationStats) -> str:
 
 def convert(arguments: Namespace) -> int:
     """Convert a checkpoint, or print the plan."""
-    from tqdm import tqdm
-
+    from .checkpoint import resolve
     from .convert import convert as convert_folder
+    from .new_folder import refuse_existing
     from .quantize import format_plan
+    from .schemes import check_options
 
     names = (
         "bits", "group_size", "mode", "vision_bits", "projector_bits", "embed_bits", "head_bits",
-        "dtype", "recipe", "dry_run",
+        "dtype", "recipe",
     )  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
-    quiet = arguments.dry_run or not sys.stderr.isatty()
-    with tqdm(unit="B", unit_scale=True, desc="converting", disable=quiet, leave=False) as bar:
+    if not arguments.dst:
+        raise ValueError("DST is empty: give the name of a new folder")
+    check_options(**options)  # mistakes are named before a download, which draws its own bars
+    if not arguments.dry_run:
+        refuse_existing(Path(arguments.dst).expanduser())
+    source = resolve(arguments.src)
+    with Status("preparing") as status:
 
         def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            if not status.total:
+                status.step("converting", "B")
+            status.update(done, total)
 
-        result = convert_folder(arguments.src, arguments.dst, progress=progress, **options)
+        result = convert_folder(
+            source, arguments.dst, progress=progress, dry_run=arguments.dry_run, **options
+        )
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:

@@ -1,17 +1,22 @@
 """`pixtral-mlx inspect`: what is in a model, or what an image becomes."""
 
+import contextlib
 import json
-import sys
 from argparse import Namespace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from .capacity import kv_bytes_per_token
+from .commands import read_stdin
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .errors import CheckpointError
 from .image import ImageOptions, open_image, patch_grid, to_rgb
+from .image_source import short_name
 from .picture import draw_patch_grid, save_new
+from .status import Status
 from .tables import format_table
 
 PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decoder": "decoder."}
@@ -19,10 +24,15 @@ PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decode
 
 def run(arguments: Namespace) -> int:
     """Look at a model or at an image; the kind of thing decides."""
-    if arguments.output and not _is_image(arguments.what):
+    image = _is_image(arguments.what)
+    if arguments.output and not image:
         raise ValueError("-o draws the patch grid of an image: give an image file")
-    if _is_image(arguments.what):
-        report = describe_image(arguments.what, arguments.output)
+    if arguments.check and image:
+        raise ValueError("--check reads the weights of a model: give a model folder")
+    if image:
+        source = read_stdin() if arguments.what == "-" else arguments.what
+        with Status("opening the image"):
+            report = describe_image(source, arguments.output)
         text = _image_text(report)
     else:
         report = describe_model(arguments.what, check=arguments.check)
@@ -32,10 +42,18 @@ def run(arguments: Namespace) -> int:
 
 
 def _is_image(what: str) -> bool:
-    return Path(what).is_file() or what.startswith(("http://", "https://", "data:", "file:"))
+    if what == "-" or what.lower().startswith(("http://", "https://", "data:", "file:")):
+        return True
+    path = Path(what)
+    with contextlib.suppress(OSError, RuntimeError):  # a name too long, or ~ of nobody
+        path = path.expanduser()
+        if path.exists():
+            return not path.is_dir() and path.suffix not in (".safetensors", ".json")
+    # There is no such file: a name that ends like a picture's gets the error of a picture.
+    return path.suffix.lower() in Image.registered_extensions()
 
 
-def describe_image(source: str, output: str | None = None) -> dict[str, Any]:
+def describe_image(source: str | bytes, output: str | None = None) -> dict[str, Any]:
     """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context.
 
     Arguments:
@@ -51,7 +69,7 @@ def describe_image(source: str, output: str | None = None) -> dict[str, Any]:
     if output:
         save_new(draw_patch_grid(to_rgb(image, options), grid), Path(output))
     return {
-        "image": source if len(source) < 200 else source[:40] + "...",
+        "image": short_name(source) if isinstance(source, str) else "stdin",
         "mode": image.mode,
         "width": image.width,
         "height": image.height,
@@ -124,11 +142,12 @@ def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
 
 
 def _check_weights(tensors: Any, total: int) -> None:
-    from tqdm import tqdm
-
-    bar = tqdm(tensors, total=total, desc="checking", unit=" tensors", leave=False,
-               disable=not sys.stderr.isatty())  # fmt: skip
-    bad = [name for name, non_finite in bar if non_finite]
+    bad = []
+    with Status() as status:
+        status.step("checking", "tensors")
+        for count, (name, non_finite) in enumerate(tensors, start=1):
+            status.update(count, total)
+            bad += [name] if non_finite else []
     if bad:
         raise CheckpointError(
             f"{len(bad)} of {total} tensors hold NaN or infinity: {', '.join(bad[:3])}"

@@ -1,0 +1,97 @@
+"""One line in the terminal that says what is going on; nothing where there is no terminal."""
+
+import shutil
+import sys
+import threading
+import time
+from types import TracebackType
+
+DELAY_SECONDS = 0.5
+"""What is done sooner than this shows nothing."""
+
+_REDRAW_SECONDS = 0.2
+_BAR = 20
+_CLEAR = "\r\x1b[K"
+
+
+class Status:
+    """A line on stderr for as long as a `with` block lasts, then it is gone.
+
+    A thread draws it, so that its clock goes on while MLX computes or a server says nothing.
+
+    Arguments:
+        text: what the first step is; see `step`.
+    """
+
+    def __init__(self, text: str = ""):
+        self._stream = sys.stderr
+        self._terminal = self._stream.isatty()
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._drawn = False
+        self.step(text)
+
+    def step(self, text: str, unit: str = "") -> None:
+        """Begin another step: its clock starts at zero; an empty text shows nothing.
+
+        Arguments:
+            unit: of the numbers that `update` gives; "B" for bytes.
+        """
+        with self._lock:
+            self._text, self._unit, self._progress = text, unit, (0, 0)
+            self._start = time.monotonic()
+            if not text:
+                self._erase()
+
+    @property
+    def total(self) -> int:
+        """What `update` said last; 0 before that."""
+        return self._progress[1]
+
+    def update(self, done: int, total: int) -> None:
+        """How much of the step is done."""
+        self._progress = (done, total)
+
+    def __enter__(self) -> "Status":
+        if self._terminal:
+            threading.Thread(target=self._run, name="status line", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self.step("")
+
+    def _run(self) -> None:
+        while not self._done.wait(_REDRAW_SECONDS):
+            with self._lock:
+                seconds = time.monotonic() - self._start
+                if self._text and seconds >= DELAY_SECONDS and not self._done.is_set():
+                    width = shutil.get_terminal_size().columns - 1
+                    line = format_line(self._text, self._unit, *self._progress, seconds)
+                    self._stream.write(_CLEAR + line[:width])
+                    self._stream.flush()
+                    self._drawn = True
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._stream.write(_CLEAR)
+            self._stream.flush()
+            self._drawn = False
+
+
+def format_line(text: str, unit: str, done: int, total: int, seconds: float) -> str:
+    """The line: a bar, numbers and the time left where they are known, else the seconds so far."""
+    if not total:
+        return f"{text} {seconds:.0f} s"
+    filled = min(_BAR * done // total, _BAR)
+    bar = "#" * filled + "." * (_BAR - filled)
+    numbers = f"{done:,} of {total:,} {unit}"
+    if unit == "B":
+        numbers = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
+    left = f", {seconds * (total - done) / done:.0f} s left" if done else ""
+    return f"{text} [{bar}] {numbers}, {seconds:.0f} s{left}"
