@@ -6,6 +6,7 @@ comparisons to fail.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import cases
@@ -124,3 +125,18 @@ def check_all(model, golden: Golden) -> None:
     check_decoder(model, golden, prompt)
     check_logits(model, golden, prompt)
     check_greedy(model, golden, prompt)
+
+
+def main() -> None:
+    """`python tests/golden_checks.py`: the worst errors over all cases, as a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = load(Path(folder) / "official")
+        for name in cases.CASES:
+            check_all(model, Golden(name))
+    print("| point | measured (max / rms) |\n|---|---|")
+    for point, (largest, rms) in measured.items():
+        print(f"| {point} | {largest:.1e} / {rms:.1e} |")
+
+
+if __name__ == "__main__":
+    main()
