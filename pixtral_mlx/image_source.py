@@ -8,6 +8,7 @@ import binascii
 import http.client
 import os
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import suppress
@@ -120,6 +121,7 @@ class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
             raise ImageError(
                 f"{short_name(req.full_url)}: redirects to {newurl[:60]!r}; only http and https "
                 "are followed: give another address"
@@ -139,6 +141,8 @@ def _read_url(url: str) -> tuple[bytes, str]:
         try:
             found.append(_fetch(url, name))
         except Exception as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it is an answer too, and holds the connection
             found.append(error)
 
     thread = threading.Thread(target=fetch, name="image fetch", daemon=True)

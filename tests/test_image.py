@@ -1,0 +1,407 @@
+"""Pictures from wherever a user has them: what opens, what is refused, and with which words."""
+
+import base64
+import http.server
+import io
+import logging
+import struct
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import checkpoints
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixtral_mlx import image_source
+from pixtral_mlx.config import PixtralConfig
+from pixtral_mlx.errors import ImageError
+from pixtral_mlx.image import FORMATS, ImageOptions, open_image, patch_grid, preprocess, to_rgb
+
+VISION = PixtralConfig.from_params(checkpoints.official_params()).vision
+
+
+def picture(width=7, height=5, mode="RGB") -> Image.Image:
+    pixels = np.random.RandomState(0).randint(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def same(image: Image.Image, other: Image.Image) -> bool:
+    return image.size == other.size and image.convert("RGB").tobytes() == other.tobytes()
+
+
+def refused(source, said: str, options: ImageOptions | None = None) -> str:
+    """The one line with which a source is refused; `said` must be in it."""
+    with pytest.raises(ImageError) as caught:
+        open_image(source, options)
+    line = str(caught.value)
+    assert said in line
+    assert line.isprintable() and len(line) < 400
+    return line
+
+
+# What opens -----------------------------------------------------------------------------------
+
+
+def test_files_by_every_kind_of_name(tmp_path, monkeypatch):
+    path = tmp_path / "Fähre 船 a%20b.png"
+    picture().save(path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for source in (path, str(path), path.as_uri(), f"~/{path.name}", path.name):
+        assert same(open_image(source), picture())
+    assert same(open_image(path.as_uri().replace("file://", "file://localhost")), picture())
+
+
+def test_a_file_without_ending_named_as_a_scheme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "file", "http"):
+        picture().save(name, "PNG")
+        assert same(open_image(name), picture())
+
+
+def test_bytes_and_data_urls():
+    data = encoded(picture())
+    payload = base64.b64encode(data).decode()
+    for source in (data, bytearray(data), memoryview(data), f"data:image/png;base64,{payload}"):
+        assert same(open_image(source), picture())
+
+
+def test_pil_images_and_arrays():
+    image = picture()
+    pixels = np.asarray(image)
+    for source in (image, pixels, pixels / 255, pixels.astype(np.float32) / 255, pixels[::-1]):
+        assert open_image(source).size == image.size
+    assert same(open_image(pixels), image)
+    assert same(open_image(pixels / 255), image)
+    assert open_image(pixels[..., 0]).mode == "L"
+    assert open_image(np.dstack([pixels, pixels[..., :1]])).mode == "RGBA"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_of_the_list_opens(kind):
+    opened = open_image(encoded(picture(), kind))
+    assert opened.size == (7, 5)
+    assert preprocess(opened, VISION, ImageOptions()).shape == (3, 16, 16)
+
+
+def test_the_two_pictures_of_a_phone_are_no_animation(caplog):
+    data = encoded(picture(), "MPO", save_all=True, append_images=[picture(9, 9)])
+    assert open_image(data).size == (7, 5)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_animations_show_their_first_frame_with_a_notice(kind, caplog):
+    first, second = Image.new("RGB", (8, 6), "red"), Image.new("RGB", (8, 6), "blue")
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(first, kind, save_all=True, append_images=[second], **lossless)
+    with caplog.at_level(logging.WARNING):
+        assert open_image(data).convert("RGB").getpixel((3, 3)) == (255, 0, 0)
+    assert "has 2 frames; the first is used" in caplog.text
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_orientation_is_applied_unless_asked_not_to(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture(32, 16), kind, exif=exif)
+    turned = open_image(data)
+    assert turned.size == ((16, 32) if orientation >= 5 else (32, 16))
+    assert open_image(turned).size == turned.size  # not turned twice
+    assert open_image(data, ImageOptions(orient=False)).size == (32, 16)
+
+
+def test_damaged_metadata_does_not_cost_the_picture():
+    data = encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert open_image(data).size == (7, 5)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (5000, 1), (3, 4096), (1, 1)])
+def test_extreme_shapes(width, height):
+    grid = patch_grid(width, height, VISION)
+    pixels = preprocess(open_image(picture(width, height)), VISION, ImageOptions())
+    assert pixels.shape == (3, 16 * grid.rows, 16 * grid.columns)
+    assert max(grid) <= 64 and min(grid) == 1
+    assert np.isfinite(pixels).all()
+
+
+def test_sixteen_bit_grey_is_scaled_or_clipped_as_asked():
+    values = np.array([[0, 200, 257], [32768, 65278, 65535]], dtype=np.uint16)
+    opened = open_image(encoded(Image.fromarray(values)))
+    scaled = np.asarray(to_rgb(opened, ImageOptions()))[..., 0]
+    assert scaled.tolist() == [[0, 1, 1], [128, 254, 255]]
+    clipped = np.asarray(to_rgb(opened, ImageOptions(grey16="clip")))[..., 0]
+    assert clipped.tolist() == [[0, 200, 255], [255, 255, 255]]
+
+
+def test_cmyk_pixels_are_those_of_mistral_common():
+    from mistral_common.protocol.instruct.chunk import ImageChunk
+    from mistral_common.tokens.tokenizers.image import ImageConfig, ImageEncoder, SpecialImageIDs
+
+    pytest.importorskip("cv2")
+    opened = open_image(encoded(picture(90, 50, "CMYK"), "JPEG"))
+    assert opened.mode == "CMYK"
+    reference = ImageEncoder(ImageConfig(16, 1024), SpecialImageIDs(10, 12, 13))
+    expected = reference(ImageChunk(image=opened)).image
+    assert np.abs(preprocess(opened, VISION, ImageOptions()) - expected).max() <= 2e-5
+
+
+def test_transparent_is_white():
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert to_rgb(open_image(encoded(clear)), ImageOptions()).getpixel((1, 1)) == (255, 255, 255)
+
+
+# What does not --------------------------------------------------------------------------------
+
+
+def test_what_is_not_a_source():
+    refused(5, "given as int: allowed are")
+    refused(["a.png"], "given as list")
+    refused("", "empty file name")
+    refused("ftp://host/a.png", "scheme 'ftp'; allowed are https")
+    refused("file://host/a.png", "on the host 'host'")
+    refused("data:image/png,abc", "allowed is data:image/png;base64")
+    refused("data:image/png;base64,!!!", "not valid base64")
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((0, 4), np.uint8), "shape (0, 4)"),
+        (np.zeros(4, np.uint8), "shape (4,)"),
+        (np.zeros((4, 4, 2), np.uint8), "shape (4, 4, 2)"),
+        (np.zeros((4, 4), np.int64), "is int64; allowed are uint8 and floats"),
+        (np.full((4, 4), np.nan), "within 0 and 1"),
+        (np.full((4, 4), 2.0), "within 0 and 1"),
+    ],
+)
+def test_arrays_of_other_shapes_and_kinds(array, said):
+    refused(array, said)
+
+
+def test_modes_that_have_no_meaning_here():
+    with pytest.raises(ImageError, match="32-bit floats"):
+        to_rgb(Image.new("F", (4, 4)), ImageOptions())
+    with pytest.raises(ImageError, match="mode La"):
+        to_rgb(Image.new("La", (4, 4)), ImageOptions())
+    refused(Image.new("RGB", (0, 5)), "0x5 pixels")
+
+
+def test_names_of_no_file(tmp_path):
+    refused(tmp_path / "none.png", "none.png: no such file")
+    refused(str(tmp_path), "is a folder")
+    refused("a\0b.png", "no such file")
+    refused("x" * 5000, "File name too long")
+    refused("~nobody-of-this-name/a.png", "no such file")
+    refused("/dev/zero", "not an ordinary file")
+    refused("bell\x07\x1b[31m.png", "no such file")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    picture().save(tmp_path / "a.png")
+
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    refused(tmp_path / "a.png", "cannot be read (Permission denied)")
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
+NOT_IMAGES = {
+    "text": b"This is no picture.\r\n",
+    "svg": SVG,
+    "pdf": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n",
+    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "ico": encoded(picture(16, 16), "ICO"),
+    "zeros": bytes(1000),
+    "half a signature": b"\x89PNG",
+}
+
+
+@pytest.mark.parametrize("content", NOT_IMAGES.values(), ids=NOT_IMAGES)
+def test_other_files_called_png(tmp_path, content):
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    line = refused(path, "not an image that is read here; allowed are PNG, JPEG")
+    assert "convert it" in line
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    refused(tmp_path / "a.jpg", "empty, 0 bytes")
+    refused(b"", "empty, 0 bytes")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_cut_off_files(kind):
+    data = encoded(picture(64, 64), kind)
+    refused(data[: len(data) // 2], "image bytes: ")
+
+
+def test_damaged_files_never_raise_anything_else():
+    random = np.random.RandomState(0)
+    kinds = [encoded(picture(20, 20), kind) for kind in (*FORMATS, "MPO")]
+    for _ in range(400):
+        data = bytearray(kinds[random.randint(len(kinds))])
+        for place in random.randint(0, min(len(data), 200), size=4):
+            data[place] = random.randint(256)
+        try:
+            preprocess(open_image(bytes(data)), VISION, ImageOptions())
+        except ImageError as error:
+            assert "\n" not in str(error)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds a few bytes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "size", [(10_001, 10_000), (15_000, 15_000), (50_000, 50_000), (2**31 - 1, 2**31 - 1)]
+)
+def test_decompression_bombs_are_refused_by_their_header(size):
+    assert "at most 100,000,000" in refused(png_header(*size), "pixels")
+
+
+def test_large_pictures_below_the_limit_are_not_bombs():
+    # Pillow itself warns from 89 million pixels on.
+    refused(png_header(9_900, 9_900), "damaged or cut off")
+
+
+def test_files_and_data_urls_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_source, "MAX_FILE_BYTES", 100)
+    (tmp_path / "a.png").write_bytes(bytes(101))
+    refused(tmp_path / "a.png", "more than 100 bytes")
+    refused("data:image/png;base64," + "A" * 101, "101 characters; allowed are 100")
+
+
+def test_image_options_are_checked():
+    with pytest.raises(ValueError, match="resize is 'best'; allowed are official and antialiased"):
+        ImageOptions(resize="best")
+    with pytest.raises(ValueError, match="grey16"):
+        ImageOptions(grey16="white")
+
+
+# From the web ---------------------------------------------------------------------------------
+
+
+ELSEWHERE = {"/to/file": "file:///etc/hosts", "/to/ftp": "ftp://127.0.0.1/a.png"}
+
+
+class Pages(http.server.BaseHTTPRequestHandler):
+    """A server of pictures, and of what can go wrong with one."""
+
+    timeout = 5
+
+    def do_GET(self):
+        path = self.path
+        if path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", ELSEWHERE.get(path, "/a.png"))
+            self.end_headers()
+        elif path == "/missing":
+            self.send_error(404)
+        elif path == "/silent":
+            time.sleep(1)
+        elif path == "/drip":
+            self._send(length=None)
+            for _ in range(20):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+        elif path == "/cut":
+            self._send(length=10_000)
+        elif path == "/endless":
+            self._send(length=None)
+            self.wfile.write(bytes(100_000))
+        elif path == "/large":
+            self._send(length=10**12)
+        else:
+            data = encoded(picture())
+            self._send(length=len(data))
+            self.wfile.write(data)
+
+    def _send(self, *, length):
+        self.send_response(200)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+class QuietServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass  # readers that leave early are what is tested
+
+
+@pytest.fixture(scope="module")
+def web():
+    server = QuietServer(("127.0.0.1", 0), Pages)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("path", ["/a.png", "/to/a.png", "/Käse bild.png?a=b&c=%20#x"])
+def test_pictures_from_the_web(web, path):
+    assert same(open_image(web + path), picture())
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/missing", "could not be fetched (Not Found)"),
+        ("/to/file", "could not be fetched ("),
+        ("/to/ftp", "redirects to 'ftp://127.0.0.1/a.png'; only http and https"),
+        ("/cut", "could not be fetched"),
+        ("/large", "more than 50,000,000 bytes"),
+    ],
+)
+def test_what_a_server_may_not_do(web, path, said):
+    refused(web + path, said)
+
+
+def test_an_answer_without_end(web, monkeypatch):
+    monkeypatch.setattr(image_source, "MAX_URL_BYTES", 50_000)
+    refused(web + "/endless", "more than 50,000 bytes")
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip"])
+def test_a_slow_server_is_left_in_time(web, monkeypatch, path):
+    monkeypatch.setattr(image_source, "URL_SECONDS", 0.3)
+    start = time.monotonic()
+    refused(web + path, "could not be fetched (")
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1/a.png", "http://", "http://[::1", "http:///a.png", "https://" + "x" * 300],
+)
+def test_addresses_that_lead_nowhere(url):
+    refused(url, "could not be fetched (")
