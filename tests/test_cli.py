@@ -1,0 +1,408 @@
+"""The commands, as people and scripts use them: in a process of their own where that matters."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx import cli, commands
+from pixtral_mlx.status import Status, format_line
+
+HOUSE = Path(__file__).parents[1]
+HEAVY = (
+    "mlx",
+    "numpy",
+    "PIL",
+    "mlx_lm",
+    "mistral_common",
+    "transformers",
+    "huggingface_hub",
+    "tqdm",
+)
+PYTHON = (sys.executable, "-W", "error")
+COMMAND = (sys.executable, "-m", "pixtral_mlx.cli")
+
+
+def environment(**extra) -> dict[str, str]:
+    quiet = {k: v for k, v in os.environ.items() if k != "PIXTRAL_MLX_DEBUG"}
+    return quiet | {"PYTHONPATH": str(HOUSE), "HF_HUB_OFFLINE": "1"} | extra
+
+
+def run(*arguments, stdin=b"", command=COMMAND, **options) -> subprocess.CompletedProcess:
+    """One command in a process of its own, its streams piped."""
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def start(*arguments, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A folder with a picture, and an official and a converted model."""
+    folder = tmp_path_factory.mktemp("cli")
+    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.png")
+    make_official(folder / "official")
+    done = run("official", "4bit", command=(sys.executable, str(HOUSE / "convert.py")), cwd=folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"4bit: ") and done.stdout.count(b"\n") == 1
+    return folder
+
+
+@pytest.fixture
+def here(places, monkeypatch):
+    """Run commands in this process, in the folder of the models: `here(...)` is the status."""
+    monkeypatch.chdir(places)
+    monkeypatch.delenv("PIXTRAL_MLX_DEBUG", raising=False)
+
+    def main(*arguments, stdin: bytes = b"") -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        return cli.main([*map(str, arguments)])
+
+    return main
+
+
+ASK = ("generate", "--model", "4bit", "--prompt", "What is this?", "--max-tokens", "6")
+
+
+# Starting -------------------------------------------------------------------------------------
+
+
+def test_help_answers_at_once():
+    def seconds(*arguments) -> float:
+        begin = time.perf_counter()
+        subprocess.run(arguments, capture_output=True, env=environment(), check=True)
+        return time.perf_counter() - begin
+
+    bare = min(seconds(sys.executable, "-c", "pass") for _ in range(3))
+    assert min(seconds(*COMMAND, "--help") for _ in range(3)) - bare < 0.3
+
+
+def test_help_and_mistakes_of_usage_import_nothing_heavy():
+    code = f"""if True:
+        import sys
+        from pixtral_mlx.cli import main
+        for words in (["--help"], ["generate", "--help"], ["--version"], ["generate"], ["x"]):
+            try:
+                main(words)
+            except SystemExit:
+                pass
+        print([name for name in {HEAVY} if name in sys.modules])"""
+    done = subprocess.run(
+        [*PYTHON, "-c", code], capture_output=True, env=environment(), check=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_helps(capsys):
+    for command in ("demo", "convert", "generate", "chat", "inspect", "bench"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"pixtral-mlx {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"pixtral-mlx {px.__version__}\n"
+
+
+# The main job ---------------------------------------------------------------------------------
+
+
+def test_convert_then_generate_end_to_end(places):
+    """The library and the command say the same; stdout holds the answer and nothing else."""
+    done = run(*ASK, "--image", "picture.png", "--stats", cwd=places)
+    assert done.returncode == 0
+    reply = px.load(places / "4bit").generate(
+        "What is this?", images=[places / "picture.png"], max_tokens=6
+    )
+    assert done.stdout.decode() == reply.text + "\n"
+    assert done.stderr.startswith(b"prompt ") and done.stderr.count(b"\n") == 1
+    assert b"answer 6 tokens" in done.stderr
+
+
+def test_json(here, capsys):
+    assert here(*ASK, "--image", "picture.png", "--json") == 0
+    said = capsys.readouterr()
+    reply = json.loads(said.out)
+    assert said.err == "" and said.out.count("\n") == 1
+    assert reply["finish_reason"] == "length"
+    assert len(reply["tokens"]) == len(reply["logprobs"]) == 6
+    assert reply["stats"]["image_tokens"] == 3 * 6
+
+
+def test_the_same_question_through_flags_and_pipes(here, places, capsys):
+    here(*ASK, "--image", "picture.png")
+    expected = capsys.readouterr().out
+    picture = (places / "picture.png").read_bytes()
+    piped = ["-" if word == "What is this?" else word for word in ASK]
+    assert here(*ASK, "--image", "-", stdin=picture) == 0
+    assert capsys.readouterr().out == expected
+    for text in (b"What is this?", b"What is this?\n", b"\xef\xbb\xbfWhat is this?\r\n"):
+        assert here(*piped, "--image", "picture.png", stdin=text) == 0
+        assert capsys.readouterr().out == expected
+
+
+def test_options_reach_the_model(here, capsys):
+    def answer(*options) -> str:
+        assert here(*ASK, *options) == 0
+        return capsys.readouterr().out
+
+    plain = answer()
+    warm = ("--temperature", "5", "--seed")
+    assert answer(*warm, "1") == answer(*warm, "1") != answer(*warm, "2")
+    assert answer("--stop", plain[:3]) == "\n"
+    assert answer("--max-tokens", "2") == answer("--max-tokens", "2", "--prefill-step", "1")
+    assert answer("--system", "Be brief.") != plain != answer("--raw")
+    token = json.loads(answer("--json"))["tokens"][0]
+    assert answer("--logit-bias", f"{token}=-100") != plain
+    assert answer("--repetition-penalty", "3", "--top-p", "0.9", "--top-k", "5", "--min-p", "0.1")
+    assert answer("--dtype", "float32", "--force")
+
+
+def test_image_options_reach_the_pictures(here, places, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(places / "picture.png").save(places / "turned.png", exif=exif)
+    grids = []
+    for flag in ((), ("--no-orient",)):
+        assert here(*ASK, "--image", "turned.png", "--json", *flag) == 0
+        grids.append(json.loads(capsys.readouterr().out)["stats"]["image_tokens"])
+    assert grids == [5 * 4, 3 * 6]
+    for flag in (("--resize", "antialiased"), ("--grey16", "clip")):
+        assert here(*ASK, "--image", "picture.png", *flag) == 0
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(here, places, capsys):
+    assert here("convert", "official", "planned", "--dry-run", "--bits", "8") == 0
+    said = capsys.readouterr()
+    assert "decoder.layers.0.attention.wq.weight" in said.out or "wq" in said.out
+    assert said.err == "" and not (places / "planned").exists()
+
+
+# Chat -----------------------------------------------------------------------------------------
+
+
+def test_chat_through_a_pipe(here, capsys):
+    lines = (
+        "/image picture.png\nWhat is this?\n\nAnd now?\n/help\n/reset\nAgain?\n/exit\nnot read\n"
+    )
+    arguments = ("chat", "--model", "4bit", "--max-tokens", "4", "--system", "Be brief.")
+    assert here(*arguments, stdin=lines.encode()) == 0
+    said = capsys.readouterr()
+    assert said.err == "70 x 40 pixels; 1 waiting\n"
+    assert "/reset        forget" in said.out
+    assert here(*arguments, stdin=b"Again?") == 0
+    assert said.out.splitlines()[-1] == capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_chat_survives_mistakes_and_reports_them(here, capsys):
+    lines = b"/image none.png\n/nothing\n\xff\xfe\nHello\r\n"
+    assert here("chat", "--model", "4bit", "--max-tokens", "3", stdin=lines) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "! none.png: no such file: give the path of an image file",
+        "! /nothing is not a command; /help lists them",
+    ]
+    assert len(said.out.splitlines()) >= 2
+
+
+# Inspect, bench, demo -------------------------------------------------------------------------
+
+
+def test_inspect_a_model(here, capsys):
+    assert here("inspect", "4bit", "--check") == 0
+    text = capsys.readouterr().out
+    for part in ("vision encoder", "projector", "decoder", "4 bits, groups of 64", "tekken.json"):
+        assert part in text
+    assert "tensors checked: no NaN" in text
+    assert here("inspect", "official", "--json") == 0
+    official = json.loads(capsys.readouterr().out)
+    assert here("inspect", "4bit", "--json") == 0
+    converted = json.loads(capsys.readouterr().out)
+    assert official["parameters"] == converted["parameters"]
+    assert official["bytes"] > 2 * converted["bytes"]
+
+
+def test_inspect_an_image(here, places, capsys, tmp_path):
+    assert here("inspect", "picture.png", "-o", tmp_path / "grid.png") == 0
+    assert "3 rows x 5 columns = 15 patches" in capsys.readouterr().out
+    assert Image.open(tmp_path / "grid.png").size > (70, 40)
+    assert here("inspect", "-", "--json", stdin=(places / "picture.png").read_bytes()) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 18
+
+
+def test_bench(here, capsys):
+    small = ("--image-size", "32x32", "--prompt-tokens", "8", "--max-tokens", "2", "--runs", "1")
+    assert here("bench", "--model", "4bit", *small) == 0
+    assert "32x32 image" in capsys.readouterr().out
+    assert here("bench", "--model", "4bit", *small, "--json") == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert {r["prompt_tokens"] for r in results.values()} >= {8}
+    assert all(r["decode_tokens_per_second"] > 0 for r in results.values())
+
+
+def test_demo(here, places, capsys, tmp_path, monkeypatch):
+    # With a small vocabulary, since that of the 12B takes 10 s (`make demo` runs the real one).
+    config = px.load_config(places / "official")
+    monkeypatch.setattr("pixtral_mlx.demo.small_config", lambda: config)
+    monkeypatch.setattr("pixtral_mlx.demo.shipped_tekken", lambda: places / "official/tekken.json")
+    assert here("demo", "--keep", tmp_path / "kept") == 0
+    text = capsys.readouterr().out
+    assert "converted to 4 bits" in text and "The answers are noise" in text
+    assert here("inspect", tmp_path / "kept") == 0
+
+
+# Endings --------------------------------------------------------------------------------------
+
+
+LONG = ("generate", "--model", "4bit", "--prompt", "Go on", "--max-tokens", "100000")
+
+
+def test_ctrl_c_keeps_what_there_is(places):
+    process = start(*LONG, cwd=places)
+    first = process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+    assert len(first) == 20 and out.endswith(b"\n")
+
+
+def test_ctrl_c_in_json_still_gives_json(places):
+    process = start(*LONG, "--json", cwd=places)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    if err != b"pixtral-mlx generate: interrupted\n":  # on a slow machine: before it began
+        assert json.loads(out)["finish_reason"] == "interrupted"
+
+
+def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "load_model", interrupted)
+    assert here(*ASK) == 130
+    assert capsys.readouterr().err == "pixtral-mlx generate: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_traceback(places):
+    process = start(*LONG, cwd=places)
+    assert len(process.stdout.read(1)) == 1
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), err) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("flag", [(), ("--json",)])
+def test_an_output_that_is_full_is_one_line(places, flag):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "inspect", "official", *flag],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd=places,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"pixtral-mlx inspect: No space left on device\n"
+
+
+def test_streams_that_a_shell_closed(places):
+    command = f"exec {sys.executable} -m pixtral_mlx.cli generate --prompt - --model 4bit <&- 2>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], env=environment(), cwd=places, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+
+
+def test_names_in_bytes_that_are_no_text(places):
+    name = os.fsencode(places) + b"/caf\xe9.png"
+    Image.new("RGB", (9, 9)).save(places / "plain.png")
+    os.rename(places / "plain.png", name)
+    done = subprocess.run(
+        [*map(os.fsencode, COMMAND), b"inspect", name],
+        capture_output=True,
+        env=environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"9 x 9 pixels" in done.stdout
+
+
+# The status line ------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("opening", "", 0, 0, 3.2), "opening 3 s"),
+        (
+            ("reading", "tokens", 500, 2000, 4.0),
+            "reading [#####...............] 500 of 2,000 tokens, 4 s, 12 s left",
+        ),
+        (
+            ("converting", "B", 10**9, 10**9, 4.0),
+            "converting [####################] 1.00 of 1.00 GB, 4 s, 0 s left",
+        ),
+    ],
+)
+def test_the_line(arguments, line):
+    assert format_line(*arguments) == line
+
+
+def test_the_line_is_drawn_in_a_terminal_and_gone_afterwards(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("pixtral_mlx.status.DELAY_SECONDS", 0)
+    with Status("opening"):
+        time.sleep(0.5)
+    written = terminal.getvalue()
+    assert "opening 0 s" in written
+    assert written.endswith("\r\x1b[K")
+    time.sleep(0.3)
+    assert terminal.getvalue() == written  # its thread has ended
+
+
+def test_no_terminal_no_line(monkeypatch):
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    monkeypatch.setattr("pixtral_mlx.status.DELAY_SECONDS", 0)
+    with Status("opening") as status:
+        status.step("reading", "tokens")
+        status.update(1, 2)
+        time.sleep(0.3)
+    assert pipe.getvalue() == ""
