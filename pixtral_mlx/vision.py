@@ -5,6 +5,7 @@ run through the same matrices together and attend each within itself.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -36,22 +37,28 @@ class VisionAttention(nn.Module):
         keys = Rope2D.rotate(self._heads(self.wk(x)), cosine, sine)
         values = self._heads(self.wv(x))
         # One image after another is the block-diagonal mask, without a mask: a dense one for
-        # four full-size images would hold (4 * 4096)^2 entries.
+        # four full-size images would hold (4 * 4096)^2 entries. Neighbours of one size go together.
         outputs, start = [], 0
-        for length in lengths:
-            image = slice(start, start + length)
-            outputs.append(
-                mx.fast.scaled_dot_product_attention(
-                    queries[:, :, image], keys[:, :, image], values[:, :, image], scale=self.scale
-                )
+        for length, run in groupby(lengths):
+            images = len(list(run))
+            part = slice(start, start + images * length)
+            attended = mx.fast.scaled_dot_product_attention(
+                *(_split(heads[:, :, part], images) for heads in (queries, keys, values)),
+                scale=self.scale,
             )
-            start += length
-        merged = mx.concatenate(outputs, axis=2).transpose(0, 2, 1, 3)
-        return self.wo(merged.reshape(x.shape))
+            outputs.append(attended.transpose(0, 2, 1, 3).reshape(images * length, -1))
+            start += images * length
+        return self.wo(mx.concatenate(outputs))
 
     def _heads(self, x: mx.array) -> mx.array:
         """(N, D) -> (1, H, N, D / H)."""
         return x.reshape(1, x.shape[0], self.n_heads, -1).transpose(0, 2, 1, 3)
+
+
+def _split(x: mx.array, images: int) -> mx.array:
+    """(1, H, images * N, D / H) -> (images, H, N, D / H)."""
+    heads, width = x.shape[1], x.shape[3]
+    return x.reshape(heads, images, -1, width).transpose(1, 0, 2, 3)
 
 
 class VisionBlock(nn.Module):

@@ -1,0 +1,110 @@
+"""`python -m pixtral_mlx.mini COMMAND`: train pixtral-mini, export it, measure it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import PixtralError
+from . import CHECKPOINT
+
+STATE = Path("mini-training")
+"""Where a training run keeps its state unless told otherwise; ignored by git."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (PixtralError, ValueError) as error:
+        print(f"pixtral_mlx.mini {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pixtral_mlx.mini", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train from nothing, or go on where a run stopped")
+    train.add_argument("--state", type=Path, default=STATE, help=f"folder of the run ({STATE})")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--workers", type=int, default=1, help="processes that draw scenes (1)")
+    train.add_argument(
+        "--from-committed", action="store_true",
+        help="polish the weights that the package holds, instead of beginning from nothing",
+    )  # fmt: skip
+    train.set_defaults(run=_train)
+    export = commands.add_parser("export", help="write the weights of a run as a checkpoint")
+    export.add_argument("dst", type=Path, metavar="DST")
+    export.add_argument("--state", type=Path, default=STATE)
+    export.set_defaults(run=_export)
+    evaluate = commands.add_parser("evaluate", help="ask questions about new scenes")
+    evaluate.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
+    evaluate.add_argument("--scenes", type=int, default=1000)
+    evaluate.set_defaults(run=_evaluate)
+    words = commands.add_parser("words", help="write the tokenizer file")
+    words.add_argument("dst", type=Path, metavar="DST")
+    words.set_defaults(run=_words)
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from .course import STAGES, Course
+    from .curves import draw_curves
+
+    course = Course(
+        arguments.state, CHECKPOINT / "tekken.json", seed=arguments.seed,
+        workers=arguments.workers,
+        stages=STAGES[-1:] if arguments.from_committed else STAGES,
+        weights=CHECKPOINT if arguments.from_committed else None,
+    )  # fmt: skip
+    log, picture = arguments.state / "log.jsonl", arguments.state / "curves.png"
+    total = sum(stage.steps for stage in course.stages)
+    with tqdm(total=total, initial=course.steps_done, unit="step") as bar:
+
+        def report(record: dict[str, Any]) -> None:
+            right = ", ".join(f"{share:.1%}" for share in record["right"])
+            bar.set_description(f"{record['stage']}: loss {record['loss']:.3f}, right {right}")
+            bar.update()
+            if record["step"] % 100 == 0 or record["step"] == record["steps"]:
+                draw_curves(log, picture)
+
+        course.run(report)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .course import Course
+    from .export import export
+
+    course = Course(arguments.state, CHECKPOINT / "tekken.json", seed=None)
+    export(course.pupil.model, CHECKPOINT / "tekken.json", arguments.dst)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from .evaluation import evaluate, table
+
+    with tqdm(total=arguments.scenes, unit="scene") as bar:
+
+        def progress(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        tallies = evaluate(arguments.model, arguments.scenes, progress=progress)
+    print("\n".join(table(tallies)))
+
+
+def _words(arguments: argparse.Namespace) -> None:
+    from .words import write_tekken
+
+    write_tekken(arguments.dst)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

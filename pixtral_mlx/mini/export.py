@@ -1,0 +1,45 @@
+"""From a training state to a checkpoint in the official layout, and back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from .. import layouts
+from ..checkpoint import load
+from ..model import Pixtral
+from .learning import Pupil
+
+
+def export(model: Pixtral, tokenizer_file: Path, folder: Path) -> None:
+    """Write `params.json`, `consolidated.safetensors` in bfloat16 and `tekken.json`.
+
+    Arguments:
+        tokenizer_file: copied, unless it lies in `folder` already.
+        folder: made if needed; files of these names are replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    params = json.dumps(model.config.to_params(), indent=2)
+    (folder / "params.json").write_text(params + "\n", encoding="utf-8")
+    if tokenizer_file.resolve() != (folder / "tekken.json").resolve():
+        shutil.copyfile(tokenizer_file, folder / "tekken.json")
+    parameters = dict(tree_flatten(model.parameters()))
+    weights = {
+        source.theirs: source.transform.from_ours(parameters[name]).astype(mx.bfloat16)
+        for name, source in layouts.to_ours("official", model.config).items()
+    }
+    mx.save_safetensors(str(folder / "consolidated.safetensors"), weights)
+
+
+def take_weights(pupil: Pupil, folder: Path) -> None:
+    """Give a pupil the weights of a checkpoint; its heads stay as they are.
+
+    Raises:
+        CheckpointError: the folder cannot be used.
+        ValueError: the sizes differ.
+    """
+    learnt = load(folder, dtype="float32")
+    pupil.model.update(learnt.parameters())
+    mx.eval(pupil.parameters())

@@ -1,0 +1,227 @@
+"""Batches to learn from, each a pure function of (seed, step, progress).
+
+All pictures of a batch have one grid shape, so that nothing is padded, and come through the same
+pixels pipeline as a user's. `Feeder` draws them in other processes, ahead of time.
+"""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing import get_context
+from random import Random
+
+import numpy as np
+
+from ..config import VisionConfig
+from ..image import ImageOptions, PatchGrid, preprocess
+from ..tokenizer import Tokenizer, image_tokens
+from .drawing import CHARACTERS, COLOURS, SHAPES
+from .layout import LARGEST, PATCHES, Layout, Thing, draw, make_layout, pick
+from .questions import KINDS, Asked, ask
+
+NAMES = ("", *SHAPES, *CHARACTERS)
+"""What a cell can hold; the throw-away heads of the first stage tell them apart."""
+
+TINTS = ("", *COLOURS)
+
+OUTWARDS = {(0, 0): (-1, 0), (0, 1): (0, 1), (1, 1): (1, 0), (1, 0): (0, -1)}
+"""Which neighbour a patch learns, by its corner of the cell: above, right, below, left."""
+
+QUESTIONS = 6
+"""Questions about each picture of a batch."""
+
+WEIGHTS = {
+    "colour": 1.0, "shape": 1.0, "at": 1.2, "where": 1.2, "read": 1.4, "rows": 0.4,
+    "columns": 0.4, "wide": 0.3, "next": 1.6, "count": 1.6,
+}  # fmt: skip
+"""How often each kind is asked; "which" and "describe" have batches of their own."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One batch.
+
+    Arguments:
+        pixels: one array (B, 3, H, W) for each picture that goes into a prompt.
+        labels: (B, N, 4) of the first picture's patches: its name, colour, and its neighbour's
+            (`OUTWARDS`); -1 where there is no neighbour.
+        prefix: ids before the question, the same for the whole batch.
+        places: (P, 3) of each id of the prefix: cell row, cell column, picture; -1 for no patch.
+        tokens: (B * Q, L) ids of question and answer.
+        learnt: (B * Q, L) whether the id belongs to the answer.
+    """
+
+    pixels: list[np.ndarray]
+    labels: np.ndarray
+    prefix: list[int] = field(default_factory=list)
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
+    tokens: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    learnt: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+
+def vision_lesson(seed: int, step: int, config: VisionConfig, budget: int = 1500) -> Lesson:
+    """Pictures with the labels of their patches, for the first stage.
+
+    Arguments:
+        seed, step: choose the scenes.
+        budget: patches in the batch, about.
+    """
+    random = Random(f"vision {seed} {step}")
+    rows, columns = (pick(random, range(1, LARGEST + 1)) for _ in range(2))
+    count = max(budget // (PATCHES * PATCHES * rows * columns), 4)
+    layouts = [make_layout(random, rows, columns) for _ in range(min(count, 64))]
+    labels = np.stack([_labels(layout) for layout in layouts])
+    return Lesson([_pixels(layouts, config)], labels)
+
+
+def _labels(layout: Layout) -> np.ndarray:
+    found = np.full((PATCHES * layout.rows, PATCHES * layout.columns, 4), -1, np.int32)
+    for row in range(found.shape[0]):
+        for column in range(found.shape[1]):
+            cell = (row // PATCHES, column // PATCHES)
+            step = OUTWARDS[row % PATCHES, column % PATCHES]
+            neighbour = layout.cell(cell[0] + step[0], cell[1] + step[1])
+            found[row, column, :2] = _classes(layout.cell(*cell))
+            if neighbour is not None:
+                found[row, column, 2:] = _classes(neighbour)
+    return found.reshape(-1, 4)
+
+
+def _classes(thing: Thing | None) -> tuple[int, int]:
+    thing = thing or Thing()
+    return NAMES.index(thing.name), TINTS.index(thing.colour)
+
+
+def _pixels(layouts: list[Layout], config: VisionConfig) -> np.ndarray:
+    options = ImageOptions()
+    return np.stack([preprocess(draw(layout), config, options) for layout in layouts])
+
+
+def text_lesson(
+    seed: int, step: int, config: VisionConfig, *, tokenizer: "Words", progress: float,
+    budget: int = 4500,
+) -> Lesson:  # fmt: skip
+    """Pictures with questions and answers, for the later stages.
+
+    Arguments:
+        seed, step: choose scenes and questions.
+        progress: 0 to 1; grids grow over the first 0.25.
+        budget: tokens in the batch, about.
+    """
+    random = Random(f"text {seed} {step}")
+    largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
+    chance = random.random()
+    kind = "which" if chance < 0.1 else "describe" if chance < 0.17 else ""
+    shapes = [tuple(pick(random, range(1, largest + 1)) for _ in range(2))]
+    while kind == "which" and len(shapes) < 2:
+        other = tuple(pick(random, range(1, largest + 1)) for _ in range(2))
+        shapes += [other] if other != shapes[0] else []
+    questions = 1 if kind == "describe" else 4 if kind == "which" else QUESTIONS
+    prefix, places = tokenizer.prefix(shapes)
+    count = max(budget // (len(prefix) + questions * 18), 4)
+    scenes = [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
+    asked = [a for scene in scenes for a in _questions(scene, random, kind, questions)]
+    tokens, learnt = tokenizer.encode(asked)
+    pixels = [_pixels([scene[i] for scene in scenes], config) for i in range(len(shapes))]
+    labels = np.stack([_labels(scene[0]) for scene in scenes])
+    return Lesson(pixels, labels, prefix, places, tokens, learnt)
+
+
+def _questions(scene: list[Layout], random: Random, kind: str, count: int) -> list[Asked]:
+    """`count` questions about one scene; those that it does not allow give way to others."""
+    found: list[Asked] = []
+    total = sum(WEIGHTS.values())
+    while len(found) < count:
+        chosen = kind or _weighted(random, total)
+        asked = ask(chosen, scene[0], random, scene[-1])
+        if asked is None and kind == "which":
+            asked = Asked("which", "Describe the picture.", "nothing")
+        if asked is not None:
+            found.append(asked)
+    return found
+
+
+def _weighted(random: Random, total: float) -> str:
+    left = random.random() * total
+    for kind, weight in WEIGHTS.items():
+        left -= weight
+        if left < 0:
+            return kind
+    return KINDS[0]
+
+
+class Words:
+    """Turns questions into ids, as `Tokenizer.encode` would for a whole request.
+
+    Arguments:
+        tokenizer: the checkpoint's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        words = tokenizer._words
+        self._ids = lru_cache(maxsize=None)(lambda text: words.encode(text, bos=False, eos=False))
+        self._begin, self._end = (words.get_special_token(n) for n in ("[INST]", "[/INST]"))
+
+    def prefix(self, shapes: list[tuple[int, ...]]) -> tuple[list[int], np.ndarray]:
+        """Ids up to the question for pictures of these (rows, columns) of cells, and `places`."""
+        tokens = [self._tokenizer.bos_id, self._begin]
+        places = [(-1, -1, -1)] * 2
+        for number, (rows, columns) in enumerate(shapes):
+            grid = PatchGrid(PATCHES * rows, PATCHES * columns)
+            tokens += image_tokens(grid, self._tokenizer.image_ids)
+            for row in range(grid.rows):
+                places += [(row // PATCHES, c // PATCHES, number) for c in range(grid.columns)]
+                places.append((row // PATCHES, -1, number))
+        return tokens, np.array(places, np.int32)
+
+    def encode(self, asked: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
+        """`tokens` and `learnt` of a lesson, padded at the right with the end token."""
+        eos = self._tokenizer.eos_id
+        pairs = [([*self._ids(a.text), self._end], [*self._ids(a.answer), eos]) for a in asked]
+        longest = max(len(question) + len(answer) for question, answer in pairs)
+        tokens = np.full((len(pairs), longest), eos, np.int32)
+        learnt = np.zeros(tokens.shape, np.float32)
+        for i, (question, answer) in enumerate(pairs):
+            stop = len(question) + len(answer)
+            tokens[i, :stop] = question + answer
+            learnt[i, len(question) : stop] = 1
+        return tokens, learnt
+
+
+class Feeder:
+    """Makes lessons in other processes while the model learns from those that are ready.
+
+    Arguments:
+        make: `make(step) -> Lesson`; must be picklable.
+        workers: processes; 0 makes each lesson when it is asked for.
+        ahead: lessons that are waiting at most.
+    """
+
+    def __init__(self, make: Callable[[int], Lesson], *, workers: int = 1, ahead: int = 8):
+        self._make, self._workers, self._ahead = make, workers, ahead
+
+    def lessons(self, start: int, stop: int) -> Iterator[Lesson]:
+        """The lessons of the steps from `start` up to `stop`, in order."""
+        if not self._workers:
+            yield from map(self._make, range(start, stop))
+            return
+        # "spawn": a process that Metal or a thread lives in must not be forked.
+        with ProcessPoolExecutor(
+            self._workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts
+        ) as pool:
+            waiting: deque[Future[Lesson]] = deque()
+            for step in range(start, stop):
+                waiting.append(pool.submit(self._make, step))
+                if len(waiting) > self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is for the process that trains; it ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,236 @@
+"""pixtral-mini's recipe: lessons are real requests, training resumes bit for bit, and evaluation
+counts what is right."""
+
+import json
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx.errors import CheckpointError
+from pixtral_mlx.mini import CHECKPOINT, learning, scene
+from pixtral_mlx.mini.__main__ import main
+from pixtral_mlx.mini.course import Course, Stage
+from pixtral_mlx.mini.curves import draw_curves
+from pixtral_mlx.mini.evaluation import Tally, answer, evaluate, table, without_breaks
+from pixtral_mlx.mini.export import export, take_weights
+from pixtral_mlx.mini.learning import Pupil, mini_config, text_loss
+from pixtral_mlx.mini.lessons import Feeder, Words, text_lesson, vision_lesson
+from pixtral_mlx.mini.questions import Asked
+from pixtral_mlx.model import Pixtral
+from pixtral_mlx.tokenizer import Prompt, Tokenizer
+
+TEKKEN = CHECKPOINT / "tekken.json"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer(TEKKEN, mini_config(1).vision)
+
+
+def tiny_config(tokenizer):
+    config = mini_config(tokenizer.n_words)
+    text = replace(config.text, dim=32, n_layers=2, head_dim=8, hidden_dim=32)
+    vision = replace(config.vision, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
+    return replace(config, text=text, vision=vision)
+
+
+# Lessons --------------------------------------------------------------------------------------
+
+
+def test_lessons_are_what_a_request_becomes(tokenizer):
+    """A lesson's ids and pixels are those of `Tokenizer.encode` and the official pipeline."""
+    maker = Words(tokenizer)
+    for seed in range(20):
+        s = scene(seed)
+        for question in s.questions:
+            prompt = tokenizer.encode(question.text, question.images)
+            layouts = (s.layout, s.other)[: len(question.images)]
+            prefix, places = maker.prefix([(x.rows, x.columns) for x in layouts])
+            asked = Asked(question.kind, question.text, question.answer)
+            tokens, learnt = maker.encode([asked])
+            stop = len(prompt.tokens) - len(prefix)
+            assert prefix + tokens[0, :stop].tolist() == prompt.tokens
+            assert learnt[0].tolist() == [0.0] * stop + [1.0] * (tokens.shape[1] - stop)
+            assert tokenizer.decode(tokens[0, stop:-1].tolist()) == question.answer
+            assert len(places) == len(prefix)
+
+
+def test_a_lesson_depends_on_its_number_only(tokenizer):
+    vision, maker = mini_config(1).vision, Words(tokenizer)
+    one = text_lesson(1, 7, vision, tokenizer=maker, progress=1.0, budget=600)
+    text_lesson(1, 8, vision, tokenizer=maker, progress=1.0, budget=600)
+    two = text_lesson(1, 7, vision, tokenizer=maker, progress=1.0, budget=600)
+    assert all(map(np.array_equal, one.pixels, two.pixels))
+    assert np.array_equal(one.tokens, two.tokens)
+
+
+def test_labels_name_what_patches_show():
+    lesson = vision_lesson(0, 0, mini_config(1).vision, budget=100)
+    assert lesson.labels.shape[:2] == (len(lesson.pixels[0]), lesson.pixels[0][0, 0].size // 256)
+    assert lesson.labels[..., 0].min() >= 0
+    assert lesson.labels[..., 2].max() >= 0
+
+
+def test_workers_give_the_lessons_in_order():
+    assert list(Feeder(abs, workers=1, ahead=3).lessons(2, 9)) == list(range(2, 9))
+    assert list(Feeder(abs, workers=0).lessons(2, 5)) == [2, 3, 4]
+
+
+def test_the_loss_is_that_of_whole_prompts(tokenizer):
+    """Questions that share one reading of their picture get the logits of separate requests."""
+    config = tiny_config(tokenizer)
+    mx.random.seed(0)
+    pupil = Pupil(config)
+    lesson = text_lesson(0, 3, config.vision, tokenizer=Words(tokenizer), progress=1.0, budget=600)
+    caught = {}
+    original = learning._answer_logits
+
+    def catch(*arguments):
+        caught["logits"] = original(*arguments)
+        return caught["logits"]
+
+    learning._answer_logits = catch
+    try:
+        text_loss(pupil, lesson, frozen=True)
+    finally:
+        learning._answer_logits = original
+    questions = len(lesson.tokens) // len(lesson.pixels[0])
+    for row in (0, len(lesson.tokens) - 1):
+        pictures = [pixels[row // questions] for pixels in lesson.pixels]
+        prompt = Prompt([*lesson.prefix, *lesson.tokens[row].tolist()], pictures)
+        whole = np.array(pupil.model.logits(prompt))[len(lesson.prefix) : -1]
+        assert np.abs(whole - np.array(caught["logits"][row])).max() < 1e-4
+
+
+# Training -------------------------------------------------------------------------------------
+
+STAGES = (Stage("see", 3, 0.02, 64), Stage("answer", 3, 0.02, 300), Stage("polish", 3, 0.006, 300))
+
+
+def weights(course):
+    return {name: np.array(a) for name, a in tree_flatten(course.pupil.parameters())}
+
+
+def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
+    config = tiny_config(tokenizer)
+
+    def course(name):
+        return Course(tmp_path / name, TEKKEN, config=config, stages=STAGES, workers=0)
+
+    whole = course("whole")
+    whole.run()
+    monkeypatch.setattr("pixtral_mlx.mini.course.SAVE_EVERY", 1)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after(steps):
+        def report(record):
+            nonlocal steps
+            steps -= 1
+            if not steps:
+                raise Stopped
+
+        return report
+
+    for steps in (2, 3, 4):
+        with pytest.raises(Stopped):
+            course("parts").run(stop_after(steps))
+    resumed = course("parts")
+    resumed.run()
+    assert all(np.array_equal(a, weights(resumed)[name]) for name, a in weights(whole).items())
+    logs = [
+        [json.loads(x)["loss"] for x in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "parts")
+    ]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 9
+    with pytest.raises(CheckpointError, match="seed 0, not 1"):
+        Course(tmp_path / "parts", TEKKEN, config=config, stages=STAGES, seed=1)
+    draw_curves(tmp_path / "parts" / "log.jsonl", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.height == 900
+
+
+def test_stages_move_what_they_should(tmp_path, tokenizer):
+    config = tiny_config(tokenizer)
+    course = Course(tmp_path / "run", TEKKEN, config=config, stages=STAGES, workers=0)
+    before = weights(course)
+    moved = {"see": set(), "answer": set(), "polish": set()}
+
+    def report(record):
+        nonlocal before
+        after = weights(course)
+        for name, values in after.items():
+            if not np.array_equal(values, before[name]):
+                moved[record["stage"]].add(".".join(name.split(".")[:2]))
+        before = after
+
+    course.run(report)
+    assert moved["see"] == {"model.vision_encoder", "heads.patches"}
+    assert moved["answer"] == {"model.projector", "model.decoder", "heads.places"}
+    assert moved["polish"] >= {"model.vision_encoder", "model.projector", "model.decoder"}
+
+
+def test_an_export_is_an_official_checkpoint_and_comes_back(tmp_path, tokenizer):
+    config = tiny_config(tokenizer)
+    model = Pixtral(config, TEKKEN)
+    export(model, TEKKEN, tmp_path)
+    loaded = px.load(tmp_path)
+    assert loaded.config.text == config.text
+    pupil = Pupil(config)
+    take_weights(pupil, tmp_path)
+    ours = dict(tree_flatten(pupil.model.parameters()))
+    for name, array in tree_flatten(model.parameters()):
+        assert np.array_equal(np.array(array.astype(mx.bfloat16).astype(mx.float32)), ours[name])
+
+
+# Evaluation -----------------------------------------------------------------------------------
+
+
+def test_evaluation_counts_exact_answers(tmp_path, tokenizer, monkeypatch):
+    export(Pixtral(tiny_config(tokenizer)), TEKKEN, tmp_path)
+    monkeypatch.setattr(
+        "pixtral_mlx.mini.evaluation.answer", lambda model, question, **_: question.answer
+    )
+    tallies = evaluate(tmp_path, 2, quantized=False)
+    assert all(t.right["bfloat16"] == t.asked for t in tallies.values() if t.asked)
+    assert "100.0 %" in table(tallies)[-1]
+
+
+def test_evaluation_runs_as_it_is(tmp_path, tokenizer):
+    export(Pixtral(tiny_config(tokenizer)), TEKKEN, tmp_path)
+    model = Pixtral(tiny_config(tokenizer), TEKKEN)
+    question = scene(0, rows=1, columns=1).questions[0]
+    assert isinstance(answer(model, question), str)
+    assert answer(model, question) == answer(model, question)
+    assert isinstance(answer(model, question, breaks=False), str)
+
+
+def test_prompts_without_breaks_keep_the_end(tokenizer):
+    prompt = tokenizer.encode("Count the rows.", [scene(0, rows=2, columns=2).image])
+    bare = without_breaks(prompt, 12)
+    assert bare.tokens.count(12) == 0
+    assert bare.tokens.count(13) == 1
+    assert bare.tokens.count(10) == prompt.tokens.count(10)
+
+
+def test_a_table_says_what_was_counted():
+    lines = table({"at": Tally(4, {"bfloat16": 3}), "rows": Tally(2, {"bfloat16": 2})})
+    assert lines[1].split() == ["at", "4", "75.0", "%"]
+    assert lines[-1].split() == ["all", "6", "83.3", "%"]
+
+
+# The command ----------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    assert main(["export", str(tmp_path / "out"), "--state", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert "no training state" in error
+    assert error.count("\n") == 1
