@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from .model import Pixtral
 
 
+LEAST_TEMPERATURE = 1e-4
+LEAST_TOP_P = 1e-3
+"""Below these, sampling is greedy: float32 has no room for such small steps in 131,072 words."""
+
+
 @dataclass(frozen=True)
 class GenerationOptions:
     """How to generate; defaults are greedy.
@@ -70,8 +75,8 @@ class GenerationOptions:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ValueError(f"{name} is {value!r}; allowed is a whole number")
         for token, bias in (self.logit_bias or {}).items():
-            if not math.isfinite(bias):
-                raise ValueError(f"logit_bias of token {token} is {bias}; allowed is a number")
+            if not -1e9 <= bias <= 1e9:
+                raise ValueError(f"logit_bias of token {token} is {bias}; allowed is -1e9 to 1e9")
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(s, str) and s for s in self.stop):
@@ -294,8 +299,10 @@ def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
     wrong = [token for token in bias if not 0 <= token < vocab_size]
     if wrong:
         raise ValueError(f"logit_bias names token {wrong[0]}; allowed are 0 to {vocab_size - 1}")
+    # Nearly nothing would overflow or filter out every token: then the likeliest is what is meant.
+    greedy = options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
     sampler = make_sampler(
-        temp=options.temperature,
+        temp=0.0 if greedy else options.temperature,
         top_p=options.top_p,
         min_p=options.min_p,
         top_k=options.top_k if options.top_k < vocab_size else 0,

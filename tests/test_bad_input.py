@@ -289,7 +289,8 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
         (("--prefill-step", "0"), "prefill_step is 0"),
         (("--repetition-penalty", "0"), "repetition_penalty is 0"),
         (("--logit-bias", "3"), "--logit-bias '3': expected ID=VALUE"),
-        (("--logit-bias", "3=nan"), "logit_bias of token 3 is nan"),
+        (("--logit-bias", "3=nan"), "logit_bias of token 3 is nan; allowed is -1e9 to 1e9"),
+        (("--logit-bias", "3=1e300"), "logit_bias of token 3 is 1e+300"),
         (("--logit-bias", "999999=1"), "logit_bias names token 999999; allowed are 0 to 511"),
         (("--dtype", "int8"), "invalid choice: 'int8'"),
         (("--resize", "best"), "invalid choice: 'best'"),
@@ -392,6 +393,17 @@ def test_more_tokens_than_the_context(refused, model):
     for tokens in ([], [1] * 257):
         with pytest.raises(px.CapacityError, match="holds 1 to 256"):
             GenerationStream(model, Prompt(tokens), GenerationOptions())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 1e-300}, {"temperature": 1e-38}, {"temperature": 1, "top_p": 1e-300},
+     {"temperature": 1, "top_p": 1e-7}, {"temperature": 1, "min_p": 1}],
+    ids=str,
+)  # fmt: skip
+def test_nearly_nothing_is_greedy(model, options):
+    greedy = model.generate("Hi", max_tokens=4).tokens
+    assert model.generate("Hi", max_tokens=4, seed=1, **options).tokens == greedy
 
 
 @pytest.mark.parametrize(
