@@ -22,6 +22,7 @@ from .config import PIXTRAL_12B, PIXTRAL_12B_VISION, PixtralConfig
 from .convert import convert
 from .model import Pixtral
 from .new_folder import refuse_existing
+from .status import Status
 from .tokenizer_file import shipped_tekken
 
 QUESTION = "What is in this picture?"
@@ -35,14 +36,16 @@ def run(arguments: Namespace) -> int:
         official, folder = Path(place, "official"), Path(arguments.keep or Path(place, "4bit"))
         write_random_checkpoint(official, small_config())
         print(f"1. a random checkpoint in the official layout: {_megabytes(official):.1f} MB")
-        result = convert(official, folder)
+        with Status("converting") as status:
+            result = convert(official, folder, progress=status.update)
         print(
             f"2. converted to 4 bits: {result.nbytes / 1e6:.1f} MB, "
             f"{result.plan.bits_per_weight:.2f} bits a weight, {result.seconds:.1f} s"
         )
         model = load(folder)
         for name, picture in {"wide": draw(320, 128), "tall": draw(96, 256)}.items():
-            prompt = model.encode(QUESTION, [picture])
+            with Status("preparing the prompt"):
+                prompt = model.encode(QUESTION, [picture])
             rows, columns = prompt.grids[0]
             print(
                 f"3. a {name} picture, {picture.width} x {picture.height} pixels: "

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from argparse import Namespace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .capacity import kv_bytes_per_token
 from .commands import read_stdin
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .errors import CheckpointError
-from .image import ImageOptions, open_image, patch_grid, to_rgb
+from .image import ImageOptions, exif_orientation, open_image, patch_grid, to_rgb
 from .image_source import short_name
 from .picture import draw_patch_grid, save_new
 from .status import Status
@@ -63,7 +64,8 @@ def describe_image(source: str | bytes, output: str | None = None) -> dict[str, 
         ImageError: the image cannot be read, or the picture not written.
     """
     options = ImageOptions()
-    image = open_image(source, options)
+    stored = open_image(source, replace(options, orient=False))
+    image = open_image(stored, options)
     vision = PIXTRAL_12B_VISION
     grid = patch_grid(image.width, image.height, vision)
     if output:
@@ -71,6 +73,7 @@ def describe_image(source: str | bytes, output: str | None = None) -> dict[str, 
     return {
         "image": short_name(source) if isinstance(source, str) else "stdin",
         "mode": image.mode,
+        "exif_orientation": exif_orientation(stored),
         "width": image.width,
         "height": image.height,
         "resized_width": grid.columns * vision.patch_size,
@@ -86,8 +89,10 @@ def describe_image(source: str | bytes, output: str | None = None) -> dict[str, 
 def _image_text(report: dict[str, Any]) -> str:
     rows, columns = report["rows"], report["columns"]
     body = f"[IMG] x {columns}  [IMG_BREAK]"
+    turned = report["exif_orientation"]
     lines = [
-        f"{report['image']}: {report['width']} x {report['height']} pixels, {report['mode']}",
+        f"{report['image']}: {report['width']} x {report['height']} pixels, {report['mode']}"
+        + (f", turned upright (EXIF orientation {turned})" if turned > 1 else ""),
         f"resized to {report['resized_width']} x {report['resized_height']}: "
         f"{rows} rows x {columns} columns = {report['patches']:,} patches of 16 x 16",
         f"{report['tokens']:,} tokens, {report['context_share']:.1%} of "

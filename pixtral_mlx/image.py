@@ -239,6 +239,17 @@ def _damage_named(name: str) -> Iterator[None]:
         ) from error
 
 
+def exif_orientation(image: Image.Image) -> int:
+    """1 to 8 (EXIF tag 0x0112); 1 is upright, also where none is stated or it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stated = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata raises nearly anything in Pillow
+        return 1
+    return stated if stated in range(1, 9) else 1
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         with warnings.catch_warnings():

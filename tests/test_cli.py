@@ -193,6 +193,8 @@ def test_image_options_reach_the_pictures(here, places, capsys):
         assert here(*ASK, "--image", "turned.png", "--json", *flag) == 0
         grids.append(json.loads(capsys.readouterr().out)["stats"]["image_tokens"])
     assert grids == [5 * 4, 3 * 6]
+    assert here("inspect", "turned.png") == 0
+    assert "40 x 70 pixels, RGB, turned upright (EXIF orientation 6)" in capsys.readouterr().out
     for flag in (("--resize", "antialiased"), ("--grey16", "clip")):
         assert here(*ASK, "--image", "picture.png", *flag) == 0
 

@@ -18,7 +18,15 @@ from PIL import Image
 from pixtral_mlx import image_source
 from pixtral_mlx.config import PixtralConfig
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.image import FORMATS, ImageOptions, open_image, patch_grid, preprocess, to_rgb
+from pixtral_mlx.image import (
+    FORMATS,
+    ImageOptions,
+    exif_orientation,
+    open_image,
+    patch_grid,
+    preprocess,
+    to_rgb,
+)
 
 VISION = PixtralConfig.from_params(checkpoints.official_params()).vision
 
@@ -118,12 +126,14 @@ def test_orientation_is_applied_unless_asked_not_to(kind, orientation):
     turned = open_image(data)
     assert turned.size == ((16, 32) if orientation >= 5 else (32, 16))
     assert open_image(turned).size == turned.size  # not turned twice
+    assert exif_orientation(turned) == 1
     assert open_image(data, ImageOptions(orient=False)).size == (32, 16)
 
 
 def test_damaged_metadata_does_not_cost_the_picture():
     data = encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert open_image(data).size == (7, 5)
+    assert exif_orientation(open_image(data)) == 1
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 5000), (5000, 1), (3, 4096), (1, 1)])
