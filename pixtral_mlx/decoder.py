@@ -13,6 +13,7 @@ import mlx.nn as nn
 from .config import TextConfig
 from .feed_forward import FeedForward
 from .rope import Rope1D
+from .tap import Tap
 
 
 class Attention(nn.Module):
@@ -28,7 +29,9 @@ class Attention(nn.Module):
         self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=False)
         self.rope = Rope1D(config)
 
-    def __call__(self, x: mx.array, mask: Any, cache: Any) -> mx.array:
+    def __call__(
+        self, x: mx.array, mask: Any, cache: Any, tap: Tap | None = None, name: str = ""
+    ) -> mx.array:
         """Arguments and result as in `DecoderBlock`."""
         # mlx_lm's attention also reads its quantized caches. It costs 1.7 s to import, so it is
         # imported with the first use, not with this package.
@@ -41,13 +44,18 @@ class Attention(nn.Module):
 
         offset = 0 if cache is None else cache.offset
         queries, keys = self.rope(queries, offset), self.rope(keys, offset)
+        if tap is not None:
+            queries = tap(f"{name}.queries", queries)
         if cache is not None:
             keys, values = cache.update_and_fetch(keys, values)
 
         output = scaled_dot_product_attention(
             queries, keys, values, cache=cache, scale=self.scale, mask=mask
         )
-        return self.wo(output.transpose(0, 2, 1, 3).reshape(B, L, -1))
+        heads = output.transpose(0, 2, 1, 3)
+        if tap is not None:
+            heads = tap(f"{name}.heads", heads)
+        return self.wo(heads.reshape(B, L, -1))
 
 
 class DecoderBlock(nn.Module):
@@ -60,19 +68,28 @@ class DecoderBlock(nn.Module):
         self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
 
-    def __call__(self, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+    def __call__(
+        self,
+        x: mx.array,
+        mask: Any = None,
+        cache: Any = None,
+        tap: Tap | None = None,
+        name: str = "",
+    ) -> mx.array:
         """One layer.
 
         Arguments:
             x: shape (B, L, D).
             mask: what `mlx_lm.models.base.create_attention_mask` made: None, "causal" or an array.
             cache: this layer's KV cache of mlx-lm, or None.
+            tap: looks inside, see `tap`; `name` is this layer's name there.
 
         Returns:
             Shape (B, L, D).
         """
-        x = x + self.attention(self.attention_norm(x), mask, cache)
-        return x + self.feed_forward(self.ffn_norm(x))
+        h = x + self.attention(self.attention_norm(x), mask, cache, tap, name)
+        h = h + self.feed_forward(self.ffn_norm(h))
+        return h if tap is None else tap(name, h, x)
 
 
 class Decoder(nn.Module):
@@ -92,6 +109,7 @@ class Decoder(nn.Module):
         inputs: mx.array,
         cache: list[Any] | None = None,
         input_embeddings: mx.array | None = None,
+        tap: Tap | None = None,
     ) -> mx.array:
         """Logits of every position.
 
@@ -99,14 +117,12 @@ class Decoder(nn.Module):
             inputs: token ids, shape (B, L); not read where `input_embeddings` is given.
             cache: one KV cache of mlx-lm a layer, updated in place; None starts from nothing.
             input_embeddings: shape (B, L, D), in place of the embeddings of `inputs`.
+            tap: looks inside, see `tap`.
 
         Returns:
             Shape (B, L, vocabulary).
         """
-        x = self.hidden(inputs, cache, input_embeddings)
-        if self.config.tied_embeddings:
-            return self.tok_embeddings.as_linear(x)
-        return self.output(x)
+        return self.unembed(self.hidden(inputs, cache, input_embeddings, tap))
 
     def embed(self, inputs: mx.array) -> mx.array:
         """Embeddings of token ids: shape (...) -> (..., D)."""
@@ -118,6 +134,7 @@ class Decoder(nn.Module):
         inputs: mx.array,
         cache: list[Any] | None = None,
         input_embeddings: mx.array | None = None,
+        tap: Tap | None = None,
     ) -> mx.array:
         """The normalised last hidden state, shape (B, L, D): `__call__` without the output."""
         from mlx_lm.models.base import create_attention_mask
@@ -125,6 +142,15 @@ class Decoder(nn.Module):
         x = self.embed(inputs) if input_embeddings is None else input_embeddings
         caches = [None] * len(self.layers) if cache is None else cache
         mask = create_attention_mask(x, caches[0])
-        for layer, layer_cache in zip(self.layers, caches, strict=True):
-            x = layer(x, mask, layer_cache)
+        if tap is not None:
+            tap.position = 0 if caches[0] is None else caches[0].offset
+            x = tap("text.embeddings", x)
+        for i, (layer, layer_cache) in enumerate(zip(self.layers, caches, strict=True)):
+            x = layer(x, mask, layer_cache, tap, f"text.{i}")
         return self.norm(x)
+
+    def unembed(self, x: mx.array) -> mx.array:
+        """Logits of normalised hidden states: shape (..., D) -> (..., vocabulary)."""
+        if self.config.tied_embeddings:
+            return self.tok_embeddings.as_linear(x)
+        return self.output(x)

@@ -6,14 +6,17 @@ The steps themselves are mlx-lm's `generate_step`, with its samplers and caches.
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from .capacity import check_memory
+from .edits import Edit, edited
 from .errors import CapacityError, CheckpointError
+from .tap import Tap, TappedDecoder
 from .tokenizer import Prompt, StreamDecoder
+from .trace import Evidence, Recorder, Trace, TraceOptions, live_trace
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -41,6 +44,8 @@ class GenerationOptions:
         prefill_step: prompt tokens a step; less takes less memory.
         progress: called with (prompt tokens done, all prompt tokens) during prefill.
         force: go on where memory would not suffice.
+        trace: keep what looking inside needs (`reply.trace`); `TraceOptions` keeps less.
+        edits: changes to the run, see `edits`.
 
     Raises:
         ValueError: a value out of range.
@@ -58,6 +63,8 @@ class GenerationOptions:
     prefill_step: int = 512
     progress: Callable[[int, int], None] | None = None
     force: bool = False
+    trace: bool | TraceOptions = False
+    edits: Sequence[Edit] = ()
 
     def __post_init__(self):
         ranges = {
@@ -91,11 +98,13 @@ class Piece:
         text: what it adds to the answer, in whole characters; may be empty.
         token: its id.
         logprob: its log-probability (natural logarithm), before temperature and filters.
+        trace: what can be looked at so far, or None; it grows with the answer.
     """
 
     text: str
     token: int
     logprob: float
+    trace: Trace | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
@@ -144,6 +153,7 @@ class Reply:
         finish_reason: "stop" (end token or stop string), "length", "interrupted", or None
             while it is still being written.
         stats: what it took.
+        trace: what can be looked at, or None if `trace` was off.
     """
 
     text: str = ""
@@ -151,6 +161,17 @@ class Reply:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
     stats: GenerationStats = field(default_factory=GenerationStats)
+    trace: Trace | None = field(default=None, repr=False, compare=False)
+
+    def evidence(self, token: int, image: int = 0) -> Evidence:
+        """The box of patches that a generated token rests on; see `Trace.evidence`.
+
+        Raises:
+            ValueError: the answer was made without `trace=True`.
+        """
+        if self.trace is None:
+            raise ValueError("this answer has no trace: call generate with trace=True")
+        return self.trace.evidence(token, image)
 
 
 class GenerationStream(Iterator[Piece]):
@@ -162,6 +183,7 @@ class GenerationStream(Iterator[Piece]):
     """
 
     def __init__(self, model: "Pixtral", prompt: Prompt, options: GenerationOptions):
+        prompt = edited(prompt, options.edits, model)
         length, context = len(prompt.tokens), model.config.text.max_seq_len
         if not 0 < length <= context:
             raise CapacityError(
@@ -175,6 +197,11 @@ class GenerationStream(Iterator[Piece]):
         self.reply = Reply()
         self.reply.stats.prompt_tokens = length
         self.reply.stats.image_tokens = sum(grid.tokens for grid in prompt.grids)
+        self._recorder = None
+        if options.trace:
+            keep = options.trace if isinstance(options.trace, TraceOptions) else TraceOptions()
+            keep.check(model.config)
+            self._recorder = Recorder(length - 1, keep)
         self._pieces = self._run(model, options, tokens_at_most)
 
     def __next__(self) -> Piece:
@@ -182,6 +209,8 @@ class GenerationStream(Iterator[Piece]):
         self.reply.text += piece.text
         self.reply.tokens.append(piece.token)
         self.reply.logprobs.append(piece.logprob)
+        if self.reply.trace is not None:
+            self.reply.trace.words.append(piece.text)
         return piece
 
     def interrupt(self) -> None:
@@ -201,7 +230,7 @@ class GenerationStream(Iterator[Piece]):
                 finish = "stop"
                 break
             self.reply.stats.generated_tokens += 1
-            waiting.append(Piece(text.add(token), token, logprob))
+            waiting.append(Piece(text.add(token), token, logprob, self.reply.trace))
             if text.stopped:
                 finish = "stop"
                 break
@@ -210,7 +239,7 @@ class GenerationStream(Iterator[Piece]):
                 waiting.clear()
         if waiting:
             last = waiting[-1]
-            waiting[-1] = Piece(last.text + text.flush(), last.token, last.logprob)
+            waiting[-1] = replace(last, text=last.text + text.flush())
         yield from waiting
         self.reply.finish_reason = finish
 
@@ -219,7 +248,12 @@ class GenerationStream(Iterator[Piece]):
     ) -> Iterator[tuple[int, float]]:
         """Tokens and their log-probabilities; keeps the clock."""
         from mlx_lm.generate import generate_step, generation_stream, wired_limit
+        from mlx_lm.models.cache import make_prompt_cache
 
+        decoder, tap, cache = model.decoder, None, make_prompt_cache(model.decoder)
+        if options.edits or self._recorder is not None:
+            tap = Tap(self.prompt, options.edits, self._recorder)
+            decoder = TappedDecoder(model.decoder, tap)
         stats = self.reply.stats
         if options.seed is not None:
             mx.random.seed(options.seed)
@@ -228,14 +262,17 @@ class GenerationStream(Iterator[Piece]):
         with wired_limit(model, [generation_stream]):  # type: ignore[list-item]
             embeddings = None
             if self.prompt.images:
-                embeddings = model.embed(self.prompt)
-                mx.eval(embeddings)
+                embeddings = model.embed(self.prompt, tap)
+                mx.eval(embeddings, *(self._recorder.vision.values() if self._recorder else ()))
                 stats.vision_seconds = time.perf_counter() - start
+            if self._recorder is not None:
+                self.reply.trace = live_trace(self, model, options.edits, cache, embeddings)
             first = None
             for token, logprobs in generate_step(
                 mx.array(self.prompt.tokens),
-                model.decoder,
+                decoder,  # type: ignore[arg-type]
                 max_tokens=limit,
+                prompt_cache=cache,
                 input_embeddings=embeddings,
                 prefill_step_size=options.prefill_step,
                 prompt_progress_callback=options.progress,

@@ -11,10 +11,12 @@ import numpy as np
 
 from .config import PixtralConfig
 from .decoder import Decoder
+from .edits import Edit, edited
 from .errors import CapacityError, CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
 from .projector import Projector
+from .tap import Tap
 from .tokenizer import Prompt, Tokenizer
 from .vision import VisionEncoder
 
@@ -88,7 +90,7 @@ class Pixtral(nn.Module):
             )
         return prompt
 
-    def embed(self, prompt: Prompt) -> mx.array:
+    def embed(self, prompt: Prompt, tap: Tap | None = None) -> mx.array:
         """Embeddings of a prompt, image features merged in.
 
         Only `[IMG]` takes a feature; `[IMG_BREAK]` and `[IMG_END]` keep their ordinary
@@ -107,7 +109,9 @@ class Pixtral(nn.Module):
             return embeddings
         if self.vision_encoder is None or self.projector is None or self.config.vision is None:
             raise PromptError("this model has no vision encoder: send text only")
-        features = self.projector(self.vision_encoder(prompt.images))
+        features = self.projector(self.vision_encoder(prompt.images, tap))
+        if tap is not None:
+            features = tap("projector", features)
         places = np.flatnonzero(tokens == self.config.vision.image_token_id)
         if len(places) != features.shape[0]:
             raise PromptError(
@@ -117,12 +121,17 @@ class Pixtral(nn.Module):
         embeddings[mx.array(places)] = features.astype(embeddings.dtype)
         return embeddings
 
-    def logits(self, prompt: Prompt) -> mx.array:
-        """Logits of every position of a prompt: shape (tokens, vocabulary)."""
+    def logits(self, prompt: Prompt, *, edits: Sequence[Edit] = ()) -> mx.array:
+        """Logits of every position of a prompt: shape (tokens, vocabulary).
+
+        Arguments:
+            edits: changes to the run, see `edits`; some change the prompt and so its length.
+        """
+        prompt = edited(prompt, edits, self)
+        tap = Tap(prompt, edits) if edits else None
         tokens = mx.array(prompt.tokens)[None]
-        if not prompt.images:
-            return self.decoder(tokens)[0]
-        return self.decoder(tokens, input_embeddings=self.embed(prompt)[None])[0]
+        embeddings = self.embed(prompt, tap)[None] if prompt.images else None
+        return self.decoder(tokens, input_embeddings=embeddings, tap=tap)[0]
 
     def stream(
         self,

@@ -30,20 +30,32 @@ class ImageSpan:
     Arguments:
         start: index of its first token; there is no start token, this is the first patch.
         grid: its rows and columns.
+        breaks: whether `[IMG_BREAK]` stands after each row but the last, as it should.
     """
 
     start: int
     grid: PatchGrid
+    breaks: bool = True
 
     @property
     def stop(self) -> int:
         """Index after its last token, `[IMG_END]`."""
-        return self.start + self.grid.tokens
+        return self.position(self.grid.rows - 1, self.grid.columns) + 1
 
     def position(self, row: int, column: int) -> int:
         """Index in the prompt of the patch at `row`, `column`; `column == grid.columns` is the
         break after the row."""
-        return self.start + row * (self.grid.columns + 1) + column
+        return self.start + row * (self.grid.columns + self.breaks) + column
+
+    def patch_positions(self) -> list[int]:
+        """Indices in the prompt of all patches, row by row."""
+        rows, columns = self.grid
+        return [self.position(row, column) for row in range(rows) for column in range(columns)]
+
+    def break_positions(self) -> list[int]:
+        """Indices in the prompt of the `[IMG_BREAK]` tokens; the end token is not one."""
+        rows = range(self.grid.rows - 1) if self.breaks else ()
+        return [self.position(row, self.grid.columns) for row in rows]
 
 
 @dataclass(frozen=True)

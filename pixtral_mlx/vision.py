@@ -4,7 +4,7 @@ Images of any size and shape, patch by patch, no class token, no final norm. Sev
 run through the same matrices together and attend each within itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import mlx.core as mx
@@ -14,6 +14,7 @@ from .config import VisionConfig
 from .errors import ImageError
 from .feed_forward import FeedForward
 from .rope import Rope2D
+from .tap import Tap
 
 
 class VisionAttention(nn.Module):
@@ -30,29 +31,55 @@ class VisionAttention(nn.Module):
         self.wo = nn.Linear(width, width, bias=False)
 
     def __call__(
-        self, x: mx.array, cosine: mx.array, sine: mx.array, lengths: Sequence[int]
+        self,
+        x: mx.array,
+        cosine: mx.array,
+        sine: mx.array,
+        lengths: Sequence[int],
+        tap: Tap | None = None,
+        name: str = "",
     ) -> mx.array:
         """Arguments and result as in `VisionBlock`."""
         queries = Rope2D.rotate(self._heads(self.wq(x)), cosine, sine)
         keys = Rope2D.rotate(self._heads(self.wk(x)), cosine, sine)
         values = self._heads(self.wv(x))
+        if tap is not None:
+            queries, keys = tap(f"{name}.queries", queries), tap(f"{name}.keys", keys)
         # One image after another is the block-diagonal mask, without a mask: a dense one for
-        # four full-size images would hold (4 * 4096)^2 entries. Neighbours of one size go together.
+        # four full-size images would hold (4 * 4096)^2 entries.
         outputs, start = [], 0
-        for length, run in groupby(lengths):
-            images = len(list(run))
+        for length, images in _runs(lengths):
             part = slice(start, start + images * length)
             attended = mx.fast.scaled_dot_product_attention(
-                *(_split(heads[:, :, part], images) for heads in (queries, keys, values)),
+                *(_split(each[:, :, part], images) for each in (queries, keys, values)),
                 scale=self.scale,
             )
-            outputs.append(attended.transpose(0, 2, 1, 3).reshape(images * length, -1))
-            start += images * length
-        return self.wo(mx.concatenate(outputs))
+            outputs.append(
+                attended.transpose(0, 2, 1, 3).reshape(images * length, self.n_heads, -1)
+            )
+            start = part.stop
+        heads = mx.concatenate(outputs)
+        if tap is not None:
+            heads = tap(f"{name}.heads", heads)
+        return self.wo(heads.reshape(x.shape))
 
     def _heads(self, x: mx.array) -> mx.array:
         """(N, D) -> (1, H, N, D / H)."""
         return x.reshape(1, x.shape[0], self.n_heads, -1).transpose(0, 2, 1, 3)
+
+
+PATCHES_AT_ONCE = 1024
+"""Small neighbours of one size attend in one call; larger ones one by one, so that the memory
+that attention takes does not grow with the number of images."""
+
+
+def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(length, how many neighbours of this length go together)."""
+    for length, run in groupby(lengths):
+        images, most = len(list(run)), max(1, PATCHES_AT_ONCE // length)
+        while images:
+            yield length, min(images, most)
+            images -= min(images, most)
 
 
 def _split(x: mx.array, images: int) -> mx.array:
@@ -72,7 +99,13 @@ class VisionBlock(nn.Module):
         self.ffn_norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
 
     def __call__(
-        self, x: mx.array, cosine: mx.array, sine: mx.array, lengths: Sequence[int]
+        self,
+        x: mx.array,
+        cosine: mx.array,
+        sine: mx.array,
+        lengths: Sequence[int],
+        tap: Tap | None = None,
+        name: str = "",
     ) -> mx.array:
         """One layer.
 
@@ -80,12 +113,14 @@ class VisionBlock(nn.Module):
             x: patches of all images, shape (N, D).
             cosine, sine: of the RoPE-2D angles, float32, shape (N, head_dim / 2).
             lengths: patches of each image; they sum to N.
+            tap: looks inside, see `tap`; `name` is this layer's name there.
 
         Returns:
             Shape (N, D).
         """
-        x = x + self.attention(self.attention_norm(x), cosine, sine, lengths)
-        return x + self.feed_forward(self.ffn_norm(x))
+        h = x + self.attention(self.attention_norm(x), cosine, sine, lengths, tap, name)
+        h = h + self.feed_forward(self.ffn_norm(h))
+        return h if tap is None else tap(name, h, x)
 
 
 class VisionEncoder(nn.Module):
@@ -105,12 +140,13 @@ class VisionEncoder(nn.Module):
         self.layers = [VisionBlock(config) for _ in range(config.num_hidden_layers)]
         self.rope = Rope2D(config)
 
-    def __call__(self, images: Sequence) -> mx.array:
+    def __call__(self, images: Sequence, tap: Tap | None = None) -> mx.array:
         """Encode images; none sees another.
 
         Arguments:
             images: arrays of shape (channels, height, width), NumPy or MLX, normalised; both
                 sides are multiples of the patch size.
+            tap: looks inside, see `tap`.
 
         Returns:
             Features of all patches, image after image, row by row: shape (N, D).
@@ -124,9 +160,11 @@ class VisionEncoder(nn.Module):
         x = self.ln_pre(mx.concatenate([self.embed(image) for image in images]))
         angles = self.rope.angles(grids)
         cosine, sine = mx.cos(angles), mx.sin(angles)
-        lengths = [rows * columns for rows, columns in grids]
-        for layer in self.layers:
-            x = layer(x, cosine, sine, lengths)
+        lengths: Sequence[int] = [rows * columns for rows, columns in grids]
+        if tap is not None:
+            x, lengths = tap("vision.embeddings", x), tap.lengths(lengths)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cosine, sine, lengths, tap, f"vision.{i}")
         return x
 
     def embed(self, image) -> mx.array:

@@ -1,0 +1,431 @@
+"""Looking inside an answer: any row of any attention map, exactly, when it is asked for.
+
+What is kept is small: the turned queries and keys of the vision encoder, the queries and the
+residual stream of the generated tokens, and the KV cache that exists anyway. A row of attention is
+then one small product and a softmax; the maps themselves (24 x 16 x 4096 x 4096 numbers for one
+large image) are never made.
+
+Attention is not explanation: set every map next to a knock-out of the same patches
+(`model.occlusion_map`), and see how well the one predicts the other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from .config import PixtralConfig
+from .edits import Patch, check_index, image_grid, patch_index
+from .errors import CheckpointError
+from .tap import Tap
+from .tokenizer import Prompt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .model import Pixtral
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """What to keep, where everything would be too much.
+
+    Arguments:
+        vision_layers: layers of the encoder; None keeps all (400 MB for a 12B at 4096 patches).
+        text_layers: layers of the decoder; None keeps all.
+        states: sites (see `tap`) of which every value is kept, for `Trace.states`.
+    """
+
+    vision_layers: Sequence[int] | None = None
+    text_layers: Sequence[int] | None = None
+    states: Sequence[str] = ()
+
+    def check(self, config: PixtralConfig) -> None:
+        """Raise IndexError if a layer does not exist."""
+        for layer in self.text_layers or ():
+            check_index("text layer", layer, config.text.n_layers)
+        for layer in self.vision_layers or ():
+            check_index(
+                "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
+            )
+
+
+class Evidence(NamedTuple):
+    """The patches that a word rests on.
+
+    Arguments:
+        rows, columns: (first, last + 1) of the box.
+        score: share of the word's attention on the image that falls into the box, 0 to 1.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    score: float
+
+
+class Recorder:
+    """Collects from a `Tap` what a `Trace` needs.
+
+    Arguments:
+        first: position whose query chooses the first new token.
+        options: which layers and states.
+    """
+
+    def __init__(self, first: int, options: TraceOptions):
+        self._first, self._options = first, options
+        self._states = set(options.states)
+        self.vision: dict[str, mx.array] = {}
+        self.text: dict[str, list[mx.array]] = {}
+        self.states: dict[str, list[mx.array]] = {}
+
+    def __call__(self, site: str, value: mx.array, position: int) -> None:
+        """Keep `value` if it is wanted; called by the tap."""
+        if site in self._states:
+            self.states.setdefault(site, []).append(value)
+        where, _, rest = site.partition(".")
+        layer, _, what = rest.partition(".")
+        if not layer.isdigit():
+            return
+        options, number = self._options, int(layer)
+        seen = where == "vision" and what in ("queries", "keys")
+        if seen and _wanted(number, options.vision_layers):
+            self.vision[site] = value[0]
+        # Prefill ends with a step of one token, and every step after it is one token.
+        chosen = where == "text" and what in ("queries", "") and position >= self._first
+        if chosen and _wanted(number, options.text_layers):
+            self.text.setdefault(site, []).append(value.reshape(-1, value.shape[-1]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the KV cache."""
+        lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
+        return sum(array.nbytes for arrays in lists for array in arrays)
+
+
+def _wanted(layer: int, layers: Sequence[int] | None) -> bool:
+    return layers is None or layer in layers
+
+
+@dataclass(eq=False)
+class Trace:
+    """Everything that was kept of one answer; grows while the answer is being written.
+
+    Made by `model.generate(..., trace=True)` as `reply.trace`, by `model.stream` as `piece.trace`,
+    and by `open_trace`. All methods count layers, heads, tokens and patches from zero and raise
+    IndexError, saying what exists, for what does not.
+
+    Arguments:
+        config: sizes of the model.
+        prompt: what the model received.
+        tokens: generated ids so far, without the end token.
+        logprobs: one a token.
+        words: the text of each token.
+        groups: how many neighbouring patches saw one another: one entry an image.
+        model: for the methods that compute with weights; None for a trace from a file.
+    """
+
+    config: PixtralConfig
+    prompt: Prompt
+    tokens: list[int]
+    logprobs: list[float]
+    words: list[str]
+    groups: Sequence[int]
+    model: "Pixtral | None" = None
+    _recorded: Any = None
+    _keys: Callable[[int], mx.array] = field(default=lambda layer: mx.array(0), repr=False)
+    _rerun: Callable[[int], dict[str, mx.array]] | None = field(default=None, repr=False)
+
+    # Vision ------------------------------------------------------------------------------------
+
+    def vision_attention(
+        self, layer: int, patch: Patch, head: int | None = None, image: int = 0
+    ) -> np.ndarray:
+        """Where a patch looks within its image.
+
+        Arguments:
+            layer: of the encoder.
+            patch: row-major number or (row, column).
+            head: None is the mean over heads.
+            image: which one.
+
+        Returns:
+            float32, shape (rows, columns), sums to 1. (Where an edit lets images see one another,
+            the part on its own image, which then sums to less.)
+        """
+        grid = image_grid(self.prompt, image)
+        row = self._vision_rows(layer, [patch_index(patch, grid)], image)[:, 0]
+        return _mean_or_head(row, head, "vision head").reshape(grid)
+
+    def vision_rollout(
+        self,
+        patch: Patch,
+        image: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Attention rollout (Abnar and Zuidema 2020): attention followed back through all layers,
+        half of each layer passing by on the residual stream.
+
+        Returns:
+            float32, shape (rows, columns), sums to 1.
+        """
+        grid = image_grid(self.prompt, image)
+        flow = np.zeros(grid.patches, np.float32)
+        flow[patch_index(patch, grid)] = 1
+        layers = self._vision_layers()
+        for done, layer in enumerate(reversed(layers)):
+            through = np.zeros_like(flow)
+            for start in range(0, grid.patches, 256):
+                part = range(start, min(start + 256, grid.patches))
+                maps = self._vision_rows(layer, part, image).mean(axis=0)
+                through += flow[part.start : part.stop] @ maps
+            flow = (flow + through) / 2
+            if progress:
+                progress(done + 1, len(layers))
+        return flow.reshape(grid)
+
+    def _vision_layers(self) -> range:
+        return range(self.config.vision.num_hidden_layers if self.config.vision else 0)
+
+    def _vision_rows(self, layer: int, patches: Sequence[int], image: int) -> np.ndarray:
+        """Attention of some patches of an image on that image: (H, patches, N)."""
+        check_index("vision layer", layer, len(self._vision_layers()))
+        site = f"vision.{layer}"
+        if f"{site}.queries" not in self._recorded.vision:
+            raise IndexError(f"vision layer {layer}: not kept in this trace, see TraceOptions")
+        queries = self._recorded.vision[f"{site}.queries"]
+        keys = self._recorded.vision[f"{site}.keys"]
+        own, seen = self._ranges(image)
+        chosen = queries[:, mx.array([own.start + p for p in patches])]
+        rows = _attention(chosen, keys[:, seen.start : seen.stop])
+        return rows[:, :, own.start - seen.start : own.stop - seen.start]
+
+    def _ranges(self, image: int) -> tuple[range, range]:
+        """Patches of an image among all, and the patches that it saw."""
+        start = sum(grid.patches for grid in self.prompt.grids[:image])
+        own = range(start, start + self.prompt.grids[image].patches)
+        end = 0
+        for size in self.groups:
+            end += size
+            if own.stop <= end:
+                return own, range(end - size, end)
+        return own, own
+
+    # Text --------------------------------------------------------------------------------------
+
+    def token_attention(self, token: int, layer: int, head: int | None = None) -> np.ndarray:
+        """Where the query that chose a generated token looked.
+
+        Arguments:
+            token: its number in the answer; 0 was chosen at the last position of the prompt.
+            layer: of the decoder.
+            head: None is the mean over heads.
+
+        Returns:
+            float32, shape (prompt tokens + token,), sums to 1.
+        """
+        return _mean_or_head(self._token_rows(token, layer), head, "text head")
+
+    def image_attention(
+        self, token: int, layer: int | None = None, head: int | None = None, image: int = 0
+    ) -> np.ndarray:
+        """The part of `token_attention` that falls on an image's patches, not renormalised.
+
+        Arguments:
+            layer, head: None is the mean over all that were kept.
+
+        Returns:
+            float32, shape (rows, columns).
+        """
+        grid = image_grid(self.prompt, image)
+        places = self.prompt.spans[image].patch_positions()
+        layers = self._text_layers() if layer is None else [layer]
+        rows = [self.token_attention(token, one, head)[places] for one in layers]
+        return np.mean(rows, axis=0, dtype=np.float32).reshape(grid)
+
+    def image_shares(self, token: int) -> list[float]:
+        """How much of a token's attention falls on each image, mean over layers and heads."""
+        count = len(self.prompt.grids)
+        return [float(self.image_attention(token, image=image).sum()) for image in range(count)]
+
+    def evidence(self, token: int, image: int = 0) -> Evidence:
+        """The box of patches that a token rests on.
+
+        Of the mean map over layers and heads: the patches that hang together with the strongest
+        one and have at least half its attention.
+        """
+        return find_evidence(self.image_attention(token, image=image))
+
+    def _text_layers(self) -> list[int]:
+        layers = range(self.config.text.n_layers)
+        kept = [layer for layer in layers if f"text.{layer}.queries" in self._recorded.text]
+        return kept or list(layers)
+
+    def _token_rows(self, token: int, layer: int) -> np.ndarray:
+        """(H, prompt tokens + token)."""
+        queries = self._kept(f"text.{layer}.queries", token, layer)
+        keys = self._keys(layer)[:, : len(self.prompt.tokens) + token]
+        # Grouped queries: heads 0 ... H/K - 1 share KV head 0, and so on.
+        grouped = queries.reshape(keys.shape[0], -1, queries.shape[-1])
+        return _attention(grouped, keys).reshape(queries.shape[0], -1)
+
+    def _kept(self, site: str, token: int, layer: int) -> mx.array:
+        check_index("text layer", layer, self.config.text.n_layers)
+        self._check_token(token)
+        if site not in self._recorded.text:
+            raise IndexError(f"text layer {layer}: not kept in this trace, see TraceOptions")
+        return self._recorded.text[site][token]
+
+    def _check_token(self, token: int) -> None:
+        if not self.tokens:
+            raise IndexError(f"token {token}: nothing was generated")
+        check_index("token", token, len(self.tokens))
+
+    # Probabilities -----------------------------------------------------------------------------
+
+    def logit_lens(self, token: int, layer: int, top: int = 5) -> list[tuple[str, float]]:
+        """What the model would have said after `layer`, had it stopped there (nostalgebraist 2020).
+
+        Arguments:
+            token: whose choice is looked at. layer: of the decoder.
+            top: how many.
+
+        Returns:
+            [(text, probability)], likeliest first.
+        """
+        return self._top_words(self._kept(f"text.{layer}", token, layer), top)
+
+    def position_lens(self, position: int, layer: int, top: int = 5) -> list[tuple[str, float]]:
+        """The same at any position of the prompt, a word or an image patch.
+
+        The position is run once more against the keys and values before it.
+        """
+        check_index("position", position, len(self.prompt.tokens))
+        check_index("text layer", layer, self.config.text.n_layers)
+        if self._rerun is None:
+            raise CheckpointError("a trace from a file has no model: make a new one with generate")
+        return self._top_words(self._rerun(position)[f"text.{layer}"], top)
+
+    def alternatives(self, token: int, top: int = 5) -> list[tuple[str, float]]:
+        """The likeliest tokens where a token was chosen: [(text, probability)]."""
+        return self.logit_lens(token, self.config.text.n_layers - 1, top)
+
+    def surprise(self, token: int) -> float:
+        """Negative log-probability of a generated token, in nats: 0 is certain."""
+        self._check_token(token)
+        return -self.logprobs[token]
+
+    def _top_words(self, hidden: mx.array, top: int) -> list[tuple[str, float]]:
+        if self.model is None:
+            raise CheckpointError("a trace from a file has no model: make a new one with generate")
+        decoder, tokenizer = self.model.decoder, self.model.tokenizer
+        logits = decoder.unembed(decoder.norm(hidden.reshape(1, -1))).astype(mx.float32)
+        probabilities = np.array(mx.softmax(logits[0], axis=-1))
+        best = np.argsort(-probabilities, kind="stable")[: max(top, 0)]
+        return [(tokenizer.label(int(i)), float(probabilities[i])) for i in best]
+
+    # Everything else ---------------------------------------------------------------------------
+
+    @property
+    def states(self) -> dict[str, np.ndarray]:
+        """The states that `TraceOptions.states` named: float32, without the batch axis; those of
+        the decoder over all positions that were computed."""
+        found = {}
+        for site, parts in self._recorded.states.items():
+            turned = site.endswith((".queries", ".keys"))
+            whole = mx.concatenate(parts, axis=2 if turned else 1) if len(parts) > 1 else parts[0]
+            value = np.array(whole.astype(mx.float32))
+            found[site] = value[0] if turned or site.startswith("text.") else value
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept for this trace beside the KV cache."""
+        return self._recorded.nbytes
+
+    def picture(self) -> "Image.Image":
+        """The answer, and for every word where the model looked; drawn without a browser."""
+        from .picture import draw_words
+
+        return draw_words(self)
+
+
+def live_trace(
+    stream: Any, model: "Pixtral", edits: Sequence[Any], cache: list[Any], embeddings: Any
+) -> Trace:
+    """The trace of a `GenerationStream` that is about to run on `cache`."""
+    prompt, reply = stream.prompt, stream.reply
+    groups: Sequence[int] = [grid.patches for grid in prompt.grids]
+    for edit in edits:
+        groups = edit.lengths(groups)
+
+    def rerun(position: int) -> dict[str, mx.array]:
+        """The residual stream of one position of the prompt, after every layer."""
+        found: dict[str, mx.array] = {}
+        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(site, value))
+        before = [_cut(layer, position) for layer in cache]
+        token = mx.array([[prompt.tokens[position]]])
+        own = None if embeddings is None else embeddings[None, position : position + 1]
+        model.decoder.hidden(token, before, own, tap)
+        return found
+
+    return Trace(
+        model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
+        stream._recorder, lambda layer: cache[layer].keys[0], rerun,
+    )  # fmt: skip
+
+
+def _cut(layer: Any, length: int) -> Any:
+    """A KV cache of the first `length` positions of another."""
+    cut = type(layer)()
+    if length:
+        cut.update_and_fetch(layer.keys[..., :length, :], layer.values[..., :length, :])
+    return cut
+
+
+def find_evidence(attention: np.ndarray) -> Evidence:
+    """The box around the peak of a (rows, columns) map, see `Trace.evidence`."""
+    total = float(attention.sum())
+    peak = np.unravel_index(int(attention.argmax()), attention.shape)
+    strong = attention >= attention[peak] / 2
+    found, waiting = {peak}, [peak]
+    while waiting:
+        row, column = waiting.pop()
+        for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            inside = 0 <= near[0] < strong.shape[0] and 0 <= near[1] < strong.shape[1]
+            if inside and strong[near] and near not in found:
+                found.add(near)
+                waiting.append(near)
+    rows, columns = zip(*found, strict=True)
+    top, bottom = int(min(rows)), int(max(rows)) + 1
+    left, right = int(min(columns)), int(max(columns)) + 1
+    box = float(attention[top:bottom, left:right].sum())
+    return Evidence((top, bottom), (left, right), box / total if total else 0.0)
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rho of two maps of one shape; ties share their mean rank. NaN if one is flat."""
+    ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(*ranks)[0, 1]) if all(r.std() > 0 for r in ranks) else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[inverse]
+
+
+def _attention(queries: mx.array, keys: mx.array) -> np.ndarray:
+    """softmax(queries keys^T / sqrt(d)), float32: (H, Q, d) and (H, N, d) -> (H, Q, N)."""
+    queries, keys = queries.astype(mx.float32), keys.astype(mx.float32)
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(0, 2, 1)
+    return np.array(mx.softmax(scores, axis=-1, precise=True))
+
+
+def _mean_or_head(rows: np.ndarray, head: int | None, name: str) -> np.ndarray:
+    if head is None:
+        return rows.mean(axis=0)
+    check_index(name, head, rows.shape[0])
+    return rows[head]
