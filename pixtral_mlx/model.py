@@ -1,6 +1,6 @@
 """The whole of Pixtral: encode the messages, see the images, merge, decode."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from .edits import Edit, edited
 from .errors import CapacityError, CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
+from .occlusion import occlusion_map
 from .projector import Projector
 from .tap import Tap
 from .tokenizer import Prompt, Tokenizer
@@ -93,8 +94,8 @@ class Pixtral(nn.Module):
     def embed(self, prompt: Prompt, tap: Tap | None = None) -> mx.array:
         """Embeddings of a prompt, image features merged in.
 
-        Only `[IMG]` takes a feature; `[IMG_BREAK]` and `[IMG_END]` keep their ordinary
-        embeddings (mistral-inference, `transformer.py: embed_vision_language_features`).
+        Arguments:
+            tap: looks inside, see `tap`.
 
         Returns:
             Shape (L, D).
@@ -103,16 +104,40 @@ class Pixtral(nn.Module):
             PromptError: the prompt holds images and the model has no vision encoder, or the
                 number of `[IMG]` is not the number of patches.
         """
-        tokens = np.array(prompt.tokens)
-        embeddings = self.decoder.embed(mx.array(tokens))
         if not prompt.images:
-            return embeddings
-        if self.vision_encoder is None or self.projector is None or self.config.vision is None:
+            return self.decoder.embed(mx.array(prompt.tokens))
+        return self.merge(prompt, self.features(prompt, tap))
+
+    def features(self, prompt: Prompt, tap: Tap | None = None) -> mx.array:
+        """What the images of a prompt give to the decoder: encoder, then projector.
+
+        Returns:
+            Shape (N, D), all images one after the other.
+
+        Raises:
+            PromptError: the model has no vision encoder.
+        """
+        if self.vision_encoder is None or self.projector is None:
             raise PromptError("this model has no vision encoder: send text only")
         features = self.projector(self.vision_encoder(prompt.images, tap))
-        if tap is not None:
-            features = tap("projector", features)
-        places = np.flatnonzero(tokens == self.config.vision.image_token_id)
+        return features if tap is None else tap("projector", features)
+
+    def merge(self, prompt: Prompt, features: mx.array) -> mx.array:
+        """Embeddings of the tokens, with `features` (N, D) in the places of `[IMG]`.
+
+        Only `[IMG]` takes a feature; `[IMG_BREAK]` and `[IMG_END]` keep their ordinary
+        embeddings (mistral-inference, `transformer.py: embed_vision_language_features`).
+
+        Returns:
+            Shape (L, D).
+
+        Raises:
+            PromptError: the number of `[IMG]` is not the number of patches.
+        """
+        tokens = np.array(prompt.tokens)
+        embeddings = self.decoder.embed(mx.array(tokens))
+        image_token = self.config.vision.image_token_id if self.config.vision else None
+        places = np.flatnonzero(tokens == image_token)
         if len(places) != features.shape[0]:
             raise PromptError(
                 f"the prompt has {len(places)} image tokens for {features.shape[0]} patches: "
@@ -184,3 +209,23 @@ class Pixtral(nn.Module):
         except KeyboardInterrupt:
             stream.interrupt()
         return stream.reply
+
+    def occlusion_map(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        token: int,
+        block: int = 1,
+        *,
+        images: Sequence[Any] = (),
+        image: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Drop of a generated token's log-probability when blocks of patches are hidden.
+
+        Arguments and errors as for `occlusion.occlusion_map`; messages and images as for `encode`.
+
+        Returns:
+            Nats, float32, shape (rows, columns) of the image.
+        """
+        prompt = messages if isinstance(messages, Prompt) else self.encode(messages, images)
+        return occlusion_map(self, prompt, token, block=block, image=image, progress=progress)

@@ -242,7 +242,7 @@ class Trace:
         places = self.prompt.spans[image].patch_positions()
         layers = self._text_layers() if layer is None else [layer]
         rows = [self.token_attention(token, one, head)[places] for one in layers]
-        return np.mean(rows, axis=0, dtype=np.float32).reshape(grid)
+        return np.stack(rows).mean(axis=0, dtype=np.float32).reshape(grid)
 
     def image_shares(self, token: int) -> list[float]:
         """How much of a token's attention falls on each image, mean over layers and heads."""
@@ -408,7 +408,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rho of two maps of one shape; ties share their mean rank. NaN if one is flat."""
     ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]
     with np.errstate(invalid="ignore"):
-        return float(np.corrcoef(*ranks)[0, 1]) if all(r.std() > 0 for r in ranks) else float("nan")
+        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,209 @@
+"""One thread that owns a model, so that others can ask it things while it writes.
+
+MLX's streams belong to a thread, and a notebook delivers its callbacks on another one while a cell
+runs. The worker loads the model on its own thread; everybody else hands it functions, which it
+runs between two decode or prefill steps. No other thread touches MLX.
+
+>>> with Worker("pixtral-4bit") as worker:
+...     stream = worker.stream("What is this?", images=["photo.jpg"], trace=True)
+...     for piece in stream:
+...         look = worker.submit(lambda model, trace=piece.trace: trace.image_attention(0))
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .generate import Piece, Reply
+
+if TYPE_CHECKING:
+    from .model import Pixtral
+
+Result = TypeVar("Result")
+_END = object()
+
+
+class Worker:
+    """The thread, its model, and what waits for it.
+
+    Arguments:
+        source: what `px.load` takes, loaded on the worker's thread; or a model, whose weights are
+            read at once and which nobody else may use from then on.
+        dtype: as for `px.load`.
+
+    Errors of loading are raised by the first request. Use it as a context manager, or `close` it.
+    """
+
+    def __init__(self, source: "str | PathLike[str] | Pixtral", dtype: Any = None):
+        if not isinstance(source, str | PathLike):
+            import mlx.core as mx
+
+            mx.eval(source.parameters())  # arrays that are not computed yet belong to this thread
+        self._source, self._dtype = source, dtype
+        self._requests: deque[tuple[Future, Callable]] = deque()
+        self._streams: deque[WorkerStream] = deque()
+        self._wake, self._closed = threading.Condition(), False
+        self._thread = threading.Thread(target=self._run, name="pixtral-mlx worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, function: "Callable[[Pixtral], Result]") -> "Future[Result]":
+        """Run `function(model)` on the worker's thread, between two steps if it is writing.
+
+        Returns:
+            A future; its `result()` waits, and raises what the function raised.
+
+        Raises:
+            RuntimeError: the worker is closed.
+        """
+        future: Future = Future()
+        self._add(self._requests, (future, function))
+        return future
+
+    def stream(self, messages: Any, **options: Any) -> "WorkerStream":
+        """Answer on the worker's thread; arguments as for `model.stream`.
+
+        Streams are answered one after the other.
+
+        Raises:
+            RuntimeError: the worker is closed.
+        """
+        stream = WorkerStream(messages, options)
+        self._add(self._streams, stream)
+        return stream
+
+    def close(self) -> None:
+        """Stop what is being written, refuse what waits, and end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _add(self, waiting: deque, item: Any) -> None:
+        with self._wake:
+            if self._closed:
+                raise RuntimeError("this worker is closed: make a new one")
+            waiting.append(item)
+            self._wake.notify()
+
+    # On the worker's thread --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            model = self._load()
+        except BaseException as error:
+            self._refuse(error)
+            return
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._requests or self._streams or self._closed)
+                if self._closed:
+                    break
+            self._answer(model)
+            if self._streams:
+                self._write(model, self._streams.popleft())
+        self._refuse(RuntimeError("this worker is closed: make a new one"))
+
+    def _load(self) -> "Pixtral":
+        if isinstance(self._source, str | PathLike):
+            from .checkpoint import load
+
+            return load(self._source, dtype=self._dtype)
+        return self._source
+
+    def _answer(self, model: "Pixtral") -> None:
+        """Run the requests that wait now, in their order."""
+        for _ in range(len(self._requests)):
+            future, function = self._requests.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function(model))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _write(self, model: "Pixtral", stream: "WorkerStream") -> None:
+        """One answer; requests are answered at every step of it."""
+        given = stream.options.pop("progress", None)
+
+        def progress(done: int, total: int) -> None:
+            if given:
+                given(done, total)
+            self._answer(model)
+            if stream.stopped or self._closed:
+                raise _Stopped
+
+        source = None
+        try:
+            source = model.stream(stream.messages, progress=progress, **stream.options)
+            stream.reply = source.reply
+            for piece in source:
+                stream.pieces.put(piece)
+                self._answer(model)
+                if stream.stopped or self._closed:
+                    break
+            else:
+                source = None
+        except _Stopped:
+            pass
+        except BaseException as error:
+            stream.pieces.put(error)
+            return
+        if source is not None:
+            source.interrupt()
+        stream.pieces.put(_END)
+
+    def _refuse(self, error: BaseException) -> None:
+        """Nothing more will be answered: say so to all who wait, and to all who come."""
+        with self._wake:
+            self._closed = True
+            for future, _ in self._requests:
+                future.set_exception(error)
+            for stream in self._streams:
+                stream.pieces.put(error)
+            self._requests.clear()
+            self._streams.clear()
+
+
+class WorkerStream(Iterator[Piece]):
+    """An answer that the worker writes; iterate on any thread.
+
+    Arguments:
+        messages, options: of `model.stream`.
+    """
+
+    def __init__(self, messages: Any, options: dict[str, Any]):
+        self.messages, self.options = messages, options
+        self.reply = Reply()
+        self.pieces: queue.SimpleQueue = queue.SimpleQueue()
+        self.stopped = False
+        self._ended = False
+
+    def __next__(self) -> Piece:
+        if self._ended:
+            raise StopIteration
+        item = self.pieces.get()
+        if isinstance(item, Piece):
+            return item
+        self._ended = True
+        if isinstance(item, BaseException):
+            raise item
+        raise StopIteration
+
+    def stop(self) -> None:
+        """End the answer at its next step; `reply` keeps what there is."""
+        self.stopped = True
+
+
+class _Stopped(Exception):
+    """Leaves a prefill that nobody wants any more."""

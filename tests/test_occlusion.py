@@ -1,0 +1,67 @@
+"""The occlusion map is what single runs with masked patches measure."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx import edits
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return px.load(make_official(tmp_path_factory.mktemp("occlusion") / "model"), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def prompt(model):
+    pixels = np.random.RandomState(3).randint(0, 256, (40, 75, 3), dtype=np.uint8)
+    return model.encode("What?", [Image.fromarray(pixels), Image.fromarray(pixels[:30, :30])])
+
+
+@pytest.mark.parametrize(("token", "image", "block"), [(0, 0, 1), (2, 1, 1), (1, 0, 2)])
+def test_each_block_is_a_run_of_its_own(model, prompt, token, image, block, monkeypatch):
+    monkeypatch.setattr("pixtral_mlx.occlusion.TOKENS_AT_ONCE", 3 * len(prompt.tokens))
+    calls = []
+    ours = model.occlusion_map(
+        prompt, token, block, image=image, progress=lambda *counts: calls.append(counts)
+    )
+    grid = prompt.grids[image]
+    assert ours.shape == grid
+    blocks = math.ceil(grid.rows / block) * math.ceil(grid.columns / block)
+    assert calls[-1] == (blocks, blocks)
+    assert len(calls) == math.ceil(blocks / 3) or len(calls) == math.ceil(blocks / 2)
+
+    tokens = model.generate(prompt, max_tokens=token + 1).tokens
+    longer = px.Prompt(prompt.tokens + tokens[:token], prompt.images, prompt.grids, prompt.spans)
+
+    def log_probability(*changes):
+        logits = model.logits(longer, edits=changes)[-1]
+        return float(logits[tokens[token]] - mx.logsumexp(logits))
+
+    for row in range(grid.rows):
+        for column in range(grid.columns):
+            top, left = row - row % block, column - column % block
+            hidden = [
+                (r, c)
+                for r in range(top, min(top + block, grid.rows))
+                for c in range(left, min(left + block, grid.columns))
+            ]
+            drop = log_probability() - log_probability(edits.MaskPatches(hidden, image))
+            assert ours[row, column] == pytest.approx(drop, abs=2e-5)
+    assert np.abs(ours).max() > 1e-3  # hiding something matters
+
+
+def test_messages_as_for_encode_and_bad_requests(model, prompt):
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    assert model.occlusion_map("What?", 0, images=[pixels]).shape == (2, 2)
+    with pytest.raises(IndexError, match="image 2: there are 2"):
+        model.occlusion_map(prompt, 0, image=2)
+    with pytest.raises(ValueError, match="block is 0"):
+        model.occlusion_map(prompt, 0, 0)
+    with pytest.raises(IndexError, match="the prompt has no image"):
+        model.occlusion_map("Hello", 0)

@@ -1,0 +1,141 @@
+"""One thread owns the model; others look inside while it writes."""
+
+import threading
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_official(tmp_path_factory.mktemp("worker") / "model")
+
+
+@pytest.fixture(scope="module")
+def image():
+    pixels = np.random.RandomState(0).randint(0, 256, (48, 64, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def worker(folder):
+    with Worker(folder, dtype="float32") as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def expected(folder, image):
+    return px.load(folder, dtype="float32").generate("Hi", images=[image], max_tokens=12)
+
+
+def test_an_answer_is_the_same_as_without_a_worker(worker, image, expected):
+    stream = worker.stream("Hi", images=[image], max_tokens=12)
+    pieces = list(stream)
+    assert [piece.token for piece in pieces] == expected.tokens == stream.reply.tokens
+    assert stream.reply.finish_reason == "length"
+    assert list(stream) == []
+
+
+def test_everything_runs_on_one_other_thread(worker):
+    idents = {worker.submit(lambda model: threading.get_ident()).result() for _ in range(3)}
+    assert len(idents) == 1
+    assert threading.get_ident() not in idents
+
+
+def test_requests_are_answered_while_an_answer_is_written(worker, image, expected):
+    stream = worker.stream("Hi", images=[image], max_tokens=12, trace=True)
+    at = []
+    for number, piece in enumerate(stream):
+        look = worker.submit(
+            lambda model, n=number, trace=piece.trace: (
+                len(stream.reply.tokens),
+                trace.token_attention(n, 0),
+            )
+        )
+        written, row = look.result(timeout=10)
+        at.append(written)
+        assert row.shape[0] == stream.reply.stats.prompt_tokens + number
+        assert abs(row.sum() - 1) < 1e-5
+    assert at[0] < 12  # not all of it had to be written before the first look
+    assert stream.reply.tokens == expected.tokens
+
+
+def test_requests_are_answered_during_the_prefill(worker, image):
+    answered = []
+
+    def progress(done, total):
+        answered.append(worker.submit(lambda model, d=done: d))
+
+    list(worker.stream("Hi", images=[image], max_tokens=1, prefill_step=4, progress=progress))
+    assert [future.result(timeout=10) for future in answered] == sorted(
+        f.result() for f in answered
+    )
+    assert len(answered) > 4
+
+
+def test_streams_wait_for_one_another(worker, image, expected):
+    first = worker.stream("Hi", images=[image], max_tokens=12)
+    second = worker.stream("Hi", images=[image], max_tokens=12)
+    assert [piece.token for piece in second] == expected.tokens
+    assert [piece.token for piece in first] == expected.tokens
+
+
+@pytest.mark.parametrize("during", ["prefill", "decode"])
+def test_stop(worker, image, during):
+    def progress(done, total):
+        if during == "prefill":
+            stream.stop()
+
+    stream = worker.stream("Hi", images=[image], max_tokens=2000, prefill_step=4, progress=progress)
+    count = 0
+    for _ in stream:
+        count += 1
+        stream.stop()
+    assert stream.reply.finish_reason == "interrupted"
+    assert count < 2000
+    assert worker.submit(lambda model: 7).result(timeout=10) == 7
+
+
+def test_errors_reach_who_asked(worker, image):
+    with pytest.raises(ZeroDivisionError):
+        worker.submit(lambda model: 1 / 0).result(timeout=10)
+    with pytest.raises(px.PromptError):
+        list(worker.stream([{"role": "nobody"}]))
+    with pytest.raises(ValueError, match="max_tokens"):
+        list(worker.stream("Hi", max_tokens=0))
+    assert len(list(worker.stream("Hi", max_tokens=2))) == 2
+
+
+def test_loading_errors_reach_the_first_request(tmp_path):
+    with Worker(tmp_path / "nothing") as worker:
+        try:
+            future = worker.submit(lambda model: 1)
+        except RuntimeError:
+            return  # it had failed before we asked
+        with pytest.raises((px.PixtralError, RuntimeError)):
+            future.result(timeout=10)
+
+
+def test_a_model_can_be_handed_over(folder, image, expected):
+    model = px.load(folder, dtype="float32")
+    with Worker(model) as worker:
+        assert [
+            p.token for p in worker.stream("Hi", images=[image], max_tokens=12)
+        ] == expected.tokens
+
+
+def test_closing_ends_what_runs_and_refuses_the_rest(folder, image):
+    worker = Worker(folder, dtype="float32")
+    stream = worker.stream("Hi", images=[image], max_tokens=100_000)
+    next(stream)
+    worker.close()
+    assert stream.reply.finish_reason == "interrupted"
+    with pytest.raises(RuntimeError, match="closed"):
+        worker.submit(lambda model: 1)
+    assert mx.array(1).item() == 1  # this thread's own MLX goes on
