@@ -107,7 +107,18 @@ def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) 
         resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32)
     else:
         resized = _resize_cubic(np.asarray(rgb), height, width)
-    return ((resized / np.float32(255.0) - MEAN) / STD).transpose(2, 0, 1)
+    return normalise(resized)
+
+
+def normalise(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of 0 to 255, float32 -> (3, H, W), CLIP's mean and deviation taken out."""
+    return ((pixels / np.float32(255.0) - MEAN) / STD).transpose(2, 0, 1)
+
+
+def to_pixels(image: np.ndarray) -> np.ndarray:
+    """The inverse of `normalise`, for pictures: (3, H, W) -> uint8 (H, W, 3)."""
+    pixels = (np.asarray(image).transpose(1, 2, 0) * STD + MEAN) * 255
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
 def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:

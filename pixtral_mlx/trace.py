@@ -23,6 +23,8 @@ from .tap import Tap
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from .model import Pixtral
@@ -343,6 +345,16 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes kept for this trace beside the KV cache."""
         return self._recorded.nbytes
+
+    def save(self, path: "str | Path") -> None:
+        """Write a safetensors file that `open_trace` opens without the model.
+
+        Raises:
+            CheckpointError: the name is taken, or cannot be written.
+        """
+        from .trace_file import save_trace
+
+        save_trace(self, path)
 
     def picture(self) -> "Image.Image":
         """The answer, and for every word where the model looked; drawn without a browser."""
