@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import edits
     from .checkpoint import load
     from .config import PixtralConfig, TextConfig, VisionConfig, load_config
     from .errors import (
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
     from .model import Pixtral
     from .tokenizer import ImageSpan, Prompt, Tokenizer
+    from .trace import Evidence, Trace, TraceOptions, rank_correlation
+    from .trace_file import open_trace
+    from .worker import Worker
 
 __version__ = "0.1.0"
 
@@ -42,6 +46,9 @@ _HOMES = {
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
     "model": ("Pixtral",),
     "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
+    "trace": ("Evidence", "Trace", "TraceOptions", "rank_correlation"),
+    "trace_file": ("open_trace",),
+    "worker": ("Worker",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -49,6 +56,7 @@ __all__ = [
     "CapacityError",
     "CheckpointError",
     "ConfigError",
+    "Evidence",
     "GenerationOptions",
     "GenerationStats",
     "GenerationStream",
@@ -65,15 +73,23 @@ __all__ = [
     "Reply",
     "TextConfig",
     "Tokenizer",
+    "Trace",
+    "TraceOptions",
     "VisionConfig",
+    "Worker",
+    "edits",
     "load",
     "load_config",
     "open_image",
+    "open_trace",
     "patch_grid",
+    "rank_correlation",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "edits":
+        return importlib.import_module(".edits", __name__)
     if name in _HOME_OF:
         return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

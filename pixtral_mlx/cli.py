@@ -115,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_convert(commands)
     _add_generate(commands)
+    _add_explain(commands)
     _add_chat(commands)
     _add_inspect(commands)
     _add_bench(commands)
@@ -190,25 +191,39 @@ def _add_image_options(parser) -> None:
     add("--grey16", default="scale", choices=("scale", "clip"), help="16-bit grey (default: scale)")
 
 
-def _add_generate(commands) -> None:
-    generate = commands.add_parser("generate", help="answer one question about images")
-    _add_model(generate)
-    add = generate.add_argument
-    add(
-        "--image",
-        action="append",
-        default=[],
-        metavar="A",
-        help="path, URL or - (stdin); repeatable",
-    )
+def _add_question(parser) -> None:
+    add = parser.add_argument
+    image = "path, URL or - (stdin); repeatable"
+    add("--image", action="append", default=[], metavar="A", help=image)
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
     add("--system", metavar="TEXT", help="system prompt")
     add("--raw", action="store_true", help="no chat template: plain completion, for base models")
+
+
+def _add_generate(commands) -> None:
+    generate = commands.add_parser("generate", help="answer one question about images")
+    _add_model(generate)
+    _add_question(generate)
+    add = generate.add_argument
     add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
     add("--json", action="store_true", help="one JSON object instead of text")
     _add_sampling(generate, 256)
     _add_image_options(generate)
     generate.set_defaults(run=".commands:generate")
+
+
+def _add_explain(commands) -> None:
+    explain = commands.add_parser(
+        "explain", help="answer, and draw for every word where the model looked"
+    )
+    _add_model(explain)
+    _add_question(explain)
+    add = explain.add_argument
+    add("-o", "--output", required=True, metavar="PNG", help="a new file for the picture")
+    add("--save", metavar="FILE", help="keep the trace too, in a new .safetensors file")
+    _add_sampling(explain, 64)
+    _add_image_options(explain)
+    explain.set_defaults(run=".explain:run")
 
 
 def _add_chat(commands) -> None:

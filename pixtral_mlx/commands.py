@@ -3,7 +3,7 @@
 import json
 import sys
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +57,22 @@ def _bias(text: str) -> tuple[int, float]:
 def generate(arguments: Namespace) -> int:
     """Answer one question; stdout carries the answer and nothing else."""
     options = generation_options(arguments)
-    messages = _messages(arguments)
+    messages = question(arguments)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
         prompt = model.encode(messages, image_options=image_options(arguments), raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
         write_stream(stream, status, quiet=arguments.json)
     if arguments.json:
-        print(json.dumps(asdict(stream.reply), ensure_ascii=False))
+        reply = asdict(replace(stream.reply, trace=None))
+        del reply["trace"]
+        print(json.dumps(reply, ensure_ascii=False))
     if arguments.stats:
         print(format_stats(stream.reply.stats), file=sys.stderr)
     return 130 if stream.reply.finish_reason == "interrupted" else 0
 
 
-def _messages(arguments: Namespace) -> list[dict[str, Any]]:
+def question(arguments: Namespace) -> list[dict[str, Any]]:
     """One question, from the flags and perhaps a pipe.
 
     Raises:

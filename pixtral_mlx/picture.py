@@ -78,6 +78,9 @@ CIVIDIS = np.array([
 UNCERTAIN = 0.5
 """A word one of whose tokens was less likely than this is marked."""
 
+STRENGTH = 0.65
+"""Of the map over the grey picture."""
+
 CARD, GAP, MARGIN, MOST_WORDS = 240, 20, 32, 48
 
 
@@ -148,7 +151,7 @@ def _card(trace: "Trace", word: Word) -> Image.Image:
     size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
     lit = Image.fromarray(cividis(attention / max(attention.max(), 1e-12)))
     lit = lit.resize(size, Image.Resampling.NEAREST)
-    seen = Image.blend(grey.resize(size, Image.Resampling.BICUBIC), lit, 0.6)
+    seen = Image.blend(grey.resize(size, Image.Resampling.BICUBIC), lit, STRENGTH)
 
     card = Image.new("RGB", (CARD, size[1] + 66), PAPER)
     card.paste(seen, ((CARD - size[0]) // 2, 0))
@@ -192,6 +195,7 @@ def _heading(trace: "Trace", words: list[Word], width: int) -> Image.Image:
 def _legend(page: Image.Image, top: int, left_out: int) -> None:
     pen, font = ImageDraw.Draw(page), _font(15)
     bar = Image.fromarray(cividis(np.tile(np.linspace(0, 1, 160), (14, 1))))
+    bar = Image.blend(Image.new("RGB", bar.size, "#808080"), bar, STRENGTH)  # as on a grey picture
     page.paste(bar, (MARGIN, top + 3))
     text = "0 to the word's own maximum    underlined: less likely than one half"
     if left_out > 0:
@@ -211,16 +215,27 @@ def _shortened(text: str, width: float, font: Any) -> str:
     return text + "…"
 
 
-def save_new(picture: Image.Image, path: Path) -> None:
-    """Write a picture to a name that is not taken, complete or not at all.
+def check_new(path: Path) -> None:
+    """Raise unless a picture can get this name.
 
     Raises:
-        ImageError: the name is taken, has no known ending, or cannot be written.
+        ImageError: the name is taken, its folder is not there, or it has no known ending.
     """
     if path.exists():
         raise ImageError(f"{path}: exists already: choose another name or remove it first")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ImageError(f"{path}: allowed endings are .png, .jpg and .webp")
+    if not path.parent.is_dir():
+        raise ImageError(f"{path}: cannot be written, there is no folder {path.parent}")
+
+
+def save_new(picture: Image.Image, path: Path) -> None:
+    """Write a picture to a name that is not taken, complete or not at all.
+
+    Raises:
+        ImageError: as `check_new`, or it cannot be written.
+    """
+    check_new(path)
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         picture.save(partial)

@@ -89,7 +89,8 @@ def open_trace(path: str | Path) -> Trace:
     path = Path(path)
     read_header(path)  # refuses what is truncated or corrupt before anything is loaded
     try:
-        arrays, metadata = mx.load(str(path), format="safetensors", return_metadata=True)
+        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
+        arrays, metadata = loaded
         if metadata.get(_KEY) != VERSION:
             raise ValueError(f"version {metadata.get(_KEY)}, {VERSION} is read")
         return _build(arrays, json.loads(metadata["about"]))
@@ -133,7 +134,12 @@ def _lookup(keys: dict[int, mx.array]) -> Callable[[int], mx.array]:
 def _check_shapes(
     arrays: dict[str, mx.array], config: PixtralConfig, patches: int, prompt: int, tokens: int
 ) -> None:
-    """Every array must have the shape that the metadata implies."""
+    """Every array must have the shape that the metadata implies, and its partner."""
+    for name in arrays:
+        stem, _, what = name.rpartition(".")
+        partner = {"queries": f"{stem}.keys", "keys": f"{stem}.queries"}.get(what, name)
+        if partner not in arrays:
+            raise ValueError(f"{partner} is missing")
     eyes, text = config.vision, config.text
     for name, array in arrays.items():
         where, layer, *what = name.split(".")

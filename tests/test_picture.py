@@ -1,11 +1,25 @@
 """The picture of a patch grid: what it shows must be what the tokens are."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
 from pixtral_mlx.image import PatchGrid
-from pixtral_mlx.picture import BREAK_COLOUR, END_COLOUR, draw_patch_grid, save_new
+from pixtral_mlx.picture import (
+    BREAK_COLOUR,
+    CARD,
+    END_COLOUR,
+    GAP,
+    MARGIN,
+    cividis,
+    draw_patch_grid,
+    draw_words,
+    save_new,
+    words_of,
+)
 
 
 def _boxes(picture, colour, row):
@@ -45,3 +59,60 @@ def test_a_file_is_written_whole_and_nothing_is_overwritten(tmp_path):
         with pytest.raises(ImageError, match=message):
             save_new(picture, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["new.png"]
+
+
+def test_cividis_runs_from_dark_to_light():
+    colours = cividis(np.linspace(0, 1, 50)).astype(int)
+    luminance = colours @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance) > 0).all()
+    assert colours[0].tolist() == [0, 34, 78]
+    assert colours[-1].tolist() == [254, 232, 56]
+
+
+def test_words_are_grouped_from_tokens():
+    words = words_of([" The", " bar", "s", ",", " 4", "2", "\n", "End"])
+    assert [word.text for word in words] == ["The", "bars,", "42", "End"]
+    assert [word.tokens for word in words] == [[0], [1, 2, 3], [4, 5], [6, 7]]
+    assert words_of([]) == words_of(["", " "]) == []
+
+
+class Looked:
+    """A trace that looked at one patch for each token."""
+
+    def __init__(self, words, logprobs, peaks):
+        self.words, self.logprobs, self._peaks = words, logprobs, peaks
+        self.prompt = SimpleNamespace(images=[np.zeros((3, 48, 80), np.float32)])
+
+    def image_attention(self, token, image=0):
+        attention = np.full((3, 5), 0.001, np.float32)
+        attention[self._peaks[token]] = 0.5
+        return attention
+
+
+def test_each_word_is_lit_where_it_looked_and_marked_where_unsure():
+    peaks = [(0, 0), (1, 3), (2, 4)]
+    trace = Looked(["Red", " circle", " left"], [-0.01, -3.0, -0.1], peaks)
+    page = np.array(draw_words(trace)).astype(int)
+    # The brightest spot of each card is the patch that its word looked at.
+    scale = CARD / 80
+    row_of_cards = page[:, :, 0].shape[0]
+    assert row_of_cards > 48 * scale
+    head = MARGIN + 38 + GAP
+    for number, (row, column) in enumerate(peaks):
+        left = MARGIN + number * (CARD + GAP)
+        seen = page[head : head + int(48 * scale), left : left + CARD]
+        patches = [
+            [seen[int((r + 0.5) * 16 * scale), int((c + 0.5) * 16 * scale)] for c in range(5)]
+            for r in range(3)
+        ]
+        brightness = np.array(patches)[..., :2].sum(axis=-1)
+        assert np.unravel_index(brightness.argmax(), (3, 5)) == (row, column)
+        below = page[head + int(48 * scale) :, left : left + CARD]
+        underlined = (below == [213, 94, 0]).all(axis=-1).any()
+        assert underlined == (number == 1)
+
+
+def test_nothing_to_draw_is_said():
+    empty = Looked([], [], [])
+    with pytest.raises(ImageError, match="nothing to draw"):
+        draw_words(empty)
