@@ -68,7 +68,7 @@ class VisionAttention(nn.Module):
         return x.reshape(1, x.shape[0], self.n_heads, -1).transpose(0, 2, 1, 3)
 
 
-PATCHES_AT_ONCE = 1024
+PATCHES_AT_ONCE = 1000
 """Small neighbours of one size attend in one call; larger ones one by one, so that the memory
 that attention takes does not grow with the number of images."""
 

@@ -99,7 +99,9 @@ def images_see_one_another(patch, pixtral):
     patch.setattr(
         vision.VisionAttention,
         "__call__",
-        lambda self, x, cosine, sine, lengths: attend(self, x, cosine, sine, [sum(lengths)]),
+        lambda self, x, cosine, sine, lengths, *tap: attend(
+            self, x, cosine, sine, [sum(lengths)], *tap
+        ),
     )
 
 
@@ -111,14 +113,13 @@ def break_after_the_last_row(patch, pixtral):
 
 
 def features_at_breaks_and_ends(patch, pixtral):
-    def embed(self, prompt):
+    def merge(self, prompt, features):
         embeddings = self.decoder.tok_embeddings(mx.array(prompt.tokens))
-        features = self.projector(self.vision_encoder(prompt.images))
         places = np.flatnonzero(np.isin(prompt.tokens, [10, 12, 13]))[: len(features)]
         embeddings[mx.array(places)] = features
         return embeddings
 
-    patch.setattr(model.Pixtral, "embed", embed)
+    patch.setattr(model.Pixtral, "merge", merge)
 
 
 def floor_in_the_grid(patch, pixtral):
