@@ -157,8 +157,8 @@ class Trace:
             the part on its own image, which then sums to less.)
         """
         grid = image_grid(self.prompt, image)
-        row = self._vision_rows(layer, [patch_index(patch, grid)], image)[:, 0]
-        return _mean_or_head(row, head, "vision head").reshape(grid)
+        rows = self._vision_rows(layer, [patch_index(patch, grid)], image, head)
+        return rows[:, 0].mean(axis=0).reshape(grid)
 
     def vision_rollout(
         self,
@@ -190,8 +190,10 @@ class Trace:
     def _vision_layers(self) -> range:
         return range(self.config.vision.num_hidden_layers if self.config.vision else 0)
 
-    def _vision_rows(self, layer: int, patches: Sequence[int], image: int) -> np.ndarray:
-        """Attention of some patches of an image on that image: (H, patches, N)."""
+    def _vision_rows(
+        self, layer: int, patches: Sequence[int], image: int, head: int | None = None
+    ) -> np.ndarray:
+        """Attention of some patches of an image on that image: (H, patches, N), or H is 1."""
         check_index("vision layer", layer, len(self._vision_layers()))
         site = f"vision.{layer}"
         if f"{site}.queries" not in self._recorded.vision:
@@ -199,6 +201,9 @@ class Trace:
         queries = self._recorded.vision[f"{site}.queries"]
         keys = self._recorded.vision[f"{site}.keys"]
         own, seen = self._ranges(image)
+        if head is not None:
+            check_index("vision head", head, queries.shape[0])
+            queries, keys = queries[head : head + 1], keys[head : head + 1]
         chosen = queries[:, mx.array([own.start + p for p in patches])]
         rows = _attention(chosen, keys[:, seen.start : seen.stop])
         return rows[:, :, own.start - seen.start : own.stop - seen.start]
@@ -227,7 +232,16 @@ class Trace:
         Returns:
             float32, shape (prompt tokens + token,), sums to 1.
         """
-        return _mean_or_head(self._token_rows(token, layer), head, "text head")
+        queries = self._kept(f"text.{layer}.queries", token, layer)
+        keys = self._keys(layer)[:, : len(self.prompt.tokens) + token]
+        # Grouped queries: heads 0 ... H/K - 1 share KV head 0, and so on.
+        group = queries.shape[0] // keys.shape[0]
+        if head is not None:
+            check_index("text head", head, queries.shape[0])
+            queries, keys = queries[head : head + 1], keys[head // group : head // group + 1]
+            group = 1
+        rows = _attention(queries.reshape(keys.shape[0], group, -1), keys)
+        return rows.mean(axis=(0, 1))
 
     def image_attention(
         self, token: int, layer: int | None = None, head: int | None = None, image: int = 0
@@ -263,14 +277,6 @@ class Trace:
         layers = range(self.config.text.n_layers)
         kept = [layer for layer in layers if f"text.{layer}.queries" in self._recorded.text]
         return kept or list(layers)
-
-    def _token_rows(self, token: int, layer: int) -> np.ndarray:
-        """(H, prompt tokens + token)."""
-        queries = self._kept(f"text.{layer}.queries", token, layer)
-        keys = self._keys(layer)[:, : len(self.prompt.tokens) + token]
-        # Grouped queries: heads 0 ... H/K - 1 share KV head 0, and so on.
-        grouped = queries.reshape(keys.shape[0], -1, queries.shape[-1])
-        return _attention(grouped, keys).reshape(queries.shape[0], -1)
 
     def _kept(self, site: str, token: int, layer: int) -> mx.array:
         check_index("text layer", layer, self.config.text.n_layers)
@@ -434,10 +440,3 @@ def _attention(queries: mx.array, keys: mx.array) -> np.ndarray:
     queries, keys = queries.astype(mx.float32), keys.astype(mx.float32)
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(0, 2, 1)
     return np.array(mx.softmax(scores, axis=-1, precise=True))
-
-
-def _mean_or_head(rows: np.ndarray, head: int | None, name: str) -> np.ndarray:
-    if head is None:
-        return rows.mean(axis=0)
-    check_index(name, head, rows.shape[0])
-    return rows[head]
