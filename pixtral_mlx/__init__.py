@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     )
     from .generate import GenerationOptions, GenerationStats, GenerationStream, Piece, Reply
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
+    from .maps import Evidence, rank_correlation
     from .model import Pixtral
+    from .recorder import TraceOptions
     from .tokenizer import ImageSpan, Prompt, Tokenizer
-    from .trace import Evidence, Trace, TraceOptions, rank_correlation
+    from .trace import Trace
     from .trace_file import open_trace
     from .worker import Worker
 
@@ -44,9 +46,11 @@ _HOMES = {
     ),
     "generate": ("GenerationOptions", "GenerationStats", "GenerationStream", "Piece", "Reply"),
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
+    "maps": ("Evidence", "rank_correlation"),
     "model": ("Pixtral",),
+    "recorder": ("TraceOptions",),
     "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
-    "trace": ("Evidence", "Trace", "TraceOptions", "rank_correlation"),
+    "trace": ("Trace",),
     "trace_file": ("open_trace",),
     "worker": ("Worker",),
 }

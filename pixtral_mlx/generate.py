@@ -14,9 +14,11 @@ import mlx.core as mx
 from .capacity import check_memory
 from .edits import Edit, edited
 from .errors import CapacityError, CheckpointError
+from .maps import Evidence
+from .recorder import Recorder, TraceOptions, live_trace
 from .tap import Tap, TappedDecoder
 from .tokenizer import Prompt, StreamDecoder
-from .trace import Evidence, Recorder, Trace, TraceOptions, live_trace
+from .trace import Trace
 
 if TYPE_CHECKING:
     from .model import Pixtral

@@ -1,7 +1,7 @@
 """Messages in, a `Prompt` out: text and image tokens as mistral-common lays them out.
 
-mistral-common is the authority on templates; this module checks what it is given, opens the
-images safely before mistral-common sees them, and reports where each image stands.
+mistral-common is the authority on templates; this module gives it what `messages` has checked and
+opened, and reports where each image stands.
 """
 
 import codecs
@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .config import VisionConfig
 from .errors import CheckpointError, ConfigError, PixtralError, PromptError
-from .image import ImageOptions, PatchGrid, open_image, patch_grid, preprocess
-
-ROLES = ("system", "user", "assistant", "tool")
+from .image import ImageOptions, PatchGrid, patch_grid, preprocess
+from .messages import ROLES, open_messages
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,8 @@ class Tokenizer:
             ImageError: a picture that cannot be used.
         """
         options = options or ImageOptions()
-        messages = _as_messages(messages, images)
-        encoder = _ImageEncoder(self, options)
-        parts = [_open_images(message, index, options) for index, message in enumerate(messages)]
-        tokens = self._encode_raw(parts, encoder) if raw else self._encode_chat(parts, encoder)
+        opened, encoder = open_messages(messages, images, options), _ImageEncoder(self, options)
+        tokens = self._encode_raw(opened, encoder) if raw else self._encode_chat(opened, encoder)
         return _locate(tokens, encoder)
 
     def _encode_chat(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
@@ -287,84 +283,7 @@ def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
     return Prompt(tokens, encoder.images, encoder.grids, spans)
 
 
-def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
-
-
 def _place(where: tuple[Any, ...]) -> str:
     """`messages[2].content` from pydantic's ("messages", 2, "user", "content")."""
     steps = [step for i, step in enumerate(where) if i != 2 or step not in ROLES]
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)[1:]
-
-
-def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]]:
-    if not _is_list(images):
-        raise PromptError(
-            f"images= is {type(images).__name__}: allowed is a list, also of one: images=[picture]"
-        )
-    if isinstance(messages, str):
-        chunks = [{"type": "image", "image": image} for image in images]
-        text = [{"type": "text", "text": messages}] if messages or not chunks else []
-        return [{"role": "user", "content": chunks + text if chunks else messages}]
-    if len(images):
-        raise PromptError(
-            "images= goes with a prompt that is a string: put the pictures into the messages"
-        )
-    if not _is_list(messages):
-        raise PromptError(
-            f"messages are {type(messages).__name__}: allowed are a string or a list of messages"
-        )
-    if not messages:
-        raise PromptError("messages are empty: give at least one user message")
-    return list(messages)
-
-
-def _open_images(message: Any, index: int, options: ImageOptions) -> dict[str, Any]:
-    """Check one message and replace its pictures by opened ones."""
-    where = f"messages[{index}]"
-    if not isinstance(message, Mapping):
-        raise PromptError(f"{where} is {type(message).__name__}: a message is a dict")
-    role = message.get("role")
-    if role not in ROLES:
-        raise PromptError(f"{where}: role {role!r}; allowed are {', '.join(ROLES)}")
-    content = message.get("content")
-    if isinstance(content, str) or (content is None and role in ("assistant",)):
-        return dict(message)
-    if not _is_list(content):
-        raise PromptError(
-            f"{where}: content is {type(content).__name__}: allowed are a string or a list of parts"
-        )
-    parts = [_open_part(part, f"{where}.content[{i}]", options) for i, part in enumerate(content)]
-    if not parts:
-        raise PromptError(f"{where}: content is an empty list: give text or an image")
-    if role != "user" and any(part["type"] == "image" for part in parts):
-        raise PromptError(f"{where}: an image in a {role} message; only users send images")
-    return {**message, "content": parts}
-
-
-def _open_part(part: Any, where: str, options: ImageOptions) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text":
-        if not isinstance(part.get("text"), str):
-            raise PromptError(f"{where}: text is {type(part.get('text')).__name__}, not a string")
-        return {"type": "text", "text": part["text"]}
-    if kind == "image_url":
-        url = part.get("image_url")
-        url = url.get("url") if isinstance(url, Mapping) else url
-        return _opened(url, f"{where}.image_url", options)
-    if kind == "image":
-        return _opened(part.get("image"), f"{where}.image", options)
-    raise PromptError(
-        f"{where}: type {kind!r}; allowed are text, image_url and image"
-        if isinstance(part, Mapping)
-        else f"{where} is {type(part).__name__}: a part is a string or a dict with a type"
-    )
-
-
-def _opened(source: Any, where: str, options: ImageOptions) -> dict[str, Any]:
-    if source is None:
-        raise PromptError(f"{where}: missing: give a path, a URL or a picture")
-    image: Image.Image = open_image(source, options)
-    return {"type": "image", "image": image}

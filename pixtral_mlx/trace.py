@@ -11,7 +11,7 @@ Attention is not explanation: set every map next to a knock-out of the same patc
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from .config import PixtralConfig
 from .edits import Patch, check_index, image_grid, patch_index
 from .errors import CheckpointError
-from .tap import Tap
+from .maps import Evidence, find_evidence
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -28,86 +28,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .model import Pixtral
-
-
-@dataclass(frozen=True)
-class TraceOptions:
-    """What to keep, where everything would be too much.
-
-    Arguments:
-        vision_layers: layers of the encoder; None keeps all (400 MB for a 12B at 4096 patches).
-        text_layers: layers of the decoder; None keeps all.
-        states: sites (see `tap`) of which every value is kept, for `Trace.states`.
-    """
-
-    vision_layers: Sequence[int] | None = None
-    text_layers: Sequence[int] | None = None
-    states: Sequence[str] = ()
-
-    def check(self, config: PixtralConfig) -> None:
-        """Raise IndexError if a layer does not exist."""
-        for layer in self.text_layers or ():
-            check_index("text layer", layer, config.text.n_layers)
-        for layer in self.vision_layers or ():
-            check_index(
-                "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
-            )
-
-
-class Evidence(NamedTuple):
-    """The patches that a word rests on.
-
-    Arguments:
-        rows, columns: (first, last + 1) of the box.
-        score: share of the word's attention on the image that falls into the box, 0 to 1.
-    """
-
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    score: float
-
-
-class Recorder:
-    """Collects from a `Tap` what a `Trace` needs.
-
-    Arguments:
-        first: position whose query chooses the first new token.
-        options: which layers and states.
-    """
-
-    def __init__(self, first: int, options: TraceOptions):
-        self._first, self._options = first, options
-        self._states = set(options.states)
-        self.vision: dict[str, mx.array] = {}
-        self.text: dict[str, list[mx.array]] = {}
-        self.states: dict[str, list[mx.array]] = {}
-
-    def __call__(self, site: str, value: mx.array, position: int) -> None:
-        """Keep `value` if it is wanted; called by the tap."""
-        if site in self._states:
-            self.states.setdefault(site, []).append(value)
-        where, _, rest = site.partition(".")
-        layer, _, what = rest.partition(".")
-        if not layer.isdigit():
-            return
-        options, number = self._options, int(layer)
-        seen = where == "vision" and what in ("queries", "keys")
-        if seen and _wanted(number, options.vision_layers):
-            self.vision[site] = value[0]
-        # Prefill ends with a step of one token, and every step after it is one token.
-        chosen = where == "text" and what in ("queries", "") and position >= self._first
-        if chosen and _wanted(number, options.text_layers):
-            self.text.setdefault(site, []).append(value.reshape(-1, value.shape[-1]))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept beside the KV cache."""
-        lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
-        return sum(array.nbytes for arrays in lists for array in arrays)
-
-
-def _wanted(layer: int, layers: Sequence[int] | None) -> bool:
-    return layers is None or layer in layers
 
 
 @dataclass(eq=False)
@@ -367,72 +287,6 @@ class Trace:
         from .picture import draw_words
 
         return draw_words(self)
-
-
-def live_trace(
-    stream: Any, model: "Pixtral", edits: Sequence[Any], cache: list[Any], embeddings: Any
-) -> Trace:
-    """The trace of a `GenerationStream` that is about to run on `cache`."""
-    prompt, reply = stream.prompt, stream.reply
-    groups: Sequence[int] = [grid.patches for grid in prompt.grids]
-    for edit in edits:
-        groups = edit.lengths(groups)
-
-    def rerun(position: int) -> dict[str, mx.array]:
-        """The residual stream of one position of the prompt, after every layer."""
-        found: dict[str, mx.array] = {}
-        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(site, value))
-        before = [_cut(layer, position) for layer in cache]
-        token = mx.array([[prompt.tokens[position]]])
-        own = None if embeddings is None else embeddings[None, position : position + 1]
-        model.decoder.hidden(token, before, own, tap)
-        return found
-
-    return Trace(
-        model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
-        stream._recorder, lambda layer: cache[layer].keys[0], rerun,
-    )  # fmt: skip
-
-
-def _cut(layer: Any, length: int) -> Any:
-    """A KV cache of the first `length` positions of another."""
-    cut = type(layer)()
-    if length:
-        cut.update_and_fetch(layer.keys[..., :length, :], layer.values[..., :length, :])
-    return cut
-
-
-def find_evidence(attention: np.ndarray) -> Evidence:
-    """The box around the peak of a (rows, columns) map, see `Trace.evidence`."""
-    total = float(attention.sum())
-    peak = np.unravel_index(int(attention.argmax()), attention.shape)
-    strong = attention >= attention[peak] / 2
-    found, waiting = {peak}, [peak]
-    while waiting:
-        row, column = waiting.pop()
-        for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-            inside = 0 <= near[0] < strong.shape[0] and 0 <= near[1] < strong.shape[1]
-            if inside and strong[near] and near not in found:
-                found.add(near)
-                waiting.append(near)
-    rows, columns = zip(*found, strict=True)
-    top, bottom = int(min(rows)), int(max(rows)) + 1
-    left, right = int(min(columns)), int(max(columns)) + 1
-    box = float(attention[top:bottom, left:right].sum())
-    return Evidence((top, bottom), (left, right), box / total if total else 0.0)
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rho of two maps of one shape; ties share their mean rank. NaN if one is flat."""
-    ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]
-    with np.errstate(invalid="ignore"):
-        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]
 
 
 def _attention(queries: mx.array, keys: mx.array) -> np.ndarray:

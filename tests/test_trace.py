@@ -8,7 +8,8 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.trace import TraceOptions, find_evidence, rank_correlation
+from pixtral_mlx.maps import find_evidence, rank_correlation
+from pixtral_mlx.recorder import TraceOptions
 
 NEW = 5
 

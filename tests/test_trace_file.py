@@ -9,7 +9,7 @@ from checkpoints import make_official
 
 import pixtral_mlx as px
 from pixtral_mlx.image import to_pixels
-from pixtral_mlx.trace import TraceOptions
+from pixtral_mlx.recorder import TraceOptions
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,51 @@
+"""Reading attention maps: the box that a peak stands in, and how alike two maps rank patches."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Evidence(NamedTuple):
+    """The patches that a word rests on.
+
+    Arguments:
+        rows, columns: (first, last + 1) of the box.
+        score: share of the word's attention on the image that falls into the box, 0 to 1.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    score: float
+
+
+def find_evidence(attention: np.ndarray) -> Evidence:
+    """The box around the peak of a (rows, columns) map, see `Trace.evidence`."""
+    total = float(attention.sum())
+    peak = np.unravel_index(int(attention.argmax()), attention.shape)
+    strong = attention >= attention[peak] / 2
+    found, waiting = {peak}, [peak]
+    while waiting:
+        row, column = waiting.pop()
+        for near in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            inside = 0 <= near[0] < strong.shape[0] and 0 <= near[1] < strong.shape[1]
+            if inside and strong[near] and near not in found:
+                found.add(near)
+                waiting.append(near)
+    rows, columns = zip(*found, strict=True)
+    top, bottom = int(min(rows)), int(max(rows)) + 1
+    left, right = int(min(columns)), int(max(columns)) + 1
+    box = float(attention[top:bottom, left:right].sum())
+    return Evidence((top, bottom), (left, right), box / total if total else 0.0)
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rho of two maps of one shape; ties share their mean rank. NaN if one is flat."""
+    ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2)[inverse]

@@ -1,0 +1,115 @@
+"""What a run keeps for looking inside: queries, keys and residual streams, and no map."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from .config import PixtralConfig
+from .edits import check_index
+from .tap import Tap
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from .model import Pixtral
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """What to keep, where everything would be too much.
+
+    Arguments:
+        vision_layers: layers of the encoder; None keeps all (400 MB for a 12B at 4096 patches).
+        text_layers: layers of the decoder; None keeps all.
+        states: sites (see `tap`) of which every value is kept, for `Trace.states`.
+    """
+
+    vision_layers: Sequence[int] | None = None
+    text_layers: Sequence[int] | None = None
+    states: Sequence[str] = ()
+
+    def check(self, config: PixtralConfig) -> None:
+        """Raise IndexError if a layer does not exist."""
+        for layer in self.text_layers or ():
+            check_index("text layer", layer, config.text.n_layers)
+        for layer in self.vision_layers or ():
+            check_index(
+                "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
+            )
+
+
+class Recorder:
+    """Collects from a `Tap` what a `Trace` needs.
+
+    Arguments:
+        first: position whose query chooses the first new token.
+        options: which layers and states.
+    """
+
+    def __init__(self, first: int, options: TraceOptions):
+        self._first, self._options = first, options
+        self._states = set(options.states)
+        self.vision: dict[str, mx.array] = {}
+        self.text: dict[str, list[mx.array]] = {}
+        self.states: dict[str, list[mx.array]] = {}
+
+    def __call__(self, site: str, value: mx.array, position: int) -> None:
+        """Keep `value` if it is wanted; called by the tap."""
+        if site in self._states:
+            self.states.setdefault(site, []).append(value)
+        where, _, rest = site.partition(".")
+        layer, _, what = rest.partition(".")
+        if not layer.isdigit():
+            return
+        options, number = self._options, int(layer)
+        seen = where == "vision" and what in ("queries", "keys")
+        if seen and _wanted(number, options.vision_layers):
+            self.vision[site] = value[0]
+        # Prefill ends with a step of one token, and every step after it is one token.
+        chosen = where == "text" and what in ("queries", "") and position >= self._first
+        if chosen and _wanted(number, options.text_layers):
+            self.text.setdefault(site, []).append(value.reshape(-1, value.shape[-1]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the KV cache."""
+        lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
+        return sum(array.nbytes for arrays in lists for array in arrays)
+
+
+def _wanted(layer: int, layers: Sequence[int] | None) -> bool:
+    return layers is None or layer in layers
+
+
+def live_trace(
+    stream: Any, model: "Pixtral", edits: Sequence[Any], cache: list[Any], embeddings: Any
+) -> Trace:
+    """The trace of a `GenerationStream` that is about to run on `cache`."""
+    prompt, reply = stream.prompt, stream.reply
+    groups: Sequence[int] = [grid.patches for grid in prompt.grids]
+    for edit in edits:
+        groups = edit.lengths(groups)
+
+    def rerun(position: int) -> dict[str, mx.array]:
+        """The residual stream of one position of the prompt, after every layer."""
+        found: dict[str, mx.array] = {}
+        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(site, value))
+        before = [_cut(layer, position) for layer in cache]
+        token = mx.array([[prompt.tokens[position]]])
+        own = None if embeddings is None else embeddings[None, position : position + 1]
+        model.decoder.hidden(token, before, own, tap)
+        return found
+
+    return Trace(
+        model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
+        stream._recorder, lambda layer: cache[layer].keys[0], rerun,
+    )  # fmt: skip
+
+
+def _cut(layer: Any, length: int) -> Any:
+    """A KV cache of the first `length` positions of another."""
+    cut = type(layer)()
+    if length:
+        cut.update_and_fetch(layer.keys[..., :length, :], layer.values[..., :length, :])
+    return cut
