@@ -34,7 +34,7 @@ def tokenizer():
 
 def tiny_config(tokenizer):
     config = mini_config(tokenizer.n_words)
-    text = replace(config.text, dim=32, n_layers=2, head_dim=8, hidden_dim=32)
+    text = replace(config.text, dim=32, n_layers=4, head_dim=8, hidden_dim=32)
     vision = replace(config.vision, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
     return replace(config, text=text, vision=vision)
 
@@ -69,6 +69,26 @@ def test_a_lesson_depends_on_its_number_only(tokenizer):
     assert np.array_equal(one.tokens, two.tokens)
 
 
+def test_evidence_of_a_lesson_is_that_of_the_scene(tokenizer):
+    """Every marked id of the prefix is a patch, and for one thing it is the four of its cell."""
+    vision, found = mini_config(1).vision, 0
+    for step in range(30):
+        lesson = text_lesson(5, step, vision, tokenizer=Words(tokenizer), progress=1.0, budget=300)
+        patches = np.array(lesson.prefix) == 10
+        assert not lesson.evidence[..., ~patches].any()
+        assert not lesson.evidence[lesson.learnt == 0].any()
+        for tokens, learnt, evidence in zip(
+            lesson.tokens, lesson.learnt, lesson.evidence, strict=True
+        ):
+            text = tokenizer.decode(tokens[learnt == 0].tolist())
+            if text.startswith(("What colour is", "Where is the ")):
+                first = evidence[int(learnt.argmax())]
+                assert first.sum() == 4
+                assert len(np.unique(lesson.places[first], axis=0)) == 1
+                found += 1
+    assert found
+
+
 def test_labels_name_what_patches_show():
     lesson = vision_lesson(0, 0, mini_config(1).vision, budget=100)
     assert lesson.labels.shape[:2] == (len(lesson.pixels[0]), lesson.pixels[0][0, 0].size // 256)
@@ -88,17 +108,17 @@ def test_the_loss_is_that_of_whole_prompts(tokenizer):
     pupil = Pupil(config)
     lesson = text_lesson(0, 3, config.vision, tokenizer=Words(tokenizer), progress=1.0, budget=600)
     caught = {}
-    original = learning._answer_logits
+    original = learning._answers
 
     def catch(*arguments):
-        caught["logits"] = original(*arguments)
-        return caught["logits"]
+        caught["logits"], looked = original(*arguments)
+        return caught["logits"], looked
 
-    learning._answer_logits = catch
+    learning._answers = catch
     try:
         text_loss(pupil, lesson, frozen=True)
     finally:
-        learning._answer_logits = original
+        learning._answers = original
     questions = len(lesson.tokens) // len(lesson.pixels[0])
     for row in (0, len(lesson.tokens) - 1):
         pictures = [pixels[row // questions] for pixels in lesson.pixels]
@@ -109,7 +129,11 @@ def test_the_loss_is_that_of_whole_prompts(tokenizer):
 
 # Training -------------------------------------------------------------------------------------
 
-STAGES = (Stage("see", 3, 0.02, 64), Stage("answer", 3, 0.02, 300), Stage("polish", 3, 0.006, 300))
+STAGES = (
+    Stage("see", 3, 0.02, 64),
+    Stage("answer", 3, 0.02, 300, 2),
+    Stage("polish", 3, 0.006, 300),
+)
 
 
 def weights(course):
@@ -199,7 +223,7 @@ def test_evaluation_counts_exact_answers(tmp_path, tokenizer, monkeypatch):
         "pixtral_mlx.mini.evaluation.answer", lambda model, question, **_: question.answer
     )
     tallies = evaluate(tmp_path, 2, quantized=False)
-    assert all(t.right["bfloat16"] == t.asked for t in tallies.values() if t.asked)
+    assert all(t.right["stored"] == t.asked for t in tallies.values() if t.asked)
     assert "100.0 %" in table(tallies)[-1]
 
 
@@ -221,7 +245,7 @@ def test_prompts_without_breaks_keep_the_end(tokenizer):
 
 
 def test_a_table_says_what_was_counted():
-    lines = table({"at": Tally(4, {"bfloat16": 3}), "rows": Tally(2, {"bfloat16": 2})})
+    lines = table({"at": Tally(4, {"stored": 3}), "rows": Tally(2, {"stored": 2})})
     assert lines[1].split() == ["at", "4", "75.0", "%"]
     assert lines[-1].split() == ["all", "6", "83.3", "%"]
 

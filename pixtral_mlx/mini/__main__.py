@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import DTYPES
 from ..errors import PixtralError
 from . import CHECKPOINT
 
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--workers", type=int, default=1, help="processes that draw scenes (1)")
     train.add_argument(
         "--from-committed", action="store_true",
-        help="polish the weights that the package holds, instead of beginning from nothing",
+        help="go on from the weights that the package holds, not from nothing (give a new --seed)",
     )  # fmt: skip
     train.set_defaults(run=_train)
     export = commands.add_parser("export", help="write the weights of a run as a checkpoint")
@@ -45,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="ask questions about new scenes")
     evaluate.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
     evaluate.add_argument("--scenes", type=int, default=1000)
+    evaluate.add_argument(
+        "--dtype", choices=tuple(DTYPES), help="to compute in; float32 is faster on a CPU"
+    )
     evaluate.set_defaults(run=_evaluate)
     words = commands.add_parser("words", help="write the tokenizer file")
     words.add_argument("dst", type=Path, metavar="DST")
@@ -55,13 +59,13 @@ def _parser() -> argparse.ArgumentParser:
 def _train(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from .course import STAGES, Course
+    from .course import CONTINUED, STAGES, Course
     from .curves import draw_curves
 
     course = Course(
         arguments.state, CHECKPOINT / "tekken.json", seed=arguments.seed,
         workers=arguments.workers,
-        stages=STAGES[-1:] if arguments.from_committed else STAGES,
+        stages=CONTINUED if arguments.from_committed else STAGES,
         weights=CHECKPOINT if arguments.from_committed else None,
     )  # fmt: skip
     log, picture = arguments.state / "log.jsonl", arguments.state / "curves.png"
@@ -96,7 +100,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         def progress(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        tallies = evaluate(arguments.model, arguments.scenes, progress=progress)
+        tallies = evaluate(
+            arguments.model, arguments.scenes, dtype=arguments.dtype, progress=progress
+        )
     print("\n".join(table(tallies)))
 
 

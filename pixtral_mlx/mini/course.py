@@ -8,8 +8,6 @@ The state folder holds `state.safetensors` (weights, optimizer, step), `log.json
 Started by `mlx.launch`, several processes share the work: each takes a lesson of its own.
 """
 
-import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,14 +18,22 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_map
 
-from ..config import PixtralConfig, VisionConfig
+from ..config import PixtralConfig, VisionConfig, load_config
 from ..errors import CheckpointError
 from ..tokenizer import Tokenizer
 from . import learning
 from .export import take_weights
 from .lessons import Feeder, Lesson, Words, text_lesson, vision_lesson
+from .state import (
+    STATE_FILE,
+    State,
+    forget_later_records,
+    read_state,
+    write_record,
+    write_state,
+)
 
 
 @dataclass(frozen=True)
@@ -39,20 +45,26 @@ class Stage:
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
+        lessons: that one step learns from. Each has another grid shape; a step with one shape only
+            would teach to give that shape's number of rows to every question.
     """
 
     name: str
     steps: int
     rate: float
     budget: int
+    lessons: int = 1
 
 
 STAGES = (
     Stage("see", 500, 0.02, 1500),
-    Stage("answer", 3000, 0.02, 3000),
-    Stage("polish", 700, 0.006, 2500),
+    Stage("answer", 2950, 0.01, 750, 4),
+    Stage("polish", 250, 0.003, 750, 3),
 )
 """What the bundled checkpoint went through."""
+
+CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
+"""What weights go through that are trained already; another seed gives them new lessons."""
 
 WARM_UP = 50
 """Steps until the full rate."""
@@ -70,9 +82,9 @@ class Course:
     """One training run.
 
     Arguments:
-        state: folder of the run; continued if it holds a state.
+        folder: of the run; continued if it holds a state.
         tokenizer_file: the checkpoint's.
-        config: sizes; None for those of pixtral-mini.
+        config: sizes of a new run; None for those of `weights`, or of pixtral-mini.
         stages: what is done, in this order.
         seed: of weights and lessons; None takes the one that the state began with.
         workers: processes that draw lessons.
@@ -84,7 +96,7 @@ class Course:
 
     def __init__(
         self,
-        state: Path,
+        folder: Path,
         tokenizer_file: Path,
         *,
         config: PixtralConfig | None = None,
@@ -93,19 +105,29 @@ class Course:
         workers: int = 1,
         weights: Path | None = None,
     ):
-        self.folder, self.stages, self.workers = state, stages, workers
-        self.seed = _begun_with(state) if seed is None else seed
+        self.folder, self.stages, self.workers = folder, stages, workers
         self._tokenizer_file = tokenizer_file
         self._group = mx.distributed.init()
-        self.config = config or learning.mini_config(Tokenizer(tokenizer_file).n_words)
+        begun = (folder / STATE_FILE).is_file()
+        state = read_state(folder) if begun or seed is None else None
+        if state is not None:
+            if seed not in (None, state.seed):
+                raise CheckpointError(
+                    f"{folder}: began with seed {state.seed}, not {seed}: give that seed, or "
+                    "another state folder"
+                )
+            seed, config = state.seed, state.config
+        elif config is None:
+            config = load_config(weights) if weights else _new_config(tokenizer_file)
+        self.seed, self.config = seed or 0, config
         mx.random.seed(self.seed)
         self.pupil = learning.Pupil(self.config)
         if weights is not None:
             take_weights(self.pupil, weights)
         self.stage, self.step = 0, 0
         self._begin_stage()
-        if (state / "state.safetensors").is_file():
-            self._restore()
+        if state is not None:
+            self._restore(state)
 
     @property
     def steps_done(self) -> int:
@@ -122,13 +144,17 @@ class Course:
         while self.stage < len(self.stages):
             stage = self.stages[self.stage]
             feeder = Feeder(self._maker(stage), workers=self.workers)
-            for lesson in feeder.lessons(self.step, stage.steps):
-                record = self._learn(stage, lesson)
-                self._log(record)
+            lessons = feeder.lessons(self.step * stage.lessons, stage.steps * stage.lessons)
+            while self.step < stage.steps:
+                record = self._learn(stage, [next(lessons) for _ in range(stage.lessons)])
+                if self._group.rank() == 0:
+                    write_record(self.folder, record)
                 if report:
                     report(record)
                 if self.step % SAVE_EVERY == 0 or self.step == stage.steps:
                     self.save()
+            if stage.name == "see":
+                _divide_by_rms(self.pupil, self._maker(stage)(0))
             self.stage, self.step = self.stage + 1, 0
             if self.stage < len(self.stages):
                 self._begin_stage()
@@ -138,8 +164,6 @@ class Course:
         """Choose what moves, and start its optimizer afresh."""
         name = self.stages[self.stage].name
         model = self.pupil.model
-        if name == "answer" and self.step == 0:
-            _divide_by_rms(self.pupil, self._maker(self.stages[0])(0))
         self.pupil.unfreeze()
         if name == "see":
             model.projector.freeze()  # type: ignore[union-attr]
@@ -163,10 +187,12 @@ class Course:
             make_lesson, stage, self.config.vision, self._tokenizer_file, self.seed, share
         )
 
-    def _learn(self, stage: Stage, lesson: Lesson) -> dict[str, Any]:
+    def _learn(self, stage: Stage, lessons: list[Lesson]) -> dict[str, Any]:
         start = time.perf_counter()
         learning.set_rate(self.optimizer, rate_at(stage, self.step))
-        (loss, right), gradients = self._gradients(lesson)
+        found = [self._gradients(lesson) for lesson in lessons]
+        mean = partial(tree_map, lambda *each: sum(each) / len(each))
+        (loss, right), gradients = mean(*found)
         gradients = nn.average_gradients(gradients, self._group)
         self.optimizer.update(self.pupil, gradients)
         mx.eval(self.pupil.parameters(), self.optimizer.state, loss, right)
@@ -176,93 +202,44 @@ class Course:
             "right": right.tolist(), "seconds": time.perf_counter() - start,
         }  # fmt: skip
 
-    def _log(self, record: dict[str, Any]) -> None:
-        if self._group.rank() == 0:
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(record) + "\n")
-
     def save(self) -> None:
-        """Write the state, whole or not at all."""
-        if self._group.rank():
-            return
-        trees = {"pupil": self.pupil.parameters(), "optimizer": self.optimizer.state}
-        arrays: dict[str, mx.array] = dict(tree_flatten(trees))  # type: ignore[arg-type]
-        place = {"stage": str(self.stage), "step": str(self.step), "seed": str(self.seed)}
-        partial_file = self.folder / "partial.safetensors"
-        mx.save_safetensors(str(partial_file), arrays, place)
-        os.replace(partial_file, self.folder / "state.safetensors")
+        """Write the state."""
+        if self._group.rank() == 0:
+            trees = {"pupil": self.pupil.parameters(), "optimizer": self.optimizer.state}
+            write_state(self.folder, State(self.config, self.seed, self.stage, self.step, trees))
 
-    def _restore(self) -> None:
-        file = self.folder / "state.safetensors"
-        arrays, place = _read_state(file)
-        if int(place["seed"]) != self.seed:
-            raise CheckpointError(
-                f"{file}: began with seed {place['seed']}, not {self.seed}: give that seed, or "
-                "another state folder"
-            )
-        self.stage, self.step = int(place["stage"]), int(place["step"])
+    def _restore(self, state: State) -> None:
+        self.stage, self.step = state.stage, state.step
         if self.stage < len(self.stages):
             self._begin_stage()
-        self.pupil.load_weights(
-            [(n.removeprefix("pupil."), a) for n, a in arrays.items() if n.startswith("pupil.")]
-        )
-        prefix = "optimizer."
-        self.optimizer.state = tree_unflatten(
-            [(n.removeprefix(prefix), a) for n, a in arrays.items() if n.startswith(prefix)]
-        )
-        self._forget_later_records()
-
-    def _forget_later_records(self) -> None:
-        """A run that was killed logged steps after its last state; they come again."""
-        log = self.folder / "log.jsonl"
-        if self._group.rank() or not log.is_file():
-            return
-        names = [stage.name for stage in self.stages]
-        lines = log.read_text(encoding="utf-8").splitlines()
-        records = [json.loads(line) for line in lines]
-        now = (self.stage, self.step)
-        kept = [
-            line
-            for line, record in zip(lines, records, strict=True)
-            if (names.index(record["stage"]), record["step"]) <= now
-        ]
-        log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.pupil.update(state.trees["pupil"])
+        self.optimizer.state = state.trees["optimizer"]
+        if self._group.rank() == 0:
+            names = [stage.name for stage in self.stages]
+            forget_later_records(self.folder, names, (self.stage, self.step))
 
 
-def _begun_with(state: Path) -> int:
-    """The seed in a state.
-
-    Raises:
-        CheckpointError: there is no state.
-    """
-    file = state / "state.safetensors"
-    if not file.is_file():
-        raise CheckpointError(f"{state}: holds no training state; train first, or give its folder")
-    return int(_read_state(file)[1]["seed"])
-
-
-def _read_state(file: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    arrays, place = mx.load(str(file), return_metadata=True)  # type: ignore[misc]
-    return dict(arrays), place  # type: ignore[arg-type,return-value]
+def _new_config(tokenizer_file: Path) -> PixtralConfig:
+    return learning.mini_config(Tokenizer(tokenizer_file).n_words)
 
 
 def make_lesson(
     stage: Stage, vision: VisionConfig, tokenizer_file: Path, seed: int, share: tuple[int, int],
-    step: int,
+    lesson: int,
 ) -> Lesson:  # fmt: skip
-    """The lesson of one step, for one of several processes.
+    """One lesson, for one of several processes.
 
     Arguments:
         share: (number of this process, how many there are).
-        step: of the stage.
+        lesson: its number in the stage.
     """
-    number = step * share[1] + share[0]
+    number = lesson * share[1] + share[0]
     if stage.name == "see":
         return vision_lesson(seed, number, vision, stage.budget)
     return text_lesson(
         seed, number if stage.name == "answer" else number + 10**6, vision,
         tokenizer=_words(tokenizer_file, vision), budget=stage.budget,
-        progress=step / stage.steps if stage.name == "answer" else 1.0,
+        progress=lesson / (stage.steps * stage.lessons) if stage.name == "answer" else 1.0,
     )  # fmt: skip
 
 

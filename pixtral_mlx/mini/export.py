@@ -38,7 +38,6 @@ def take_weights(pupil: Pupil, folder: Path) -> None:
 
     Raises:
         CheckpointError: the folder cannot be used.
-        ValueError: the sizes differ.
     """
     learnt = load(folder, dtype="float32")
     pupil.model.update(learnt.parameters())

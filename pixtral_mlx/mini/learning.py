@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from ..config import PixtralConfig, TextConfig, VisionConfig
-from ..decoder import Decoder
+from ..decoder import Attention
 from ..model import Pixtral
 from ..vision import VisionEncoder
 from .layout import LARGEST
@@ -22,7 +22,13 @@ from .lessons import NAMES, TINTS, Lesson
 WATCHED_LAYER = 1
 """The decoder layer after which the place of each patch is asked for."""
 
-PLACE_WEIGHT = 0.2
+PLACE_WEIGHT = 0.3
+"""Share of that in the loss."""
+
+LOOKING_LAYER = 3
+"""The decoder layer that is taught to look at the evidence."""
+
+LOOK_WEIGHT = 0.3
 """Share of that in the loss."""
 
 
@@ -81,13 +87,13 @@ class _Continuation:
 
     def __init__(self, recorder: _Recorder, questions: int):
         self.offset = recorder.keys.shape[2]
-        self._keys = mx.repeat(recorder.keys, questions, axis=0)
-        self._values = mx.repeat(recorder.values, questions, axis=0)
+        self.keys = mx.repeat(recorder.keys, questions, axis=0)
+        self.values = mx.repeat(recorder.values, questions, axis=0)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         return (
-            mx.concatenate([self._keys, keys], axis=2),
-            mx.concatenate([self._values, values], axis=2),
+            mx.concatenate([self.keys, keys], axis=2),
+            mx.concatenate([self.values, values], axis=2),
         )
 
 
@@ -137,20 +143,52 @@ def text_loss(pupil: Pupil, lesson: Lesson, frozen: bool) -> tuple[mx.array, mx.
     questions = lesson.tokens.shape[0] // prefix.shape[0]
     caches = [_Continuation(recorder, questions) for recorder in recorders]
     tokens = mx.array(lesson.tokens)
-    logits = _answer_logits(model.decoder, tokens[:, :-1], caches)
+    logits, looked = _answers(pupil, lesson, caches)
     learnt = mx.array(lesson.learnt)[:, 1:]
     losses = nn.losses.cross_entropy(logits, tokens[:, 1:]) * learnt
     wrong = ((logits.argmax(-1) != tokens[:, 1:]) * learnt).sum(axis=1)
     place_loss, placed = _place_loss(pupil, watched, lesson)
-    loss = losses.sum() / learnt.sum() + PLACE_WEIGHT * place_loss
+    loss = losses.sum() / learnt.sum() + PLACE_WEIGHT * place_loss + LOOK_WEIGHT * looked
     return loss, mx.stack([(wrong == 0).astype(mx.float32).mean(), placed])
 
 
-def _answer_logits(decoder: Decoder, tokens: mx.array, caches: list[Any]) -> mx.array:
-    x = decoder.embed(tokens)
-    for layer, cache in zip(decoder.layers, caches, strict=True):
+def _answers(pupil: Pupil, lesson: Lesson, caches: list[Any]) -> tuple[mx.array, mx.array]:
+    """Logits of the questions' tokens, and the loss of looking elsewhere than at the evidence.
+
+    Before it looks, the end of the question must know the row and column that were named; the
+    heads that read them from patches read them there too.
+    """
+    decoder = pupil.model.decoder
+    x = decoder.embed(mx.array(lesson.tokens[:, :-1]))
+    heads, looked = pupil.heads.places, mx.array(0.0)
+    for i, (layer, cache) in enumerate(zip(decoder.layers, caches, strict=True)):
+        if i == LOOKING_LAYER:
+            looked = _look_loss(layer.attention, layer.attention_norm(x), cache, lesson)
+            before = mx.array(lesson.learnt.argmax(axis=1) - 1)[:, None, None]
+            asking = mx.take_along_axis(x, before, axis=1)[:, 0]
+            for head, labels in zip(heads, lesson.target.T, strict=False):
+                looked = looked + _classified(head(asking), mx.array(labels))[0]
         x = layer(x, "causal", cache)
-    return decoder.output(decoder.norm(x))
+    return decoder.output(decoder.norm(x)), looked
+
+
+def _look_loss(attention: Attention, x: mx.array, cache: Any, lesson: Lesson) -> mx.array:
+    """Mean of -log(share of the attention to the prefix that falls on the evidence), for the query
+    heads of one key head: the first finds things by what they are, the second by their place."""
+    B, L, _ = x.shape
+    K = attention.n_kv_heads
+    queries = attention.wq(x).reshape(B, L, attention.n_heads, -1).transpose(0, 2, 1, 3)
+    queries = attention.rope(queries, cache.offset).reshape(B, K, -1, L, queries.shape[-1])
+    by_place = mx.array(lesson.by_place.astype(np.int32))[:, None, None, None]
+    chosen = by_place[..., None] * (K - 1)
+    queries = mx.take_along_axis(queries, chosen, axis=1)[:, 0]
+    keys = mx.take_along_axis(cache.keys, by_place * (K - 1), axis=1)
+    scores = attention.scale * queries @ keys.swapaxes(-1, -2)
+    evidence = mx.array(lesson.evidence)[:, None, 1:]
+    there = mx.logsumexp(mx.where(evidence, scores, -1e9), axis=-1)
+    known = mx.any(evidence, axis=-1).astype(mx.float32)
+    losses = (mx.logsumexp(scores, axis=-1) - there) * known
+    return losses.sum() / mx.maximum(known.sum() * scores.shape[1], 1)
 
 
 def _prefix_embeddings(model: Pixtral, lesson: Lesson, frozen: bool) -> mx.array:

@@ -4,6 +4,7 @@ All pictures of a batch have one grid shape, so that nothing is padded, and come
 pixels pipeline as a user's. `Feeder` draws them in other processes, ahead of time.
 """
 
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,8 +35,8 @@ QUESTIONS = 6
 """Questions about each picture of a batch."""
 
 WEIGHTS = {
-    "colour": 1.0, "shape": 1.0, "at": 1.2, "where": 1.2, "read": 1.4, "rows": 0.4,
-    "columns": 0.4, "wide": 0.3, "next": 1.6, "count": 1.6,
+    "colour": 0.8, "shape": 0.5, "at": 2.5, "where": 2.0, "read": 1.0, "rows": 0.2,
+    "columns": 0.2, "wide": 0.15, "next": 2.2, "count": 1.6,
 }  # fmt: skip
 """How often each kind is asked; "which" and "describe" have batches of their own."""
 
@@ -52,6 +53,9 @@ class Lesson:
         places: (P, 3) of each id of the prefix: cell row, cell column, picture; -1 for no patch.
         tokens: (B * Q, L) ids of question and answer.
         learnt: (B * Q, L) whether the id belongs to the answer.
+        target: (B * Q, 2) cell row and column that a question names, -1 where it names none.
+        by_place: (B * Q,) whether the evidence is found by its place rather than by what it is.
+        evidence: (B * Q, L, P) which ids of the prefix hold the evidence for this id of the answer.
     """
 
     pixels: list[np.ndarray]
@@ -60,6 +64,9 @@ class Lesson:
     places: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
     tokens: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
     learnt: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    target: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    by_place: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    evidence: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), bool))
 
 
 def vision_lesson(seed: int, step: int, config: VisionConfig, budget: int = 1500) -> Lesson:
@@ -114,7 +121,7 @@ def text_lesson(
     random = Random(f"text {seed} {step}")
     largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
     chance = random.random()
-    kind = "which" if chance < 0.1 else "describe" if chance < 0.17 else ""
+    kind = "which" if chance < 0.12 else "describe" if chance < 0.2 else ""
     shapes = [tuple(pick(random, range(1, largest + 1)) for _ in range(2))]
     while kind == "which" and len(shapes) < 2:
         other = tuple(pick(random, range(1, largest + 1)) for _ in range(2))
@@ -125,9 +132,49 @@ def text_lesson(
     scenes = [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
     asked = [a for scene in scenes for a in _questions(scene, random, kind, questions)]
     tokens, learnt = tokenizer.encode(asked)
+    evidence = np.zeros((*tokens.shape, len(prefix)), bool)
+    for i, question in enumerate(asked):
+        _mark(evidence[i], learnt[i], question, places, scenes[i // questions])
     pixels = [_pixels([scene[i] for scene in scenes], config) for i in range(len(shapes))]
     labels = np.stack([_labels(scene[0]) for scene in scenes])
-    return Lesson(pixels, labels, prefix, places, tokens, learnt)
+    target = [_target(question, scenes[i // questions][0]) for i, question in enumerate(asked)]
+    by_place = np.array([question.kind in ("at", "describe") for question in asked])
+    return Lesson(
+        pixels, labels, prefix, places, tokens, learnt, np.array(target, np.int32), by_place,
+        evidence,
+    )  # fmt: skip
+
+
+def _target(asked: Asked, layout: Layout) -> tuple[int, int]:
+    return layout.place(asked.cells[0]) if asked.kind == "at" else (-1, -1)
+
+
+def _mark(
+    evidence: np.ndarray, learnt: np.ndarray, asked: Asked, places: np.ndarray, scene: list[Layout]
+) -> None:
+    """Fill one question's part of `Lesson.evidence`.
+
+    A code is read cell by cell, a description looks at what it is naming, and other questions look
+    at all their cells at once. Counting is left alone: attention that falls on the evidence only,
+    sums to one whatever their number.
+    """
+    if asked.kind == "count":
+        return
+    first, end = int(learnt.argmax()), int(learnt.argmax() + learnt.sum()) - 1
+    layout = scene[-1] if asked.second else scene[0]
+    cells = [np.array([*layout.place(cell), int(asked.second)]) for cell in asked.cells]
+    patches = [(places == cell).all(axis=1) for cell in cells]
+    if asked.kind == "read":
+        evidence[first:end] = patches
+    elif asked.kind == "describe":
+        # The words are the tokens, but for a space of its own before a digit.
+        pieces = re.findall(r" ?[A-Za-z]+|[\d ,.]", asked.answer)
+        starts = [i for i, piece in enumerate(pieces) if piece in (" from", " of", " to")]
+        for start, seen in zip(starts, patches, strict=True):
+            evidence[first + start + 1 : end] = seen
+    else:
+        for seen in patches:
+            evidence[first:end] |= seen
 
 
 def _questions(scene: list[Layout], random: Random, kind: str, count: int) -> list[Asked]:
