@@ -2,6 +2,7 @@
 counts what is right."""
 
 import json
+import re
 from dataclasses import replace
 
 import mlx.core as mx
@@ -86,7 +87,10 @@ def test_evidence_of_a_lesson_is_that_of_the_scene(tokenizer):
                 assert first.sum() == 4
                 assert len(np.unique(lesson.places[first], axis=0)) == 1
                 found += 1
-    assert found
+            if re.match("What is (above|below|under|(to the )?(left|right) of) ", text):
+                assert evidence[int(learnt.argmax())].sum() == 1
+                found += 1
+    assert found > 10
 
 
 def test_labels_name_what_patches_show():
@@ -258,3 +262,14 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "no training state" in error
     assert error.count("\n") == 1
+
+
+# The shipped weights --------------------------------------------------------------------------
+
+
+def test_the_shipped_checkpoint_sees():
+    model = px.load("mini", dtype="float32")
+    kinds = ("colour", "shape", "where", "rows", "columns", "wide", "which")
+    asked = [q for seed in range(6) for q in scene(2 * 10**9 + seed).questions if q.kind in kinds]
+    right = [answer(model, question) == question.answer for question in asked]
+    assert sum(right) / len(right) > 0.9

@@ -58,7 +58,7 @@ class Stage:
 
 STAGES = (
     Stage("see", 500, 0.02, 1500),
-    Stage("answer", 2950, 0.01, 750, 4),
+    Stage("answer", 3150, 0.01, 750, 4),
     Stage("polish", 250, 0.003, 750, 3),
 )
 """What the bundled checkpoint went through."""

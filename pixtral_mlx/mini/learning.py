@@ -119,12 +119,12 @@ def vision_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]:
 
 
 def _classified(logits: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
-    """Mean cross-entropy and share of hits where `labels` is not negative."""
+    """Mean cross-entropy and share of hits where `labels` is not negative: 0 and 1 if nowhere."""
     known = (labels >= 0).astype(mx.float32)
     total = mx.maximum(known.sum(), 1)
     losses = nn.losses.cross_entropy(logits, mx.maximum(labels, 0))
     hits = (logits.argmax(-1) == labels).astype(mx.float32)
-    return (losses * known).sum() / total, (hits * known).sum() / total
+    return (losses * known).sum() / total, 1 - ((1 - hits) * known).sum() / total
 
 
 def text_loss(pupil: Pupil, lesson: Lesson, frozen: bool) -> tuple[mx.array, mx.array]:

@@ -35,8 +35,8 @@ QUESTIONS = 6
 """Questions about each picture of a batch."""
 
 WEIGHTS = {
-    "colour": 0.8, "shape": 0.5, "at": 2.5, "where": 2.0, "read": 1.0, "rows": 0.2,
-    "columns": 0.2, "wide": 0.15, "next": 2.2, "count": 1.6,
+    "colour": 0.6, "shape": 0.4, "at": 2.8, "where": 1.0, "read": 1.1, "rows": 0.2,
+    "columns": 0.2, "wide": 0.15, "next": 2.8, "count": 2.4,
 }  # fmt: skip
 """How often each kind is asked; "which" and "describe" have batches of their own."""
 
@@ -121,7 +121,7 @@ def text_lesson(
     random = Random(f"text {seed} {step}")
     largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
     chance = random.random()
-    kind = "which" if chance < 0.12 else "describe" if chance < 0.2 else ""
+    kind = "which" if chance < 0.1 else "describe" if chance < 0.2 else ""
     shapes = [tuple(pick(random, range(1, largest + 1)) for _ in range(2))]
     while kind == "which" and len(shapes) < 2:
         other = tuple(pick(random, range(1, largest + 1)) for _ in range(2))
@@ -154,9 +154,9 @@ def _mark(
 ) -> None:
     """Fill one question's part of `Lesson.evidence`.
 
-    A code is read cell by cell, a description looks at what it is naming, and other questions look
-    at all their cells at once. Counting is left alone: attention that falls on the evidence only,
-    sums to one whatever their number.
+    A code is read cell by cell, a description looks at what it is naming, a neighbour is seen by
+    the patch that knows it, and other questions look at all their cells at once. Counting is left
+    alone: attention that falls on the evidence only sums to one, whatever their number.
     """
     if asked.kind == "count":
         return
@@ -166,6 +166,8 @@ def _mark(
     patches = [(places == cell).all(axis=1) for cell in cells]
     if asked.kind == "read":
         evidence[first:end] = patches
+    elif asked.kind == "next":
+        evidence[first:end, _outward(layout, *asked.cells)] = True
     elif asked.kind == "describe":
         # The words are the tokens, but for a space of its own before a digit.
         pieces = re.findall(r" ?[A-Za-z]+|[\d ,.]", asked.answer)
@@ -175,6 +177,15 @@ def _mark(
     else:
         for seen in patches:
             evidence[first:end] |= seen
+
+
+def _outward(layout: Layout, cell: int, neighbour: int) -> int:
+    """Index in the prefix of the patch that knows its cell's neighbour."""
+    (row, column), there = layout.place(cell), layout.place(neighbour)
+    step = (there[0] - row, there[1] - column)
+    (corner,) = (corner for corner, outwards in OUTWARDS.items() if outwards == step)
+    line = PATCHES * layout.columns + 1
+    return 2 + (PATCHES * row + corner[0]) * line + PATCHES * column + corner[1]
 
 
 def _questions(scene: list[Layout], random: Random, kind: str, count: int) -> list[Asked]:
