@@ -105,17 +105,17 @@ def load(path: str | PathLike[str], dtype: Any = None) -> "Pixtral":
 
 
 def resolve(path: str | PathLike[str]) -> Path:
-    """The folder that a name means: itself, or a hub id's files after fetching what is needed.
+    """The folder that a name means: itself, the one of pixtral-mini in this package ("mini"), or a
+    hub id's files after fetching what is needed.
 
     Raises:
         CheckpointError: no such folder, or the repository cannot be fetched.
     """
     name = str(path)
     if name == "mini":
-        raise CheckpointError(
-            "'mini': pixtral-mini is not in this release yet; give a model folder or a hub id such"
-            " as mistralai/Pixtral-12B-2409"
-        )
+        from .mini import CHECKPOINT
+
+        return CHECKPOINT
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return folder

@@ -302,8 +302,10 @@ def test_no_folder_empty_folder_and_files(tmp_path):
     assert "an empty folder" in refusal(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"")
     assert "a file, not a model folder" in refusal(tmp_path / "weights.safetensors")
-    with pytest.raises(CheckpointError, match="pixtral-mini is not in this release"):
-        resolve("mini")
+
+
+def test_mini_is_in_the_package():
+    assert open_checkpoint(resolve("mini")).layout == "official"
 
 
 def test_no_configuration(tmp_path):
