@@ -125,6 +125,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_demo(commands) -> None:
     demo = commands.add_parser("demo", help="the main job in small: convert, look, answer")
     demo.add_argument("--keep", metavar="DIR", help="keep the converted model in this new folder")
+    where = (
+        "a new file for the picture of where the model looked (default: demo.png, demo-2.png ...)"
+    )
+    demo.add_argument("-o", "--output", metavar="PNG", help=where)
     demo.set_defaults(run=".demo:run")
 
 

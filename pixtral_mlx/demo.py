@@ -1,62 +1,61 @@
 """`pixtral-mlx demo`: the main job in small, on a machine without network or GPU.
 
-An official-layout checkpoint is converted to 4 bits and answers about pictures. Its weights are
-random, so the answers are noise, and the demo says so: what it shows is that every step works.
+pixtral-mini, in the official layout as Mistral publishes the 12B, is converted to 4 bits, answers
+questions about a scene that it was never trained on, and a picture shows where it looked.
 """
 
-import json
-import shutil
 import tempfile
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 
-import mlx.core as mx
-from mlx.utils import tree_flatten
-from PIL import Image, ImageDraw
+import numpy as np
 
-from . import layouts
-from .checkpoint import load, open_checkpoint
-from .commands import format_stats, write_stream
-from .config import PIXTRAL_12B, PIXTRAL_12B_VISION, PixtralConfig
+from .checkpoint import load
 from .convert import convert
-from .model import Pixtral
+from .generate import Reply
+from .mini import CHECKPOINT, Question, scene
 from .new_folder import refuse_existing
+from .picture import check_new, draw_words, save_new
 from .status import Status
-from .tokenizer_file import shipped_tekken
 
-QUESTION = "What is in this picture?"
+SEED = 2_000_002
+"""Of the scene; training draws from other seeds."""
+
+KINDS = ("colour", "at", "rows", "which", "describe")
+EXPLAINED = "at"
 
 
 def run(arguments: Namespace) -> int:
-    """Write a random checkpoint, convert it, ask it about two pictures."""
+    """Convert pixtral-mini, ask it five questions, draw where it looked for one of them."""
+    output = Path(arguments.output) if arguments.output else _free_name()
+    check_new(output)
     if arguments.keep:
         refuse_existing(Path(arguments.keep))
+    shown = scene(SEED, rows=3, columns=4)
     with tempfile.TemporaryDirectory(prefix="pixtral-mlx-demo-") as place:
-        official, folder = Path(place, "official"), Path(arguments.keep or Path(place, "4bit"))
-        write_random_checkpoint(official, small_config())
-        print(f"1. a random checkpoint in the official layout: {_megabytes(official):.1f} MB")
+        folder = Path(arguments.keep or Path(place, "4bit"))
         with Status("converting") as status:
-            result = convert(official, folder, progress=status.update)
+            result = convert(CHECKPOINT, folder, progress=status.update)
         print(
-            f"2. converted to 4 bits: {result.nbytes / 1e6:.1f} MB, "
-            f"{result.plan.bits_per_weight:.2f} bits a weight, {result.seconds:.1f} s"
+            f"pixtral-mini, {result.plan.parameters:,} weights, converted to 4 bits: "
+            f"{result.nbytes / 1e6:.1f} MB, {result.seconds:.1f} s"
         )
-        model = load(folder)
-        for name, picture in {"wide": draw(320, 128), "tall": draw(96, 256)}.items():
-            with Status("preparing the prompt"):
-                prompt = model.encode(QUESTION, [picture])
-            rows, columns = prompt.grids[0]
-            print(
-                f"3. a {name} picture, {picture.width} x {picture.height} pixels: "
-                f"{rows} x {columns} patches, {prompt.grids[0].tokens} tokens"
-            )
-            print(f"   > {QUESTION}\n   ", end="")
-            stream = model.stream(prompt, max_tokens=16)
-            write_stream(stream)
-            print(f"   {format_stats(stream.reply.stats)}")
+        model = load(folder, dtype="float32")
+        with Status("preparing the prompt"):
+            grid = model.encode("", [shown.image]).grids[0]
+        print(
+            f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
+            f"{grid.columns} patches, {grid.tokens} tokens\n"
+        )
+        for question in _one_of_each(shown.questions):
+            explained = question.kind == EXPLAINED
+            reply = model.generate(question.text, images=question.images, trace=explained)
+            _print(question, reply)
+            if reply.trace is not None:
+                save_new(draw_words(reply.trace), output)
     print(
-        "The answers are noise: these weights are random. For real ones:\n"
+        f"\nWhere it looked for the answer to the '{EXPLAINED}' question is drawn in {output}.\n"
+        "pixtral-mini knows nothing but such scenes. For photographs, documents and charts:\n"
         "  pixtral-mlx convert mistralai/Pixtral-12B-2409 pixtral-4bit\n"
         "  pixtral-mlx generate --model pixtral-4bit --image photo.jpg --prompt 'What is this?'"
     )
@@ -65,42 +64,19 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def small_config() -> PixtralConfig:
-    """Pixtral 12B's shape, a few thousand times smaller; its vocabulary is the real one."""
-    text = replace(
-        PIXTRAL_12B.text, dim=64, n_layers=2, head_dim=32, hidden_dim=128, n_heads=4, n_kv_heads=2
-    )
-    vision = replace(
-        PIXTRAL_12B_VISION, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2,
-    )  # fmt: skip
-    return PixtralConfig(text, vision)
+def _free_name() -> Path:
+    """`demo.png`, or `demo-2.png` and so on where that is taken: a demo can be run again."""
+    names = (Path("demo.png"), *(Path(f"demo-{number}.png") for number in range(2, 10_000)))
+    return next((name for name in names if not name.exists()), names[0])
 
 
-def write_random_checkpoint(folder: Path, config: PixtralConfig) -> None:
-    """Random weights in the official layout, with the Tekken file that mistral-common ships."""
-    folder.mkdir(parents=True)
-    (folder / "params.json").write_text(json.dumps(config.to_params(), indent=2))
-    shutil.copyfile(shipped_tekken(), folder / "tekken.json")
-    mx.random.seed(0)
-    parameters = dict(tree_flatten(Pixtral(config).parameters()))
-    weights = {
-        source.theirs: source.transform.from_ours(parameters[name]).astype(mx.bfloat16)
-        for name, source in layouts.to_ours("official", config).items()
-    }
-    mx.save_safetensors(str(folder / "consolidated.safetensors"), weights)
+def _one_of_each(questions: list[Question]) -> list[Question]:
+    """The first question of each kind that the demo asks, in the order of `KINDS`."""
+    firsts = {question.kind: question for question in reversed(questions)}
+    return [firsts[kind] for kind in KINDS if kind in firsts]
 
 
-def draw(width: int, height: int) -> Image.Image:
-    """A sun over the sea, drawn four times as large and shrunk for smooth edges."""
-    wide, high = 4 * width, 4 * height
-    image = Image.new("RGB", (wide, high), "#bfe3ff")
-    pen = ImageDraw.Draw(image)
-    pen.rectangle((0, high * 0.6, wide, high), fill="#1f6f8b")
-    left, top, side = wide * 0.6, high * 0.1, min(wide, high) * 0.3
-    pen.ellipse((left, top, left + side, top + side), fill="#ffc93c")
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
-def _megabytes(folder: Path) -> float:
-    return open_checkpoint(folder).nbytes / 1e6
+def _print(question: Question, reply: Reply) -> None:
+    confidence = float(np.exp(sum(reply.logprobs)))
+    verdict = "right" if reply.text == question.answer else f"wrong: {question.answer}"
+    print(f"> {question.text}\n  {reply.text}   (confidence {confidence:.2f}, {verdict})")

@@ -268,15 +268,18 @@ def test_bench(here, capsys):
     assert all(r["decode_tokens_per_second"] > 0 for r in results.values())
 
 
-def test_demo(here, places, capsys, tmp_path, monkeypatch):
-    # With a small vocabulary, since that of the 12B takes 10 s (`make demo` runs the real one).
-    config = px.load_config(places / "official")
-    monkeypatch.setattr("pixtral_mlx.demo.small_config", lambda: config)
-    monkeypatch.setattr("pixtral_mlx.demo.shipped_tekken", lambda: places / "official/tekken.json")
+def test_demo(here, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert here("demo", "--keep", tmp_path / "kept") == 0
     text = capsys.readouterr().out
-    assert "converted to 4 bits" in text and "The answers are noise" in text
+    assert "converted to 4 bits" in text
+    answers = [line for line in text.splitlines() if "(confidence " in line]
+    assert len(answers) == 5
+    assert sum(line.endswith(", right)") for line in answers) >= 4
+    assert Image.open("demo.png").width > 500
     assert here("inspect", tmp_path / "kept") == 0
+    assert here("demo") == 0  # again: nothing is overwritten
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["demo-2.png", "demo.png"]
 
 
 # Endings --------------------------------------------------------------------------------------
