@@ -1,6 +1,7 @@
 """`pixtral-mlx generate` and `pixtral-mlx convert`, and what the commands share."""
 
 import json
+import logging
 import sys
 from argparse import Namespace
 from dataclasses import asdict, replace
@@ -14,12 +15,20 @@ from .status import Status
 from .tokenizer import Prompt
 
 MAX_STDIN_BYTES = 200_000_000
+MINI_NOTICE = (
+    "pixtral-mini knows only scenes of its own (see `pixtral-mlx demo`); for photographs and "
+    "documents give --model, after `pixtral-mlx convert mistralai/Pixtral-12B-2409 pixtral-4bit`"
+)
+
+log = logging.getLogger(__name__)
 
 
 def load_model(arguments: Namespace) -> Any:
     """The model that `--model` and `--dtype` name."""
     from .checkpoint import load, resolve
 
+    if arguments.model == "mini":
+        log.warning(MINI_NOTICE)
     folder = resolve(arguments.model)  # a download draws bars of its own
     with Status("opening the model"):
         return load(folder, dtype=arguments.dtype)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli, commands
+from pixtral_mlx.mini import scene
 from pixtral_mlx.status import Status, format_line
 
 HOUSE = Path(__file__).parents[1]
@@ -280,6 +281,17 @@ def test_demo(here, capsys, tmp_path, monkeypatch):
     assert here("inspect", tmp_path / "kept") == 0
     assert here("demo") == 0  # again: nothing is overwritten
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["demo-2.png", "demo.png"]
+
+
+def test_mini_answers_and_says_what_it_does_not_know(tmp_path):
+    question = scene(10**9 + 3, rows=2, columns=3).questions[0]
+    question.images[0].save(tmp_path / "scene.png")
+    words = [sys.executable, "-m", "pixtral_mlx.cli", "generate", "--dtype", "float32"]
+    words += ["--image", str(tmp_path / "scene.png"), "--prompt", question.text]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == question.answer
+    assert done.stderr.startswith("note: pixtral-mini knows only scenes of its own")
+    assert done.stderr.count("\n") == 1
 
 
 # Endings --------------------------------------------------------------------------------------
