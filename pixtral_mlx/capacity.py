@@ -1,10 +1,12 @@
 """Will it fit? Weights and KV cache against the memory that MLX reports as usable."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
+from . import layouts
 from .config import TextConfig
 from .errors import CapacityError
 
@@ -48,5 +50,16 @@ def check_memory(model: "Pixtral", tokens: int) -> None:
     if room > 0:
         advice = f"{room:,} tokens would fit: send smaller or fewer images, or lower --max-tokens"
     else:
-        advice = "convert to fewer bits: `pixtral-mlx convert SRC DST --bits 4`"
+        advice = _fewer_bits(model, weights, usable - tokens * per_token)
     raise CapacityError(f"{seen}: {advice} (--force goes on all the same)")
+
+
+def _fewer_bits(model: "Pixtral", weights: int, room: int) -> str:
+    """The widest conversion that fits into `room` bytes, by scale."""
+    parameters = sum(prod(shape) for shape in layouts.shapes(model.config).values())
+    now = 8 * weights / parameters
+    for bits in (8, 6, 5, 4, 3, 2):
+        # Groups of 64 add half a bit; the vision encoder, which stays in 16, is a small part.
+        if bits + 0.5 < now and (bits + 0.5) / now * weights <= room:
+            return f"{bits} bits would fit: `pixtral-mlx convert SRC DST --bits {bits}`"
+    return "no width would fit: it takes a machine with more memory"

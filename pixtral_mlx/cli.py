@@ -10,7 +10,9 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     arguments = build_parser().parse_args(argv)
     _prepare_notes()
+    _end_tidily()
     try:
         module, function = arguments.run.split(":")
         status = getattr(importlib.import_module(module, __package__), function)(arguments)
@@ -102,6 +105,14 @@ def _fail(command: str, error: object, status: int) -> int:
 def _one_line(text: str) -> str:
     """Without line ends, and without what would steer a terminal (names come from anywhere)."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def _end_tidily() -> None:
+    """A terminal that closes, or `kill`, ends a command as Ctrl-C does: half-written files go."""
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
 
 
 def build_parser() -> argparse.ArgumentParser:

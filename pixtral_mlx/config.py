@@ -16,6 +16,9 @@ from .errors import ConfigError
 # size by chance.
 DEFAULT_CONTEXT = 131_072
 
+MOST_LAYERS = 10_000
+"""A hundred times as many as any Pixtral has; more is a damaged or hostile file."""
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -53,7 +56,7 @@ class VisionConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self):
-        _check_fields(self, "vision_encoder")
+        _check_fields(self, "vision")
         if self.hidden_size % self.num_attention_heads or self.head_dim % 4:
             raise ConfigError(
                 f"vision_encoder: hidden_size {self.hidden_size} over {self.num_attention_heads} "
@@ -98,7 +101,7 @@ class TextConfig:
     tied_embeddings: bool = False
 
     def __post_init__(self):
-        _check_fields(self, "params.json")
+        _check_fields(self, "text")
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
                 f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: "
@@ -160,11 +163,15 @@ class PixtralConfig:
         _refuse(text, ("sliding_window",), "config.json")
         for key in ("rope_scaling", "rope_parameters"):
             rope = text.get(key) or {}
+            _check_mapping(rope, f"config.json: {key}")
             if rope.get("rope_type", rope.get("type", "default")) != "default":
                 _refuse(text, (key,), "config.json")
+        _refuse_others(text, "hidden_act", "silu")
         text_config = _text_from_hf(text, config)
         if kind == "mistral":
             return cls(text_config)
+        _refuse_others(config, "projector_hidden_act", "gelu")
+        _refuse_others(config, "vision_feature_layer", -1)
         vision = config.get("vision_config", {})
         _check_mapping(vision, "config.json: vision_config")
         return cls(text_config, _vision_from_hf(vision, config))
@@ -231,7 +238,13 @@ def _text_from_hf(text: Mapping[str, Any], config: Mapping[str, Any]) -> TextCon
 
     head_dim = text.get("head_dim")
     if head_dim is None:
-        head_dim = value("hidden_size") // value("num_attention_heads")
+        width, heads = value("hidden_size"), value("num_attention_heads")
+        if type(width) is not int or type(heads) is not int or heads < 1:
+            raise ConfigError(
+                f"config.json: hidden_size {width!r} over num_attention_heads {heads!r} is no head "
+                "width: compare it with the published file"
+            )
+        head_dim = width // heads
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
     return TextConfig(
         dim=value("hidden_size"),
@@ -243,6 +256,7 @@ def _text_from_hf(text: Mapping[str, Any], config: Mapping[str, Any]) -> TextCon
         norm_eps=value("rms_norm_eps"),
         rope_theta=_rope_theta(text, 10_000.0),
         vocab_size=value("vocab_size"),
+        max_seq_len=text.get("max_seq_len") or DEFAULT_CONTEXT,
         tied_embeddings=bool(tied),
     )
 
@@ -265,8 +279,9 @@ def _vision_from_hf(vision: Mapping[str, Any], config: Mapping[str, Any]) -> Vis
 def _rope_theta(config: Mapping[str, Any], default: float) -> float:
     """`rope_theta` stands at the top level, or since transformers 5 in `rope_parameters`."""
     for holder in (config, config.get("rope_parameters") or {}):
+        _check_mapping(holder, "config.json: rope_parameters")
         if holder.get("rope_theta") is not None:
-            return float(holder["rope_theta"])
+            return holder["rope_theta"]  # checked with the other sizes
     return default
 
 
@@ -278,6 +293,15 @@ def _refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> Non
                 f"{where}: {key} is {values[key]!r}, which Pixtral and Mistral NeMo do not have: "
                 "this folder holds another model"
             )
+
+
+def _refuse_others(values: Mapping[str, Any], key: str, only: Any) -> None:
+    """A setting of transformers that Pixtral has one value of."""
+    if values.get(key, only) not in (only, None):
+        raise ConfigError(
+            f"config.json: {key} is {values[key]!r}, Pixtral's is {only!r}: this folder holds "
+            "another model"
+        )
 
 
 def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -307,10 +331,12 @@ def _check_fields(config: Any, where: str) -> None:
             good, allowed = isinstance(value, bool), "true or false"
         elif field.type in (int, int | None):
             lowest = 0 if field.name.endswith("_id") else 1
-            good = type(value) is int and lowest <= value < 2**31
-            allowed = f"a whole number from {lowest} up"
+            highest = MOST_LAYERS if field.name in ("n_layers", "num_hidden_layers") else 2**31 - 1
+            good = type(value) is int and lowest <= value <= highest
+            allowed = f"a whole number from {lowest} to {highest}"
         else:
-            good = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            good = number and 0 < value < 1e30  # neither infinite nor NaN
             allowed = "a number above 0"
         if not good:
             raise ConfigError(f"{where}: {field.name} is {value!r}, allowed is {allowed}")

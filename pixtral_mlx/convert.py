@@ -27,7 +27,7 @@ from .checkpoint import Checkpoint, TensorRef, open_checkpoint, resolve
 from .config import PixtralConfig
 from .errors import CapacityError, CheckpointError
 from .layouts import Source, Transform
-from .new_folder import new_folder, refuse_existing
+from .new_folder import new_folder, refuse_existing, remove_stale
 from .quantize import Plan, TensorPlan
 from .quantize import plan as make_plan
 from .safetensors_io import SafetensorsWriter, TensorInfo, read_rows
@@ -122,6 +122,7 @@ def convert(
     plan = make_plan(tensors, options)
     if dry_run:
         return Conversion(folder, plan, source.folder)
+    remove_stale(folder)  # first, since it takes room
     _check_disk(folder, plan, source)
     return _carry_out(source, target, table, plan, folder, progress, shard_bytes)
 

@@ -97,8 +97,8 @@ def _image_text(report: dict[str, Any]) -> str:
         f"{rows} rows x {columns} columns = {report['patches']:,} patches of 16 x 16",
         f"{report['tokens']:,} tokens, {report['context_share']:.1%} of "
         f"{PIXTRAL_12B.text.max_seq_len:,}:",
-        *([f"  row 0{'' if rows < 3 else f' to {rows - 2}':<6} {body}"] if rows > 1 else []),
-        f"  row {rows - 1:<11}[IMG] x {columns}  [IMG_END]",
+        *([f"  row {'0' if rows < 3 else f'0 to {rows - 2}':<9} {body}"] if rows > 1 else []),
+        f"  row {rows - 1:<9} [IMG] x {columns}  [IMG_END]",
     ]
     return "\n".join(lines)
 

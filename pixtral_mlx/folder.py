@@ -32,7 +32,7 @@ def choose_weights(names: Iterable[str]) -> Weights:
     Raises:
         CheckpointError: there is none; the line says what there is instead.
     """
-    every = sorted(names)
+    every = sorted(name for name in names if not name.startswith("."))  # "._x": macOS's shadows
     weights = [name for name in every if name.endswith(".safetensors")]
     indexes = [name for name in every if name.endswith(".safetensors.index.json")]
     consolidated = [name for name in weights if name.startswith("consolidated")]
@@ -51,7 +51,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none, or the index names one that is missing or elsewhere.
     """
-    names = [entry.name for entry in folder.iterdir()]
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     if not names:
         raise CheckpointError(f"{folder}: an empty folder; download the model's files into it")
     index = next((name for name in names if name.endswith(".safetensors.index.json")), "")

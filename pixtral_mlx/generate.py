@@ -4,9 +4,12 @@ The steps themselves are mlx-lm's `generate_step`, with its samplers and caches.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -48,6 +51,8 @@ class GenerationOptions:
         force: go on where memory would not suffice.
         trace: keep what looking inside needs (`reply.trace`); `TraceOptions` keeps less.
         edits: changes to the run, see `edits`.
+        reuse: whether keys and values of earlier calls may serve again. None are kept yet, so
+            both values compute everything; `stats.cached_tokens` is 0.
 
     Raises:
         ValueError: a value out of range.
@@ -67,6 +72,7 @@ class GenerationOptions:
     force: bool = False
     trace: bool | TraceOptions = False
     edits: Sequence[Edit] = ()
+    reuse: bool = True
 
     def __post_init__(self):
         ranges = {
@@ -74,15 +80,27 @@ class GenerationOptions:
             "top_k": (0, math.inf), "min_p": (0, 1), "prefill_step": (1, math.inf),
             "repetition_penalty": (0.01, 100), "seed": (0, 2**64 - 1),
         }  # fmt: skip
+        optional, whole = (
+            ("repetition_penalty", "seed"),
+            ("max_tokens", "top_k", "prefill_step", "seed"),
+        )
         for name, (lowest, highest) in ranges.items():
             value = getattr(self, name)
-            if value is not None and not lowest <= value <= highest:
+            if value is None and name in optional:
+                continue
+            kind = Integral if name in whole else Real
+            if isinstance(value, bool) or not isinstance(value, kind):
+                wanted = "whole number" if name in whole else "number"
+                raise ValueError(f"{name} is {value!r}; allowed is a {wanted}")
+            if not lowest <= value <= highest:
                 allowed = f"{lowest} to {highest}" if highest < math.inf else f"{lowest} or more"
                 raise ValueError(f"{name} is {value}; allowed is {allowed}")
-        for name in ("max_tokens", "top_k", "prefill_step", "seed"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise ValueError(f"{name} is {value!r}; allowed is a whole number")
+        for name in ("stop", "edits"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, ())
+        for token in self.logit_bias or ():
+            if isinstance(token, bool) or not isinstance(token, Integral):
+                raise ValueError(f"logit_bias names token {token!r}; allowed are whole numbers")
         for token, bias in (self.logit_bias or {}).items():
             if not -1e9 <= bias <= 1e9:
                 raise ValueError(f"logit_bias of token {token} is {bias}; allowed is -1e9 to 1e9")
@@ -99,7 +117,8 @@ class Piece:
     Arguments:
         text: what it adds to the answer, in whole characters; may be empty.
         token: its id.
-        logprob: its log-probability (natural logarithm), before temperature and filters.
+        logprob: its log-probability (natural logarithm, float32), after logit bias and repetition
+            penalty and before temperature and filters.
         trace: what can be looked at so far, or None; it grows with the answer.
     """
 
@@ -261,7 +280,9 @@ class GenerationStream(Iterator[Piece]):
             mx.random.seed(options.seed)
         mx.reset_peak_memory()
         start = time.perf_counter()
-        with wired_limit(model, [generation_stream]):  # type: ignore[list-item]
+        with ExitStack() as stack:
+            with redirect_stdout(sys.stderr):  # mlx-lm prints its warning about large models
+                stack.enter_context(wired_limit(model, [generation_stream]))  # type: ignore
             embeddings = None
             if self.prompt.images:
                 embeddings = model.embed(self.prompt, tap)
@@ -334,7 +355,7 @@ def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
     """mlx-lm's sampler and logits processors for these options."""
     from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-    bias = dict(options.logit_bias or {})
+    bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
     wrong = [token for token in bias if not 0 <= token < vocab_size]
     if wrong:
         raise ValueError(f"logit_bias names token {wrong[0]}; allowed are 0 to {vocab_size - 1}")
@@ -349,4 +370,6 @@ def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
     processors = make_logits_processors(
         logit_bias=bias or None, repetition_penalty=options.repetition_penalty
     )
-    return {"sampler": sampler, "logits_processors": processors}
+    # Log-probabilities in bfloat16 would have two digits, and ties that are none.
+    exact = [lambda _, logits: logits.astype(mx.float32), *processors]
+    return {"sampler": sampler, "logits_processors": exact}

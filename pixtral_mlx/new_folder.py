@@ -20,8 +20,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OSError: it cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(f".{_escaped(folder.name)}.partial-*"):
-        _remove_stale(stale)
+    remove_stale(folder)
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
     partial.mkdir()
     lock = os.open(partial, os.O_RDONLY)
@@ -31,7 +30,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield partial
         for file in partial.iterdir():
             _to_disk(file)
-        os.fsync(lock)
+        with suppress(OSError):  # some network disks do not sync folders
+            os.fsync(lock)
         refuse_existing(folder)
         partial.rename(folder)
     except BaseException:
@@ -50,7 +50,13 @@ def _to_disk(file: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_stale(folder: Path) -> None:
+def remove_stale(folder: Path) -> None:
+    """Remove what killed runs left behind beside `folder`; a live one keeps its own."""
+    for stale in folder.parent.glob(f".{_escaped(folder.name)}.partial-*"):
+        _remove_unlocked(stale)
+
+
+def _remove_unlocked(folder: Path) -> None:
     with suppress(OSError):  # locked: another conversion to the same name is running
         lock = os.open(folder, os.O_RDONLY)
         try:

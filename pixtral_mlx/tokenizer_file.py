@@ -43,7 +43,7 @@ def find_tokenizer_file(folder: Path, config: PixtralConfig) -> Path:
     tekken = folder / "tekken.json"
     if tekken.is_file():
         return tekken
-    pieces = sorted(path for path in folder.glob("*.model.v*") if path.is_file())
+    pieces = sorted(path for path in folder.glob("[!.]*.model.v*") if path.is_file())
     if pieces:
         # "m" in the version says that the file knows images.
         return max(pieces, key=lambda path: ("m" in path.suffix[1:], path.suffix))

@@ -148,3 +148,43 @@ def test_file_that_is_not_a_json_object(tmp_path, text):
 def test_folder_without_configuration(tmp_path):
     with pytest.raises(ConfigError, match=r"no params\.json .* and no config\.json"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rope_parameters", [1], "rope_parameters: expected a JSON object"),
+        ("rope_scaling", [1], "rope_scaling: expected a JSON object"),
+        ("num_attention_heads", 0, "is no head width"),
+        ("hidden_size", "a", "is no head width"),
+        ("rope_theta", "abc", "rope_theta is 'abc'"),
+        ("hidden_size", -3, "-3"),
+        ("hidden_act", "relu", "Pixtral's is 'silu'"),
+    ],
+)
+def test_impossible_hf_values_are_named(key, value, message):
+    config = hf_config(official_params())
+    del config["text_config"]["head_dim"]
+    config["text_config"][key] = value
+    with pytest.raises(ConfigError, match=message):
+        PixtralConfig.from_hf(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("projector_hidden_act", "relu"), ("vision_feature_layer", -2)]
+)
+def test_other_ways_to_join_eye_and_decoder_are_refused(key, value):
+    with pytest.raises(ConfigError, match=f"{key} is .* holds another model"):
+        PixtralConfig.from_hf(hf_config(official_params()) | {key: value})
+
+
+def test_hostile_sizes_stop_here():
+    for change in ({"n_layers": 10**8}, {"rope_theta": float("inf")}):
+        with pytest.raises(ConfigError, match="allowed is"):
+            PixtralConfig.from_params(official_params() | change)
+
+
+def test_the_context_that_a_conversion_writes_is_read():
+    config = hf_config(official_params())
+    config["text_config"]["max_seq_len"] = 100
+    assert PixtralConfig.from_hf(config).text.max_seq_len == 100

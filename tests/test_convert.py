@@ -219,6 +219,29 @@ def test_weights_are_cut_into_files_of_the_size_asked(official, tmp_path):
     assert np.array_equal(answer(tmp_path / "out")[1], answer(tmp_path / "one")[1])
 
 
+def test_the_context_survives(tmp_path):
+    checkpoints.make_official(tmp_path / "short", text={"max_seq_len": 100})
+    convert(tmp_path / "short", tmp_path / "out")
+    assert px.load(tmp_path / "out").config.text.max_seq_len == 100
+
+
+def test_a_folder_with_the_shadows_that_macos_leaves_loads(official, tmp_path):
+    convert(official, tmp_path / "out")
+    for path in list((tmp_path / "out").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07 not what it seems")
+    (tmp_path / "out" / "._tokenizer.model.v7m1").write_bytes(b"\x00")
+    assert answer(tmp_path / "out")[0]
+
+
+def test_what_a_killed_run_left_is_removed_before_the_disk_is_measured(
+    official, tmp_path, monkeypatch
+):
+    stale = tmp_path / ".out.partial-1"
+    stale.mkdir()
+    monkeypatch.setattr("pixtral_mlx.convert._check_disk", lambda *_: stale.exists() and 1 / 0)
+    convert(official, tmp_path / "out")
+
+
 def test_the_format_is_what_its_reference_reads(official, tmp_path):
     convert(official, tmp_path / "out", mode="mxfp4", shard_bytes=100_000)
     checked = 0

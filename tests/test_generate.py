@@ -93,6 +93,17 @@ def test_repetition_penalty_makes_a_repeated_token_rarer(model, prompt):
     assert penalised.count(300) < forced.count(300)
 
 
+def test_log_probabilities_are_float32_whatever_the_model_computes_in(tmp_path, prompt):
+    coarse = px.load(make_official(tmp_path / "model"), dtype="bfloat16")
+    reply = coarse.generate(prompt, max_tokens=4)
+    for n, token in enumerate(reply.tokens):
+        longer = px.Prompt(prompt.tokens + reply.tokens[:n], prompt.images, prompt.grids)
+        logits = coarse.logits(longer)[-1].astype(mx.float32)
+        expected = float(logits[token] - mx.logsumexp(logits))
+        assert reply.logprobs[n] == pytest.approx(expected, abs=0.1)  # bf16 inside
+    assert any(p != float(mx.array(p).astype(mx.bfloat16)) for p in reply.logprobs)
+
+
 # Endings ---------------------------------------------------------------------------------------
 
 
@@ -228,12 +239,23 @@ def test_answer_cut_inside_a_character_drops_the_half(model, prompt):
     [
         {"max_tokens": 0}, {"temperature": -1}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 2},
         {"prefill_step": 0}, {"repetition_penalty": 0}, {"stop": [""]}, {"stop": [3]},
+        {"max_tokens": None}, {"max_tokens": 2.5}, {"temperature": None}, {"temperature": "hot"},
+        {"prefill_step": True},
     ],
 )  # fmt: skip
 def test_option_out_of_range(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is .*allowed"):
         GenerationOptions(**wrong)
+
+
+def test_options_of_other_kinds(model, prompt):
+    assert (
+        GenerationOptions(stop=None, edits=None, max_tokens=np.int64(3), temperature=0).stop == ()
+    )
+    assert len(model.generate(prompt, max_tokens=np.int64(3), reuse=False).tokens) == 3
+    with pytest.raises(ValueError, match="logit_bias names token '12'"):
+        GenerationOptions(logit_bias={"12": 5})
 
 
 def test_unknown_option_is_named(model, prompt):
@@ -272,12 +294,15 @@ def test_progress_counts_the_prompt(model, prompt):
 
 def test_too_little_memory_is_said_before_anything_is_read(model, prompt, monkeypatch):
     monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 10_000)
-    with pytest.raises(px.CapacityError, match=r"usable are 0.0 GB: convert to fewer bits"):
+    with pytest.raises(px.CapacityError, match=r"usable are 0.0 GB: no width would fit"):
         model.generate(prompt)
     assert model.generate(prompt, max_tokens=1, force=True).tokens
 
     from pixtral_mlx.capacity import kv_bytes_per_token, weights_bytes
 
+    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: weights_bytes(model) // 4)
+    with pytest.raises(px.CapacityError, match=r"6 bits would fit: .* --bits 6"):
+        model.generate(prompt, max_tokens=1)
     room = weights_bytes(model) + 50 * kv_bytes_per_token(model.config.text, 4)
     monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: room)
     with pytest.raises(px.CapacityError, match=r"50 tokens would fit: send smaller or fewer"):
