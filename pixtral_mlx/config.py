@@ -335,8 +335,8 @@ def _check_fields(config: Any, where: str) -> None:
             good = type(value) is int and lowest <= value <= highest
             allowed = f"a whole number from {lowest} to {highest}"
         else:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            good = number and 0 < value < 1e30  # neither infinite nor NaN
+            # Neither infinite nor NaN, and True is no number.
+            good = value is not True and isinstance(value, int | float) and 0 < value < 1e30
             allowed = "a number above 0"
         if not good:
             raise ConfigError(f"{where}: {field.name} is {value!r}, allowed is {allowed}")
