@@ -12,6 +12,7 @@ from .errors import PromptError
 from .generate import GenerationOptions, GenerationStats, GenerationStream
 from .image import ImageOptions
 from .status import Status
+from .tables import format_bytes
 from .tokenizer import Prompt
 
 MAX_STDIN_BYTES = 200_000_000
@@ -217,11 +218,14 @@ def convert(arguments: Namespace) -> int:
         return 0
     plan = result.plan
     print(
-        f"{result.folder}: {plan.parameters:,} weights in {result.nbytes / 1e9:.2f} GB, "
+        f"{result.folder}: {plan.parameters:,} weights in {format_bytes(result.nbytes)}, "
         f"{plan.bits_per_weight:.2f} bits a weight, {result.seconds:.1f} s"
     )
     kept = [t for t in plan.tensors if t.reason.startswith("width")]
     if kept:
-        print(f"{len(kept)} matrices stay in {plan.dtype}, their width does not fit: "
-              "see --dry-run or quantization_error.json")  # fmt: skip
+        stay = "matrices stay" if len(kept) > 1 else "matrix stays"
+        print(
+            f"{len(kept)} {stay} in {plan.dtype}, the width does not fit: see --dry-run or "
+            "quantization_error.json"
+        )
     return 0

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError
 from .schemes import AFFINE_GROUPS, DTYPES, RECIPES, Options, Scheme
+from .tables import format_bytes
 
 
 class Output(NamedTuple):
@@ -153,7 +154,7 @@ def format_plan(plan: Plan) -> str:
     quantized = sum(prod(tensor.shape) for tensor in plan.tensors if tensor.scheme)
     lines.append(
         f"total: {plan.parameters:,} weights, {quantized / plan.parameters:.1%} of them quantized, "
-        f"{plan.nbytes:,} bytes ({plan.nbytes / 1e9:.2f} GB), "
+        f"{plan.nbytes:,} bytes ({format_bytes(plan.nbytes)}), "
         f"{plan.bits_per_weight:.2f} bits per weight"
     )
     return "\n".join(lines)

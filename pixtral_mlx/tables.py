@@ -10,3 +10,8 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]
+
+
+def format_bytes(nbytes: int) -> str:
+    """Decimal units, as disks and the documents count: 7.71 GB, 2.0 MB."""
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
