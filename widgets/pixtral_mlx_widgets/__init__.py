@@ -1,7 +1,14 @@
 """Jupyter widgets that show a Pixtral model while it runs.
 
-This version has none yet: the package only reserves its place beside `pixtral_mlx`, which never
-imports it.
+>>> import pixtral_mlx_widgets as w
+>>> session = w.Session("mini")
+>>> session.ask("How many rows are there?", images=["scene.png"])
+>>> w.PatchGrid(session)
+
+All widgets are views of one `Session`. They need the extra: `pip install 'pixtral-mlx[lab]'`.
 """
 
-__all__: list[str] = []
+from .patch_grid import PatchGrid
+from .session import Session
+
+__all__ = ["PatchGrid", "Session"]

@@ -1,0 +1,60 @@
+"""What a run costs, by arithmetic alone: operations of the prefill, bytes that a decode step reads.
+
+Prefill is bound by arithmetic and decode by memory bandwidth, so these two say what to expect of
+a machine. A multiplication and an addition count as two operations.
+"""
+
+from collections.abc import Sequence
+
+from .capacity import kv_bytes_per_token
+from .config import PixtralConfig, TextConfig, VisionConfig
+
+
+def prefill_operations(
+    config: PixtralConfig, tokens: int, grids: Sequence[tuple[int, int]] = ()
+) -> float:
+    """Operations until the first token: 101.6e12 for the 12B and one image of 1024 x 1024 pixels.
+
+    Arguments:
+        config: of the model.
+        tokens: of the whole prompt.
+        grids: (rows, columns) of its images, whose patches are encoded and projected.
+    """
+    total = decoder_operations(config.text, tokens)
+    if config.vision is not None:
+        for rows, columns in grids:
+            total += encoder_operations(config.vision, rows * columns)
+            total += 2 * rows * columns * config.text.dim * (
+                config.vision.hidden_size + config.text.dim
+            )
+    return total
+
+
+def decoder_operations(config: TextConfig, tokens: int) -> float:
+    """Of all decoder layers over `tokens` positions, attention causal; without the output, which
+    is computed at one position only."""
+    queries = config.n_heads * config.head_dim
+    keys = config.n_kv_heads * config.head_dim
+    weights = config.dim * (2 * queries + 2 * keys + 3 * config.hidden_dim)
+    attention = 2 * tokens * tokens * queries
+    return config.n_layers * (2.0 * tokens * weights + attention)
+
+
+def encoder_operations(config: VisionConfig, patches: int) -> float:
+    """Of the vision encoder for one image, whose patches all see one another."""
+    width, pixels = config.hidden_size, config.num_channels * config.patch_size**2
+    weights = width * (4 * width + 3 * config.intermediate_size)
+    attention = 4 * patches * patches * width
+    layers = config.num_hidden_layers * (2.0 * patches * weights + attention)
+    return layers + 2.0 * patches * pixels * width
+
+
+def decode_bytes(weight_bytes: int, config: TextConfig, tokens: int, itemsize: int = 2) -> int:
+    """Bytes that one decode step reads.
+
+    Arguments:
+        weight_bytes: of the decoder's layers and its output; of the embeddings one row is read.
+        tokens: of context, whose keys and values are read.
+        itemsize: bytes of a number in the KV cache.
+    """
+    return weight_bytes + tokens * kv_bytes_per_token(config, itemsize)

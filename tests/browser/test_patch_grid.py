@@ -1,0 +1,56 @@
+"""PatchGrid in a real notebook."""
+
+import numpy as np
+import pytest
+
+from pixtral_mlx.mini import scene
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+SETUP = """
+import pixtral_mlx_widgets as w
+from pixtral_mlx.mini import scene
+s = scene(3, 4, 5)
+session = w.Session("mini", dtype="float32")
+session.ask("How many rows are there?", images=[s.image])
+session.wait(60)
+grid = w.PatchGrid(session)
+grid
+"""
+GRID = (8, 10)
+
+
+@pytest.fixture
+def grid(notebook):
+    opened = notebook(SETUP)
+    opened.canvas = opened.widget().locator("canvas.px-patches")
+    opened.page.wait_for_function("document.querySelector('canvas.px-patches').width > 100")
+    opened.page.wait_for_timeout(300)
+    return opened
+
+
+def test_the_picture_is_shown_patch_by_patch(grid):
+    pixels = np.asarray(scene(3, 4, 5).image.convert("RGB").resize((160, 128)), float)
+    for row, column in ((0, 6), (2, 8), (5, 2), (7, 0)):
+        seen = grid.patch_colour(grid.canvas, (row, column), GRID)
+        there = pixels[16 * row + 6, 16 * column + 6]
+        assert np.abs(np.array(seen) - there).max() < 40, (row, column)
+
+
+def test_hovering_tells_the_place_in_the_prompt(grid):
+    grid.hover_patch(grid.canvas, (3, 7), GRID)
+    caption = grid.widget().locator(".px-caption")
+    start = grid.kernel("session.prompt.spans[0].position(3, 7)")
+    assert start == 2 + 3 * 11 + 7
+    grid.page.wait_for_function(
+        f"document.querySelector('.px-caption').textContent.includes('token {start} ')"
+    )
+    assert caption.text_content().startswith("Row 3, column 7: patch 37")
+
+
+def test_a_click_chooses_the_patch_in_python(grid):
+    grid.click_patch(grid.canvas, (5, 2), GRID)
+    grid.eventually("grid.patch", [5, 2])
+    assert grid.kernel("session.selection['patch']") == [5, 2]
+    grid.canvas.press("ArrowRight")
+    grid.eventually("grid.patch", [5, 3])

@@ -1,0 +1,112 @@
+"""`PatchGrid`: how a picture becomes tokens."""
+
+from typing import Any
+
+import traitlets
+
+import pixtral_mlx as px
+from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx.cost import prefill_operations
+from pixtral_mlx.image import ImageOptions, preprocess, to_pixels
+
+from .session import Session
+from .view import View, picture_file
+
+LARGEST_SIDE = 1536
+"""End of the size slider, in pixels: beyond the longest side that the model sees."""
+
+OPERATIONS_PER_SECOND = 28e12
+"""An estimate of what an M4 Max computes in 16 bits; nobody measured it with this code."""
+
+
+class PatchGrid(View):
+    """The picture at its true token resolution, under its patch grid.
+
+    Hover a patch to see its row, column and place in the prompt; click to choose it; drag the
+    slider to see what another size would cost.
+
+    >>> PatchGrid("chart.png")                 # no model is needed to count tokens
+    >>> PatchGrid(session)                     # the pictures of the last question
+    >>> PatchGrid("chart.png", model="mini")   # a model's own sizes
+
+    Arguments:
+        source: a `Session`, or an image: whatever `model.generate` takes as one.
+        model: with an image: whose sizes count; None for Pixtral 12B's.
+
+    Traits:
+        image: which of the pictures. patch: (row, column) that is chosen, or None.
+        side: longest side in pixels that the slider stands at; 0 for the picture's own.
+    """
+
+    name = "patch_grid"
+    side = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, source: Any = None, model: Any = None, **options: Any):
+        self._picture, self._config = None, PIXTRAL_12B
+        if source is not None and not isinstance(source, Session):
+            self._take_picture(source, model)
+            super().__init__(None, None, **options)
+            self.facts, self.state = self._picture_facts(), "ready"
+            self._save_soon()
+        else:
+            super().__init__(source, model, **options)
+
+    def _take_picture(self, source: Any, model: Any) -> None:
+        """An image alone: it is prepared here and now, since that needs no model."""
+        if isinstance(model, Session):
+            self._config = model.worker.submit(lambda model: model.config).result()
+        elif model is not None:
+            self._config = px.load_config(model) if isinstance(model, str) else model.config
+        self._picture = px.open_image(source)
+
+    def _picture_facts(self) -> dict[str, Any]:
+        size = self.answer_size(None, 0, 0)
+        vision = self._config.vision
+        return {
+            "epoch": 0, "model": "", "tokens": size["tokens"],
+            "text": {"context": self._config.text.max_seq_len},
+            "vision": {"patch_size": vision.patch_size, "longest": vision.image_size},
+            "images": [
+                {"rows": size["rows"], "columns": size["columns"], "start": None, "breaks": True}
+            ],
+        }  # fmt: skip
+
+    def answer_pixels(self, model: Any, image: int) -> dict[str, Any]:
+        """The picture as the model sees it."""
+        if self._picture is None:
+            return super().answer_pixels(model, image)
+        return picture_file(
+            to_pixels(preprocess(self._picture, self._config.vision, ImageOptions()))
+        )
+
+    def answer_size(self, model: Any, image: int, side: int) -> dict[str, Any]:
+        """What the picture would be if its longest side had `side` pixels (0: as it is)."""
+        config = model.config if model is not None else self._config
+        width, height = self._size_of(image, config)
+        if side:
+            scale = side / max(width, height)
+            width, height = max(round(width * scale), 1), max(round(height * scale), 1)
+        grid = px.patch_grid(width, height, config.vision)
+        operations = prefill_operations(config, grid.tokens, [grid])
+        return {
+            "width": width, "height": height, "rows": grid.rows, "columns": grid.columns,
+            "patches": grid.patches, "tokens": grid.tokens,
+            "context": grid.tokens / config.text.max_seq_len,
+            "operations": operations, "seconds": operations / OPERATIONS_PER_SECOND,
+        }  # fmt: skip
+
+    def _size_of(self, image: int, config: Any) -> tuple[int, int]:
+        """Width and height in pixels; of a session's picture, as it was sent to the encoder."""
+        if self._picture is not None:
+            return self._picture.size
+        images = self.session.prompt.images if self.session and self.session.prompt else []
+        if not 0 <= image < len(images):
+            raise IndexError(f"image {image}: ask a question with a picture first")
+        return images[image].shape[2], images[image].shape[1]
+
+    def questions_shown(self):
+        """The pictures, and the size that the slider stands at."""
+        yield from super().questions_shown()
+        for image in range(len(self.facts.get("images", ()))):
+            for side in {0, self.side}:
+                yield "size", {"image": image, "side": side}

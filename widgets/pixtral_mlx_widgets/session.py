@@ -1,0 +1,264 @@
+"""One session, many views: the model, the conversation and what a person has chosen in it.
+
+The model lives on the thread of a `pixtral_mlx.Worker`. A click in a view becomes a function that
+the worker runs between two decode steps; nothing else touches the model.
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from os import PathLike
+from typing import Any
+
+from traitlets import Any as Anything
+from traitlets import Bool, Dict, HasTraits, Int, Unicode
+from traitlets import List as ListOf
+
+import pixtral_mlx as px
+
+KEPT_ANSWERS = 256
+"""Answers to views that are kept for the next view that asks the same."""
+
+NOTHING = {"image": 0, "patch": None, "token": None, "layer": None, "head": None}
+"""A selection before anybody chose anything."""
+
+
+class Session(HasTraits):
+    """A model, one answer at a time, and the selection that all views share.
+
+    >>> session = Session("mini")
+    >>> session.ask("How many rows are there?", images=["scene.png"])
+    >>> session.wait(30).text
+    'three'
+
+    Arguments:
+        model: what `px.load` takes, loaded in the background; or a model, which nobody else may
+            use from then on.
+        dtype: as for `px.load`.
+        trace: what an answer keeps for looking inside; True is everything.
+
+    Traits, all observable; they change on other threads than the notebook's:
+        messages: the conversation, in the shape that `model.generate` takes.
+        prompt: `px.Prompt` of the last question, as the model received it (after edits); None
+            before.
+        reply: `px.Reply` of the last answer, which grows while it is written; None before.
+        tokens: how many tokens the answer has so far.
+        busy: whether an answer is being written.
+        progress: {"stage", "done", "total"} of long work; empty when there is none.
+        selection: {"image", "patch", "token", "layer", "head"}; None is nothing, or the mean.
+        epoch: counts the questions; what belongs to an older one is stale.
+        config: `px.PixtralConfig`; None while the model is loading.
+        problem: one sentence that says what went wrong and what to do; empty if nothing did.
+    """
+
+    messages = ListOf()
+    prompt = Anything(None, allow_none=True)
+    reply = Anything(None, allow_none=True)
+    tokens = Int(0)
+    busy = Bool(False)
+    progress = Dict()
+    selection = Dict(NOTHING)
+    epoch = Int(0)
+    config = Anything(None, allow_none=True)
+    problem = Unicode("")
+
+    def __init__(
+        self,
+        model: "str | PathLike[str] | px.Pixtral" = "mini",
+        *,
+        dtype: Any = None,
+        trace: "bool | px.TraceOptions" = True,
+    ):
+        super().__init__()
+        self.name = str(model) if isinstance(model, str | PathLike) else type(model).__name__
+        self.closed = False
+        self._trace = trace
+        self._error: BaseException | None = None
+        self._stream: Any = None
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._answers: OrderedDict[Any, Future] = OrderedDict()
+        self._lock = threading.Lock()
+        self.worker = px.Worker(model, dtype)
+        if isinstance(model, str | PathLike):
+            self.progress = {"stage": "loading the model", "done": 0, "total": 0}
+            self.worker.submit(lambda model: model.config).add_done_callback(self._loaded)
+        else:
+            self.config = model.config
+
+    def _loaded(self, future: Future) -> None:
+        self.progress = {}
+        if future.exception() is None:
+            self.config = future.result()
+        else:
+            self.problem = sentence(future.exception())
+
+    # Asking ------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        text: "str | px.Prompt",
+        images: Sequence[Any] = (),
+        *,
+        follow_up: bool = False,
+        **options: Any,
+    ) -> None:
+        """Start an answer and return at once; `wait` or `done` wait for it.
+
+        Arguments:
+            text: the question; or a prompt that `model.encode` made.
+            images: pictures, as `model.generate` takes them; they come before the text.
+            follow_up: go on with the conversation instead of beginning anew.
+            options: of `px.GenerationOptions` (`max_tokens`, `temperature`, `edits`, ...).
+
+        Raises:
+            RuntimeError: an answer is being written.
+            ValueError: an option that is out of range.
+        """
+        px.GenerationOptions(**{"trace": self._trace, **options})  # a mistake shows here, at once
+        with self._lock:
+            if self.busy:
+                raise RuntimeError("an answer is being written: wait() for it, or stop() it first")
+            self.busy = True
+        self._error, self._stopped, self._stream = None, False, None
+        self.problem = ""
+        request: Any = text
+        if isinstance(text, str):
+            request = self._conversation(text, images, follow_up)
+        self._thread = threading.Thread(
+            target=self._write, args=(request, options), name="pixtral-mlx session", daemon=True
+        )
+        self._thread.start()
+
+    def _conversation(self, text: str, images: Sequence[Any], follow_up: bool) -> list[dict]:
+        content: list[dict] = [{"type": "image", "image": image} for image in images]
+        content.append({"type": "text", "text": text})
+        before = list(self.messages) if follow_up else []
+        self.messages = [*before, {"role": "user", "content": content}]
+        return self.messages
+
+    def stop(self) -> None:
+        """End the answer at its next step; what was written stays."""
+        self._stopped = True
+        if self._stream is not None:
+            self._stream.stop()
+
+    def wait(self, timeout: float | None = None) -> "px.Reply | None":
+        """Wait for the answer.
+
+        Arguments:
+            timeout: seconds at most; None waits for ever.
+
+        Returns:
+            The reply; None if nothing was asked.
+
+        Raises:
+            TimeoutError: it takes longer; it goes on being written.
+            PixtralError: the question could not be answered.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise TimeoutError(f"no answer after {timeout} s: wait longer, or stop() it")
+        if self._error is not None:
+            raise self._error
+        return self.reply
+
+    async def done(self) -> "px.Reply | None":
+        """As `wait`, for `await`: the notebook goes on while the answer is written."""
+        return await asyncio.to_thread(self.wait)
+
+    def _write(self, request: Any, options: dict[str, Any]) -> None:
+        """On a thread of its own: from the question to the end of the answer."""
+        try:
+            self._answer(request, options)
+        except BaseException as error:
+            self._error = error
+            self.problem = sentence(error)
+        finally:
+            self.progress = {}
+            self.busy = False
+
+    def _answer(self, request: Any, options: dict[str, Any]) -> None:
+        self.progress = {"stage": "preparing the pictures", "done": 0, "total": 0}
+
+        def prepare(model: Any) -> tuple[px.Prompt, px.Prompt]:
+            prompt = request if isinstance(request, px.Prompt) else model.encode(request)
+            return prompt, px.edits.edited(prompt, options.get("edits", ()), model)
+
+        prompt, shown = self.worker.submit(prepare).result()
+        with self._lock:
+            self._answers.clear()
+        self.reply, self.tokens, self.prompt = None, 0, shown
+        self.epoch += 1
+        stream = self.worker.stream(
+            prompt, **{"trace": self._trace, **options}, progress=self._prefilled
+        )
+        self._stream = stream
+        if self._stopped:
+            stream.stop()
+        for _ in stream:
+            self.progress = {}
+            self.reply = stream.reply
+            self.tokens = len(stream.reply.tokens)
+        self.reply = stream.reply
+        if not isinstance(request, px.Prompt):
+            self.messages = [*self.messages, {"role": "assistant", "content": self.reply.text}]
+
+    def _prefilled(self, done: int, total: int) -> None:
+        self.progress = {"stage": "reading the prompt", "done": done, "total": total}
+
+    # Looking inside ----------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> "px.Trace | None":
+        """Of the last answer, also while it is written; only for functions given to `look`."""
+        reply = self.reply
+        return None if reply is None else reply.trace
+
+    def look(self, function: Callable[[Any], Any], key: Any = None) -> Future:
+        """Run `function(model)` on the worker's thread, between two decode steps.
+
+        Arguments:
+            key: two calls with the same key, during one answer, are computed once.
+
+        Returns:
+            A future of what the function returns.
+        """
+        if key is None:
+            return self.worker.submit(function)
+        with self._lock:
+            if key in self._answers:
+                self._answers.move_to_end(key)
+                return self._answers[key]
+            future = self._answers[key] = self.worker.submit(function)
+            while len(self._answers) > KEPT_ANSWERS:
+                self._answers.popitem(last=False)
+        # A mistake is not kept: the next click may find the trace that was missing.
+        future.add_done_callback(lambda done: done.exception() and self._answers.pop(key, None))
+        return future
+
+    def select(self, **chosen: Any) -> None:
+        """Choose an image, a patch, a token, a layer or a head in all views that are linked."""
+        unknown = set(chosen) - set(NOTHING)
+        if unknown:
+            raise ValueError(
+                f"cannot select {', '.join(sorted(unknown))}; allowed are {', '.join(NOTHING)}"
+            )
+        self.selection = {**self.selection, **chosen}
+
+    def close(self) -> None:
+        """Stop and let the model go; views keep what they have saved."""
+        self.closed = True
+        self.stop()
+        self.worker.close()
+
+
+def sentence(error: BaseException | None) -> str:
+    """An error as one sentence for a reader."""
+    text = str(error).strip().split("\n")[0] if error else ""
+    if isinstance(error, px.PixtralError | ValueError | IndexError | RuntimeError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

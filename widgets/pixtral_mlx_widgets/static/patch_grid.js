@@ -1,0 +1,114 @@
+// PatchGrid: the picture under its patches, what they cost, and where they stand in the prompt.
+
+import {
+  answersPictures, bitmap, choice, connect, count, follow, frame, latest, on, operations,
+  patchCanvas, share, slider, tag,
+} from "./shared.js";
+
+const LARGEST = 1536;
+
+// Index in the prompt of a patch; null where the picture is in no prompt.
+export function position(image, [row, column]) {
+  if (image.start == null) return null;
+  return image.start + row * (image.columns + (image.breaks ? 1 : 0)) + column;
+}
+
+// What is pointed at, in words.
+export function describe(image, patch) {
+  const [row, column] = patch;
+  const place = position(image, patch);
+  return `Row ${row}, column ${column}: patch ${count(row * image.columns + column)}`
+    + (place == null ? "." : `, token ${count(place)} of the prompt.`);
+}
+
+// The cost of a size, in words: rows of a table.
+export function costs(size, context) {
+  const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `about ${size.seconds.toFixed(1)} s`;
+  return [
+    ["size", `${count(size.width)} × ${count(size.height)} px`],
+    ["grid", `${size.rows} rows × ${size.columns} columns of patches`],
+    ["tokens", `${count(size.patches)} patches + ${count(size.rows)} row ends = ${count(size.tokens)}`],
+    ["context", `${share(size.context)} of ${count(context)} tokens`],
+    ["prefill", `${operations(size.operations)}, ${seconds} on an M4 Max (estimate)`],
+  ];
+}
+
+export function render({ model, el }) {
+  const panel = frame(el, "Patch grid");
+  const { ask, close } = connect(model);
+  const patches = patchCanvas({
+    label: "The picture under its patch grid", onHover: say,
+    onChoose(patch) { model.set("patch", patch); model.save_changes(); },
+  });
+  const table = tag("table", { class: "px-facts" });
+  const size = slider({
+    label: "longest side", min: 16, max: LARGEST, step: 16, value: LARGEST,
+    words: (side) => `${count(side)} px`,
+    onInput(side) { model.set("side", side); model.save_changes(); measure(side); },
+  });
+  const which = tag("div");
+  const own = tag("button", { type: "button", onclick() {
+    model.set("side", 0); model.save_changes(); measure(0);
+  } }, "its own size");
+  panel.body.append(patches.root, tag("div", { class: "px-side" }, which, table, size.root, tag("div", {}, own)));
+
+  let shown = null;   // the size that is shown; its grid is what the canvas has
+
+  const images = () => model.get("facts").images ?? [];
+  const measure = latest(
+    (side) => ask("size", { image: model.get("image"), side }),
+    (answer, side) => {
+      shown = answer;
+      if (!side) size.set(Math.max(answer.width, answer.height));
+      const context = model.get("facts").text.context;
+      table.replaceChildren(...costs(answer, context).map(([name, words]) =>
+        tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words))));
+      const same = !side || String([answer.rows, answer.columns]) === String(gridOf());
+      patches.show({ rows: answer.rows, columns: answer.columns, chosen: same ? model.get("patch") : null });
+      say(null);
+    },
+    (error) => panel.fail(error.message),
+  );
+  const paint = latest(
+    async (image) => bitmap(await ask("pixels", { image })),
+    (picture) => patches.show({ picture }),
+    (error) => panel.fail(error.message),
+  );
+  const gridOf = () => { const image = images()[model.get("image")]; return [image?.rows, image?.columns]; };
+
+  function say(patch) {
+    const image = images()[model.get("image")];
+    if (!image || !shown) return;
+    const own = String([shown.rows, shown.columns]) === String([image.rows, image.columns]);
+    const at = patch ?? (own ? model.get("patch") : null);
+    if (at) panel.say(describe(own ? image : { ...shown, start: null }, at));
+    else panel.say(`${count(shown.patches)} patches in ${shown.rows} rows and ${shown.columns} columns: `
+      + `${count(shown.tokens)} tokens.`);
+  }
+
+  function update() {
+    const all = images();
+    panel.root.toggleAttribute("data-ready", all.length > 0);
+    panel.body.hidden = all.length === 0;
+    if (!all.length) return;
+    which.replaceChildren(...(all.length > 1 ? [choice({
+      label: "picture", value: model.get("image"),
+      options: all.map((_, i) => [i, String(i + 1)]),
+      onChoose(image) { model.set("image", image); model.set("patch", null); model.save_changes(); },
+    }).root] : []));
+    paint(model.get("image"));
+    measure(model.get("side"));
+  }
+
+  const stops = [
+    follow(model, panel, "Ask a question with a picture, and its patches appear here."),
+    on(model, "change:facts", update), on(model, "change:image", update),
+    on(model, "change:patch", () => { patches.show({ chosen: model.get("patch") }); say(null); }),
+    on(model, "change:side", () => measure(model.get("side"))),
+    answersPictures(model, panel.root),
+  ];
+  update();
+  return () => { stops.forEach((stop) => stop()); close(); patches.close(); };
+}
+
+export default { render };

@@ -1,0 +1,368 @@
+"""What all widgets have in common: a session, questions from the browser, and pages without one.
+
+The browser asks with a message {id, what, arguments}; the method `answer_<what>` computes on the
+worker's thread, and {id, data} with binary buffers, or {id, problem}, goes back. Rows travel, never
+maps.
+"""
+
+import base64
+import inspect
+import io
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anywidget
+import numpy as np
+import traitlets
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx.image import to_pixels
+
+from . import bundle, page
+from .session import Session, sentence
+
+SAVE_AFTER_SECONDS = 1.0
+"""How long nobody must have asked anything until what is shown is kept for a page without kernel."""
+
+LOSSLESS_PIXELS = 400_000
+"""A larger picture travels as JPEG."""
+
+
+class View(anywidget.AnyWidget):
+    """The base of all widgets.
+
+    Arguments:
+        source: a `Session`; or an image, for a session of its own.
+        model: with an image: what `Session` takes.
+        question: with an image: what is asked about it, so that there is something to look into.
+        linked: whether the selection is shared with the session's other views.
+
+    Traits that the browser sees:
+        facts: what is small and always known, see `facts_now`.
+        problem: one sentence; empty if all is well.
+        state: "empty", "loading", "running" or "ready".
+        progress: of the session.
+        saved: the answers that a page without kernel can show.
+        image: number of the chosen image.
+        patch: (row, column) that is chosen; None for none.
+    """
+
+    name: ClassVar[str] = ""
+    """Of the widget's file in `static/`."""
+
+    shared: ClassVar[tuple[str, ...]] = ("image", "patch")
+    """Traits that are linked with the session's selection."""
+
+    facts = traitlets.Dict().tag(sync=True)
+    problem = traitlets.Unicode("").tag(sync=True)
+    state = traitlets.Unicode("empty").tag(sync=True)
+    progress = traitlets.Dict().tag(sync=True)
+    saved = traitlets.Dict().tag(sync=True)
+    image = traitlets.Int(0).tag(sync=True)
+    patch = traitlets.Tuple(
+        traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True
+    ).tag(sync=True)
+
+    def __init_subclass__(cls, **options: Any):
+        if "name" in cls.__dict__:  # a widget, and not the class that adding a trait makes of it
+            cls._esm, cls._css = bundle.module(cls.name), bundle.style()
+        super().__init_subclass__(**options)
+
+    def __init__(
+        self,
+        source: Any = None,
+        model: Any = None,
+        *,
+        question: str = "What do you see?",
+        linked: bool = True,
+        **traits: Any,
+    ):
+        super().__init__(**traits)
+        self._saving: threading.Timer | None = None
+        self._pictures: dict[int, threading.Event | str] = {}
+        self.session: Session | None = source if isinstance(source, Session) else None
+        if self.session is None and model is not None:
+            self.session = model if isinstance(model, Session) else Session(model)
+            if source is not None:
+                self.session.ask(question, images=[source])
+        self.on_msg(self._receive)
+        if self.session is not None:
+            self._follow(self.session, linked)
+
+    # The session -------------------------------------------------------------------------------
+
+    def _follow(self, session: Session, linked: bool) -> None:
+        session.observe(
+            lambda _: self.refresh(), ["epoch", "busy", "config", "problem", "progress"]
+        )
+        if linked:
+            self._take(session.selection)
+            session.observe(lambda change: self._take(change["new"]), "selection")
+            self.observe(self._give, list(self.shared))
+        self.refresh()
+
+    def _take(self, selection: Mapping[str, Any]) -> None:
+        for name in self.shared:
+            if getattr(self, name) != selection[name]:
+                setattr(self, name, selection[name])
+
+    def _give(self, change: Any) -> None:
+        if self.session is not None and self.session.selection[change["name"]] != change["new"]:
+            self.session.select(**{change["name"]: change["new"]})
+
+    def refresh(self) -> None:
+        """Bring what the browser sees up to date with the session."""
+        session = self.session
+        if session is None:
+            return
+        self.problem, self.progress = session.problem, session.progress
+        facts = self.facts_now(session)
+        if facts != self.facts:
+            self._choose_what_exists(facts)
+            self.facts = facts
+        if session.config is None and not session.problem:
+            self.state = "loading"
+        elif session.busy:
+            self.state = "running"
+        else:
+            self.state = "ready" if session.prompt is not None else "empty"
+        if self.state == "ready":
+            self._save_soon()
+
+    def facts_now(self, session: Session) -> dict[str, Any]:
+        """What is small and always known: epoch, sizes of the model, and where the images stand."""
+        facts: dict[str, Any] = {"epoch": session.epoch, "model": session.name, "images": []}
+        config, prompt = session.config, session.prompt
+        if config is not None:
+            facts["text"] = {
+                "layers": config.text.n_layers, "heads": config.text.n_heads,
+                "kv_heads": config.text.n_kv_heads, "context": config.text.max_seq_len,
+            }  # fmt: skip
+            if config.vision is not None:
+                facts["vision"] = {
+                    "layers": config.vision.num_hidden_layers,
+                    "heads": config.vision.num_attention_heads,
+                    "patch_size": config.vision.patch_size, "longest": config.vision.image_size,
+                }  # fmt: skip
+        if prompt is not None:
+            facts["tokens"] = len(prompt.tokens)
+            facts["images"] = [
+                {
+                    "rows": span.grid.rows, "columns": span.grid.columns, "start": span.start,
+                    "breaks": span.breaks,
+                }
+                for span in prompt.spans
+            ]  # fmt: skip
+        return facts
+
+    def _choose_what_exists(self, facts: Mapping[str, Any]) -> None:
+        """A new prompt may have fewer images and patches than the one before."""
+        images = facts["images"]
+        if images and self.image >= len(images):
+            self.image = 0
+        if images and self.patch is not None:
+            grid = images[self.image]
+            if self.patch[0] >= grid["rows"] or self.patch[1] >= grid["columns"]:
+                self.patch = None
+
+    # Questions from the browser ----------------------------------------------------------------
+
+    def _receive(self, _: Any, content: Any, buffers: Any) -> None:
+        """A message: always answered, also if it makes no sense."""
+        if not isinstance(content, dict):
+            return
+        if "picture" in content:
+            self._displayed(content["picture"], content.get("png"))
+            return
+        number = content.get("id")
+        try:
+            future = self._look(content.get("what"), content.get("arguments") or {})
+        except Exception as error:
+            self.send({"id": number, "problem": sentence(error)})
+            return
+        future.add_done_callback(lambda done: self._reply(number, done))
+
+    def _reply(self, number: Any, done: Future) -> None:
+        if done.cancelled():
+            self.send({"id": number, "problem": "the question was withdrawn: ask again"})
+        elif done.exception() is not None:
+            self.send({"id": number, "problem": sentence(done.exception())})
+        else:
+            data, buffers = packed(done.result())
+            self.send({"id": number, "data": data}, buffers)
+            self._save_soon()
+
+    def _look(self, what: Any, arguments: Mapping[str, Any]) -> Future:
+        """Start to compute an answer.
+
+        Raises:
+            ValueError: there is no such question, or its arguments are others.
+        """
+        method: Callable | None = getattr(self, f"answer_{what}", None)
+        if not isinstance(what, str) or method is None:
+            raise ValueError(f"{type(self).__name__} does not know the question {what!r}")
+        try:
+            inspect.signature(method).bind(None, **arguments)
+        except TypeError as error:
+            raise ValueError(f"{what}: {error}") from error
+        if self.session is None:
+            future: Future = Future()
+            try:
+                future.set_result(method(None, **arguments))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+        key = (type(self).__name__, what, json.dumps(arguments, sort_keys=True), self._key(what))
+        return self.session.look(lambda model: method(model, **arguments), key)
+
+    def _key(self, what: str) -> Any:
+        """What an answer depends on beside its arguments; views that ask alike share answers."""
+        return None if what == "pixels" else id(self)
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        """The answer to a question of the browser, for Python; waits for it."""
+        return self._look(what, arguments).result()
+
+    def answer_pixels(self, model: Any, image: int) -> dict[str, Any]:
+        """An image as the model sees it: {"mime", "file"}."""
+        prompt = self.session.prompt if self.session else None
+        if prompt is None or not 0 <= image < len(prompt.images):
+            raise IndexError(f"image {image}: ask a question with a picture first")
+        return picture_file(to_pixels(prompt.images[image]))
+
+    # Without a kernel --------------------------------------------------------------------------
+
+    def questions_shown(self) -> Iterable[tuple[str, dict[str, Any]]]:
+        """What the browser has asked for what is shown now: (what, arguments). These answers go
+        into a saved notebook and into `to_html`."""
+        for image in range(len(self.facts.get("images", ()))):
+            yield "pixels", {"image": image}
+
+    def _save_soon(self) -> None:
+        if self._saving is not None:
+            self._saving.cancel()
+        self._saving = threading.Timer(SAVE_AFTER_SECONDS, self.keep)
+        self._saving.daemon = True
+        self._saving.start()
+
+    def keep(self) -> None:
+        """Put the answers that are shown into `saved`, for a page without a kernel."""
+        if self.session is not None and self.session.closed:
+            return
+        found = {}
+        for what, arguments in self.questions_shown():
+            try:
+                data, buffers = packed(self.ask(what, **arguments))
+            except Exception:  # what cannot be computed now was not shown either
+                continue
+            key = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
+            found[key] = {"data": data, "buffers": buffers}
+        self.saved = found
+
+    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+        """One page that works without a kernel and without a network, drawn by the same script.
+
+        Arguments:
+            path: where it is written too; an existing file is not overwritten.
+
+        Returns:
+            The page.
+
+        Raises:
+            FileExistsError: there is a file of that name.
+            PixtralError: the session's question could not be answered.
+        """
+        if self.session is not None:
+            self.session.wait()
+        self.keep()
+        text = page.html(type(self), self._page_state())
+        if path is not None:
+            page.write_new(Path(path), text.encode())
+        return text
+
+    def _page_state(self) -> dict[str, Any]:
+        hidden = {"layout", "tabbable", "tooltip", "comm"}
+        names = [n for n in self.traits(sync=True) if not n.startswith("_") and n not in hidden]
+        return {name: getattr(self, name) for name in names}
+
+    def to_png(self, path: "str | PathLike[str] | None" = None) -> bytes:
+        """A picture of what is shown: from the notebook if it is displayed there, else drawn by a
+        browser without a window.
+
+        Arguments:
+            path: where it is written too; an existing file is not overwritten.
+
+        Raises:
+            RuntimeError: there is neither.
+            FileExistsError: there is a file of that name.
+        """
+        png = self._picture_displayed() or page.png(self.to_html())
+        if path is not None:
+            page.write_new(Path(path), png)
+        return png
+
+    def _picture_displayed(self) -> bytes | None:
+        """Ask the browser; None if it does not answer soon, for example since nothing is shown."""
+        if self.comm is None or not self._displayed_somewhere:
+            return None
+        number, event = len(self._pictures) + 1, threading.Event()
+        self._pictures[number] = event
+        self.send({"picture": number})
+        event.wait(2)
+        answer = self._pictures.pop(number)
+        return base64.b64decode(answer) if isinstance(answer, str) else None
+
+    _displayed_somewhere = False
+
+    def _displayed(self, number: Any, png: Any) -> None:
+        """The browser says that it shows the widget (picture 0), or sends the picture."""
+        self._displayed_somewhere = True
+        event = self._pictures.get(number)
+        if isinstance(event, threading.Event):
+            if isinstance(png, str):
+                self._pictures[number] = png
+            event.set()
+
+
+def packed(answer: Any) -> tuple[Any, list[bytes]]:
+    """An answer as JSON and buffers: each array becomes {"buffer": number, "shape", "type"}."""
+    buffers: list[bytes] = []
+
+    def pack(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            buffers.append(np.ascontiguousarray(value).tobytes())
+            return {
+                "buffer": len(buffers) - 1, "shape": list(value.shape), "type": value.dtype.name,
+            }  # fmt: skip
+        if isinstance(value, bytes):
+            return pack(np.frombuffer(value, np.uint8))
+        if isinstance(value, Mapping):
+            return {key: pack(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [pack(item) for item in value]
+        return value.item() if isinstance(value, np.generic) else value
+
+    return pack(answer), buffers
+
+
+def heat(values: np.ndarray) -> dict[str, Any]:
+    """A row of attention, or a stack of them, small enough to send: {"top", "sum", "map"}.
+
+    `map` has the shape of `values`, as uint8 of the greatest value, which is `top`.
+    """
+    top = float(np.max(values, initial=0.0))
+    scaled = np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)
+    return {"top": top, "sum": float(values.sum()), "map": np.round(scaled).astype(np.uint8)}
+
+
+def picture_file(pixels: np.ndarray) -> dict[str, Any]:
+    """uint8 (H, W, 3) as a file: {"mime", "file"}."""
+    file, lossless = io.BytesIO(), pixels.shape[0] * pixels.shape[1] <= LOSSLESS_PIXELS
+    Image.fromarray(pixels).save(file, "PNG" if lossless else "JPEG", quality=90)
+    return {"mime": "image/png" if lossless else "image/jpeg", "file": file.getvalue()}
