@@ -24,8 +24,8 @@ def prefill_operations(
     if config.vision is not None:
         for rows, columns in grids:
             total += encoder_operations(config.vision, rows * columns)
-            total += 2 * rows * columns * config.text.dim * (
-                config.vision.hidden_size + config.text.dim
+            total += (
+                2 * rows * columns * config.text.dim * (config.vision.hidden_size + config.text.dim)
             )
     return total
 

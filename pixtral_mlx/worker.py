@@ -35,7 +35,7 @@ class Worker:
             read at once and which nobody else may use from then on.
         dtype: as for `px.load`.
 
-    Errors of loading are raised by the first request. Use it as a context manager, or `close` it.
+    Errors of loading are raised by every request. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, source: "str | PathLike[str] | Pixtral", dtype: Any = None):
@@ -47,6 +47,7 @@ class Worker:
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()
         self._wake, self._closed = threading.Condition(), False
+        self._not_loaded: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="pixtral-mlx worker", daemon=True)
         self._thread.start()
 
@@ -60,7 +61,7 @@ class Worker:
             RuntimeError: the worker is closed.
         """
         future: Future = Future()
-        self._add(self._requests, (future, function))
+        self._add(self._requests, (future, function), future.set_exception)
         return future
 
     def stream(self, messages: Any, **options: Any) -> "WorkerStream":
@@ -72,7 +73,7 @@ class Worker:
             RuntimeError: the worker is closed.
         """
         stream = WorkerStream(messages, options)
-        self._add(self._streams, stream)
+        self._add(self._streams, stream, stream.pieces.put)
         return stream
 
     def close(self) -> None:
@@ -89,12 +90,15 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _add(self, waiting: deque, item: Any) -> None:
+    def _add(self, waiting: deque, item: Any, fail: Callable[[BaseException], None]) -> None:
         with self._wake:
-            if self._closed:
+            if self._not_loaded is not None:
+                fail(self._not_loaded)
+            elif self._closed:
                 raise RuntimeError("this worker is closed: make a new one")
-            waiting.append(item)
-            self._wake.notify()
+            else:
+                waiting.append(item)
+                self._wake.notify()
 
     # On the worker's thread --------------------------------------------------------------------
 
@@ -102,6 +106,7 @@ class Worker:
         try:
             model = self._load()
         except BaseException as error:
+            self._not_loaded = error
             self._refuse(error)
             return
         while True:

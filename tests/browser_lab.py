@@ -45,7 +45,8 @@ class Lab:
         self._server = subprocess.Popen(
             [
                 sys.executable, "-m", "jupyter", "lab", "--no-browser", "--expose-app-in-browser",
-                f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1",
+                f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+                "--ServerApp.ip=127.0.0.1",
                 "--IdentityProvider.token=", "--ServerApp.password=", "--allow-root",
                 "--LabApp.news_url=", "--LabApp.check_for_updates_class="
                 "jupyterlab.NeverCheckForUpdate", f"--ServerApp.root_dir={self.folder}",
@@ -99,7 +100,7 @@ class Lab:
         return Notebook(self, path, run)
 
     def theme(self, name: str) -> None:
-        """"JupyterLab Light" or "JupyterLab Dark"."""
+        """ "JupyterLab Light" or "JupyterLab Dark"."""
         self.page.evaluate(
             "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name
         )
@@ -116,7 +117,8 @@ class Notebook:
         self.page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget")
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         self.page.wait_for_function(
-            "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+            "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
+            " === 'idle'"
         )
         if run:
             self.run()

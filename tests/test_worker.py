@@ -112,14 +112,13 @@ def test_errors_reach_who_asked(worker, image):
     assert len(list(worker.stream("Hi", max_tokens=2))) == 2
 
 
-def test_loading_errors_reach_the_first_request(tmp_path):
+def test_loading_errors_reach_every_request(tmp_path):
     with Worker(tmp_path / "nothing") as worker:
-        try:
-            future = worker.submit(lambda model: 1)
-        except RuntimeError:
-            return  # it had failed before we asked
-        with pytest.raises((px.PixtralError, RuntimeError)):
-            future.result(timeout=10)
+        for _ in range(2):
+            with pytest.raises(px.CheckpointError, match="nothing"):
+                worker.submit(lambda model: 1).result(timeout=10)
+            with pytest.raises(px.CheckpointError, match="nothing"):
+                next(worker.stream("Hi"))
 
 
 def test_a_model_can_be_handed_over(folder, image, expected):

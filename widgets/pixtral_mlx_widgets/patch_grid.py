@@ -60,8 +60,7 @@ class PatchGrid(View):
         self._picture = px.open_image(source)
 
     def _picture_facts(self) -> dict[str, Any]:
-        size = self.answer_size(None, 0, 0)
-        vision = self._config.vision
+        size, vision = self.answer_size(None, 0, 0), _vision(self._config)
         return {
             "epoch": 0, "model": "", "tokens": size["tokens"],
             "text": {"context": self._config.text.max_seq_len},
@@ -75,9 +74,8 @@ class PatchGrid(View):
         """The picture as the model sees it."""
         if self._picture is None:
             return super().answer_pixels(model, image)
-        return picture_file(
-            to_pixels(preprocess(self._picture, self._config.vision, ImageOptions()))
-        )
+        pixels = preprocess(self._picture, _vision(self._config), ImageOptions())
+        return picture_file(to_pixels(pixels))
 
     def answer_size(self, model: Any, image: int, side: int) -> dict[str, Any]:
         """What the picture would be if its longest side had `side` pixels (0: as it is)."""
@@ -86,7 +84,7 @@ class PatchGrid(View):
         if side:
             scale = side / max(width, height)
             width, height = max(round(width * scale), 1), max(round(height * scale), 1)
-        grid = px.patch_grid(width, height, config.vision)
+        grid = px.patch_grid(width, height, _vision(config))
         operations = prefill_operations(config, grid.tokens, [grid])
         return {
             "width": width, "height": height, "rows": grid.rows, "columns": grid.columns,
@@ -110,3 +108,9 @@ class PatchGrid(View):
         for image in range(len(self.facts.get("images", ()))):
             for side in {0, self.side}:
                 yield "size", {"image": image, "side": side}
+
+
+def _vision(config: px.PixtralConfig) -> px.VisionConfig:
+    if config.vision is None:
+        raise px.ConfigError("this model has no vision encoder: give one that has")
+    return config.vision

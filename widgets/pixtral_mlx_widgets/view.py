@@ -1,8 +1,8 @@
 """What all widgets have in common: a session, questions from the browser, and pages without one.
 
-The browser asks with a message {id, what, arguments}; the method `answer_<what>` computes on the
-worker's thread, and {id, data} with binary buffers, or {id, problem}, goes back. Rows travel, never
-maps.
+The browser asks with a message {id, what, arguments}; the method `answer_<what>(model, ...)`
+computes on the worker's thread, and {id, data} with binary buffers, or {id, problem}, goes back.
+Rows travel, never maps. A method `do_<what>(...)` acts at once, without the model.
 """
 
 import base64
@@ -21,14 +21,13 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-import pixtral_mlx as px
 from pixtral_mlx.image import to_pixels
 
 from . import bundle, page
 from .session import Session, sentence
 
 SAVE_AFTER_SECONDS = 1.0
-"""How long nobody must have asked anything until what is shown is kept for a page without kernel."""
+"""How long nobody must have asked anything until what is shown is kept, see `View.keep`."""
 
 LOSSLESS_PIXELS = 400_000
 """A larger picture travels as JPEG."""
@@ -180,9 +179,13 @@ class View(anywidget.AnyWidget):
         if "picture" in content:
             self._displayed(content["picture"], content.get("png"))
             return
-        number = content.get("id")
+        number, what = content.get("id"), content.get("what")
+        arguments = content.get("arguments") or {}
         try:
-            future = self._look(content.get("what"), content.get("arguments") or {})
+            if hasattr(self, f"do_{what}"):
+                future = _done(self._method("do", what, arguments), *buffers, **arguments)
+            else:
+                future = self._look(what, arguments)
         except Exception as error:
             self.send({"id": number, "problem": sentence(error)})
             return
@@ -204,22 +207,21 @@ class View(anywidget.AnyWidget):
         Raises:
             ValueError: there is no such question, or its arguments are others.
         """
-        method: Callable | None = getattr(self, f"answer_{what}", None)
-        if not isinstance(what, str) or method is None:
-            raise ValueError(f"{type(self).__name__} does not know the question {what!r}")
-        try:
-            inspect.signature(method).bind(None, **arguments)
-        except TypeError as error:
-            raise ValueError(f"{what}: {error}") from error
+        method = self._method("answer", what, arguments)
         if self.session is None:
-            future: Future = Future()
-            try:
-                future.set_result(method(None, **arguments))
-            except Exception as error:
-                future.set_exception(error)
-            return future
+            return _done(method, None, **arguments)
         key = (type(self).__name__, what, json.dumps(arguments, sort_keys=True), self._key(what))
         return self.session.look(lambda model: method(model, **arguments), key)
+
+    def _method(self, verb: str, what: Any, arguments: Mapping[str, Any]) -> Callable:
+        method: Callable | None = getattr(self, f"{verb}_{what}", None)
+        if not isinstance(what, str) or method is None:
+            raise ValueError(f"{type(self).__name__} does not know the question {what!r}")
+        wanted = inspect.signature(method).parameters
+        unknown = [name for name in arguments if name not in wanted]
+        if unknown:
+            raise ValueError(f"{what}: there is no {unknown[0]!r}; allowed are {', '.join(wanted)}")
+        return method
 
     def _key(self, what: str) -> Any:
         """What an answer depends on beside its arguments; views that ask alike share answers."""
@@ -228,6 +230,11 @@ class View(anywidget.AnyWidget):
     def ask(self, what: str, **arguments: Any) -> Any:
         """The answer to a question of the browser, for Python; waits for it."""
         return self._look(what, arguments).result()
+
+    def do_stop(self) -> None:
+        """The reader has seen enough of the answer that is being written."""
+        if self.session is not None:
+            self.session.stop()
 
     def answer_pixels(self, model: Any, image: int) -> dict[str, Any]:
         """An image as the model sees it: {"mime", "file"}."""
@@ -328,6 +335,16 @@ class View(anywidget.AnyWidget):
             if isinstance(png, str):
                 self._pictures[number] = png
             event.set()
+
+
+def _done(function: Callable, *arguments: Any, **options: Any) -> Future:
+    """A future that is done: for what needs no model."""
+    future: Future = Future()
+    try:
+        future.set_result(function(*arguments, **options))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def packed(answer: Any) -> tuple[Any, list[bytes]]:

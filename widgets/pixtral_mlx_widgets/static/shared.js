@@ -182,7 +182,8 @@ export function unpacked(data, buffers) {
 }
 
 // Questions and answers of one view. `ask(what, arguments)` is a promise of the answer; equal
-// questions are asked once; a new epoch forgets the answers of the old one.
+// questions are asked once; a new epoch forgets the answers of the old one. `act(what, arguments,
+// buffers)` has Python do something, every time.
 export function connect(model) {
   const answers = new Map();
   const waiting = new Map();
@@ -204,12 +205,29 @@ export function connect(model) {
     return found && unpacked(found.data, found.buffers);
   }
 
+  function act(what, args = {}, buffers = []) {
+    if (model.page) return Promise.reject(new Error("Not saved in this page: this needs the kernel."));
+    return new Promise((resolve, reject) => {
+      const id = ++number;
+      const timer = setTimeout(() => reject(new Error(
+        "No answer from the kernel: what was saved is shown, this was not saved. "
+        + "Run the cell to ask again.")), PATIENCE);
+      waiting.set(id, { resolve, reject, timer });
+      model.send({ id, what, arguments: args }, undefined, buffers);
+    });
+  }
+
   function ask(what, args = {}) {
     const name = nameOf(what, args);
     if (answers.has(name)) {
       const answer = answers.get(name);
       answers.delete(name);
       answers.set(name, answer);
+      return answer;
+    }
+    const kept = saved(name);
+    const answer = kept ? Promise.resolve(kept) : act(what, args);
+    answers.set(name, answer);
       return answer;
     }
     const answer = new Promise((resolve, reject) => {
@@ -239,7 +257,7 @@ export function connect(model) {
       }
     }),
   ];
-  return { ask, close() { stops.forEach((stop) => stop()); } };
+  return { ask, act, close() { stops.forEach((stop) => stop()); } };
 }
 
 // Calls that come in while one is under way: only the last of them is made, and answers that were
