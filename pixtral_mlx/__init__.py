@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import edits
     from .checkpoint import load
+    from .compare import Comparison, compare_runs
     from .config import PixtralConfig, TextConfig, VisionConfig, load_config
     from .errors import (
         CapacityError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .maps import Evidence, rank_correlation
     from .model import Pixtral
     from .recorder import TraceOptions
+    from .sampling import sampling_probabilities
     from .tokenizer import ImageSpan, Prompt, Tokenizer
     from .trace import Trace
     from .trace_file import open_trace
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 # Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
 _HOMES = {
     "checkpoint": ("load",),
+    "compare": ("Comparison", "compare_runs"),
     "config": ("PixtralConfig", "TextConfig", "VisionConfig", "load_config"),
     "errors": (
         "CapacityError",
@@ -49,6 +52,7 @@ _HOMES = {
     "maps": ("Evidence", "rank_correlation"),
     "model": ("Pixtral",),
     "recorder": ("TraceOptions",),
+    "sampling": ("sampling_probabilities",),
     "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
     "trace": ("Trace",),
     "trace_file": ("open_trace",),
@@ -59,6 +63,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "CapacityError",
     "CheckpointError",
+    "Comparison",
     "ConfigError",
     "Evidence",
     "GenerationOptions",
@@ -81,6 +86,7 @@ __all__ = [
     "TraceOptions",
     "VisionConfig",
     "Worker",
+    "compare_runs",
     "edits",
     "load",
     "load_config",
@@ -88,6 +94,7 @@ __all__ = [
     "open_trace",
     "patch_grid",
     "rank_correlation",
+    "sampling_probabilities",
 ]
 
 

@@ -351,6 +351,12 @@ def _overlap(text: str, stop: str) -> int:
     return max(n for n in range(min(len(text), len(stop) - 1) + 1) if text.endswith(stop[:n]))
 
 
+def is_greedy(options: GenerationOptions) -> bool:
+    """Whether the likeliest token is taken. Nearly nothing would overflow or filter out every
+    token: then the likeliest is what is meant."""
+    return options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
+
+
 def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
     """mlx-lm's sampler and logits processors for these options."""
     from mlx_lm.sample_utils import make_logits_processors, make_sampler
@@ -359,10 +365,8 @@ def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
     wrong = [token for token in bias if not 0 <= token < vocab_size]
     if wrong:
         raise ValueError(f"logit_bias names token {wrong[0]}; allowed are 0 to {vocab_size - 1}")
-    # Nearly nothing would overflow or filter out every token: then the likeliest is what is meant.
-    greedy = options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
     sampler = make_sampler(
-        temp=0.0 if greedy else options.temperature,
+        temp=0.0 if is_greedy(options) else options.temperature,
         top_p=options.top_p,
         min_p=options.min_p,
         top_k=options.top_k if options.top_k < vocab_size else 0,

@@ -38,6 +38,20 @@ def find_evidence(attention: np.ndarray) -> Evidence:
     return Evidence((top, bottom), (left, right), box / total if total else 0.0)
 
 
+def block_means(values: np.ndarray, side: int) -> np.ndarray:
+    """Mean of a map over blocks of `side` x `side` patches, those that `occlusion_map` hides.
+
+    Returns:
+        float32, shape (rows / side, columns / side), both rounded up.
+    """
+    rows, columns = (np.arange(0, length, side) for length in values.shape)
+    sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+    heights, widths = (
+        np.diff([*s, e]) for s, e in ((rows, values.shape[0]), (columns, values.shape[1]))
+    )
+    return (sums / np.outer(heights, widths)).astype(np.float32)
+
+
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rho of two maps of one shape; ties share their mean rank. NaN if one is flat."""
     ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]

@@ -11,11 +11,11 @@ import numpy as np
 
 from .config import PixtralConfig
 from .decoder import Decoder
-from .edits import Edit, edited
+from .edits import Edit, Patch, edited
 from .errors import CapacityError, CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
-from .occlusion import occlusion_map
+from .occlusion import occlusion, occlusion_map
 from .projector import Projector
 from .tap import Tap
 from .tokenizer import Prompt, Tokenizer
@@ -218,6 +218,8 @@ class Pixtral(nn.Module):
         *,
         images: Sequence[Any] = (),
         image: int = 0,
+        tokens: Sequence[int] | None = None,
+        edits: Sequence[Edit] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Drop of a generated token's log-probability when blocks of patches are hidden.
@@ -228,4 +230,22 @@ class Pixtral(nn.Module):
             Nats, float32, shape (rows, columns) of the image.
         """
         prompt = messages if isinstance(messages, Prompt) else self.encode(messages, images)
-        return occlusion_map(self, prompt, token, block=block, image=image, progress=progress)
+        return occlusion_map(
+            self, prompt, token, block=block, image=image, tokens=tokens, edits=edits,
+            progress=progress,
+        )  # fmt: skip
+
+    def occlusion(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        token: int,
+        patches: Sequence[Patch],
+        *,
+        images: Sequence[Any] = (),
+        image: int = 0,
+        tokens: Sequence[int] | None = None,
+        edits: Sequence[Edit] = (),
+    ) -> float:
+        """The same, in nats, for one set of patches that are hidden together; see `occlusion`."""
+        prompt = messages if isinstance(messages, Prompt) else self.encode(messages, images)
+        return occlusion(self, prompt, token, patches, image=image, tokens=tokens, edits=edits)

@@ -1,13 +1,15 @@
 """What happens to a word when a part of the picture is hidden: the test of every attention map."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
-from .edits import MaskPatches, check_index, image_grid
+from .edits import Edit, MaskPatches, Patch, check_index, edited, image_grid
 from .image import PatchGrid
+from .tap import Tap
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -24,18 +26,22 @@ def occlusion_map(
     *,
     block: int = 1,
     image: int = 0,
+    tokens: Sequence[int] | None = None,
+    edits: Sequence[Edit] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """How much the log-probability of a generated token drops when patches are hidden.
 
-    The greedy answer is generated once; then, for each block of patches, the token is looked at
-    again behind the same words with those patches replaced by the mean of their image.
+    For each block of patches, the token is looked at again behind the same words with those
+    patches replaced by the mean of their image.
 
     Arguments:
-        prompt: from `model.encode`.
+        prompt: from `model.encode`, without edits.
         token: its number in the answer.
         block: side of the blocks that are hidden, in patches.
         image: which one.
+        tokens: the answer; None generates the greedy one.
+        edits: of the run that is looked at; patches are hidden after them.
         progress: called with (blocks done, all blocks).
 
     Returns:
@@ -48,27 +54,72 @@ def occlusion_map(
     if block < 1:
         raise ValueError(f"block is {block}; allowed is 1 or more patches")
     grid = image_grid(prompt, image)
-    tokens = model.generate(prompt, max_tokens=token + 1).tokens
-    check_index("token", token, len(tokens))
-    longer = Prompt(prompt.tokens + tokens[:token], prompt.images, prompt.grids, prompt.spans)
-    features = model.features(prompt)
-
     blocks = list(_blocks(grid, block))
-    size = max(1, TOKENS_AT_ONCE // len(longer.tokens))
-    before = _log_probabilities(model, longer, [features], tokens[token])[0]
+    run = _Run(model, prompt, token, image, tokens, edits)
+    size = max(1, TOKENS_AT_ONCE // len(run.prompt.tokens))
     found = np.zeros(grid, np.float32)
+    before = run.log_probabilities([()])[0]
     for start in range(0, len(blocks), size):
         part = blocks[start : start + size]
-        hidden = [
-            MaskPatches(patches, image).change("projector", features, None, prompt)
-            for patches in part
-        ]
-        after = _log_probabilities(model, longer, hidden, tokens[token])
-        for patches, value in zip(part, after, strict=True):
+        for patches, value in zip(part, run.log_probabilities(part), strict=True):
             found.ravel()[patches] = before - value
         if progress:
             progress(start + len(part), len(blocks))
     return found
+
+
+def occlusion(
+    model: "Pixtral",
+    prompt: Prompt,
+    token: int,
+    patches: Sequence[Patch],
+    *,
+    image: int = 0,
+    tokens: Sequence[int] | None = None,
+    edits: Sequence[Edit] = (),
+) -> float:
+    """The same for one set of patches, hidden together: the drop in nats.
+
+    Arguments and errors as for `occlusion_map`.
+    """
+    MaskPatches(patches, image).check(prompt, model.config)
+    run = _Run(model, prompt, token, image, tokens, edits)
+    before, after = run.log_probabilities([(), patches])
+    return float(before - after)
+
+
+class _Run:
+    """One token of an answer, looked at again with patches of one image hidden."""
+
+    def __init__(
+        self,
+        model: "Pixtral",
+        prompt: Prompt,
+        token: int,
+        image: int,
+        tokens: Sequence[int] | None,
+        edits: Sequence[Edit],
+    ):
+        if tokens is None:
+            tokens = model.generate(prompt, max_tokens=token + 1, edits=edits).tokens
+        check_index("token", token, len(tokens))
+        prompt = edited(prompt, edits, model)
+        self._model, self._image, self._token = model, image, tokens[token]
+        self._tap = Tap(prompt, edits) if edits else None
+        self._features = model.features(prompt, self._tap)
+        self.prompt = replace(prompt, tokens=[*prompt.tokens, *tokens[:token]])
+
+    def log_probabilities(self, hidden: Sequence[Sequence[Patch]]) -> np.ndarray:
+        """Of the token, once for each set of hidden patches; the sets run together."""
+        model, versions = self._model, []
+        for patches in hidden:
+            mask = MaskPatches(patches, self._image)
+            features = mask.change("projector", self._features, None, self.prompt)
+            versions.append(model.merge(self.prompt, features))
+        tokens = mx.array(self.prompt.tokens)[None]
+        states = model.decoder.hidden(tokens, None, mx.stack(versions), self._tap)[:, -1]
+        logits = model.decoder.unembed(states).astype(mx.float32)
+        return np.array(logits[:, self._token] - mx.logsumexp(logits, axis=-1))
 
 
 def _blocks(grid: PatchGrid, side: int) -> Iterator[list[int]]:
@@ -77,13 +128,3 @@ def _blocks(grid: PatchGrid, side: int) -> Iterator[list[int]]:
     for row in range(0, grid.rows, side):
         for column in range(0, grid.columns, side):
             yield numbers[row : row + side, column : column + side].ravel().tolist()
-
-
-def _log_probabilities(
-    model: "Pixtral", prompt: Prompt, features: Sequence[Any], token: int
-) -> np.ndarray:
-    """Of one token behind the same prompt, for each version of its image features."""
-    batch = mx.stack([model.merge(prompt, version) for version in features])
-    last = model.decoder.hidden(mx.array(prompt.tokens)[None], input_embeddings=batch)[:, -1]
-    logits = model.decoder.unembed(last).astype(mx.float32)
-    return np.array(logits[:, token] - mx.logsumexp(logits, axis=-1))

@@ -176,7 +176,7 @@ class Trace:
         """
         grid = image_grid(self.prompt, image)
         places = self.prompt.spans[image].patch_positions()
-        layers = self._text_layers() if layer is None else [layer]
+        layers = self.text_layers if layer is None else [layer]
         rows = [self.token_attention(token, one, head)[places] for one in layers]
         return np.stack(rows).mean(axis=0, dtype=np.float32).reshape(grid)
 
@@ -193,7 +193,9 @@ class Trace:
         """
         return find_evidence(self.image_attention(token, image=image))
 
-    def _text_layers(self) -> list[int]:
+    @property
+    def text_layers(self) -> list[int]:
+        """The layers of the decoder that were kept, see `TraceOptions`."""
         layers = range(self.config.text.n_layers)
         kept = [layer for layer in layers if f"text.{layer}.queries" in self._recorded.text]
         return kept or list(layers)
@@ -236,8 +238,19 @@ class Trace:
         return self._top_words(self._rerun(position)[f"text.{layer}"], top)
 
     def alternatives(self, token: int, top: int = 5) -> list[tuple[str, float]]:
-        """The likeliest tokens where a token was chosen: [(text, probability)]."""
+        """The likeliest tokens where a token was chosen: [(text, probability)], before logit bias
+        and penalties, like `log_probabilities`."""
         return self.logit_lens(token, self.config.text.n_layers - 1, top)
+
+    def log_probabilities(self, token: int, layer: int | None = None) -> np.ndarray:
+        """The whole distribution that a token was chosen from, before logit bias, penalties,
+        temperature and filters; or what it would have been after an earlier layer.
+
+        Returns:
+            Natural logarithms, float32, shape (vocabulary,).
+        """
+        layer = self.config.text.n_layers - 1 if layer is None else layer
+        return self._log_probabilities(self._kept(f"text.{layer}", token, layer))
 
     def surprise(self, token: int) -> float:
         """Negative log-probability of a generated token, in nats: 0 is certain."""
@@ -245,13 +258,17 @@ class Trace:
         return -self.logprobs[token]
 
     def _top_words(self, hidden: mx.array, top: int) -> list[tuple[str, float]]:
+        probabilities = np.exp(self._log_probabilities(hidden))
+        best = np.argsort(-probabilities, kind="stable")[: max(top, 0)]
+        label = self.model.tokenizer.label if self.model else str
+        return [(label(int(i)), float(probabilities[i])) for i in best]
+
+    def _log_probabilities(self, hidden: mx.array) -> np.ndarray:
         if self.model is None:
             raise CheckpointError("a trace from a file has no model: make a new one with generate")
-        decoder, tokenizer = self.model.decoder, self.model.tokenizer
-        logits = decoder.unembed(decoder.norm(hidden.reshape(1, -1))).astype(mx.float32)
-        probabilities = np.array(mx.softmax(logits[0], axis=-1))
-        best = np.argsort(-probabilities, kind="stable")[: max(top, 0)]
-        return [(tokenizer.label(int(i)), float(probabilities[i])) for i in best]
+        decoder = self.model.decoder
+        logits = decoder.unembed(decoder.norm(hidden.reshape(1, -1)))[0].astype(mx.float32)
+        return np.array(logits - mx.logsumexp(logits))
 
     # Everything else ---------------------------------------------------------------------------
 

@@ -76,6 +76,11 @@ class Worker:
         self._add(self._streams, stream, stream.pieces.put)
         return stream
 
+    def answer_waiting(self, model: "Pixtral") -> None:
+        """For long functions given to `submit`: run here, between two of their steps, the
+        requests that came in meanwhile. Only on the worker's thread."""
+        self._answer(model)
+
     def close(self) -> None:
         """Stop what is being written, refuse what waits, and end the thread."""
         with self._wake:

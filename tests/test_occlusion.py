@@ -65,3 +65,26 @@ def test_messages_as_for_encode_and_bad_requests(model, prompt):
         model.occlusion_map(prompt, 0, 0)
     with pytest.raises(IndexError, match="the prompt has no image"):
         model.occlusion_map("Hello", 0)
+
+
+def test_one_set_of_patches_of_a_given_answer_and_an_edited_run(model, prompt):
+    changes = [edits.NoBreakTokens(), edits.KnockOutHeads("text", 0, [1])]
+    answer, hidden = [300, 301, 302], [(0, 1), 3]
+
+    def log_probability(*more):
+        edited = edits.edited(prompt, changes, model)
+        longer = px.Prompt(edited.tokens + answer[:2], edited.images, edited.grids, edited.spans)
+        logits = model.logits(longer, edits=[changes[1], *more])[-1]
+        return float(logits[answer[2]] - mx.logsumexp(logits))
+
+    drop = log_probability() - log_probability(edits.MaskPatches(hidden, 1))
+    given = {"image": 1, "tokens": answer, "edits": changes}
+    assert model.occlusion(prompt, 2, hidden, **given) == pytest.approx(drop, abs=2e-5)
+    assert abs(drop) > 1e-4
+    whole = model.occlusion_map(prompt, 2, 9, **given)
+    together = model.occlusion(prompt, 2, range(4), **given)
+    assert whole == pytest.approx(np.full((2, 2), together), abs=2e-5)
+    with pytest.raises(IndexError, match="patch 4: there are 4"):
+        model.occlusion(prompt, 0, [4], **given)
+    with pytest.raises(IndexError, match="token 3: there are 3"):
+        model.occlusion(prompt, 3, [0], **given)

@@ -49,6 +49,7 @@ class Session(HasTraits):
         progress: {"stage", "done", "total"} of long work; empty when there is none.
         selection: {"image", "patch", "token", "layer", "head"}; None is nothing, or the mean.
         epoch: counts the questions; what belongs to an older one is stale.
+        options: those that the last question was asked with.
         config: `px.PixtralConfig`; None while the model is loading.
         problem: one sentence that says what went wrong and what to do; empty if nothing did.
     """
@@ -61,6 +62,7 @@ class Session(HasTraits):
     progress = Dict()
     selection = Dict(NOTHING)
     epoch = Int(0)
+    options = Dict()
     config = Anything(None, allow_none=True)
     problem = Unicode("")
 
@@ -74,6 +76,8 @@ class Session(HasTraits):
         super().__init__()
         self.name = str(model) if isinstance(model, str | PathLike) else type(model).__name__
         self.closed = False
+        self.asked: px.Prompt | None = None  # the last question before its edits
+        self._request: Any = None
         self._trace = trace
         self._error: BaseException | None = None
         self._stream: Any = None
@@ -117,16 +121,62 @@ class Session(HasTraits):
             RuntimeError: an answer is being written.
             ValueError: an option that is out of range.
         """
-        px.GenerationOptions(**{"trace": self._trace, **options})  # a mistake shows here, at once
-        with self._lock:
-            if self.busy:
-                raise RuntimeError("an answer is being written: wait() for it, or stop() it first")
-            self.busy = True
-        self._error, self._stopped, self._stream = None, False, None
-        self.problem = ""
+        self._check(options)
         request: Any = text
         if isinstance(text, str):
             request = self._conversation(text, images, follow_up)
+        self._start(request, options)
+
+    def again(self, **options: Any) -> None:
+        """Ask the last question once more; the new answer takes the old one's place.
+
+        Arguments:
+            options: replace those that it was asked with.
+
+        Raises:
+            RuntimeError: nothing was asked here yet, or an answer is being written.
+            ValueError: an option that is out of range.
+        """
+        if self._request is None:
+            raise RuntimeError("nothing was asked yet: ask a question first")
+        options = {**self.options, **options}
+        self._check(options)
+        if not isinstance(self._request, px.Prompt):
+            self.messages = self._request
+        self._start(self._request, options)
+
+    def show(self, reply: "px.Reply", **options: Any) -> None:
+        """Look into an answer that this session's model gave elsewhere, with `trace=True`.
+
+        Arguments:
+            options: those that it was asked with.
+
+        Raises:
+            RuntimeError: an answer is being written.
+            ValueError: the answer has no trace.
+        """
+        if reply.trace is None:
+            raise ValueError("this answer has no trace: call generate with trace=True")
+        self._check(options)
+        with self._lock:
+            self._answers.clear()
+        self._request = self.asked = reply.trace.prompt
+        self.options, self.reply, self.tokens = options, reply, len(reply.tokens)
+        self.prompt = reply.trace.prompt
+        self.epoch += 1
+
+    def _check(self, options: dict[str, Any]) -> None:
+        """A mistake shows here, at once."""
+        px.GenerationOptions(**{"trace": self._trace, **options})
+        if self.busy:
+            raise RuntimeError("an answer is being written: wait() for it, or stop() it first")
+
+    def _start(self, request: Any, options: dict[str, Any]) -> None:
+        with self._lock:
+            self._check(options)
+            self.busy = True
+        self._error, self._stopped, self._stream = None, False, None
+        self.problem, self._request = "", request
         self._thread = threading.Thread(
             target=self._write, args=(request, options), name="pixtral-mlx session", daemon=True
         )
@@ -191,6 +241,7 @@ class Session(HasTraits):
         prompt, shown = self.worker.submit(prepare).result()
         with self._lock:
             self._answers.clear()
+        self.asked, self.options = prompt, options
         self.reply, self.tokens, self.prompt = None, 0, shown
         self.epoch += 1
         stream = self.worker.stream(

@@ -1,0 +1,106 @@
+"""How far two runs part: the same answer, read once with and once without some edits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import numpy as np
+
+from .edits import Edit, edited
+from .tap import Tap
+from .tokenizer import Prompt
+
+if TYPE_CHECKING:
+    from .model import Pixtral
+
+TOKENS_A_STEP = 512
+POSITIONS_AT_ONCE = 32
+"""Distributions over the vocabulary that are in memory together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two runs over one answer; all arrays are float32 of shape (tokens,), in nats.
+
+    Arguments:
+        kl: Kullback-Leibler divergence KL(first || second) of the distributions that each token
+            was chosen from; 0 where the runs agree.
+        first, second: log-probability of each token in either run.
+    """
+
+    kl: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+
+def compare_runs(
+    model: "Pixtral",
+    prompt: Prompt,
+    tokens: Sequence[int],
+    edits: Sequence[Edit],
+    *,
+    before: Sequence[Edit] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Read one answer in two runs, teacher-forced: each token behind the same words before it.
+
+    Arguments:
+        prompt: from `model.encode`, without edits.
+        tokens: the answer, for example `reply.tokens` of the first run.
+        edits: of the second run.
+        before: of the first run.
+        progress: called with (tokens read, tokens to read) of both runs.
+
+    Raises:
+        ValueError: the answer has no tokens.
+        IndexError: an edit names what is not there.
+    """
+    if not tokens:
+        raise ValueError("the answer has no tokens: there is nothing to compare")
+    prompts = [edited(prompt, one, model) for one in (before, edits)]
+    lengths = [len(p.tokens) + len(tokens) - 1 for p in prompts]
+
+    def report(run: int) -> Callable[[int], None]:
+        return lambda done: progress and progress(run * lengths[0] + done, sum(lengths))
+
+    first = _hidden(model, prompts[0], tokens, before, report(0))
+    second = _hidden(model, prompts[1], tokens, edits, report(1))
+    parts = []
+    for start in range(0, len(tokens), POSITIONS_AT_ONCE):
+        part = slice(start, start + POSITIONS_AT_ONCE)
+        chosen = mx.array(list(tokens[part]))[:, None]
+        p, q = (_log_softmax(model, hidden[part]) for hidden in (first, second))
+        kl = mx.maximum((mx.exp(p) * (p - q)).sum(axis=-1), 0)  # rounding may fall below 0
+        own = [mx.take_along_axis(one, chosen, axis=-1)[:, 0] for one in (p, q)]
+        parts.append(np.array(mx.stack([kl, *own])))
+    return Comparison(*np.concatenate(parts, axis=1))
+
+
+def _hidden(
+    model: "Pixtral",
+    prompt: Prompt,
+    tokens: Sequence[int],
+    edits: Sequence[Edit],
+    report: Callable[[int], None],
+) -> mx.array:
+    """The states that chose `tokens`, shape (tokens, D); read in steps, as a prefill."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    longer = replace(prompt, tokens=[*prompt.tokens, *tokens[:-1]])
+    tap = Tap(prompt, edits) if edits else None
+    embeddings, cache = model.embed(longer, tap), make_prompt_cache(model.decoder)
+    ids, found = mx.array(longer.tokens)[None], []
+    for start in range(0, len(longer.tokens), TOKENS_A_STEP):
+        part = slice(start, start + TOKENS_A_STEP)
+        hidden = model.decoder.hidden(ids[:, part], cache, embeddings[None, part], tap)[0]
+        wanted = hidden[max(len(prompt.tokens) - 1 - start, 0) :]
+        mx.eval(wanted, [layer.state for layer in cache])
+        found.append(wanted)
+        report(min(start + TOKENS_A_STEP, len(longer.tokens)))
+    return mx.concatenate(found)
+
+
+def _log_softmax(model: "Pixtral", hidden: mx.array) -> mx.array:
+    logits = model.decoder.unembed(hidden).astype(mx.float32)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
