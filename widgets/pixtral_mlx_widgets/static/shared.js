@@ -228,21 +228,6 @@ export function connect(model) {
     const kept = saved(name);
     const answer = kept ? Promise.resolve(kept) : act(what, args);
     answers.set(name, answer);
-      return answer;
-    }
-    const answer = new Promise((resolve, reject) => {
-      const kept = saved(name);
-      if (kept) { resolve(kept); return; }
-      if (model.page) { reject(new Error("Not saved in this page: this needs the kernel.")); return; }
-      const id = ++number;
-      const timer = setTimeout(() => question.reject(new Error(
-        "No answer from the kernel: what was saved is shown, this was not saved. "
-        + "Run the cell to ask again.")), PATIENCE);
-      const question = { resolve, reject, timer };
-      waiting.set(id, question);
-      model.send({ id, what, arguments: args });
-    });
-    answers.set(name, answer);
     answer.catch(() => answers.delete(name));
     while (answers.size > KEPT) answers.delete(answers.keys().next().value);
     return answer;
