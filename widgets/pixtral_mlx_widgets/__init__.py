@@ -10,5 +10,6 @@ All widgets are views of one `Session`. They need the extra: `pip install 'pixtr
 
 from .patch_grid import PatchGrid
 from .session import Session
+from .studio import Studio
 
-__all__ = ["PatchGrid", "Session"]
+__all__ = ["PatchGrid", "Session", "Studio"]

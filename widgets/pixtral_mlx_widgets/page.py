@@ -4,10 +4,12 @@ import base64
 import html as escape
 import json
 import os
-import re
+import queue
 import shutil
 import subprocess
 import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ POLICY = (
 """What the page may load: what is in it."""
 
 PICTURE_SECONDS = 60
+LARGEST_PICTURE = 200_000_000
 
 BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge",
@@ -33,33 +36,39 @@ FLAGS = (
 )  # fmt: skip
 
 
-def html(widget: type, state: dict[str, Any]) -> str:
+def html(
+    title: str, name: str, state: dict[str, Any], inner: dict[str, tuple[str, dict]] | None = None
+) -> str:
     """One self-contained page of a widget.
 
     Arguments:
-        widget: its class.
+        title: of the page.
+        name: of the widget's file in `static/`.
         state: values of the traits that the browser sees; bytes are allowed in them.
+        inner: widgets inside it: {reference: (name, state)}.
     """
-    data = json.dumps(state, default=_plain).replace("</", "<\\/")
-    script = re.sub(
-        r"^export default ", "const widget = ", bundle.module(widget.name), flags=re.MULTILINE
-    )
+    inner = inner or {}
+    data = {
+        "name": name, "state": state,
+        "inner": {key: {"name": n, "state": s} for key, (n, s) in inner.items()},
+    }  # fmt: skip
+    names = sorted({name, *(n for n, _ in inner.values())})
     host = (bundle.STATIC / "page.js").read_text(encoding="utf-8")
-    title = escape.escape(f"{widget.__name__} · pixtral-mlx")
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{title}</title>
+<title>{escape.escape(title)} · pixtral-mlx</title>
 <style>{bundle.style()}</style>
 </head>
 <body class="px-page">
 <main id="widget"></main>
-<script type="application/json" id="state">{data}</script>
+<script type="application/json" id="state">{_closed(json.dumps(data, default=_plain))}</script>
 <script type="module">
-{_closed(script)}
+const widgets = {{}};
+{"".join(_scoped(name) for name in names)}
 {_closed(host)}
 </script>
 </body>
@@ -67,8 +76,15 @@ def html(widget: type, state: dict[str, Any]) -> str:
 """
 
 
-def _closed(script: str) -> str:
-    return script.replace("</script", "<\\/script")
+def _scoped(name: str) -> str:
+    """A widget's module as one entry of `widgets`, its names its own."""
+    source = bundle.module(name).replace("export default { render };", "")
+    return f"widgets.{name} = (() => {{\n{_closed(source)}\nreturn {{ render }};\n}})();\n"
+
+
+def _closed(text: str) -> str:
+    """Text that cannot end the script element it stands in."""
+    return text.replace("</", "<\\/")
 
 
 def _plain(value: Any) -> Any:
@@ -98,24 +114,51 @@ def png(page: str) -> bytes:
             "a picture needs the widget displayed in a notebook, or a browser: install Chromium or "
             "Chrome, or name one in PIXTRAL_BROWSER"
         )
+    # The browser fetches the page from here and sends back what it drew.
+    pictures: queue.Queue[bytes] = queue.Queue()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page, pictures))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/#picture"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        file = Path(folder) / "page.html"
-        file.write_text(page, encoding="utf-8")
-        command = [
-            browser, *FLAGS, f"--user-data-dir={folder}/profile", "--window-size=1000,800",
-            "--virtual-time-budget=10000", "--dump-dom", f"{file.as_uri()}#picture",
-        ]  # fmt: skip
+        command = [browser, *FLAGS, f"--user-data-dir={folder}", "--window-size=1012,800", address]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, **quiet)
         try:
-            done = subprocess.run(command, capture_output=True, timeout=PICTURE_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise RuntimeError(f"{browser} drew no picture ({error}): try another") from error
-    found = re.search(rb'data-picture="data:image/png;base64,([^"]+)"', done.stdout)
-    if found is None:
-        raise RuntimeError(
-            f"{browser} drew no picture (exit status {done.returncode}): open the page of "
-            "to_html() to see why"
-        )
-    return base64.b64decode(found[1])
+            return pictures.get(timeout=PICTURE_SECONDS)
+        except queue.Empty:
+            raise RuntimeError(
+                f"{browser} drew no picture in {PICTURE_SECONDS} s: open the page of to_html() "
+                "to see why"
+            ) from None
+        finally:
+            process.terminate()
+            process.wait()
+            server.shutdown()
+            server.server_close()
+
+
+def _handler(page: str, pictures: "queue.Queue[bytes]") -> type[BaseHTTPRequestHandler]:
+    """Serves one page, which may talk to nobody else, and takes one picture."""
+    served = page.replace(POLICY, f"{POLICY}; connect-src 'self'").encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/" else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            if self.path == "/":
+                self.wfile.write(served)
+
+        def do_POST(self) -> None:
+            length = min(int(self.headers.get("Content-Length", 0)), LARGEST_PICTURE)
+            pictures.put(base64.b64decode(self.rfile.read(length).partition(b",")[2]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing on the notebook's standard error."""
+
+    return Handler
 
 
 def write_new(path: Path, data: bytes) -> None:

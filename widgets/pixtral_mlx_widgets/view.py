@@ -288,10 +288,19 @@ class View(anywidget.AnyWidget):
         if self.session is not None:
             self.session.wait()
         self.keep()
-        text = page.html(type(self), self._page_state())
+        text = page.html(
+            type(self).__name__,
+            self.name,
+            self._page_state(),
+            {key: (child.name, child._page_state()) for key, child in self.page_children().items()},
+        )
         if path is not None:
             page.write_new(Path(path), text.encode())
         return text
+
+    def page_children(self) -> "dict[str, View]":
+        """Widgets inside this one, by the name under which the browser knows them."""
+        return {}
 
     def _page_state(self) -> dict[str, Any]:
         hidden = {"layout", "tabbable", "tooltip", "comm"}

@@ -9,29 +9,38 @@ function decoded(value) {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, decoded(item)]));
 }
 
-const state = decoded(JSON.parse(document.getElementById("state").textContent));
-const handlers = new Map();
-const model = {
-  page: true,
-  get: (name) => state[name],
-  set(name, value) {
-    if (JSON.stringify(state[name]) === JSON.stringify(value)) return;
-    state[name] = value;
-    for (const handler of handlers.get(`change:${name}`) ?? []) handler();
-  },
-  save_changes() {},
-  send() {},
-  on(event, handler) { handlers.set(event, [...(handlers.get(event) ?? []), handler]); },
-  off(event, handler) {
-    handlers.set(event, (handlers.get(event) ?? []).filter((other) => other !== handler));
+function standIn(state) {
+  const handlers = new Map();
+  return {
+    page: true,
+    get: (name) => state[name],
+    set(name, value) {
+      if (JSON.stringify(state[name]) === JSON.stringify(value)) return;
+      state[name] = value;
+      for (const handler of handlers.get(`change:${name}`) ?? []) handler();
+    },
+    save_changes() {},
+    send() {},
+    on(event, handler) { handlers.set(event, [...(handlers.get(event) ?? []), handler]); },
+    off(event, handler) {
+      handlers.set(event, (handlers.get(event) ?? []).filter((other) => other !== handler));
+    },
+  };
+}
+
+const saved = decoded(JSON.parse(document.getElementById("state").textContent));
+const host = {
+  async getWidget(reference) {
+    const { name, state } = saved.inner[reference];
+    const model = standIn(state);
+    return { render: ({ el }) => widgets[name].render({ model, el, host }) };
   },
 };
-
 const place = document.getElementById("widget");
-await widget.render({ model, el: place });
+await widgets[saved.name].render({ model: standIn(saved.state), el: place, host });
 if (location.hash === "#picture") {
-  // For Python's to_png: the picture goes into the page, where it is read.
+  // For Python's to_png, which serves the page and waits for what it draws.
   await new Promise((resolve) => setTimeout(resolve, 600));
   const root = place.querySelector(".px-widget");
-  document.body.setAttribute("data-picture", await root.picture());
+  await fetch("/", { method: "POST", body: await root.picture() });
 }

@@ -505,15 +505,16 @@ export function answersPictures(model, root) {
   return on(model, "msg:custom", receive);
 }
 
-// The text is drawn through an SVG; canvases, whose pixels a copy loses, are drawn over it.
+// The text is drawn through an SVG; canvases and pictures, which it cannot load, are drawn over it.
 async function pictureOf(root) {
   const copy = root.cloneNode(true);
-  const canvases = [...root.querySelectorAll("canvas")];
-  copy.querySelectorAll("canvas").forEach((canvas, i) => {
-    const box = canvases[i].getBoundingClientRect();
-    canvas.replaceWith(tag("div", {
-      class: canvas.className, style: `width: ${box.width}px; height: ${box.height}px; flex: none`,
-      hidden: canvases[i].hidden,
+  const drawn = [...root.querySelectorAll("canvas, img")];
+  copy.querySelectorAll("canvas, img").forEach((element, i) => {
+    const box = drawn[i].getBoundingClientRect();
+    const shown = getComputedStyle(drawn[i]).display;
+    element.replaceWith(tag("div", {
+      class: element.className, hidden: drawn[i].hidden,
+      style: `width: ${box.width}px; height: ${box.height}px; flex: none; display: ${shown}`,
     }));
   });
   const inputs = root.querySelectorAll("input");
@@ -543,10 +544,10 @@ async function pictureOf(root) {
   pen.scale(2, 2);
   pen.drawImage(image, 0, 0);
   const corner = root.getBoundingClientRect();
-  for (const canvas of canvases) {
-    const box = canvas.getBoundingClientRect();
-    if (!box.width || !canvas.width) continue;
-    pen.drawImage(canvas, box.left - corner.left, box.top - corner.top, box.width, box.height);
+  for (const element of drawn) {
+    const box = element.getBoundingClientRect();
+    if (!box.width || !element.width) continue;
+    pen.drawImage(element, box.left - corner.left, box.top - corner.top, box.width, box.height);
   }
   return page.toDataURL("image/png");
 }
