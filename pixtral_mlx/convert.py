@@ -13,9 +13,8 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from math import isfinite, sqrt
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,10 @@ from .config import PixtralConfig
 from .errors import CapacityError, CheckpointError
 from .layouts import Source, Transform
 from .new_folder import new_folder, refuse_existing, remove_stale
-from .quantize import Plan, TensorPlan
-from .quantize import plan as make_plan
-from .safetensors_io import SafetensorsWriter, TensorInfo, read_rows
+from .quantize import Plan, TensorPlan, as_written, plan_for, written_layout
+from .rounding import origin_of, relative_error, round_trip, slices, squares_of
+from .safetensors_io import SafetensorsWriter
 from .schemes import check_options
-
-SLICE_BYTES = 16 * 2**20
-"""Source bytes in memory at a time; the peak is some ten times as much, plus the interpreter."""
 
 HEADER_BYTES = 256
 """An upper bound of what one tensor adds to a file's header."""
@@ -117,40 +113,12 @@ def convert(
         )
     target = as_written(source.config)
     table = layouts.to_ours(written_layout(target), target)
-    shapes = layouts.shapes(target)
-    tensors = [(name, table[name].theirs, shapes[name]) for name in _in_order(table)]
-    plan = make_plan(tensors, options)
+    plan = plan_for(source.config, options)
     if dry_run:
         return Conversion(folder, plan, source.folder)
     remove_stale(folder)  # first, since it takes room
     _check_disk(folder, plan, source)
     return _carry_out(source, target, table, plan, folder, progress, shard_bytes)
-
-
-def as_written(config: PixtralConfig) -> PixtralConfig:
-    """The sizes of the output. mlx-vlm's Pixtral always has an output matrix and projector biases:
-    a tied output is written out, and missing biases become zeros."""
-    if config.vision is None:
-        return config
-    text = replace(config.text, tied_embeddings=False)
-    return replace(config, text=text, vision=replace(config.vision, adapter_bias=True))
-
-
-def written_layout(config: PixtralConfig) -> str:
-    """mlx-vlm's names; a model without vision takes the names that mlx-lm opens."""
-    return "mlx" if config.vision else "hf-mistral"
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Layer by layer, as the computation goes; the tables go name by name."""
-    places: dict[str, int] = {}
-
-    def place(name: str) -> tuple[int, int]:
-        block, _, rest = name.partition(".layers.")
-        layer = int(rest.split(".")[0]) if rest else 0
-        return places.setdefault(f"{block}.layers" if rest else name, len(places)), layer
-
-    return sorted(names, key=place)
 
 
 def _carry_out(
@@ -190,7 +158,7 @@ def _write_weights(
     shard_bytes: int,
 ) -> tuple[dict[str, float], dict[str, str]]:
     """All weight files; the relative errors, and {tensor in the folder: file}."""
-    origins = {tensor.name: _origin(source, tensor.name) for tensor in plan.tensors}
+    origins = {tensor.name: origin_of(source, tensor.name) for tensor in plan.tensors}
     total = sum(ref.nbytes for ref in origins.values() if ref)
     shards = _shards(plan, shard_bytes)
     errors: dict[str, float] = {}
@@ -224,84 +192,16 @@ def _write_tensor(
 ) -> float:
     """Read, order, quantize and write one tensor by slices of rows; its relative error."""
     names = [output.name for output in tensor.outputs()]
-    dtype = getattr(mx, tensor.dtype)
     squares = np.zeros(2)
-    how: dict[str, Any] = tensor.scheme.entry() if tensor.scheme else {}
-    for start, stop, rows in _slices(tensor, origin, transform):
-        kept = rows.astype(dtype)
-        parts = list(mx.quantize(kept, **how)) if how else [kept]
+    for start, stop, rows in slices(tensor, origin, transform):
+        parts, kept = round_trip(rows, tensor)
         for name, part in zip(names, parts, strict=True):
             writer.write(name, start, part)
-        if how:
-            biases = parts[2] if len(parts) == 3 else None  # the float modes have none
-            kept = mx.dequantize(parts[0], parts[1], biases, **how)
-        found = _squares(rows, kept)
-        if not isfinite(found.sum()):
-            _refuse_non_finite(tensor, origin, rows, start, stop)
-        squares += found
+        squares += squares_of(rows, kept, tensor, origin, (start, stop))
         mx.clear_cache()
         if origin:
             read(origin.nbytes * (stop - start) // tensor.shape[0])
-    difference, whole = squares
-    return sqrt(difference / whole) if whole else 0.0
-
-
-def _slices(
-    tensor: TensorPlan, origin: TensorRef | None, transform: Transform
-) -> Iterator[tuple[int, int, mx.array]]:
-    """(first row, last row + 1, rows in the order of the output). A head is never cut in two,
-    since the order of its rows is what differs between layouts."""
-    rows = tensor.shape[0]
-    if origin is None:
-        yield 0, rows, mx.zeros(tensor.shape)
-        return
-    heads = max(transform.heads, origin.transform.heads)
-    unit = rows // heads if heads else 1
-    step = max(1, SLICE_BYTES * rows // (origin.nbytes * unit)) * unit
-    info = TensorInfo(origin.dtype, origin.shape, origin.start, origin.stop)
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        here = (stop - start) // unit
-        ours = origin.transform._replace(heads=here).to_ours(
-            read_rows(origin.file, info, start, stop)
-        )
-        yield start, stop, transform._replace(heads=here).from_ours(ours)
-
-
-def _squares(rows: mx.array, kept: mx.array) -> np.ndarray:
-    """[sum of squared differences, sum of squares], float64; not finite if a weight is not."""
-    exact, near = (np.array(a.astype(mx.float32), copy=False).ravel() for a in (rows, kept))
-    with np.errstate(all="ignore"):
-        difference = near - exact
-        return np.array([np.dot(difference, difference), np.dot(exact, exact)], dtype=np.float64)
-
-
-def _refuse_non_finite(
-    tensor: TensorPlan, origin: TensorRef | None, rows: mx.array, start: int, stop: int
-) -> None:
-    """Raise what explains a sum that is not finite."""
-    where = (
-        f"{origin.file.name if origin else ''}: tensor {origin.theirs if origin else tensor.name}"
-    )
-    finite = bool(mx.isfinite(rows.astype(mx.float32)).all())
-    if not finite:
-        raise CheckpointError(
-            f"{where} holds NaN or infinity (rows {start} to {stop - 1}); the download is damaged "
-            "or the training diverged, fetch the file again"
-        )
-    raise CheckpointError(
-        f"{where} has weights too large for {tensor.dtype} (rows {start} to {stop - 1}); use "
-        "--dtype bfloat16 or float32, and check the file"
-    )
-
-
-def _origin(source: Checkpoint, name: str) -> TensorRef | None:
-    """Where a tensor's values come from; None for biases that the source does not have."""
-    if name in source.tensors:
-        return source.tensors[name]
-    if name == "decoder.output.weight":
-        return source.tensors["decoder.tok_embeddings.weight"]
-    return None
+    return relative_error(squares)
 
 
 def _shards(plan: Plan, limit: int) -> list[list[TensorPlan]]:

@@ -10,10 +10,12 @@ names and shapes, and `convert` carries the answer out.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
 
+from . import layouts
+from .config import PixtralConfig
 from .errors import ConfigError
 from .schemes import AFFINE_GROUPS, DTYPES, RECIPES, Options, Scheme
 from .tables import format_bytes
@@ -138,6 +140,44 @@ def plan(tensors: Iterable[tuple[str, str, tuple[int, ...]]], options: Options) 
     if asked and not any(tensor.scheme for tensor in planned):
         raise ConfigError(_nothing_fits(planned, options, layers))
     return Plan(planned, options.dtype)
+
+
+def plan_for(config: PixtralConfig, options: Options) -> Plan:
+    """What a conversion of a model of these sizes writes; no file is needed.
+
+    Raises:
+        ConfigError: as for `plan`.
+    """
+    target = as_written(config)
+    table = layouts.to_ours(written_layout(target), target)
+    shapes = layouts.shapes(target)
+    return plan([(name, table[name].theirs, shapes[name]) for name in _in_order(table)], options)
+
+
+def as_written(config: PixtralConfig) -> PixtralConfig:
+    """The sizes of the output. mlx-vlm's Pixtral always has an output matrix and projector biases:
+    a tied output is written out, and missing biases become zeros."""
+    if config.vision is None:
+        return config
+    text = replace(config.text, tied_embeddings=False)
+    return replace(config, text=text, vision=replace(config.vision, adapter_bias=True))
+
+
+def written_layout(config: PixtralConfig) -> str:
+    """mlx-vlm's names; a model without vision takes the names that mlx-lm opens."""
+    return "mlx" if config.vision else "hf-mistral"
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Layer by layer, as the computation goes; the tables go name by name."""
+    places: dict[str, int] = {}
+
+    def place(name: str) -> tuple[int, int]:
+        block, _, rest = name.partition(".layers.")
+        layer = int(rest.split(".")[0]) if rest else 0
+        return places.setdefault(f"{block}.layers" if rest else name, len(places)), layer
+
+    return sorted(names, key=place)
 
 
 def format_plan(plan: Plan) -> str:

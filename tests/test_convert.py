@@ -19,8 +19,7 @@ import safetensors
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import convert as conversion
-from pixtral_mlx import safetensors_io
+from pixtral_mlx import rounding, safetensors_io
 from pixtral_mlx.convert import convert
 from pixtral_mlx.errors import CapacityError, CheckpointError, ConfigError
 
@@ -76,7 +75,7 @@ def left_behind(folder):
 
 @pytest.mark.parametrize("options", MODES, ids=str)
 def test_slices_give_what_whole_matrices_give(official, tmp_path, monkeypatch, options):
-    monkeypatch.setattr(conversion, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(rounding, "SLICE_BYTES", 5000)
     result = convert(official, tmp_path / "out", **options)
     written = stored(tmp_path / "out")
     params = checkpoints.official_params()
@@ -306,7 +305,7 @@ def test_a_dry_run_plans_and_writes_nothing(official, tmp_path):
 
 
 def test_progress_counts_the_bytes_of_the_source(official, tmp_path, monkeypatch):
-    monkeypatch.setattr(conversion, "SLICE_BYTES", 20_000)
+    monkeypatch.setattr(rounding, "SLICE_BYTES", 20_000)
     seen = []
     convert(official, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     total = sum(

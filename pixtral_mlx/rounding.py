@@ -1,0 +1,126 @@
+"""What rounding does to weights: a slice of rows there and back, and how far off it comes back.
+
+Groups of weights are quantized row by row and rows know nothing of one another, so that a matrix
+never has to be in memory as a whole. The conversion writes what is computed here; the errors that
+it reports, and those of `quantization_error`, are the same numbers.
+"""
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .checkpoint import Checkpoint, TensorRef
+from .errors import CheckpointError
+from .layouts import Transform
+from .quantize import TensorPlan
+from .safetensors_io import TensorInfo, read_rows
+
+SLICE_BYTES = 16 * 2**20
+"""Source bytes in memory at a time; the peak is some ten times as much, plus the interpreter."""
+
+
+def origin_of(source: Checkpoint, name: str) -> TensorRef | None:
+    """Where a tensor's values come from; None for biases that the source does not have."""
+    if name in source.tensors:
+        return source.tensors[name]
+    if name == "decoder.output.weight":
+        return source.tensors["decoder.tok_embeddings.weight"]
+    return None
+
+
+def slices(
+    tensor: TensorPlan, origin: TensorRef | None, transform: Transform
+) -> Iterator[tuple[int, int, mx.array]]:
+    """(first row, last row + 1, rows in the order of the output), read from a file. A head is never
+    cut in two, since the order of its rows is what differs between layouts."""
+    rows = tensor.shape[0]
+    if origin is None:
+        yield 0, rows, mx.zeros(tensor.shape)
+        return
+    heads = max(transform.heads, origin.transform.heads)
+    unit = rows // heads if heads else 1
+    step = max(1, SLICE_BYTES * rows // (origin.nbytes * unit)) * unit
+    info = TensorInfo(origin.dtype, origin.shape, origin.start, origin.stop)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        here = (stop - start) // unit
+        ours = origin.transform._replace(heads=here).to_ours(
+            read_rows(origin.file, info, start, stop)
+        )
+        yield start, stop, transform._replace(heads=here).from_ours(ours)
+
+
+def array_slices(array: mx.array) -> Iterator[tuple[int, int, mx.array]]:
+    """The same of an array in memory."""
+    rows = array.shape[0]
+    step = max(1, SLICE_BYTES * rows // max(array.nbytes, 1))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        yield start, stop, array[start:stop]
+
+
+def round_trip(rows: mx.array, tensor: TensorPlan) -> tuple[list[mx.array], mx.array]:
+    """Rows of a tensor as they are stored (one array, or weight, scales and for affine biases),
+    and as they come back."""
+    kept = rows.astype(getattr(mx, tensor.dtype))
+    if tensor.scheme is None:
+        return [kept], kept
+    how = tensor.scheme.entry()
+    parts = list(mx.quantize(kept, **how))
+    return parts, dequantized(parts, how)
+
+
+def dequantized(parts: list[mx.array], how: dict[str, Any]) -> mx.array:
+    """Weight, scales and biases (the float modes have none) as weights again."""
+    return mx.dequantize(parts[0], parts[1], parts[2] if len(parts) == 3 else None, **how)
+
+
+def squares_of(
+    rows: mx.array,
+    kept: mx.array,
+    tensor: TensorPlan,
+    origin: TensorRef | None = None,
+    place: tuple[int, int] = (0, 0),
+) -> np.ndarray:
+    """[sum of squared differences, sum of squares], float64.
+
+    Arguments:
+        rows: the weights, and `kept`, what came back.
+        tensor, origin, place: what they are, for the error: first row and last row + 1.
+
+    Raises:
+        CheckpointError: a weight is not finite, or too large for the dtype.
+    """
+    exact, near = (np.array(a.astype(mx.float32), copy=False).ravel() for a in (rows, kept))
+    with np.errstate(all="ignore"):
+        difference = near - exact
+        found = np.array([np.dot(difference, difference), np.dot(exact, exact)], dtype=np.float64)
+    if not np.isfinite(found).all():
+        _refuse_non_finite(rows, tensor, origin, place)
+    return found
+
+
+def relative_error(squares: np.ndarray) -> float:
+    """The root of squared differences over squares; 0 is exact."""
+    difference, whole = squares
+    return sqrt(difference / whole) if whole else 0.0
+
+
+def _refuse_non_finite(
+    rows: mx.array, tensor: TensorPlan, origin: TensorRef | None, place: tuple[int, int]
+) -> None:
+    """Raise what explains a sum that is not finite."""
+    where = f"{origin.file.name}: tensor {origin.theirs}" if origin else f"tensor {tensor.name}"
+    which = f"rows {place[0]} to {place[1] - 1}"
+    if not bool(mx.isfinite(rows.astype(mx.float32)).all()):
+        raise CheckpointError(
+            f"{where} holds NaN or infinity ({which}); the download is damaged or the training "
+            "diverged, fetch the file again"
+        )
+    raise CheckpointError(
+        f"{where} has weights too large for {tensor.dtype} ({which}); use --dtype bfloat16 or "
+        "float32, and check the file"
+    )
