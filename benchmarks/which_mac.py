@@ -8,11 +8,11 @@ on a Mac, `mx.device_info()["max_recommended_working_set_size"]` has the true fi
 left for activations, Python and the tokenizer.
 """
 
-from pixtral_mlx import layouts
 from pixtral_mlx.capacity import kv_bytes_per_token
 from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.image import patch_grid
-from pixtral_mlx.quantize import plan
+from pixtral_mlx.macs import usable_bytes
+from pixtral_mlx.quantize import plan_for
 from pixtral_mlx.schemes import check_options
 
 MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128)
@@ -20,16 +20,9 @@ RESERVE_BYTES = 1e9
 TEXT_TOKENS = 1000
 
 
-def usable_bytes(memory_gb: int) -> float:
-    """An estimate of what Metal recommends to use at most on a Mac with this much memory."""
-    return memory_gb * 2**30 * (2 / 3 if memory_gb <= 36 else 3 / 4)
-
-
 def weight_bytes(bits: int) -> int:
     """Bytes of the weights when converted with `--bits`."""
-    shapes, table = layouts.shapes(PIXTRAL_12B), layouts.to_mlx(PIXTRAL_12B)
-    tensors = [(name, table[name].theirs, shape) for name, shape in shapes.items()]
-    return plan(tensors, check_options(bits=bits)).nbytes
+    return plan_for(PIXTRAL_12B, check_options(bits=bits)).nbytes
 
 
 def smallest_mac(needed_bytes: float) -> str:

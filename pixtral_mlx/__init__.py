@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import edits
     from .checkpoint import load
-    from .compare import Comparison, compare_runs
+    from .compare import Comparison, compare_runs, first_difference
     from .config import PixtralConfig, TextConfig, VisionConfig, load_config
     from .errors import (
         CapacityError,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
     from .maps import Evidence, rank_correlation
     from .model import Pixtral
+    from .quantization_error import TensorError, quantization_errors, quantized_copy
     from .recorder import TraceOptions
     from .sampling import sampling_probabilities
     from .tokenizer import ImageSpan, Prompt, Tokenizer
@@ -37,7 +38,7 @@ __version__ = "0.1.0"
 # Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
 _HOMES = {
     "checkpoint": ("load",),
-    "compare": ("Comparison", "compare_runs"),
+    "compare": ("Comparison", "compare_runs", "first_difference"),
     "config": ("PixtralConfig", "TextConfig", "VisionConfig", "load_config"),
     "errors": (
         "CapacityError",
@@ -51,6 +52,7 @@ _HOMES = {
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
     "maps": ("Evidence", "rank_correlation"),
     "model": ("Pixtral",),
+    "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "recorder": ("TraceOptions",),
     "sampling": ("sampling_probabilities",),
     "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
@@ -80,6 +82,7 @@ __all__ = [
     "Prompt",
     "PromptError",
     "Reply",
+    "TensorError",
     "TextConfig",
     "Tokenizer",
     "Trace",
@@ -88,11 +91,14 @@ __all__ = [
     "Worker",
     "compare_runs",
     "edits",
+    "first_difference",
     "load",
     "load_config",
     "open_image",
     "open_trace",
     "patch_grid",
+    "quantization_errors",
+    "quantized_copy",
     "rank_correlation",
     "sampling_probabilities",
 ]

@@ -8,10 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from PIL import Image
 
-from .capacity import kv_bytes_per_token, weights_bytes
+from .capacity import weights_bytes
 from .commands import load_model
+from .cost import decode_bytes, step_weight_bytes
 from .generate import GenerationStats
 from .status import Status
 from .tables import format_table
@@ -84,13 +86,11 @@ def summarise(runs: list[GenerationStats], model: Any) -> dict[str, float]:
         return statistics.median(getattr(stats, name) for stats in runs)
 
     decode, prompt_tokens = median("decode_tokens_per_second"), median("prompt_tokens")
-    # A decode step reads every decoder weight but the embedding, of which it reads one row, and
-    # the keys and values of the context.
-    decoder = model.decoder
-    kv = kv_bytes_per_token(model.config.text, decoder.norm.weight.dtype.size)
-    step_bytes = weights_bytes(decoder) + prompt_tokens * kv
-    if not model.config.text.tied_embeddings:
-        step_bytes -= weights_bytes(decoder.tok_embeddings)
+    sizes = {name: array.nbytes for name, array in tree_flatten(model.parameters())}
+    itemsize = model.decoder.norm.weight.dtype.size
+    step_bytes = decode_bytes(
+        step_weight_bytes(sizes), model.config.text, int(prompt_tokens), itemsize
+    )
     return {
         "prompt_tokens": prompt_tokens,
         "first_token_seconds": median("prompt_seconds"),

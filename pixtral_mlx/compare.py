@@ -1,8 +1,10 @@
-"""How far two runs part: the same answer, read once with and once without some edits."""
+"""How far two runs part: the same answer, read once with and once without some edits, or by two
+versions of one model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 TOKENS_A_STEP = 512
 POSITIONS_AT_ONCE = 32
 """Distributions over the vocabulary that are in memory together."""
+
+_ENDED = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +42,10 @@ def compare_runs(
     model: "Pixtral",
     prompt: Prompt,
     tokens: Sequence[int],
-    edits: Sequence[Edit],
+    edits: Sequence[Edit] = (),
     *,
     before: Sequence[Edit] = (),
+    other: "Pixtral | None" = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Read one answer in two runs, teacher-forced: each token behind the same words before it.
@@ -50,6 +55,7 @@ def compare_runs(
         tokens: the answer, for example `reply.tokens` of the first run.
         edits: of the second run.
         before: of the first run.
+        other: the model of the second run, for example `px.quantized_copy(model)`; None is `model`.
         progress: called with (tokens read, tokens to read) of both runs.
 
     Raises:
@@ -58,23 +64,32 @@ def compare_runs(
     """
     if not tokens:
         raise ValueError("the answer has no tokens: there is nothing to compare")
-    prompts = [edited(prompt, one, model) for one in (before, edits)]
+    other = model if other is None else other
+    prompts = [edited(prompt, before, model), edited(prompt, edits, other)]
     lengths = [len(p.tokens) + len(tokens) - 1 for p in prompts]
 
     def report(run: int) -> Callable[[int], None]:
         return lambda done: progress and progress(run * lengths[0] + done, sum(lengths))
 
     first = _hidden(model, prompts[0], tokens, before, report(0))
-    second = _hidden(model, prompts[1], tokens, edits, report(1))
+    second = _hidden(other, prompts[1], tokens, edits, report(1))
     parts = []
     for start in range(0, len(tokens), POSITIONS_AT_ONCE):
         part = slice(start, start + POSITIONS_AT_ONCE)
         chosen = mx.array(list(tokens[part]))[:, None]
-        p, q = (_log_softmax(model, hidden[part]) for hidden in (first, second))
+        p, q = _log_softmax(model, first[part]), _log_softmax(other, second[part])
         kl = mx.maximum((mx.exp(p) * (p - q)).sum(axis=-1), 0)  # rounding may fall below 0
         own = [mx.take_along_axis(one, chosen, axis=-1)[:, 0] for one in (p, q)]
         parts.append(np.array(mx.stack([kl, *own])))
     return Comparison(*np.concatenate(parts, axis=1))
+
+
+def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int | None:
+    """The first place where two answers differ, or where one has ended; None if they are equal."""
+    for place, (one, other) in enumerate(zip_longest(first, second, fillvalue=_ENDED)):
+        if one != other:
+            return place
+    return None
 
 
 def _hidden(

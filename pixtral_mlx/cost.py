@@ -4,7 +4,7 @@ Prefill is bound by arithmetic and decode by memory bandwidth, so these two say 
 a machine. A multiplication and an addition count as two operations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .capacity import kv_bytes_per_token
 from .config import PixtralConfig, TextConfig, VisionConfig
@@ -49,11 +49,58 @@ def encoder_operations(config: VisionConfig, patches: int) -> float:
     return layers + 2.0 * patches * pixels * width
 
 
+def step_weight_bytes(sizes: Mapping[str, int]) -> int:
+    """Bytes of weights that one decode step reads: the decoder's, but of the embeddings only one
+    row, unless they are the output too.
+
+    Arguments:
+        sizes: {our parameter name: bytes}, of a model or of a plan.
+    """
+    embeddings = "decoder.tok_embeddings."
+    tied = not any(name.startswith("decoder.output.") for name in sizes)
+    read = [name for name in sizes if name.startswith("decoder.")]
+    return sum(sizes[name] for name in read if tied or not name.startswith(embeddings))
+
+
+def activation_bytes(
+    config: PixtralConfig,
+    tokens: int,
+    grids: Sequence[tuple[int, int]] = (),
+    *,
+    itemsize: int = 2,
+    prefill_step: int = 512,
+) -> int:
+    """An estimate of the most that is held beside weights and KV cache: the greater of
+
+    - the encoder in its feed-forward, for the N patches of all images: the residual twice and the
+      two inner activations and their product, `N (2 D + 3 I)`;
+    - a prefill step of S tokens: the embeddings of all L tokens, `L dim`, and for S of them the
+      residual twice and the inner activations, `S (2 dim + 3 hidden)`.
+
+    Attention is left out: on Metal it is computed in tiles. On a CPU MLX holds the scores of a
+    layer too, `heads N N` and `heads S L`.
+
+    Arguments:
+        tokens: of the whole prompt.
+        grids: (rows, columns) of its images.
+        itemsize: bytes of an activation.
+        prefill_step: prompt tokens a step.
+    """
+    text, vision = config.text, config.vision
+    step = min(tokens, prefill_step)
+    decoder = tokens * text.dim + step * (2 * text.dim + 3 * text.hidden_dim)
+    encoder = 0
+    if vision is not None:
+        patches = sum(rows * columns for rows, columns in grids)
+        encoder = patches * (2 * vision.hidden_size + 3 * vision.intermediate_size)
+    return itemsize * max(encoder, decoder)
+
+
 def decode_bytes(weight_bytes: int, config: TextConfig, tokens: int, itemsize: int = 2) -> int:
     """Bytes that one decode step reads.
 
     Arguments:
-        weight_bytes: of the decoder's layers and its output; of the embeddings one row is read.
+        weight_bytes: from `step_weight_bytes`.
         tokens: of context, whose keys and values are read.
         itemsize: bytes of a number in the KV cache.
     """
