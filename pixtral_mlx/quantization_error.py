@@ -216,7 +216,7 @@ def _pairs(tensors: Iterable[TensorPlan], quantized: "Pixtral") -> Iterator[Work
             raise CheckpointError(
                 f"{tensor.name} has other sizes in the quantized model: give two versions of one"
             )
-        nbytes = sum(array.nbytes for array in module.parameters().values())
+        nbytes = sum(part.nbytes for part in _parts(module))
         yield tensor, scheme, nbytes, module
     if not found:
         raise CheckpointError("the model to compare is not quantized: nothing can differ")
@@ -238,9 +238,13 @@ def _measured(work: list[Work], read: Reader) -> Iterator[TensorError]:
 
 def _rows(module: Any, start: int, stop: int) -> mx.array:
     """Some rows of a quantized matrix, as weights."""
-    names = [name for name in ("weight", "scales", "biases") if name in module]
     how = Scheme(module.bits, module.group_size, module.mode).entry()
-    return dequantized([module[name][start:stop] for name in names], how)
+    return dequantized([part[start:stop] for part in _parts(module)], how)
+
+
+def _parts(module: Any) -> list[mx.array]:
+    """Weight, scales and biases; not the bias that is added to the result."""
+    return [module[name] for name in ("weight", "scales", "biases") if name in module]
 
 
 def _entry(scheme: Scheme | None) -> dict[str, Any] | bool:
