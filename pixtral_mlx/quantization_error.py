@@ -116,7 +116,7 @@ def quantization_errors(
     """
     if quantized is not None and options:
         raise ValueError("give a quantized model or options, not both: the model has its own")
-    checked = check_options(**(options if quantized is None else {"bits": KEEP_BITS}))
+    checked = check_options(**options) if quantized is None else check_options(bits=KEEP_BITS)
     config, read = _opened(source)
     tensors = plan_for(config, checked).tensors
     # What is wrong is said here, and not at the first step of the iterator.
@@ -144,7 +144,8 @@ def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
 
     _opened(model)  # refuses one that is quantized already
     own = str(model.decoder.norm.weight.dtype).removeprefix("mlx.core.")
-    plan = plan_for(model.config, check_options(**({"dtype": own} | options)))
+    wanted: dict[str, Any] = {"dtype": own, **options}
+    plan = plan_for(model.config, check_options(**wanted))
     copy = Pixtral(
         as_written(model.config),
         model._tokenizer_file,
