@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from .generate import GenerationOptions, GenerationStats, GenerationStream, Piece, Reply
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
-    from .maps import Evidence, rank_correlation
+    from .maps import Evidence, mean_distance, rank_correlation
     from .model import Pixtral
     from .quantization_error import TensorError, quantization_errors, quantized_copy
     from .recorder import TraceOptions
@@ -50,7 +50,7 @@ _HOMES = {
     ),
     "generate": ("GenerationOptions", "GenerationStats", "GenerationStream", "Piece", "Reply"),
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
-    "maps": ("Evidence", "rank_correlation"),
+    "maps": ("Evidence", "mean_distance", "rank_correlation"),
     "model": ("Pixtral",),
     "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "recorder": ("TraceOptions",),
@@ -94,6 +94,7 @@ __all__ = [
     "first_difference",
     "load",
     "load_config",
+    "mean_distance",
     "open_image",
     "open_trace",
     "patch_grid",

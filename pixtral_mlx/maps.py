@@ -1,5 +1,6 @@
-"""Reading attention maps: the box that a peak stands in, and how alike two maps rank patches."""
+"""Reading attention maps: where the peak stands, how far a head looks, how alike two maps are."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,25 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]
     with np.errstate(invalid="ignore"):
         return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def mean_distance(attention: np.ndarray, patch: Sequence[int]) -> np.ndarray:
+    """How far from a patch its attention falls: small for a local head, large for a global one.
+
+    The sum over all patches p of `attention[p] * |p - patch|`, by the sum of `attention`; |.| is
+    the Euclidean distance between the centres (Dosovitskiy et al. 2020, figure 11, for one query).
+
+    Arguments:
+        attention: maps of one patch's attention, shape (..., rows, columns).
+        patch: (row, column) of the query.
+
+    Returns:
+        Patches (1 is the side of one), shape (...); NaN where a map is all zero.
+    """
+    rows, columns = np.indices(attention.shape[-2:])
+    far = np.hypot(rows - patch[0], columns - patch[1])
+    with np.errstate(invalid="ignore"):
+        return (attention * far).sum(axis=(-2, -1)) / attention.sum(axis=(-2, -1))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ Attention is not explanation: set every map next to a knock-out of the same patc
 (`model.occlusion_map`), and see how well the one predicts the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -89,23 +89,42 @@ class Trace:
         """Attention rollout (Abnar and Zuidema 2020): attention followed back through all layers,
         half of each layer passing by on the residual stream.
 
+        Arguments:
+            progress: called with (steps done, all steps).
+
         Returns:
             float32, shape (rows, columns), sums to 1.
+        """
+        rollout = np.zeros(0, np.float32)
+        for done, total, so_far in self.vision_rollout_steps(patch, image):
+            rollout = so_far
+            if progress:
+                progress(done, total)
+        return rollout
+
+    def vision_rollout_steps(
+        self, patch: Patch, image: int = 0
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """`vision_rollout` a step at a time, for who has other things to do in between.
+
+        Yields:
+            (steps done, all steps, the map so far): the map of the last step is the rollout.
         """
         grid = image_grid(self.prompt, image)
         flow = np.zeros(grid.patches, np.float32)
         flow[patch_index(patch, grid)] = 1
-        layers = self._vision_layers()
-        for done, layer in enumerate(reversed(layers)):
+        layers, starts = self._vision_layers(), range(0, grid.patches, 256)
+        done, total = 0, len(layers) * len(starts)
+        for layer in reversed(layers):
             through = np.zeros_like(flow)
-            for start in range(0, grid.patches, 256):
+            for start in starts:
                 part = range(start, min(start + 256, grid.patches))
                 maps = self._vision_rows(layer, part, image).mean(axis=0)
                 through += flow[part.start : part.stop] @ maps
-            flow = (flow + through) / 2
-            if progress:
-                progress(done + 1, len(layers))
-        return flow.reshape(grid)
+                done += 1
+                if start == starts[-1]:
+                    flow = (flow + through) / 2
+                yield done, total, flow.reshape(grid)
 
     def _vision_layers(self) -> range:
         return range(self.config.vision.num_hidden_layers if self.config.vision else 0)

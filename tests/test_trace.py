@@ -8,7 +8,7 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.maps import find_evidence, rank_correlation
+from pixtral_mlx.maps import find_evidence, mean_distance, rank_correlation
 from pixtral_mlx.recorder import TraceOptions
 
 NEW = 5
@@ -199,6 +199,13 @@ def test_rollout(model, prompt, reply):
     assert ours.sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_rollout_step_by_step(reply):
+    steps = list(reply.trace.vision_rollout_steps((1, 1)))
+    layers = reply.trace.config.vision.num_hidden_layers
+    assert [step[:2] for step in steps] == [(n + 1, layers) for n in range(layers)]
+    np.testing.assert_array_equal(steps[-1][2], reply.trace.vision_rollout((1, 1)))
+
+
 def test_live_pieces_can_be_looked_at_while_the_answer_is_written(model, prompt, reply):
     stream = model.stream(prompt, max_tokens=NEW, trace=True, prefill_step=7)
     for number, piece in enumerate(stream):
@@ -255,6 +262,18 @@ def test_evidence_is_the_box_around_the_peak():
     found = find_evidence(attention)
     assert (found.rows, found.columns) == ((1, 3), (2, 4))
     assert found.score == pytest.approx(0.9 / 1.2)
+
+
+def test_mean_distance_patch_by_patch():
+    maps = np.random.RandomState(0).rand(2, 3, 5)
+    far = [[((r - 1) ** 2 + (c - 4) ** 2) ** 0.5 for c in range(5)] for r in range(3)]
+    naive = [sum(m[r, c] * far[r][c] for r in range(3) for c in range(5)) / m.sum() for m in maps]
+    np.testing.assert_allclose(mean_distance(maps, (1, 4)), naive, rtol=1e-12)
+    alone = np.zeros((3, 5))
+    alone[1, 1] = 0.2
+    assert mean_distance(alone, (1, 4)) == pytest.approx(3)
+    assert mean_distance(alone, (1, 1)) == 0
+    assert np.isnan(mean_distance(np.zeros((3, 5)), (0, 0)))
 
 
 def test_rank_correlation():

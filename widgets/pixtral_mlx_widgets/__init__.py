@@ -11,5 +11,6 @@ All widgets are views of one `Session`. They need the extra: `pip install 'pixtr
 from .patch_grid import PatchGrid
 from .session import Session
 from .studio import Studio
+from .vision_attention import VisionAttention
 
-__all__ = ["PatchGrid", "Session", "Studio"]
+__all__ = ["PatchGrid", "Session", "Studio", "VisionAttention"]

@@ -92,6 +92,9 @@ class View(anywidget.AnyWidget):
                 self.session.ask(question, images=[source])
         self.on_msg(self._receive)
         if self.session is not None:
+            given = {name: traits[name] for name in self.shared if name in traits}
+            if linked and given:
+                self.session.select(**given)
             self._follow(self.session, linked)
 
     # The session -------------------------------------------------------------------------------

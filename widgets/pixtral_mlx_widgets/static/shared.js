@@ -108,14 +108,17 @@ export function frame(el, title) {
   };
 }
 
+// The elements stay while the numbers change, so that a click on Stop finds its button.
 function showWork(work, progress, onStop) {
   const { stage = "", done = 0, total = 0 } = progress ?? {};
   work.hidden = !stage;
   if (!stage) { work.replaceChildren(); return; }
-  const bar = tag("progress", total ? { value: done, max: total } : {});
-  const count = total ? ` ${done.toLocaleString("en")} of ${total.toLocaleString("en")}` : "";
-  const stop = onStop ? tag("button", { type: "button", onclick: onStop }, "Stop") : null;
-  work.replaceChildren(tag("span", {}, stage + count), bar, ...(stop ? [stop] : []));
+  if (!work.firstChild) work.append(tag("span"), tag("progress"));
+  const [words, bar, stop] = work.children;
+  words.textContent = stage + (total ? ` ${count(done)} of ${count(total)}` : "");
+  if (total) { bar.max = total; bar.value = done; } else bar.removeAttribute("value");
+  if (onStop && !stop) work.append(tag("button", { type: "button", onclick: onStop }, "Stop"));
+  if (!onStop && stop) stop.remove();
 }
 
 // Keeps the problem, the progress and the empty state of a frame up to date with the model.
@@ -489,6 +492,30 @@ export const count = (n) => Math.round(n).toLocaleString("en");
 export const share = (p) => p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
 export const operations = (n) => n >= 1e12 ? `${(n / 1e12).toPrecision(3)} TFLOP` : n >= 1e9 ? `${(n / 1e9).toPrecision(3)} GFLOP` : `${(n / 1e6).toPrecision(3)} MFLOP`;
 export const bytes = (n) => n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`;
+
+// Calls `redraw` when the notebook, or the system, goes from light to dark or back.
+export function onTheme(redraw) {
+  const watch = new MutationObserver(redraw);
+  watch.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  system.addEventListener("change", redraw);
+  return () => { watch.disconnect(); system.removeEventListener("change", redraw); };
+}
+
+// The value of a CSS variable of the widgets, such as "--px-ink", at an element.
+export const ink = (element, name) => getComputedStyle(element).getPropertyValue(name).trim();
+
+// A canvas of the wanted size in CSS pixels, sharp on any screen: its pen, in CSS pixels.
+export function sized(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const pen = canvas.getContext("2d");
+  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return pen;
+}
 
 // A picture of the whole widget ---------------------------------------------------------------
 

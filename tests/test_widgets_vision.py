@@ -1,0 +1,208 @@
+"""Where patches look, how they are turned and whom they see: traits and answers, no browser."""
+
+import re
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import pixtral_mlx as px
+import pixtral_mlx_widgets as w
+from pixtral_mlx.mini import scene
+from pixtral_mlx_widgets.long_work import LongWork
+
+SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)
+EXTERNAL = re.compile(r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(\s*["']?http|wss?://""")
+
+
+@pytest.fixture(scope="module")
+def session():
+    session = w.Session("mini", dtype="float32")
+    session.ask("How many rows are there?", images=[SCENE.image, OTHER.image])
+    session.wait(60)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def view(session):
+    session.select(image=0, patch=None)
+    return w.VisionAttention(session, layer=1, patch=(4, 7))
+
+
+def eventually(check, seconds=20):
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+def looked_up(session, layer, patch, head, image=0):
+    trace = session.trace
+    return session.look(lambda _: trace.vision_attention(layer, patch, head, image)).result()
+
+
+# VisionAttention ----------------------------------------------------------------------------------
+
+
+def test_all_heads_come_in_one_answer_and_their_mean_last(session, view):
+    for image, patch in ((0, (4, 7)), (1, (3, 0))):
+        found = view.ask("heads", layer=2, patch=list(patch), image=image)
+        rows, columns = session.prompt.grids[image]
+        assert found["maps"].shape == (5, rows, columns)
+        assert found["maps"].dtype == np.uint8
+        for head in (0, 1, 2, 3, None):
+            row = looked_up(session, 2, patch, head, image)
+            at = 4 if head is None else head
+            np.testing.assert_allclose(found["maps"][at] / 255 * found["top"][at], row, atol=0.003)
+            assert found["top"][at] == pytest.approx(row.max(), rel=1e-5)
+
+
+def test_what_a_caption_says_is_counted_patch_by_patch(session, view):
+    found = view.ask("heads", layer=0, patch=[1, 8], image=0)
+    for head in range(4):
+        row = looked_up(session, 0, (1, 8), head)
+        near = far = 0.0
+        for r in range(8):
+            for c in range(10):
+                near += row[r, c] if abs(r - 1) <= 2 and abs(c - 8) <= 2 else 0
+                far += row[r, c] * ((r - 1) ** 2 + (c - 8) ** 2) ** 0.5
+        assert found["near"][head] == pytest.approx(near, abs=1e-5)
+        assert found["distance"][head] == pytest.approx(far, abs=1e-4)
+        best = max(range(8), key=lambda r: row[r].sum())
+        assert found["row"][head] == [best, pytest.approx(row[best].sum(), abs=1e-5)]
+        best = max(range(10), key=lambda c: row[:, c].sum())
+        assert found["column"][head] == [best, pytest.approx(row[:, best].sum(), abs=1e-5)]
+        r, c = found["peak"][head]
+        assert row[r, c] == row.max()
+
+
+def test_head_and_mode_go_together(view):
+    assert (view.mode, view.head) == ("mean", None)
+    view.head = 2
+    assert view.mode == "head"
+    view.mode = "mean"
+    assert view.head is None
+    view.mode = "head"
+    assert view.head == 0
+
+
+def test_a_patch_given_at_the_start_is_chosen_for_all(session, view):
+    assert view.patch == (4, 7)
+    assert session.selection["patch"] == (4, 7)
+    session.select(patch=(0, 1))
+    assert view.patch == (0, 1)
+
+
+def test_the_rollout_is_computed_when_it_is_wanted(session, view):
+    with pytest.raises(ValueError, match="not computed"):
+        view.ask("rollout", patch=[4, 7], image=0)
+    view.mode = "rollout"
+    eventually(lambda: view.rolled == [0, 4, 7])
+    trace = session.trace
+    whole = session.look(lambda _: trace.vision_rollout((4, 7), 0)).result()
+    found = view.ask("rollout", patch=[4, 7], image=0)
+    np.testing.assert_allclose(found["maps"][0] / 255 * found["top"][0], whole, atol=0.002)
+    assert view.work == {}
+    view.patch = (2, 2)
+    eventually(lambda: view.rolled == [0, 2, 2])
+    with pytest.raises(ValueError, match="not computed"):
+        view.ask("rollout", patch=[7, 7], image=0)
+
+
+def test_what_does_not_exist_is_said(view):
+    with pytest.raises(IndexError, match="vision layer 9: there are 4, 0 to 3"):
+        view.ask("heads", layer=9, patch=[0, 0], image=0)
+    with pytest.raises(IndexError, match="rows 0 to 7"):
+        view.ask("heads", layer=0, patch=[8, 0], image=0)
+    with pytest.raises(IndexError, match="image 2"):
+        view.ask("heads", layer=0, patch=[0, 0], image=2)
+
+
+def test_a_layer_that_the_model_does_not_have_is_brought_back(session):
+    assert w.VisionAttention(session, layer=40, head=11).layer == 3
+
+
+def test_its_page_holds_every_layer_of_a_small_picture(view):
+    page = view.to_html()
+    assert not EXTERNAL.search(page)
+    layers = [key for key in view.saved if '"heads"' in key]
+    assert len(layers) == 4
+    assert len(page) < 200_000
+
+
+def test_no_trace_is_said():
+    session = w.Session("mini", dtype="float32", trace=False)
+    session.ask("How many rows are there?", images=[SCENE.image], max_tokens=1)
+    session.wait(60)
+    with pytest.raises(ValueError, match="trace=True"):
+        w.VisionAttention(session).ask("heads", layer=0, patch=[0, 0], image=0)
+    session.close()
+
+
+# Long work ----------------------------------------------------------------------------------------
+
+
+def slow(steps, seen):
+    for done in range(steps):
+        seen.append(done)
+        time.sleep(0.02)
+        yield done + 1, steps, done
+
+
+def test_long_work_lets_others_in_between(session):
+    seen, reports, ended = [], [], []
+    work = LongWork(
+        session, lambda _: slow(40, seen), report=lambda *counts: reports.append(counts),
+        finish=lambda *found: ended.append(found),
+    )  # fmt: skip
+    work.start()
+    eventually(lambda: reports)
+    at = session.look(lambda _: len(seen)).result()
+    assert 0 < at < 20
+    assert work.ended.wait(20)
+    assert ended == [(39, "")]
+    assert seen == list(range(40))
+
+
+def test_long_work_stops(session):
+    seen, ended, begun = [], [], threading.Event()
+    work = LongWork(
+        session, lambda _: slow(400, seen), report=lambda *_: begun.set(),
+        finish=lambda *found: ended.append(found),
+    )  # fmt: skip
+    work.start()
+    assert begun.wait(10)
+    work.stop()
+    session.look(lambda _: None).result()
+    count = len(seen)
+    time.sleep(0.1)
+    assert len(seen) == count < 100
+    assert not ended
+
+
+def test_an_error_of_long_work_is_one_sentence(session):
+    def broken(_):
+        raise IndexError("layer 9: there are 3")
+        yield
+
+    ended = []
+    work = LongWork(
+        session, broken, report=lambda *_: None, finish=lambda *found: ended.append(found)
+    )
+    work.start()
+    assert work.ended.wait(10)
+    assert ended == [(None, "layer 9: there are 3")]
+
+
+def test_a_rollout_can_be_stopped(session, view, monkeypatch):
+    monkeypatch.setattr(px.Trace, "vision_rollout_steps", lambda *_: slow(400, []))
+    view.patch = (6, 6)
+    view.mode = "rollout"
+    eventually(lambda: view.work.get("done", 0) > 0)
+    assert view.work["total"] == 400
+    view.do_stop()
+    assert view.work == {}
+    session.look(lambda _: None).result()
+    assert view.rolled != [0, 6, 6]

@@ -1,0 +1,215 @@
+"""`VisionAttention`: where a patch looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import traitlets
+
+import pixtral_mlx as px
+
+from .long_work import LongWork
+from .view import View, heat
+
+NEAR = 2
+"""Rows and columns within which a patch counts as near."""
+
+SAVED_NUMBERS = 100_000
+"""If the maps of all layers and heads hold no more, a page without a kernel has them all."""
+
+
+class VisionAttention(View):
+    """Where a patch looks, layer by layer and head by head, in the vision encoder.
+
+    Click a patch (or walk with the arrow keys), slide through the layers, choose a head among the
+    small maps. The bar under each tells how far that head looks from this patch.
+
+    >>> view = VisionAttention(session)
+    >>> view.patch, view.layer, view.head = (4, 7), 3, 2
+    >>> VisionAttention("chart.png", model="mini")
+
+    Arguments:
+        source: a `Session`, or an image.
+        model: with an image: what `Session` takes.
+
+    Traits:
+        layer: of the encoder, from 0.
+        head: None is the mean over heads.
+        mode: "mean", "head" or "rollout" (attention followed back through all layers).
+        patch: (row, column) that looks. image: of which picture.
+        work: {"stage", "done", "total"} while a rollout is computed; empty otherwise.
+        rolled: [image, row, column] of the rollout that is there; empty for none.
+    """
+
+    name = "vision_attention"
+    layer = traitlets.Int(0, min=0).tag(sync=True)
+    head = traitlets.Int(None, allow_none=True).tag(sync=True)
+    mode = traitlets.Enum(["mean", "head", "rollout"], "mean").tag(sync=True)
+    work = traitlets.Dict().tag(sync=True)
+    rolled = traitlets.List().tag(sync=True)
+
+    def __init__(self, source: Any = None, model: Any = None, **options: Any):
+        self._rollout: np.ndarray | None = None
+        self._rolling: LongWork | None = None
+        super().__init__(source, model, **options)
+        self.observe(self._head_chosen, "head")
+        self.observe(self._mode_chosen, "mode")
+        self.observe(lambda _: self._roll(), ["mode", "patch", "image", "facts"])
+        if self.head is not None and self.mode == "mean":
+            self.mode = "head"
+        self._mode_chosen(None)
+        self._roll()
+
+    def _head_chosen(self, change: Any) -> None:
+        self.mode = "mean" if change["new"] is None else "head"
+
+    def _mode_chosen(self, _: Any) -> None:
+        if self.mode == "mean":
+            self.head = None
+        elif self.mode == "head" and self.head is None:
+            self.head = 0
+
+    def _choose_what_exists(self, facts: Any) -> None:
+        """Another model may have fewer layers and heads."""
+        super()._choose_what_exists(facts)
+        vision = facts.get("vision")
+        if vision and self.layer >= vision["layers"]:
+            self.layer = vision["layers"] - 1
+        if vision and self.head is not None and self.head >= vision["heads"]:
+            self.head = 0
+
+    # Rows --------------------------------------------------------------------------------------
+
+    def answer_heads(
+        self, model: Any, layer: int, patch: Sequence[int], image: int
+    ) -> dict[str, Any]:
+        """Where a patch looks, in all heads of a layer and, last, in their mean.
+
+        Returns:
+            {"maps" uint8 (heads + 1, rows, columns), each of its own greatest value; and for each
+            of them, what `measured` tells}.
+        """
+        trace, patch = self._trace(), (patch[0], patch[1])
+        vision = trace.config.vision
+        heads = range(vision.num_attention_heads if vision else 1)
+        maps = [trace.vision_attention(layer, patch, head, image) for head in heads]
+        return measured(np.stack([*maps, np.mean(maps, axis=0)]), patch)
+
+    def answer_rollout(self, model: Any, patch: Sequence[int], image: int) -> dict[str, Any]:
+        """The rollout of a patch, once it is computed (see `rolled`), in the same shape."""
+        if self._rollout is None or self.rolled != [image, *patch]:
+            raise ValueError(f"the rollout of patch {tuple(patch)} is not computed: set `mode`")
+        return measured(self._rollout[None], patch)
+
+    def _trace(self) -> px.Trace:
+        trace = self.session.trace if self.session else None
+        if trace is None:
+            raise ValueError("no answer was traced: ask a question with a picture, with trace=True")
+        return trace
+
+    # The rollout -------------------------------------------------------------------------------
+
+    def _roll(self) -> None:
+        """Compute the rollout of what is chosen, unless it is there or under way."""
+        image, patch, epoch = self.image, self.patch, self.facts.get("epoch")
+        wanted = (epoch, image, patch)
+        if self._rolling is not None and self._wanted != wanted:
+            self._end_rolling()
+        if self.mode != "rollout" or patch is None or self.session is None:
+            self._end_rolling()
+            return
+        if self._rolling is not None or self._rolled_for == wanted:
+            return
+        self._wanted = wanted
+        self.work = {"stage": "following attention back", "done": 0, "total": 0}
+
+        def finish(found: Any, problem: str) -> None:
+            if self._wanted != wanted:
+                return
+            self._rolling, self.work, self.problem = None, {}, problem
+            if found is not None:
+                self._rollout, self._rolled_for = found, wanted
+                self.rolled = [image, *patch]
+
+        self._rolling = LongWork(
+            self.session,
+            lambda model: self._trace().vision_rollout_steps(patch, image),
+            report=lambda done, total: self._report(wanted, done, total),
+            finish=finish,
+        )
+        self._rolling.start()
+
+    _wanted: Any = None
+    _rolled_for: Any = None
+
+    def _report(self, wanted: Any, done: int, total: int) -> None:
+        if self._wanted == wanted:
+            self.work = {"stage": "following attention back", "done": done, "total": total}
+
+    def _end_rolling(self) -> None:
+        if self._rolling is not None:
+            self._rolling.stop()
+        self._rolling, self._wanted, self.work = None, None, {}
+
+    def do_stop(self) -> None:
+        """The reader has waited enough: for the rollout, or for the answer."""
+        if self._rolling is not None:
+            self._end_rolling()
+        elif self.session is not None:
+            self.session.stop()
+
+    # Without a kernel --------------------------------------------------------------------------
+
+    def questions_shown(self):
+        """The pictures, the heads of this layer (of all layers, if they are small), the rollout."""
+        yield from super().questions_shown()
+        vision, images = self.facts.get("vision"), self.facts.get("images")
+        if self.patch is None or not vision or not images:
+            return
+        grid = images[self.image]
+        numbers = grid["rows"] * grid["columns"] * vision["layers"] * (vision["heads"] + 1)
+        all_layers = range(vision["layers"]) if numbers <= SAVED_NUMBERS else [self.layer]
+        for layer in all_layers:
+            yield "heads", {"layer": layer, "patch": list(self.patch), "image": self.image}
+        if self.rolled == [self.image, *self.patch]:
+            yield "rollout", {"patch": list(self.patch), "image": self.image}
+
+    def keep(self) -> None:
+        """As in `View`, after a rollout that is under way."""
+        if self._rolling is not None:
+            self._rolling.ended.wait()
+        super().keep()
+
+
+def measured(maps: np.ndarray, patch: Sequence[int]) -> dict[str, Any]:
+    """Maps of a patch's attention, small enough to send, and what a caption says of each.
+
+    Arguments:
+        maps: float, shape (maps, rows, columns).
+        patch: (row, column) that looks.
+
+    Returns:
+        {"maps" uint8, each of its own greatest value, "top" that value, "sum"}, and of the sum:
+        "near" the share within two rows and columns of the patch, "row" and "column" [which one
+        holds most, its share], "peak" [row, column] of the greatest value; "distance" is the mean
+        distance in patches, and "even" what it would be if the patch looked evenly.
+    """
+    small = [heat(one) for one in maps]
+    sums = np.maximum(maps.sum(axis=(1, 2)), 1e-12)
+    top, left = max(patch[0] - NEAR, 0), max(patch[1] - NEAR, 0)
+    near = maps[:, top : patch[0] + NEAR + 1, left : patch[1] + NEAR + 1].sum(axis=(1, 2))
+    rows, columns = maps.sum(axis=2), maps.sum(axis=1)
+    peaks = [np.unravel_index(int(one.argmax()), one.shape) for one in maps]
+    return {
+        "maps": np.stack([one["map"] for one in small]),
+        "top": [one["top"] for one in small],
+        "sum": [one["sum"] for one in small],
+        "near": list(near / sums),
+        "row": [[int(r.argmax()), float(r.max() / s)] for r, s in zip(rows, sums, strict=True)],
+        "column": [
+            [int(c.argmax()), float(c.max() / s)] for c, s in zip(columns, sums, strict=True)
+        ],
+        "peak": [[int(row), int(column)] for row, column in peaks],
+        "distance": [float(d) for d in px.mean_distance(maps, patch)],
+        "even": float(px.mean_distance(np.ones(maps.shape[1:]), patch)),
+    }
