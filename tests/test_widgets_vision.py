@@ -206,3 +206,91 @@ def test_a_rollout_can_be_stopped(session, view, monkeypatch):
     assert view.work == {}
     session.look(lambda _: None).result()
     assert view.rolled != [0, 6, 6]
+
+
+# RopeExplorer -------------------------------------------------------------------------------------
+
+
+def naive_angles(row, column, pairs=32, theta=1e4):
+    """By the paper: even frequencies turn with the row, odd ones with the column."""
+    frequencies = [theta ** -(2 * j / (2 * pairs)) for j in range(pairs)]
+    return [row * f for f in frequencies[0::2]] + [column * f for f in frequencies[1::2]]
+
+
+def naive_score(patch, probe):
+    turns = zip(naive_angles(*patch), naive_angles(*probe), strict=True)
+    return float(np.mean([np.cos(a - b) for a, b in turns]))
+
+
+def test_pairs_turn_with_the_row_or_with_the_column():
+    pairs = w.RopeExplorer().ask("pairs")
+    assert pairs["axis"] == ["row"] * 16 + ["column"] * 16
+    down, right = naive_angles(1, 0)[:16], naive_angles(0, 1)[16:]
+    np.testing.assert_allclose(pairs["radians"], down + right, rtol=1e-6)
+    assert pairs["wavelength"][0] == pytest.approx(2 * np.pi, rel=1e-6)
+
+
+def test_how_alike_each_patch_is():
+    view = w.RopeExplorer(rows=7, columns=96, patch=(2, 90))
+    found = view.ask("alike", rows=7, columns=96, patch=[2, 90])
+    scores = found["low"] + found["map"] / 255 * (found["high"] - found["low"])
+    for row in range(7):
+        for column in (0, 40, 89, 90, 95):
+            expected = naive_score((2, 90), (row, column))
+            assert scores[row, column] == pytest.approx(expected, abs=0.004)
+    assert scores[2, 90] == found["high"] == pytest.approx(1)
+
+
+def test_the_score_stays_when_both_move():
+    view = w.RopeExplorer(rows=96, columns=96)
+    first = view.ask("score", rows=96, columns=96, patch=[3, 4], probe=[10, 1])["score"]
+    assert first == pytest.approx(naive_score((3, 4), (10, 1)), abs=1e-6)
+    for down, right in ((1, 0), (0, 5), (40, 40), (85, 90)):
+        both = {"patch": [3 + down, 4 + right], "probe": [10 + down, 1 + right]}
+        moved = view.ask("score", rows=96, columns=96, **both)
+        assert moved["score"] == pytest.approx(first, abs=2e-6)
+        assert moved["row"] + moved["column"] == pytest.approx(moved["score"], abs=1e-12)
+    alone = view.ask("score", rows=96, columns=96, patch=[4, 4], probe=[10, 1])["score"]
+    assert abs(alone - first) > 1e-3
+
+
+def test_the_score_is_what_turned_queries_and_keys_give():
+    """q . k of equal content through the model's own rotation, as a share of |q|^2."""
+    import mlx.core as mx
+
+    from pixtral_mlx.config import PIXTRAL_12B_VISION
+    from pixtral_mlx.rope import Rope2D
+
+    rope = Rope2D(PIXTRAL_12B_VISION)
+    angles = rope.angles([(20, 20)])
+    turned = np.array(rope.rotate(mx.ones((1, 1, 400, 64)), mx.cos(angles), mx.sin(angles)))[0, 0]
+    found = w.RopeExplorer().ask("score", rows=20, columns=20, patch=[3, 4], probe=[17, 9])
+    assert found["score"] == pytest.approx(turned[64] @ turned[349] / 64, abs=1e-6)
+
+
+def test_the_grid_follows_the_session_and_patches_stay_inside(session):
+    session.select(image=0, patch=None)
+    view = w.RopeExplorer(session)
+    assert (view.rows, view.columns) == (8, 10)
+    assert session.selection["patch"] is None
+    assert view.facts["pairs"] == session.config.vision.head_dim // 2
+    view.patch = (7, 9)
+    assert session.selection["patch"] == (7, 9)
+    view.rows = view.columns = 90
+    view.patch = (80, 80)
+    assert session.selection["patch"] == (7, 9)
+    session.select(patch=(1, 1))
+    assert view.patch == (1, 1)
+    view.probe = (89, 3)
+    view.rows = 5
+    assert view.probe == (4, 3)
+
+
+def test_a_grid_that_is_too_large_is_refused():
+    view = w.RopeExplorer()
+    with pytest.raises(ValueError, match="97 × 3: allowed is 1 to 96"):
+        view.ask("alike", rows=97, columns=3, patch=[0, 0])
+    with pytest.raises(IndexError, match=r"patch \(4, 0\).*rows 0 to 3"):
+        view.ask("score", rows=4, columns=3, patch=[0, 0], probe=[4, 0])
+    assert not EXTERNAL.search(view.to_html())
+    assert len(view.saved) == 3

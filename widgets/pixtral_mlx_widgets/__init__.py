@@ -9,8 +9,9 @@ All widgets are views of one `Session`. They need the extra: `pip install 'pixtr
 """
 
 from .patch_grid import PatchGrid
+from .rope_explorer import RopeExplorer
 from .session import Session
 from .studio import Studio
 from .vision_attention import VisionAttention
 
-__all__ = ["PatchGrid", "Session", "Studio", "VisionAttention"]
+__all__ = ["PatchGrid", "RopeExplorer", "Session", "Studio", "VisionAttention"]

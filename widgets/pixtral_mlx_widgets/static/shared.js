@@ -323,14 +323,15 @@ const RING = "#e6007a";
 //   label: what a screen reader calls it; most: longest side in CSS pixels
 //   onHover(patch or null), onChoose(patch): patch is [row, column]
 //   onPaint(patch): while the pointer is dragged over patches, where that means something
-// show({ picture, rows, columns, values, colour, chosen, marked, faded, lines }) draws; what is left
-// out stays as it was. values: one of 0 to 255 a patch, or null. marked: a Set of row-major numbers.
+// show({ picture, rows, columns, values, colour, chosen, marked, faded, named, lines }) draws; what is
+// left out stays as it was. values: one of 0 to 255 a patch, or null. marked: a Set of row-major
+// numbers. named: [[[row, column], "A"], ...] are ringed, their letters beside them.
 export function patchCanvas({ label, most = 448, onHover, onChoose, onPaint }) {
   const canvas = tag("canvas", { class: "px-patches", role: "img", tabindex: 0, "aria-label": label });
   const root = tag("div", { class: "px-canvas" }, canvas);
   const now = {
     picture: null, rows: 0, columns: 0, values: null, colour: undefined, chosen: null,
-    marked: null, faded: null, lines: true, hovered: null, cell: 0,
+    marked: null, faded: null, named: [], lines: true, hovered: null, cell: 0,
   };
   let grey = null;
 
@@ -358,6 +359,24 @@ export function patchCanvas({ label, most = 448, onHover, onChoose, onPaint }) {
     drawMarks(pen, ratio);
     if (now.hovered) ring(pen, now.hovered, ratio, false);
     if (now.chosen) ring(pen, now.chosen, ratio, true);
+    for (const [patch, letter] of now.named) name(pen, patch, letter, ratio);
+  }
+
+  // Beside the patch, on the side where there is room.
+  function name(pen, [row, column], letter, ratio) {
+    const { cell } = now;
+    ring(pen, [row, column], ratio, String(now.chosen) === String([row, column]));
+    pen.font = `600 ${13 * ratio}px ${getComputedStyle(root).fontFamily}`;
+    pen.textBaseline = "middle";
+    const left = (column + 1) * cell + 18 * ratio > pen.canvas.width;
+    pen.textAlign = left ? "right" : "left";
+    const x = left ? column * cell - 4 * ratio : (column + 1) * cell + 4 * ratio;
+    const y = Math.min(Math.max((row + 0.5) * cell, 8 * ratio), pen.canvas.height - 8 * ratio);
+    pen.lineWidth = 4 * ratio;
+    pen.strokeStyle = "rgba(255, 255, 255, 0.95)";
+    pen.strokeText(letter, x, y);
+    pen.fillStyle = "#222222";
+    pen.fillText(letter, x, y);
   }
 
   function drawPicture(pen, width, height) {
