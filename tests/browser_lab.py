@@ -105,7 +105,7 @@ class Lab:
             "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name
         )
         light = str(name.endswith("Light")).lower()
-        self.page.wait_for_selector(f"body[data-jp-theme-light={light}]")
+        self.page.wait_for_selector(f"body[data-jp-theme-light={light}]", state="attached")
 
 
 class Notebook:

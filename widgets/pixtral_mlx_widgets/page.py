@@ -121,8 +121,8 @@ def png(page: str) -> bytes:
     address = f"http://127.0.0.1:{server.server_address[1]}/#picture"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [browser, *FLAGS, f"--user-data-dir={folder}", "--window-size=1012,800", address]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(command, **quiet)
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
         try:
             return pictures.get(timeout=PICTURE_SECONDS)
         except queue.Empty:

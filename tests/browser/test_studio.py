@@ -1,0 +1,172 @@
+"""Studio in a real notebook, and what holds for every widget."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+SETUP = """
+import pixtral_mlx_widgets as w
+from pixtral_mlx.mini import scene
+session = w.Session("mini", dtype="float32")
+studio = w.Studio(session)
+studio
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(lab):
+    opened = lab.notebook("studio", [SETUP])
+    yield opened
+    opened.close()
+
+
+def screenshot(studio, name):
+    folder = os.environ.get("PIXTRAL_SCREENSHOTS")
+    if folder:
+        studio.page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def ask(studio, text):
+    root = studio.widget()
+    root.locator(".px-question").fill(text)
+    root.locator(".px-question").press("Enter")
+
+
+def test_a_sample_is_asked_with_one_click(studio):
+    root = studio.widget()
+    screenshot(studio, "studio-empty")
+    assert root.locator(".px-sample").count() == 3
+    root.locator(".px-sample").nth(1).click()
+    studio.eventually("session.reply is not None and not session.busy", True)
+    answer = root.locator(".px-said-assistant").last
+    answer.wait_for()
+    assert answer.text_content() == studio.kernel("session.reply.text")
+    assert root.locator(".px-said-user img").count() == 1
+    screenshot(studio, "studio-answered")
+
+
+def test_the_keyboard_asks_and_goes_on(studio):
+    root = studio.widget()
+    before = root.locator(".px-said-assistant").count()
+    root.get_by_text("go on with this conversation").click()
+    ask(studio, "How many columns are there?")
+    studio.page.wait_for_function(
+        f"document.querySelectorAll('.px-said-assistant').length > {before}"
+    )
+    studio.eventually("session.busy", False)
+    assert studio.kernel("[m['role'] for m in session.messages]") == ["user", "assistant"] * 2
+    assert root.locator(".px-said-assistant").last.text_content() == studio.kernel(
+        "session.messages[-1]['content']"
+    )
+    root.get_by_text("go on with this conversation").click()
+
+
+def test_an_empty_question_is_refused_in_words(studio):
+    ask(studio, "  ")
+    assert "empty" in studio.widget().locator(".px-problem").first.text_content()
+
+
+def test_picked_files_are_sent_and_others_refused(studio, tmp_path):
+    from pixtral_mlx.mini import scene
+
+    picture = scene(7, 2, 3).image
+    picture.save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    root = studio.widget()
+    root.locator("input[type=file]").set_input_files([tmp_path / "notes.txt", tmp_path / "a.png"])
+    assert "notes.txt is not a picture" in root.locator(".px-problem").first.text_content()
+    assert root.locator(".px-pending").count() == 1
+    ask(studio, "How many columns are there?")
+    studio.eventually("session.reply is not None and session.reply.text", "three")
+    assert root.locator(".px-pending").count() == 0
+
+
+def test_a_broken_picture_is_one_sentence_and_the_studio_goes_on(studio, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no png at all")
+    root = studio.widget()
+    root.locator("input[type=file]").set_input_files([tmp_path / "broken.png"])
+    ask(studio, "How many rows are there?")
+    studio.page.wait_for_function(
+        "/not an image|cannot|allowed/.test(document.querySelector('.px-problem').textContent)"
+    )
+    root.locator(".px-sample, .px-said").first.wait_for()
+    root.locator("button", has_text="Remove").count()
+    studio.run_code("session.ask('How many rows are there?', images=[scene(7, 2, 3).image])")
+    studio.eventually("not session.busy and session.reply.text", "two")
+    assert studio.kernel("studio.problem") == ""
+
+
+def test_settings_reach_python(studio):
+    root = studio.widget()
+    root.locator("input[type=range]").first.fill("0.7")
+    studio.eventually("studio.temperature", 0.7)
+    root.locator("input[type=number]").first.fill("5")
+    root.locator("input[type=number]").first.press("Tab")
+    studio.eventually("studio.seed", 5)
+    root.locator("input[type=range]").first.fill("0")
+
+
+def test_html_of_the_model_is_shown_without_scripts(studio):
+    page = (
+        "```html\\n<h1>Hi</h1><script>document.title='bad'</script>"
+        "<img src='http://127.0.0.1:9/x.png'>\\n```"
+    )
+    studio.run_code(
+        "session.messages = [{'role': 'user', 'content': 'write a page'}, "
+        f"{{'role': 'assistant', 'content': '''{page}'''}}]"
+    )
+    root = studio.widget()
+    root.get_by_text("Preview this page").click()
+    frame = root.locator("iframe")
+    assert frame.get_attribute("sandbox") == ""
+    assert "default-src 'none'" in frame.get_attribute("srcdoc")
+    studio.page.frame_locator("iframe.px-preview").get_by_text("Hi").wait_for()
+    assert studio.page.title() != "bad"
+    assert not [r for r in studio.lab.requests if ":9/x.png" in r]
+
+
+@pytest.mark.parametrize("theme", ["Dark", "Light"])
+def test_both_themes(studio, theme):
+    studio.run_code("session.ask('Describe the picture.', images=[scene(11, 3, 4).image])")
+    studio.eventually("session.busy", False)
+    studio.lab.theme(f"JupyterLab {theme}")
+    paper = studio.widget().evaluate("root => getComputedStyle(root).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", paper)[:3])) > 384
+    assert light == (theme == "Light")
+    screenshot(studio, f"studio-{theme.lower()}")
+
+
+def test_every_tab_opens_and_draws(studio):
+    root = studio.widget()
+    titles = studio.kernel("[pane['title'] for pane in studio.panes]")
+    for title in titles:
+        root.get_by_role("tab", name=title).click()
+        studio.eventually("studio.tab", title)
+        open_pane = root.locator("[role=tabpanel]:not([hidden])")
+        open_pane.locator(".px-widget").first.wait_for()
+        assert open_pane.locator(".px-problem:not([hidden])").count() == 0
+        studio.page.wait_for_timeout(500)
+        screenshot(studio, f"studio-tab-{titles.index(title)}")
+
+
+def test_a_narrow_panel_needs_no_sideways_scrolling(studio):
+    studio.page.set_viewport_size({"width": 700, "height": 900})
+    studio.page.wait_for_timeout(300)
+    wide = studio.widget().evaluate("root => root.scrollWidth - root.clientWidth")
+    screenshot(studio, "studio-narrow")
+    studio.page.set_viewport_size({"width": 1280, "height": 900})
+    assert wide <= 1
+
+
+def test_nothing_was_fetched_from_elsewhere_and_nothing_failed(studio):
+    outside = [
+        r for r in studio.lab.requests
+        if not r.startswith((studio.lab.url, studio.lab.url.replace("http", "ws"), "data:", "blob:"))
+    ]  # fmt: skip
+    assert outside == []
+    own = [m for m in studio.lab.messages if "px" in m or "anywidget" in m.lower()]
+    assert own == []
