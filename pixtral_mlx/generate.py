@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from .capacity import check_memory
-from .edits import Edit, edited
+from .edits import Edit, as_edits, edited
 from .errors import CapacityError, CheckpointError
 from .maps import Evidence
 from .recorder import Recorder, TraceOptions, live_trace
@@ -98,6 +98,7 @@ class GenerationOptions:
         for name in ("stop", "edits"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, ())
+        object.__setattr__(self, "edits", as_edits(self.edits))
         for token in self.logit_bias or ():
             if isinstance(token, bool) or not isinstance(token, Integral):
                 raise ValueError(f"logit_bias names token {token!r}; allowed are whole numbers")
@@ -217,7 +218,7 @@ class GenerationStream(Iterator[Piece]):
         self.prompt = prompt
         self.reply = Reply()
         self.reply.stats.prompt_tokens = length
-        self.reply.stats.image_tokens = sum(grid.tokens for grid in prompt.grids)
+        self.reply.stats.image_tokens = sum(span.stop - span.start for span in prompt.spans)
         self._recorder = None
         if options.trace:
             keep = options.trace if isinstance(options.trace, TraceOptions) else TraceOptions()
@@ -289,6 +290,7 @@ class GenerationStream(Iterator[Piece]):
                 mx.eval(embeddings, *(self._recorder.vision.values() if self._recorder else ()))
                 stats.vision_seconds = time.perf_counter() - start
             if self._recorder is not None:
+                stack.callback(self._recorder.finish)
                 self.reply.trace = live_trace(self, model, options.edits, cache, embeddings)
             first = None
             for token, logprobs in generate_step(

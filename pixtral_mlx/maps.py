@@ -1,5 +1,6 @@
 """Reading attention maps: the box that a peak stands in, and how alike two maps rank patches."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,14 @@ def find_evidence(attention: np.ndarray) -> Evidence:
     left, right = int(min(columns)), int(max(columns)) + 1
     box = float(attention[top:bottom, left:right].sum())
     return Evidence((top, bottom), (left, right), box / total if total else 0.0)
+
+
+def distances(grid: tuple[int, int], patches: Sequence[int]) -> np.ndarray:
+    """Between the centres of some patches and all, in patches: float32, shape (patches, N)."""
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    chosen = list(patches)
+    far = np.hypot(rows[chosen, None] - rows, columns[chosen, None] - columns)
+    return far.astype(np.float32)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

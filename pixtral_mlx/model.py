@@ -11,7 +11,7 @@ import numpy as np
 
 from .config import PixtralConfig
 from .decoder import Decoder
-from .edits import Edit, edited
+from .edits import Edit, as_edits, edited
 from .errors import CapacityError, CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
@@ -152,6 +152,7 @@ class Pixtral(nn.Module):
         Arguments:
             edits: changes to the run, see `edits`; some change the prompt and so its length.
         """
+        edits = as_edits(edits)
         prompt = edited(prompt, edits, self)
         tap = Tap(prompt, edits) if edits else None
         tokens = mx.array(prompt.tokens)[None]

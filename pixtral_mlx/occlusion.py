@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from .edits import MaskPatches, check_index, image_grid
+from .edits import MaskPatches
 from .image import PatchGrid
+from .places import check_index, image_grid, is_whole
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -45,8 +46,10 @@ def occlusion_map(
         IndexError: the answer has no such token, or the prompt no such image.
         ValueError: the block is smaller than one patch.
     """
-    if block < 1:
-        raise ValueError(f"block is {block}; allowed is 1 or more patches")
+    if not is_whole(block) or block < 1:
+        raise ValueError(f"block is {block!r}; allowed is a whole number of patches, 1 or more")
+    if not is_whole(token) or token < 0:
+        raise IndexError(f"token {token!r}: they count from 0")
     grid = image_grid(prompt, image)
     tokens = model.generate(prompt, max_tokens=token + 1).tokens
     check_index("token", token, len(tokens))

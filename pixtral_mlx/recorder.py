@@ -1,13 +1,15 @@
 """What a run keeps for looking inside: queries, keys and residual streams, and no map."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from .config import PixtralConfig
-from .edits import check_index
+from .places import check_index, check_site
 from .tap import Tap
 from .trace import Trace
 
@@ -30,13 +32,17 @@ class TraceOptions:
     states: Sequence[str] = ()
 
     def check(self, config: PixtralConfig) -> None:
-        """Raise IndexError if a layer does not exist."""
+        """Raise IndexError, saying what exists, for a layer or a state that does not."""
         for layer in self.text_layers or ():
             check_index("text layer", layer, config.text.n_layers)
         for layer in self.vision_layers or ():
             check_index(
                 "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
             )
+        if isinstance(self.states, str):
+            raise IndexError(f"states is {self.states!r}: allowed is a list, also of one")
+        for site in self.states:
+            check_site(site, config)
 
 
 class Recorder:
@@ -53,6 +59,7 @@ class Recorder:
         self.vision: dict[str, mx.array] = {}
         self.text: dict[str, list[mx.array]] = {}
         self.states: dict[str, list[mx.array]] = {}
+        self.writer: int | None = None  # the thread that is writing
 
     def __call__(self, site: str, value: mx.array, position: int) -> None:
         """Keep `value` if it is wanted; called by the tap."""
@@ -69,7 +76,11 @@ class Recorder:
         # Prefill ends with a step of one token, and every step after it is one token.
         chosen = where == "text" and what in ("queries", "") and position >= self._first
         if chosen and _wanted(number, options.text_layers):
-            self.text.setdefault(site, []).append(value.reshape(-1, value.shape[-1]))
+            self.text.setdefault(site, []).append(value)
+
+    def finish(self) -> None:
+        """Nothing more comes: any thread may look."""
+        self.writer = None
 
     @property
     def nbytes(self) -> int:
@@ -87,10 +98,12 @@ def live_trace(
 ) -> Trace:
     """The trace of a `GenerationStream` that is about to run on `cache`."""
     prompt, reply = stream.prompt, stream.reply
+    stream._recorder.writer = threading.get_ident()
     groups: Sequence[int] = [grid.patches for grid in prompt.grids]
     for edit in edits:
         groups = edit.lengths(groups)
 
+    @lru_cache(maxsize=4)  # the lens of one position is asked layer by layer
     def rerun(position: int) -> dict[str, mx.array]:
         """The residual stream of one position of the prompt, after every layer."""
         found: dict[str, mx.array] = {}

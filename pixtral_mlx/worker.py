@@ -10,6 +10,7 @@ runs between two decode or prefill steps. No other thread touches MLX.
 ...         look = worker.submit(lambda model, trace=piece.trace: trace.image_attention(0))
 """
 
+import atexit
 import queue
 import threading
 from collections import deque
@@ -35,7 +36,7 @@ class Worker:
             read at once and which nobody else may use from then on.
         dtype: as for `px.load`.
 
-    Errors of loading are raised by the first request. Use it as a context manager, or `close` it.
+    Errors of loading are raised by every request. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, source: "str | PathLike[str] | Pixtral", dtype: Any = None):
@@ -47,8 +48,10 @@ class Worker:
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()
         self._wake, self._closed = threading.Condition(), False
+        self._problem: BaseException = RuntimeError("this worker is closed: make a new one")
         self._thread = threading.Thread(target=self._run, name="pixtral-mlx worker", daemon=True)
         self._thread.start()
+        atexit.register(self._close_at_exit)
 
     def submit(self, function: "Callable[[Pixtral], Result]") -> "Future[Result]":
         """Run `function(model)` on the worker's thread, between two steps if it is writing.
@@ -57,7 +60,7 @@ class Worker:
             A future; its `result()` waits, and raises what the function raised.
 
         Raises:
-            RuntimeError: the worker is closed.
+            RuntimeError: the worker is closed. What loading raised, if it failed.
         """
         future: Future = Future()
         self._add(self._requests, (future, function))
@@ -77,11 +80,19 @@ class Worker:
 
     def close(self) -> None:
         """Stop what is being written, refuse what waits, and end the thread."""
+        self._end()
+        atexit.unregister(self._close_at_exit)
+
+    def _close_at_exit(self) -> None:
+        # MLX aborts the process if a thread is still computing when Python ends.
+        self._end(timeout=10)
+
+    def _end(self, timeout: float | None = None) -> None:
         with self._wake:
             self._closed = True
             self._wake.notify()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(timeout)
 
     def __enter__(self) -> "Worker":
         return self
@@ -92,27 +103,32 @@ class Worker:
     def _add(self, waiting: deque, item: Any) -> None:
         with self._wake:
             if self._closed:
-                raise RuntimeError("this worker is closed: make a new one")
+                raise self._problem
             waiting.append(item)
             self._wake.notify()
 
     # On the worker's thread --------------------------------------------------------------------
 
     def _run(self) -> None:
+        import mlx.core as mx
+
         try:
-            model = self._load()
+            self._serve(self._load())
         except BaseException as error:
-            self._refuse(error)
-            return
+            self._problem = error
+        finally:
+            self._refuse()
+            mx.clear_streams()  # else MLX may abort the process when Python ends
+
+    def _serve(self, model: "Pixtral") -> None:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._requests or self._streams or self._closed)
                 if self._closed:
-                    break
+                    return
             self._answer(model)
             if self._streams:
                 self._write(model, self._streams.popleft())
-        self._refuse(RuntimeError("this worker is closed: make a new one"))
 
     def _load(self) -> "Pixtral":
         if isinstance(self._source, str | PathLike):
@@ -163,14 +179,15 @@ class Worker:
             source.interrupt()
         stream.pieces.put(_END)
 
-    def _refuse(self, error: BaseException) -> None:
+    def _refuse(self) -> None:
         """Nothing more will be answered: say so to all who wait, and to all who come."""
         with self._wake:
             self._closed = True
             for future, _ in self._requests:
-                future.set_exception(error)
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(self._problem)
             for stream in self._streams:
-                stream.pieces.put(error)
+                stream.pieces.put(self._problem)
             self._requests.clear()
             self._streams.clear()
 
@@ -196,6 +213,7 @@ class WorkerStream(Iterator[Piece]):
         if isinstance(item, Piece):
             return item
         self._ended = True
+        self.pieces.put(_END)  # for others who wait
         if isinstance(item, BaseException):
             raise item
         raise StopIteration
