@@ -122,8 +122,9 @@ def test_every_row_of_every_text_head_is_the_naive_softmax(model, prompt, reply)
                 assert ours.shape == (length,)
                 assert abs(ours.sum() - 1) < 1e-5
                 naive = maps[layer][head, length - 1, :length]
-                # Chunks and steps round otherwise than one pass over everything.
-                np.testing.assert_allclose(ours, naive, atol=1e-6, rtol=1e-6)
+                # Queries and keys of chunks and steps round otherwise than those of one pass.
+                np.testing.assert_allclose(ours, naive, atol=4e-6)
+                assert np.abs(ours - naive).mean() < 2e-7
 
 
 def test_image_attention_is_the_part_on_the_patches(model, prompt, reply):
