@@ -40,7 +40,7 @@ def run(arguments: Namespace) -> int:
         status.step("measuring", "answers")
         for count, (name, i) in enumerate(steps):
             status.update(count, len(steps))
-            reply = model.generate(prompts[name], **options)
+            reply = model.generate(prompts[name], reuse=False, **options)
             if reply.finish_reason == "interrupted":
                 raise KeyboardInterrupt
             if i > 0:  # the first run reads the weights from disk and compiles kernels

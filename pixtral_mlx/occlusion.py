@@ -51,7 +51,7 @@ def occlusion_map(
     if not is_whole(token) or token < 0:
         raise IndexError(f"token {token!r}: they count from 0")
     grid = image_grid(prompt, image)
-    tokens = model.generate(prompt, max_tokens=token + 1).tokens
+    tokens = model.generate(prompt, max_tokens=token + 1, reuse=False).tokens
     check_index("token", token, len(tokens))
     longer = Prompt(prompt.tokens + tokens[:token], prompt.images, prompt.grids, prompt.spans)
     features = model.features(prompt)

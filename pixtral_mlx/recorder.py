@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from .config import PixtralConfig
 from .places import check_index, check_site
+from .prompt_cache import cut
 from .tap import Tap
 from .trace import Trace
 
@@ -71,8 +72,9 @@ class Recorder:
             return
         options, number = self._options, int(layer)
         seen = where == "vision" and what in ("queries", "keys")
-        if seen and _wanted(number, options.vision_layers):
-            self.vision[site] = value[0]
+        if seen and _wanted(number, options.vision_layers):  # one group of images after another
+            parts = [self.vision[site]] if site in self.vision else []
+            self.vision[site] = mx.concatenate([*parts, value[0]], axis=1) if parts else value[0]
         # Prefill ends with a step of one token, and every step after it is one token.
         chosen = where == "text" and what in ("queries", "") and position >= self._first
         if chosen and _wanted(number, options.text_layers):
@@ -81,6 +83,18 @@ class Recorder:
     def finish(self) -> None:
         """Nothing more comes: any thread may look."""
         self.writer = None
+
+    @property
+    def sees_vision(self) -> bool:
+        """Whether anything of the vision encoder or the projector is wanted."""
+        named = any(not site.startswith("text.") for site in self._states)
+        layers = self._options.vision_layers
+        return named or layers is None or len(layers) > 0
+
+    @property
+    def sees_positions(self) -> bool:
+        """Whether states of the decoder are wanted, which come from every position."""
+        return any(site.startswith("text.") for site in self._states)
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +122,7 @@ def live_trace(
         """The residual stream of one position of the prompt, after every layer."""
         found: dict[str, mx.array] = {}
         tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(site, value))
-        before = [_cut(layer, position) for layer in cache]
+        before = [cut(layer, position) for layer in cache]
         token = mx.array([[prompt.tokens[position]]])
         own = None if embeddings is None else embeddings[None, position : position + 1]
         model.decoder.hidden(token, before, own, tap)
@@ -118,11 +132,3 @@ def live_trace(
         model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
         stream._recorder, lambda layer: cache[layer].keys[0], rerun,
     )  # fmt: skip
-
-
-def _cut(layer: Any, length: int) -> Any:
-    """A KV cache of the first `length` positions of another."""
-    cut = type(layer)()
-    if length:
-        cut.update_and_fetch(layer.keys[..., :length, :], layer.values[..., :length, :])
-    return cut

@@ -333,12 +333,11 @@ class Trace:
 
     def _whole_states(self) -> dict[str, mx.array]:
         """The named states with their chunks joined, as the tap saw them."""
-        return {
-            site: mx.concatenate(parts, axis=2 if site.endswith(".queries") else 1)
-            if len(parts) > 1
-            else parts[0]
-            for site, parts in self._recorded.states.items()
-        }
+        whole = {}
+        for site, parts in self._recorded.states.items():
+            axis = 2 if site.endswith((".queries", ".keys")) else 1 if site[0] == "t" else 0
+            whole[site] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
+        return whole
 
     @property
     def nbytes(self) -> int:

@@ -284,11 +284,9 @@ def test_patches_from_numpy():
 
 def test_edits_work_in_chunks(model, prompt):
     changes = [edits.KnockOutHeads("text", 1, [2]), edits.MaskPatches([0, 1])]
-    whole = model.generate(prompt, max_tokens=6, edits=changes)
+    options = {"max_tokens": 6, "edits": changes, "reuse": False}
+    whole = model.generate(prompt, **options)
     for step in (1, 5):
-        assert (
-            model.generate(prompt, max_tokens=6, edits=changes, prefill_step=step).tokens
-            == whole.tokens
-        )
+        assert model.generate(prompt, prefill_step=step, **options).tokens == whole.tokens
     logits = model.logits(prompt, edits=changes)[-1]
     assert int(mx.argmax(logits)) == whole.tokens[0]

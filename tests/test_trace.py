@@ -160,7 +160,7 @@ def test_looking_changes_nothing(folder, prompt, bits, dtype):
 
 @pytest.mark.parametrize("step", [1, 6, 512])
 def test_chunks_of_the_prefill_do_not_matter(model, prompt, reply, step):
-    again = model.generate(prompt, max_tokens=NEW, trace=True, prefill_step=step)
+    again = model.generate(prompt, max_tokens=NEW, trace=True, prefill_step=step, reuse=False)
     for token in range(NEW):
         np.testing.assert_allclose(
             again.trace.token_attention(token, 2), reply.trace.token_attention(token, 2), atol=1e-5
