@@ -270,7 +270,7 @@ def test_an_edit_of_the_callers_own_is_never_reused(model):
     class Scale(edits.Edit):
         factor = 1.0
 
-        def change(self, site, value, before, prompt):
+        def change(self, site, value, before, prompt, position=0):
             return value * self.factor if site == "text.0" else value
 
     prompt, change = model.encode("What?", [picture(0)]), Scale()
