@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
                 runs[name].append(reply.stats)
     report = {
         "model": arguments.model,
-        "machine": f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}",
+        "machine": machine(),
         "mlx": version("mlx"),
         "weights_bytes": weights_bytes(model),
         "runs": arguments.runs,
@@ -55,6 +55,11 @@ def run(arguments: Namespace) -> int:
     }
     print(json.dumps(report) if arguments.json else _table(report))
     return 0
+
+
+def machine() -> str:
+    """What this runs on: system, architecture and MLX's device."""
+    return f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}"
 
 
 def _size(text: str) -> tuple[int, int]:
