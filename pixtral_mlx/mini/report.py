@@ -102,7 +102,8 @@ def evidence_table(looked: dict[str, list[Looked]]) -> list[str]:
     columns = {kind: looked[kind] for kind in KINDS if looked.get(kind)}
     columns["all"] = [one for answers in columns.values() for one in answers]
     shares = {name: _mean([one.shares for one in own]) for name, own in columns.items()}
-    best = (np.unravel_index(np.nan_to_num(share).argmax(), share.shape) for share in shares.values())
+    flat = {name: np.nan_to_num(share).argmax() for name, share in shares.items()}
+    best = (np.unravel_index(flat[name], share.shape) for name, share in shares.items())
     rows = [
         ["layer.head", *columns],
         ["answers", *(str(len(own)) for own in columns.values())],
