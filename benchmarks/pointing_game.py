@@ -4,7 +4,7 @@
 
 Questions of scenes that training never saw are answered with a trace. A hit: the patch that the
 words of a right answer look at most, mean over layers and heads, is one of those that hold the
-evidence. Beside it the share of the attention on the image that falls on the evidence, and both
+evidence. Beside it the share of the attention on all patches that falls on the evidence, and both
 for a model that looks everywhere alike. Kinds whose evidence is the grid itself have no patches.
 """
 
@@ -12,12 +12,12 @@ import argparse
 import statistics
 from collections import defaultdict
 
-import numpy as np
 from tqdm import tqdm
 
 import pixtral_mlx as px
-from pixtral_mlx.mini import Question, scene
+from pixtral_mlx.mini import scene
 from pixtral_mlx.mini.evaluation import FIRST_SEED
+from pixtral_mlx.mini.looking import Looked, look
 
 
 def main() -> None:
@@ -25,33 +25,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenes", type=int, default=50)
     model = px.load("mini", dtype="float32")
-    found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    found: dict[str, list[Looked]] = defaultdict(list)
     for number in tqdm(range(parser.parse_args().scenes), leave=False):
         for question in scene(FIRST_SEED + number).questions:
-            if question.patches:
-                result = play(model, question)
-                if result is not None:
-                    found[question.kind].append(result)
+            reply = model.generate(question.text, images=question.images, trace=True)
+            looked = look(reply.trace, question) if reply.text == question.answer else None
+            if looked:
+                found[question.kind].append(looked)
     print("| kind | right answers | hits | share on the evidence | looking everywhere alike |")
     print("|---|---|---|---|---|")
-    for kind, results in found.items():
-        hits, shares, uniform = (statistics.mean(column) for column in zip(*results, strict=True))
-        print(f"| {kind} | {len(results)} | {hits:.0%} | {shares:.0%} | {uniform:.0%} |")
-
-
-def play(model: px.Pixtral, question: Question) -> tuple[float, float, float] | None:
-    """(hit, share of attention, share of area) for one question; None for a wrong answer."""
-    reply = model.generate(question.text, images=question.images, trace=True)
-    if reply.text != question.answer or reply.trace is None:
-        return None
-    image, trace = question.evidence_image, reply.trace
-    words = [trace.image_attention(token, image=image) for token in range(len(reply.tokens))]
-    looked = np.mean(words, axis=0)
-    evidence = np.zeros(looked.shape, bool)
-    for patch in question.patches:
-        evidence[patch] = True
-    peak = np.unravel_index(int(looked.argmax()), looked.shape)
-    return float(evidence[peak]), float(looked[evidence].sum() / looked.sum()), evidence.mean()
+    for kind, own in found.items():
+        hits = statistics.mean(one.hit for one in own)
+        share = statistics.mean(one.overall for one in own)
+        uniform = statistics.mean(one.uniform for one in own)
+        print(f"| {kind} | {len(own)} | {hits:.0%} | {share:.0%} | {uniform:.0%} |")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ image = np.random.RandomState(0).randint(0, 256, (96, 128, 3), dtype=np.uint8)
 prompt = model.encode("What is this?", [image])
 options = {"trace": True} if sys.argv[3] == "on" else {}
 options |= {"max_tokens": int(sys.argv[2]), "logit_bias": {model.tokenizer.eos_id: -1e9}}
+if "reuse" in px.GenerationOptions.__dataclass_fields__:
+    options["reuse"] = False
 model.generate(prompt, **options)
 times = []
 for _ in range(5):

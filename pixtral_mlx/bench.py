@@ -42,14 +42,14 @@ def run(arguments: Namespace) -> int:
         status.step("measuring", "answers")
         for count, (name, i) in enumerate(steps):
             status.update(count, len(steps))
-            reply = model.generate(prompts[name], **options)
+            reply = model.generate(prompts[name], reuse=False, **options)
             if reply.finish_reason == "interrupted":
                 raise KeyboardInterrupt
             if i > 0:  # the first run reads the weights from disk and compiles kernels
                 runs[name].append(reply.stats)
     report = {
         "model": arguments.model,
-        "machine": f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}",
+        "machine": machine(),
         "mlx": version("mlx"),
         "weights_bytes": weights_bytes(model),
         "runs": arguments.runs,
@@ -57,6 +57,11 @@ def run(arguments: Namespace) -> int:
     }
     print(json.dumps(report) if arguments.json else _table(report))
     return 0
+
+
+def machine() -> str:
+    """What this runs on: system, architecture and MLX's device."""
+    return f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}"
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -86,7 +91,8 @@ def summarise(runs: list[GenerationStats], model: Any) -> dict[str, float]:
         return statistics.median(getattr(stats, name) for stats in runs)
 
     decode, prompt_tokens = median("decode_tokens_per_second"), median("prompt_tokens")
-    sizes = {name: array.nbytes for name, array in tree_flatten(model.parameters())}
+    leaves: Any = tree_flatten(model.parameters())
+    sizes = {name: array.nbytes for name, array in leaves}
     itemsize = model.decoder.norm.weight.dtype.size
     step_bytes = decode_bytes(
         step_weight_bytes(sizes), model.config.text, int(prompt_tokens), itemsize

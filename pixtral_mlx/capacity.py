@@ -31,16 +31,24 @@ def kv_bytes_per_token(config: TextConfig, itemsize: int = 2) -> int:
     return 2 * config.n_layers * config.n_kv_heads * config.head_dim * itemsize
 
 
+def room_bytes(model: "Pixtral", tokens: int) -> int:
+    """Usable memory that weights and the KV cache of `tokens` leave; below 0 they do not fit."""
+    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size)
+    return usable_bytes() - weights_bytes(model) - tokens * per_token
+
+
 def check_memory(model: "Pixtral", tokens: int) -> None:
     """Compare weights plus the KV cache of `tokens` with what is usable; nothing is read yet.
+
+    What `model.prompt_cache` keeps does not count: it goes where a run needs the room.
 
     Raises:
         CapacityError: it cannot fit; the message says what would.
     """
+    if room_bytes(model, tokens) >= 0:
+        return
     usable, weights = usable_bytes(), weights_bytes(model)
     per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size)
-    if weights + tokens * per_token <= usable:
-        return
     cache = tokens * per_token
     seen = (
         f"weights {weights / 1e9:.1f} GB + KV cache of {tokens:,} tokens {cache / 1e9:.1f} GB, "

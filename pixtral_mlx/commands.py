@@ -174,8 +174,9 @@ def read_stdin_text() -> str:
 
 def format_stats(stats: GenerationStats) -> str:
     """One line for people."""
+    known = f", {stats.cached_tokens:,} known from before" if stats.cached_tokens else ""
     return (
-        f"prompt {stats.prompt_tokens:,} tokens ({stats.image_tokens:,} of images) in "
+        f"prompt {stats.prompt_tokens:,} tokens ({stats.image_tokens:,} of images{known}) in "
         f"{stats.prompt_seconds:.2f} s, vision {stats.vision_seconds:.2f} s of it; "
         f"answer {stats.generated_tokens:,} tokens, {stats.decode_tokens_per_second:.1f} tokens/s; "
         f"peak {stats.peak_bytes / 1e9:.2f} GB"

@@ -6,22 +6,30 @@ Layers, heads and patches count from zero; a patch is a row-major number or (row
 with an empty selection changes nothing.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
 
-from .image import PatchGrid
+from .places import (
+    Patch,
+    Where,
+    check_index,
+    check_site,
+    image_grid,
+    is_whole,
+    patch_index,
+    patch_range,
+    sizes,
+)
 
 if TYPE_CHECKING:
     from .config import PixtralConfig
     from .model import Pixtral
     from .tokenizer import Prompt
-
-Where = Literal["vision", "text"]
-Patch = int | tuple[int, int]
 
 
 class Edit:
@@ -39,9 +47,14 @@ class Edit:
         return lengths
 
     def change(
-        self, site: str, value: mx.array, before: mx.array | None, prompt: "Prompt"
+        self,
+        site: str,
+        value: mx.array,
+        before: mx.array | None,
+        prompt: "Prompt",
+        position: int = 0,
     ) -> mx.array:
-        """The value to use at a site (see `tap`)."""
+        """The value to use at a site (see `tap`); in the decoder, `value` starts at `position`."""
         return value
 
 
@@ -84,7 +97,12 @@ class MaskPatches(Edit):
             patch_index(patch, grid)
 
     def change(
-        self, site: str, value: mx.array, before: mx.array | None, prompt: "Prompt"
+        self,
+        site: str,
+        value: mx.array,
+        before: mx.array | None,
+        prompt: "Prompt",
+        position: int = 0,
     ) -> mx.array:
         """At the projector's output."""
         if site != "projector" or not self.patches:
@@ -113,7 +131,12 @@ class ShufflePatches(Edit):
         image_grid(prompt, self.image)
 
     def change(
-        self, site: str, value: mx.array, before: mx.array | None, prompt: "Prompt"
+        self,
+        site: str,
+        value: mx.array,
+        before: mx.array | None,
+        prompt: "Prompt",
+        position: int = 0,
     ) -> mx.array:
         """At the projector's output."""
         if site != "projector":
@@ -142,13 +165,18 @@ class KnockOutHeads(Edit):
 
     def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
         """The layer and its heads must exist."""
-        layers, heads = _sizes(self.where, config)
+        layers, heads = sizes(self.where, config)
         check_index(f"{self.where} layer", self.layer, layers)
         for head in self.heads:
             check_index(f"{self.where} head", head, heads)
 
     def change(
-        self, site: str, value: mx.array, before: mx.array | None, prompt: "Prompt"
+        self,
+        site: str,
+        value: mx.array,
+        before: mx.array | None,
+        prompt: "Prompt",
+        position: int = 0,
     ) -> mx.array:
         """Before `wo`."""
         if site != f"{self.where}.{self.layer}.heads" or not self.heads:
@@ -176,10 +204,15 @@ class SkipLayers(Edit):
     def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
         """The layers must exist."""
         for layer in self.layers:
-            check_index(f"{self.where} layer", layer, _sizes(self.where, config)[0])
+            check_index(f"{self.where} layer", layer, sizes(self.where, config)[0])
 
     def change(
-        self, site: str, value: mx.array, before: mx.array | None, prompt: "Prompt"
+        self,
+        site: str,
+        value: mx.array,
+        before: mx.array | None,
+        prompt: "Prompt",
+        position: int = 0,
     ) -> mx.array:
         """At the layer's end. It runs all the same, since the KV cache counts its steps."""
         where, _, layer = site.partition(".")
@@ -202,9 +235,10 @@ class PatchState(Edit):
     """Activation patching: a named state is taken from another run.
 
     Arguments:
-        site: its name (see `tap`), for example "vision.3" or "projector".
+        site: its name (see `tap`), for example "vision.3", "projector" or "text.2".
         state: what another run had there, `trace.states[site]`.
-        rows: the patches or positions that are replaced; None replaces all.
+        rows: the patches (encoder, projector) or positions (decoder) that are replaced; None
+            replaces all that the state has.
     """
 
     site: str
@@ -214,11 +248,6 @@ class PatchState(Edit):
     def __post_init__(self):
         object.__setattr__(self, "state", np.array(self.state))
         object.__setattr__(self, "rows", None if self.rows is None else _as_tuple(self.rows))
-        if not self.site.startswith(("vision.", "projector")):
-            raise ValueError(
-                f"site is {self.site!r}; allowed are those of the encoder and the projector, which "
-                "are computed in one piece: vision.embeddings, vision.0, ..., projector"
-            )
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -230,26 +259,49 @@ class PatchState(Edit):
     def __hash__(self) -> int:
         return hash((self.site, self.rows, self.state.shape, self.state.tobytes()))
 
+    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+        """The site must exist, and an image if it is of the encoder or the projector."""
+        check_site(self.site, config)
+        if not self.site.startswith("text."):
+            image_grid(prompt, 0)
+
     def change(
-        self, site: str, value: mx.array, before: mx.array | None, prompt: "Prompt"
+        self,
+        site: str,
+        value: mx.array,
+        before: mx.array | None,
+        prompt: "Prompt",
+        position: int = 0,
     ) -> mx.array:
         """At its site."""
         if site != self.site or self.rows == ():
             return value
-        if self.state.shape not in (tuple(value.shape), tuple(value.shape)[1:]):
+        text = site.startswith("text.")
+        axis = value.ndim - (3 if site.endswith(".heads") else 2)  # of patches or positions
+        own = axis - value.ndim + self.state.ndim  # the same axis of a state without batch
+        here, there = list(value.shape), list(self.state.shape)
+        count, known = here.pop(axis), there.pop(own) if own >= 0 else 0
+        if math.prod(here) != math.prod(there) or not (text or count == known):
             raise ValueError(
                 f"{site} has shape {tuple(value.shape)} in this run and {self.state.shape} in the "
-                "other: patch between images of one size"
+                "other: patch between images of one size and prompts of one model"
             )
-        state = mx.array(self.state).astype(value.dtype).reshape(value.shape)
-        if self.rows is None:
-            return state
-        axis = value.ndim - 2
-        for row in self.rows:
-            check_index(f"row of {site}", row, value.shape[axis])
-        chosen = np.zeros(value.shape[axis], dtype=bool)
-        chosen[list(self.rows)] = True
-        return mx.where(mx.array(chosen)[:, None], state, value)
+        for row in self.rows or ():
+            check_index(f"row of {site}", row, known)
+        places = np.arange(count) + (position if text else 0)
+        chosen = np.isin(places, np.arange(known) if self.rows is None else self.rows)
+        if not chosen.any():
+            return value
+        state = mx.array(self.state.take(np.minimum(places, known - 1), axis=own))
+        state = state.astype(value.dtype).reshape(value.shape)
+        mask = mx.array(chosen.tolist())
+        mask = mask.reshape([count if n == axis else 1 for n in range(value.ndim)])
+        return mx.where(mask, state, value)
+
+
+def as_edits(edits: Iterable[Edit] | Edit) -> tuple[Edit, ...]:
+    """Edits in a tuple; one alone may come without a list."""
+    return (edits,) if isinstance(edits, Edit) else tuple(edits)
 
 
 def edited(prompt: "Prompt", edits: Sequence[Edit], model: "Pixtral") -> "Prompt":
@@ -268,61 +320,18 @@ def edited(prompt: "Prompt", edits: Sequence[Edit], model: "Pixtral") -> "Prompt
     return prompt
 
 
-def patch_index(patch: Patch, grid: PatchGrid) -> int:
-    """The row-major number of a patch given as a number or as (row, column).
-
-    Raises:
-        IndexError: it is outside the grid.
-    """
-    if isinstance(patch, Sequence):
-        row, column = patch
-        if not (0 <= row < grid.rows and 0 <= column < grid.columns):
-            raise IndexError(
-                f"patch {(row, column)}: the image has rows 0 to {grid.rows - 1} and columns 0 to "
-                f"{grid.columns - 1}"
-            )
-        return row * grid.columns + column
-    check_index("patch", patch, grid.patches)
-    return int(patch)
-
-
-def patch_range(prompt: "Prompt", image: int) -> tuple[int, int]:
-    """Where an image's patches stand among those of all images: (start, stop)."""
-    start = sum(grid.rows * grid.columns for grid in prompt.grids[:image])
-    return start, start + image_grid(prompt, image).patches
-
-
-def image_grid(prompt: "Prompt", image: int) -> PatchGrid:
-    """The grid of one image.
-
-    Raises:
-        IndexError: the prompt has no such image.
-    """
-    if not prompt.grids:
-        raise IndexError(f"image {image}: the prompt has no image")
-    check_index("image", image, len(prompt.grids))
-    return PatchGrid(*prompt.grids[image])
-
-
-def check_index(name: str, value: int, count: int) -> None:
-    """Raise IndexError, saying what exists, unless 0 <= value < count."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < count:
-        raise IndexError(f"{name} {value!r}: there are {count}, 0 to {count - 1}")
-
-
-def _sizes(where: Where, config: "PixtralConfig") -> tuple[int, int]:
-    """Layers and heads."""
-    if where == "text":
-        return config.text.n_layers, config.text.n_heads
-    if config.vision is None:
-        raise IndexError("this model has no vision encoder")
-    return config.vision.num_hidden_layers, config.vision.num_attention_heads
-
-
 def _check_where(where: str) -> None:
     if where not in ("vision", "text"):
         raise ValueError(f'where is {where!r}; allowed are "vision" and "text"')
 
 
-def _as_tuple(items: Sequence) -> tuple:
-    return tuple(tuple(i) if isinstance(i, Sequence) else int(i) for i in items)
+def _as_tuple(items: Iterable) -> tuple:
+    if not isinstance(items, Iterable) or isinstance(items, str):
+        raise TypeError(f"{items!r} is chosen: allowed is a list, also of one: [{items!r}]")
+    return tuple(_as_tuple(i) if isinstance(i, Iterable) else _whole(i) for i in items)
+
+
+def _whole(value: Any) -> int:
+    if not is_whole(value):
+        raise TypeError(f"{value!r} is chosen: allowed are whole numbers")
+    return int(value)

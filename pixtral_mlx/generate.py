@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from .capacity import check_memory
-from .edits import Edit, edited
+from .edits import Edit, as_edits, edited
 from .errors import CapacityError, CheckpointError
 from .maps import Evidence
 from .recorder import Recorder, TraceOptions, live_trace
-from .tap import Tap, TappedDecoder
+from .run import Run
 from .tokenizer import Prompt, StreamDecoder
 from .trace import Trace
 
@@ -51,8 +51,9 @@ class GenerationOptions:
         force: go on where memory would not suffice.
         trace: keep what looking inside needs (`reply.trace`); `TraceOptions` keeps less.
         edits: changes to the run, see `edits`.
-        reuse: whether keys and values of earlier calls may serve again. None are kept yet, so
-            both values compute everything; `stats.cached_tokens` is 0.
+        reuse: go on from what earlier calls on this model computed for the same beginning (the
+            same tokens, image contents and edits; see `prompt_cache`), and leave this one for
+            later calls. False computes everything and leaves nothing.
 
     Raises:
         ValueError: a value out of range.
@@ -98,6 +99,7 @@ class GenerationOptions:
         for name in ("stop", "edits"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, ())
+        object.__setattr__(self, "edits", as_edits(self.edits))
         for token in self.logit_bias or ():
             if isinstance(token, bool) or not isinstance(token, Integral):
                 raise ValueError(f"logit_bias names token {token!r}; allowed are whole numbers")
@@ -154,8 +156,9 @@ class GenerationStats:
 
     @property
     def prompt_tokens_per_second(self) -> float:
-        """Speed of the prefill, vision included."""
-        return self.prompt_tokens / self.prompt_seconds if self.prompt_seconds else 0.0
+        """Speed of the prefill, vision included; tokens that were cached do not count."""
+        computed = self.prompt_tokens - self.cached_tokens
+        return computed / self.prompt_seconds if self.prompt_seconds else 0.0
 
     @property
     def decode_tokens_per_second(self) -> float:
@@ -217,7 +220,7 @@ class GenerationStream(Iterator[Piece]):
         self.prompt = prompt
         self.reply = Reply()
         self.reply.stats.prompt_tokens = length
-        self.reply.stats.image_tokens = sum(grid.tokens for grid in prompt.grids)
+        self.reply.stats.image_tokens = sum(span.stop - span.start for span in prompt.spans)
         self._recorder = None
         if options.trace:
             keep = options.trace if isinstance(options.trace, TraceOptions) else TraceOptions()
@@ -266,41 +269,43 @@ class GenerationStream(Iterator[Piece]):
 
     def _steps(
         self, model: "Pixtral", options: GenerationOptions, limit: int
-    ) -> Iterator[tuple[int, float]]:
+    ) -> Generator[tuple[int, float], None, None]:
         """Tokens and their log-probabilities; keeps the clock."""
         from mlx_lm.generate import generate_step, generation_stream, wired_limit
-        from mlx_lm.models.cache import make_prompt_cache
 
-        decoder, tap, cache = model.decoder, None, make_prompt_cache(model.decoder)
-        if options.edits or self._recorder is not None:
-            tap = Tap(self.prompt, options.edits, self._recorder)
-            decoder = TappedDecoder(model.decoder, tap)
-        stats = self.reply.stats
         if options.seed is not None:
             mx.random.seed(options.seed)
         mx.reset_peak_memory()
         start = time.perf_counter()
+        stats, run = self.reply.stats, Run(model, self.prompt, options, self._recorder)
+        run.make_room(limit)
+        stats.cached_tokens = run.computed
         with ExitStack() as stack:
+            stack.enter_context(run)
             with redirect_stdout(sys.stderr):  # mlx-lm prints its warning about large models
                 stack.enter_context(wired_limit(model, [generation_stream]))  # type: ignore
-            embeddings = None
-            if self.prompt.images:
-                embeddings = model.embed(self.prompt, tap)
-                mx.eval(embeddings, *(self._recorder.vision.values() if self._recorder else ()))
+            embeddings = run.embed()
+            if embeddings is not None:
                 stats.vision_seconds = time.perf_counter() - start
             if self._recorder is not None:
-                self.reply.trace = live_trace(self, model, options.edits, cache, embeddings)
+                stack.callback(self._recorder.finish)
+                self.reply.trace = live_trace(
+                    self, model, options.edits, run.cache, run.all_embeddings
+                )
             first = None
             for token, logprobs in generate_step(
-                mx.array(self.prompt.tokens),
-                decoder,  # type: ignore[arg-type]
+                mx.array(self.prompt.tokens[stats.cached_tokens :]),
+                run.decoder,  # type: ignore[arg-type]
                 max_tokens=limit,
-                prompt_cache=cache,
+                prompt_cache=run.cache,
                 input_embeddings=embeddings,
                 prefill_step_size=options.prefill_step,
-                prompt_progress_callback=options.progress,
-                **_sampling(options, model.config.text.vocab_size),
+                prompt_progress_callback=run.progress,
+                **_sampling(
+                    options, model.config.text.vocab_size, self.prompt.tokens[: stats.cached_tokens]
+                ),
             ):
+                run.read(int(token))
                 logprob = float(logprobs[token].item())  # type: ignore[arg-type]
                 if math.isnan(logprob):
                     raise CheckpointError(
@@ -357,8 +362,8 @@ def is_greedy(options: GenerationOptions) -> bool:
     return options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
 
 
-def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
-    """mlx-lm's sampler and logits processors for these options."""
+def _sampling(options: GenerationOptions, vocab_size: int, known: list[int]) -> dict[str, Any]:
+    """mlx-lm's sampler and logits processors for these options; `known` tokens went before."""
     from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
     bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
@@ -374,6 +379,9 @@ def _sampling(options: GenerationOptions, vocab_size: int) -> dict[str, Any]:
     processors = make_logits_processors(
         logit_bias=bias or None, repetition_penalty=options.repetition_penalty
     )
+    before = mx.array(known, dtype=mx.int32)  # mlx-lm's processors see what it was given to read
     # Log-probabilities in bfloat16 would have two digits, and ties that are none.
-    exact = [lambda _, logits: logits.astype(mx.float32), *processors]
+    exact: list[Any] = [lambda _, logits: logits.astype(mx.float32)]
+    for process in processors:
+        exact.append(lambda tokens, logits, p=process: p(mx.concatenate([before, tokens]), logits))
     return {"sampler": sampler, "logits_processors": exact}

@@ -53,6 +53,14 @@ def block_means(values: np.ndarray, side: int) -> np.ndarray:
     return (sums / np.outer(heights, widths)).astype(np.float32)
 
 
+def distances(grid: tuple[int, int], patches: Sequence[int]) -> np.ndarray:
+    """Between the centres of some patches and all, in patches: float32, shape (patches, N)."""
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    chosen = list(patches)
+    far = np.hypot(rows[chosen, None] - rows, columns[chosen, None] - columns)
+    return far.astype(np.float32)
+
+
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rho of two maps of one shape; ties share their mean rank. NaN if one is flat."""
     ranks = [_ranks(np.asarray(values).ravel()) for values in (first, second)]

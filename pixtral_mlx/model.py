@@ -1,6 +1,7 @@
 """The whole of Pixtral: encode the messages, see the images, merge, decode."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from .capacity import room_bytes
 from .config import PixtralConfig
 from .decoder import Decoder
-from .edits import Edit, Patch, edited
+from .edits import Edit, as_edits, edited
 from .errors import CapacityError, CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
 from .occlusion import occlusion, occlusion_map
+from .places import Patch
 from .projector import Projector
+from .prompt_cache import PromptCache, image_digest
 from .tap import Tap
 from .tokenizer import Prompt, Tokenizer
 from .vision import VisionEncoder
@@ -91,11 +95,31 @@ class Pixtral(nn.Module):
             )
         return prompt
 
-    def embed(self, prompt: Prompt, tap: Tap | None = None) -> mx.array:
+    @cached_property
+    def prompt_cache(self) -> PromptCache:
+        """Keys, values and image features that earlier calls left for later ones.
+
+        It keeps at most half of the memory that the weights leave (`prompt_cache.max_bytes` may be
+        changed), and less where a run needs the room.
+        """
+        return PromptCache(room_bytes(self, 0) // 2)
+
+    def clear_cache(self) -> None:
+        """Forget what earlier calls left, and give the memory back.
+
+        Replaced weights are noticed; call this after writing to a weight in place.
+        """
+        self.prompt_cache.clear()
+        mx.clear_cache()
+
+    def embed(
+        self, prompt: Prompt, tap: Tap | None = None, *, kept: PromptCache | None = None
+    ) -> mx.array:
         """Embeddings of a prompt, image features merged in.
 
         Arguments:
             tap: looks inside, see `tap`.
+            kept: where features of images may be and are left.
 
         Returns:
             Shape (L, D).
@@ -106,10 +130,14 @@ class Pixtral(nn.Module):
         """
         if not prompt.images:
             return self.decoder.embed(mx.array(prompt.tokens))
-        return self.merge(prompt, self.features(prompt, tap))
+        return self.merge(prompt, self.features(prompt, tap, kept=kept))
 
-    def features(self, prompt: Prompt, tap: Tap | None = None) -> mx.array:
+    def features(
+        self, prompt: Prompt, tap: Tap | None = None, *, kept: PromptCache | None = None
+    ) -> mx.array:
         """What the images of a prompt give to the decoder: encoder, then projector.
+
+        Images that show the same are encoded once, and not at all if `kept` holds their features.
 
         Returns:
             Shape (N, D), all images one after the other.
@@ -117,10 +145,50 @@ class Pixtral(nn.Module):
         Raises:
             PromptError: the model has no vision encoder.
         """
-        if self.vision_encoder is None or self.projector is None:
+        encoder, projector = self.vision_encoder, self.projector
+        if encoder is None or projector is None:
             raise PromptError("this model has no vision encoder: send text only")
-        features = self.projector(self.vision_encoder(prompt.images, tap))
+        if tap is not None and tap.edits:
+            return tap("projector", projector(encoder(prompt.images, tap)))
+        digests = [image_digest(image) for image in prompt.images]
+        known = {} if kept is None else kept.features(digests)
+        new = {d: i for d, i in zip(digests, prompt.images, strict=True) if d not in known}
+        # One pass may be looked at as well; otherwise the tap takes a pass of its own, so that
+        # looking never changes in what company an image is encoded, and with it the last bits.
+        together = len(new) == len(digests)
+        if new:
+            encoded = encoder(list(new.values()), tap if together else None)
+            sizes = [rows * columns for rows, columns in map(encoder.grid, new.values())]
+            parts = mx.split(encoded, np.cumsum(sizes)[:-1].tolist())
+            # Projected one by one, so that each has memory of its own.
+            found = dict(zip(new, map(projector, parts), strict=True))
+            known |= found
+            if kept is not None:
+                kept.keep_features(found)
+        if tap is not None and not together:
+            encoder(prompt.images, tap)
+        features = mx.concatenate([known[digest] for digest in digests])
         return features if tap is None else tap("projector", features)
+
+    def embed_rest(self, prompt: Prompt, start: int, kept: PromptCache | None) -> mx.array | None:
+        """Embeddings of a prompt from position `start` on, shape (L - start, D).
+
+        Images that end before it are not looked at; None if no image is left: then the decoder
+        embeds the tokens itself.
+        """
+        if not prompt.images:
+            return None
+        if start == 0 or self.vision_encoder is None or self.config.vision is None:
+            return self.embed(prompt, kept=kept)
+        left = prompt.tokens[start:].count(self.config.vision.image_token_id)
+        if left == 0:
+            return None
+        sizes = [rows * columns for rows, columns in map(self.vision_encoder.grid, prompt.images)]
+        seen = 0
+        while sum(sizes[seen + 1 :]) >= left:
+            seen += 1
+        rest = replace(prompt, tokens=prompt.tokens[start:], images=prompt.images[seen:])
+        return self.merge(rest, self.features(rest, kept=kept)[-left:])
 
     def merge(self, prompt: Prompt, features: mx.array) -> mx.array:
         """Embeddings of the tokens, with `features` (N, D) in the places of `[IMG]`.
@@ -152,6 +220,7 @@ class Pixtral(nn.Module):
         Arguments:
             edits: changes to the run, see `edits`; some change the prompt and so its length.
         """
+        edits = as_edits(edits)
         prompt = edited(prompt, edits, self)
         tap = Tap(prompt, edits) if edits else None
         tokens = mx.array(prompt.tokens)[None]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from .edits import Edit, MaskPatches, Patch, check_index, edited, image_grid
+from .edits import Edit, MaskPatches, edited
 from .image import PatchGrid
+from .places import Patch, check_index, image_grid, is_whole
 from .tap import Tap
 from .tokenizer import Prompt
 
@@ -51,8 +52,10 @@ def occlusion_map(
         IndexError: the answer has no such token, or the prompt no such image.
         ValueError: the block is smaller than one patch.
     """
-    if block < 1:
-        raise ValueError(f"block is {block}; allowed is 1 or more patches")
+    if not is_whole(block) or block < 1:
+        raise ValueError(f"block is {block!r}; allowed is a whole number of patches, 1 or more")
+    if not is_whole(token) or token < 0:
+        raise IndexError(f"token {token!r}: they count from 0")
     grid = image_grid(prompt, image)
     blocks = list(_blocks(grid, block))
     run = _Run(model, prompt, token, image, tokens, edits)
@@ -101,7 +104,7 @@ class _Run:
         edits: Sequence[Edit],
     ):
         if tokens is None:
-            tokens = model.generate(prompt, max_tokens=token + 1, edits=edits).tokens
+            tokens = model.generate(prompt, max_tokens=token + 1, edits=edits, reuse=False).tokens
         check_index("token", token, len(tokens))
         prompt = edited(prompt, edits, model)
         self._model, self._image, self._token = model, image, tokens[token]

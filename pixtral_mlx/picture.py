@@ -153,7 +153,7 @@ def _card(trace: "Trace", word: Word) -> Image.Image:
     lit = lit.resize(size, Image.Resampling.NEAREST)
     seen = Image.blend(grey.resize(size, Image.Resampling.BICUBIC), lit, STRENGTH)
 
-    card = Image.new("RGB", (CARD, size[1] + 66), PAPER)
+    card = Image.new("RGB", (CARD, size[1] + (84 if count > 1 else 66)), PAPER)
     card.paste(seen, ((CARD - size[0]) // 2, 0))
     pen, likely = ImageDraw.Draw(card), _probability(trace, word)
     text = _shortened(word.text, CARD, _font(22))
@@ -164,6 +164,10 @@ def _card(trace: "Trace", word: Word) -> Image.Image:
     where = f"image {best + 1}" if count > 1 else "image"
     numbers = f"p {likely:.2f}   {attention.sum():.0%} on {where}, max {attention.max():.1%}"
     pen.text((0, size[1] + 42), numbers, fill=QUIET_INK, font=_font(13))
+    if count > 1:
+        shares = "   ".join(f"image {n}: {m.sum():.0%}" for n, m in enumerate(maps, 1))
+        text = _shortened(shares, CARD, _font(13))
+        pen.text((0, size[1] + 60), text, fill=QUIET_INK, font=_font(13))
     return card
 
 
@@ -197,10 +201,11 @@ def _legend(page: Image.Image, top: int, left_out: int) -> None:
     bar = Image.fromarray(cividis(np.tile(np.linspace(0, 1, 160), (14, 1))))
     bar = Image.blend(Image.new("RGB", bar.size, "#808080"), bar, STRENGTH)  # as on a grey picture
     page.paste(bar, (MARGIN, top + 3))
-    text = "0 to the word's own maximum    underlined: less likely than one half"
+    pen.text((MARGIN + 172, top), "0 to the word's own maximum", fill=QUIET_INK, font=font)
+    text = "underlined: less likely than one half"
     if left_out > 0:
         text += f"    {left_out} more words are not drawn"
-    pen.text((MARGIN + 172, top), text, fill=QUIET_INK, font=font)
+    pen.text((MARGIN, top + 26), text, fill=QUIET_INK, font=font)
 
 
 def _font(size: int) -> Any:

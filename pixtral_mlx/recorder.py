@@ -1,13 +1,16 @@
 """What a run keeps for looking inside: queries, keys and residual streams, and no map."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
 from .config import PixtralConfig
-from .edits import check_index
+from .places import check_index, check_site
+from .prompt_cache import cut
 from .tap import Tap
 from .trace import Trace
 
@@ -30,13 +33,17 @@ class TraceOptions:
     states: Sequence[str] = ()
 
     def check(self, config: PixtralConfig) -> None:
-        """Raise IndexError if a layer does not exist."""
+        """Raise IndexError, saying what exists, for a layer or a state that does not."""
         for layer in self.text_layers or ():
             check_index("text layer", layer, config.text.n_layers)
         for layer in self.vision_layers or ():
             check_index(
                 "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
             )
+        if isinstance(self.states, str):
+            raise IndexError(f"states is {self.states!r}: allowed is a list, also of one")
+        for site in self.states:
+            check_site(site, config)
 
 
 class Recorder:
@@ -53,6 +60,7 @@ class Recorder:
         self.vision: dict[str, mx.array] = {}
         self.text: dict[str, list[mx.array]] = {}
         self.states: dict[str, list[mx.array]] = {}
+        self.writer: int | None = None  # the thread that is writing
 
     def __call__(self, site: str, value: mx.array, position: int) -> None:
         """Keep `value` if it is wanted; called by the tap."""
@@ -64,12 +72,29 @@ class Recorder:
             return
         options, number = self._options, int(layer)
         seen = where == "vision" and what in ("queries", "keys")
-        if seen and _wanted(number, options.vision_layers):
-            self.vision[site] = value[0]
+        if seen and _wanted(number, options.vision_layers):  # one group of images after another
+            parts = [self.vision[site]] if site in self.vision else []
+            self.vision[site] = mx.concatenate([*parts, value[0]], axis=1) if parts else value[0]
         # Prefill ends with a step of one token, and every step after it is one token.
         chosen = where == "text" and what in ("queries", "") and position >= self._first
         if chosen and _wanted(number, options.text_layers):
-            self.text.setdefault(site, []).append(value.reshape(-1, value.shape[-1]))
+            self.text.setdefault(site, []).append(value)
+
+    def finish(self) -> None:
+        """Nothing more comes: any thread may look."""
+        self.writer = None
+
+    @property
+    def sees_vision(self) -> bool:
+        """Whether anything of the vision encoder or the projector is wanted."""
+        named = any(not site.startswith("text.") for site in self._states)
+        layers = self._options.vision_layers
+        return named or layers is None or len(layers) > 0
+
+    @property
+    def sees_positions(self) -> bool:
+        """Whether states of the decoder are wanted, which come from every position."""
+        return any(site.startswith("text.") for site in self._states)
 
     @property
     def nbytes(self) -> int:
@@ -87,15 +112,17 @@ def live_trace(
 ) -> Trace:
     """The trace of a `GenerationStream` that is about to run on `cache`."""
     prompt, reply = stream.prompt, stream.reply
+    stream._recorder.writer = threading.get_ident()
     groups: Sequence[int] = [grid.patches for grid in prompt.grids]
     for edit in edits:
         groups = edit.lengths(groups)
 
+    @lru_cache(maxsize=4)  # the lens of one position is asked layer by layer
     def rerun(position: int) -> dict[str, mx.array]:
         """The residual stream of one position of the prompt, after every layer."""
         found: dict[str, mx.array] = {}
         tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(site, value))
-        before = [_cut(layer, position) for layer in cache]
+        before = [cut(layer, position) for layer in cache]
         token = mx.array([[prompt.tokens[position]]])
         own = None if embeddings is None else embeddings[None, position : position + 1]
         model.decoder.hidden(token, before, own, tap)
@@ -105,11 +132,3 @@ def live_trace(
         model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
         stream._recorder, lambda layer: cache[layer].keys[0], rerun,
     )  # fmt: skip
-
-
-def _cut(layer: Any, length: int) -> Any:
-    """A KV cache of the first `length` positions of another."""
-    cut = type(layer)()
-    if length:
-        cut.update_and_fetch(layer.keys[..., :length, :], layer.values[..., :length, :])
-    return cut

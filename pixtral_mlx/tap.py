@@ -54,7 +54,7 @@ class Tap:
             before: at the end of a layer, the residual stream before it.
         """
         for edit in self.edits:
-            value = edit.change(site, value, before, self.prompt)
+            value = edit.change(site, value, before, self.prompt, self.position)
         if self.record is not None:
             self.record(site, value, self.position)
         return value

@@ -9,6 +9,7 @@ Attention is not explanation: set every map next to a knock-out of the same patc
 (`model.occlusion_map`), and see how well the one predicts the other.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,9 @@ import mlx.core as mx
 import numpy as np
 
 from .config import PixtralConfig
-from .edits import Patch, check_index, image_grid, patch_index
 from .errors import CheckpointError
-from .maps import Evidence, find_evidence
+from .maps import Evidence, distances, find_evidence
+from .places import Patch, check_index, image_grid, patch_index, patch_range
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -80,6 +81,25 @@ class Trace:
         rows = self._vision_rows(layer, [patch_index(patch, grid)], image, head)
         return rows[:, 0].mean(axis=0).reshape(grid)
 
+    def vision_rows(self, layer: int, patch: Patch, image: int = 0) -> np.ndarray:
+        """`vision_attention` of all heads at once: float32, shape (heads, rows, columns)."""
+        grid = image_grid(self.prompt, image)
+        return self._vision_rows(layer, [patch_index(patch, grid)], image).reshape(-1, *grid)
+
+    def vision_distances(self, layer: int, image: int = 0) -> np.ndarray:
+        """How far each head of a layer looks, mean over an image's patches (Dosovitskiy et al.
+        2020, figure 11): the distance between a patch and what it sees, weighted by attention.
+
+        Returns:
+            Patches (1 is the side of one), float32, shape (heads,).
+        """
+        grid = image_grid(self.prompt, image)
+        means = [
+            (self._vision_rows(layer, part, image) * distances(grid, part)).sum(axis=(1, 2))
+            for part in _parts(grid.patches)
+        ]
+        return np.stack(means).sum(axis=0) / np.float32(grid.patches)
+
     def vision_rollout(
         self,
         patch: Patch,
@@ -93,7 +113,8 @@ class Trace:
             progress: called with (steps done, all steps).
 
         Returns:
-            float32, shape (rows, columns), sums to 1.
+            float32, shape (rows, columns), sums to 1 (to less where an edit lets images see one
+            another).
         """
         rollout = np.zeros(0, np.float32)
         for done, total, so_far in self.vision_rollout_steps(patch, image):
@@ -133,6 +154,7 @@ class Trace:
         self, layer: int, patches: Sequence[int], image: int, head: int | None = None
     ) -> np.ndarray:
         """Attention of some patches of an image on that image: (H, patches, N), or H is 1."""
+        self._check_thread()
         check_index("vision layer", layer, len(self._vision_layers()))
         site = f"vision.{layer}"
         if f"{site}.queries" not in self._recorded.vision:
@@ -149,8 +171,7 @@ class Trace:
 
     def _ranges(self, image: int) -> tuple[range, range]:
         """Patches of an image among all, and the patches that it saw."""
-        start = sum(grid.patches for grid in self.prompt.grids[:image])
-        own = range(start, start + self.prompt.grids[image].patches)
+        own = range(*patch_range(self.prompt, image))
         end = 0
         for size in self.groups:
             end += size
@@ -171,7 +192,15 @@ class Trace:
         Returns:
             float32, shape (prompt tokens + token,), sums to 1.
         """
+        return self._token_rows(token, layer, head).mean(axis=0)
+
+    def token_rows(self, token: int, layer: int) -> np.ndarray:
+        """`token_attention` of all heads at once: float32, shape (heads, prompt tokens + token)."""
+        return self._token_rows(token, layer)
+
+    def _token_rows(self, token: int, layer: int, head: int | None = None) -> np.ndarray:
         queries = self._kept(f"text.{layer}.queries", token, layer)
+        queries = queries.reshape(self.config.text.n_heads, -1)
         keys = self._keys(layer)[:, : len(self.prompt.tokens) + token]
         # Grouped queries: heads 0 ... H/K - 1 share KV head 0, and so on.
         group = queries.shape[0] // keys.shape[0]
@@ -180,7 +209,7 @@ class Trace:
             queries, keys = queries[head : head + 1], keys[head // group : head // group + 1]
             group = 1
         rows = _attention(queries.reshape(keys.shape[0], group, -1), keys)
-        return rows.mean(axis=(0, 1))
+        return rows.reshape(-1, rows.shape[-1])
 
     def image_attention(
         self, token: int, layer: int | None = None, head: int | None = None, image: int = 0
@@ -198,6 +227,17 @@ class Trace:
         layers = self.text_layers if layer is None else [layer]
         rows = [self.token_attention(token, one, head)[places] for one in layers]
         return np.stack(rows).mean(axis=0, dtype=np.float32).reshape(grid)
+
+    def image_rows(self, token: int, image: int = 0) -> np.ndarray:
+        """`image_attention` of all heads of all kept layers (see `text_layers`) at once.
+
+        Returns:
+            float32, shape (layers, heads, rows, columns).
+        """
+        grid = image_grid(self.prompt, image)
+        places = self.prompt.spans[image].patch_positions()
+        rows = [self._token_rows(token, layer)[:, places] for layer in self.text_layers]
+        return np.stack(rows).reshape(len(rows), -1, *grid)
 
     def image_shares(self, token: int) -> list[float]:
         """How much of a token's attention falls on each image, mean over layers and heads."""
@@ -226,7 +266,15 @@ class Trace:
             raise IndexError(f"text layer {layer}: not kept in this trace, see TraceOptions")
         return self._recorded.text[site][token]
 
+    def _check_thread(self) -> None:
+        if getattr(self._recorded, "writer", None) not in (None, threading.get_ident()):
+            raise RuntimeError(
+                "this answer is being written on another thread: look through px.Worker, "
+                "`worker.submit(lambda model: ...)`, or wait for its end"
+            )
+
     def _check_token(self, token: int) -> None:
+        self._check_thread()
         if not self.tokens:
             raise IndexError(f"token {token}: nothing was generated")
         check_index("token", token, len(self.tokens))
@@ -246,10 +294,11 @@ class Trace:
         return self._top_words(self._kept(f"text.{layer}", token, layer), top)
 
     def position_lens(self, position: int, layer: int, top: int = 5) -> list[tuple[str, float]]:
-        """The same at any position of the prompt, a word or an image patch.
+        """`logit_lens` at any position of the prompt, a word or an image patch.
 
         The position is run once more against the keys and values before it.
         """
+        self._check_thread()
         check_index("position", position, len(self.prompt.tokens))
         check_index("text layer", layer, self.config.text.n_layers)
         if self._rerun is None:
@@ -295,13 +344,20 @@ class Trace:
     def states(self) -> dict[str, np.ndarray]:
         """The states that `TraceOptions.states` named: float32, without the batch axis; those of
         the decoder over all positions that were computed."""
+        self._check_thread()
         found = {}
-        for site, parts in self._recorded.states.items():
-            turned = site.endswith((".queries", ".keys"))
-            whole = mx.concatenate(parts, axis=2 if turned else 1) if len(parts) > 1 else parts[0]
-            value = np.array(whole.astype(mx.float32))
-            found[site] = value[0] if turned or site.startswith("text.") else value
+        for site, whole in self._whole_states().items():
+            batched = site.endswith((".queries", ".keys")) or site.startswith("text.")
+            found[site] = np.array((whole[0] if batched else whole).astype(mx.float32))
         return found
+
+    def _whole_states(self) -> dict[str, mx.array]:
+        """The named states with their chunks joined, as the tap saw them."""
+        whole = {}
+        for site, parts in self._recorded.states.items():
+            axis = 2 if site.endswith((".queries", ".keys")) else 1 if site[0] == "t" else 0
+            whole[site] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
+        return whole
 
     @property
     def nbytes(self) -> int:
@@ -316,6 +372,7 @@ class Trace:
         """
         from .trace_file import save_trace
 
+        self._check_thread()
         save_trace(self, path)
 
     def picture(self) -> "Image.Image":
@@ -325,8 +382,23 @@ class Trace:
         return draw_words(self)
 
 
+def _parts(patches: int) -> list[range]:
+    """Patches a few at a time: whole maps of large images would be too much."""
+    return [range(start, min(start + 256, patches)) for start in range(0, patches, 256)]
+
+
+FEW_KEYS = 2**20
+"""Numbers in the keys up to which rows are computed in float64, at no cost worth mentioning:
+float32 rounds scores of 30 by 2e-6, and so the attention."""
+
+
 def _attention(queries: mx.array, keys: mx.array) -> np.ndarray:
     """softmax(queries keys^T / sqrt(d)), float32: (H, Q, d) and (H, N, d) -> (H, Q, N)."""
     queries, keys = queries.astype(mx.float32), keys.astype(mx.float32)
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(0, 2, 1)
-    return np.array(mx.softmax(scores, axis=-1, precise=True))
+    scale = queries.shape[-1] ** -0.5
+    if keys.size > FEW_KEYS:
+        scores = (queries * scale) @ keys.transpose(0, 2, 1)
+        return np.array(mx.softmax(scores, axis=-1, precise=True))
+    exact = np.array(queries, np.float64) * scale @ np.array(keys, np.float64).transpose(0, 2, 1)
+    weights = np.exp(exact - exact.max(axis=-1, keepdims=True))
+    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -6,6 +6,7 @@ as JSON in the header. No pickle; whatever is opened is checked against its own 
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from .config import PixtralConfig
 from .errors import CheckpointError, PixtralError
 from .image import PatchGrid, normalise, to_pixels
+from .places import check_site
 from .safetensors_io import read_header
 from .tokenizer import ImageSpan, Prompt
 from .trace import Trace
@@ -36,7 +38,7 @@ class Stored:
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        lists = [list(self.vision.values()), *self.text.values()]
+        lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
         return sum(array.nbytes for arrays in lists for array in arrays)
 
 
@@ -52,12 +54,15 @@ def save_trace(trace: Trace, path: str | Path) -> None:
     recorded, count = trace._recorded, len(trace.tokens)
     arrays = dict(recorded.vision)
     for site, rows in recorded.text.items():
-        arrays[site] = mx.stack(rows[:count]) if count else mx.zeros((0, *rows[0].shape))
+        shape = (trace.config.text.n_heads, -1) if site.endswith(".queries") else (1, -1)
+        arrays[site] = mx.stack([row.reshape(shape) for row in (rows[:count] or rows[:1])])[:count]
         if site.endswith(".queries"):
             layer = int(site.split(".")[1])
             arrays[f"text.{layer}.keys"] = trace._keys(layer)[:, : len(trace.prompt.tokens) + count]
     for number, pixels in enumerate(trace.prompt.images):
         arrays[f"image.{number}"] = mx.array(to_pixels(pixels))
+    for site, whole in trace._whole_states().items():
+        arrays[f"state.{site}"] = whole
     about = {
         "config": trace.config.to_params(),
         "prompt": [int(token) for token in trace.prompt.tokens],
@@ -70,7 +75,9 @@ def save_trace(trace: Trace, path: str | Path) -> None:
     # MLX adds the ending where it is missing, so the temporary name must have it.
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}.safetensors")
     try:
-        mx.save_safetensors(str(partial), arrays, {_KEY: VERSION, "about": json.dumps(about)})
+        kept = json.dumps(about)
+        metadata = {_KEY: VERSION, "about": kept, "checksum": _checksum(arrays, kept)}
+        mx.save_safetensors(str(partial), arrays, metadata)
         partial.rename(path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
@@ -93,11 +100,23 @@ def open_trace(path: str | Path) -> Trace:
         arrays, metadata = loaded
         if metadata.get(_KEY) != VERSION:
             raise ValueError(f"version {metadata.get(_KEY)}, {VERSION} is read")
+        if metadata["checksum"] != _checksum(arrays, metadata["about"]):
+            raise ValueError("its checksum does not fit")
         return _build(arrays, json.loads(metadata["about"]))
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError, PixtralError) as error:
         raise CheckpointError(
             f"{path}: not a trace of pixtral-mlx, or a damaged one ({error}): save it again"
         ) from error
+
+
+def _checksum(arrays: dict[str, mx.array], about: str) -> str:
+    """CRC-32 of everything that a trace holds, as eight hexadecimal digits."""
+    found = zlib.crc32(about.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
+        found = zlib.crc32(np.array(mx.view(array.reshape(-1), mx.uint8)).data, found)
+    return f"{found:08x}"
 
 
 def _build(arrays: dict[str, mx.array], about: dict[str, Any]) -> Trace:
@@ -121,7 +140,9 @@ def _build(arrays: dict[str, mx.array], about: dict[str, Any]) -> Trace:
     _check_shapes(arrays, config, patches, len(prompt_tokens), len(tokens))
     pictures = [_picture(arrays[f"image.{i}"], config, grid) for i, grid in enumerate(grids)]
     prompt = Prompt(prompt_tokens, pictures, grids, spans)
-    recorded = Stored(vision, {name: rows for name, rows in text.items() if ".keys" not in name})
+    rows = {name: rows for name, rows in text.items() if ".keys" not in name}
+    states = {n[len("state.") :]: [arrays[n]] for n in arrays if n.startswith("state.")}
+    recorded = Stored(vision, rows, states)
     return Trace(
         config, prompt, tokens, logprobs, words, groups, None, recorded, _lookup(keys), None
     )
@@ -136,6 +157,8 @@ def _check_shapes(
 ) -> None:
     """Every array must have the shape that the metadata implies, and its partner."""
     for name in arrays:
+        if name.startswith("state."):
+            continue
         stem, _, what = name.rpartition(".")
         partner = {"queries": f"{stem}.keys", "keys": f"{stem}.queries"}.get(what, name)
         if partner not in arrays:
@@ -154,6 +177,9 @@ def _check_shapes(
                 "": (tokens, 1, text.dim),
             }["".join(what)]
         elif where == "image":
+            continue
+        elif where == "state":
+            check_site(name[len("state.") :], config)
             continue
         else:
             raise ValueError(f"{name} is not known")

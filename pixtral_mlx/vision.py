@@ -1,7 +1,7 @@
 """The vision encoder, PixtralViT (paper, section 2.1; mistral-inference, `vision_encoder.py`).
 
-Images of any size and shape, patch by patch, no class token, no final norm. Several images
-run through the same matrices together and attend each within itself.
+Images of any size and shape, patch by patch, no class token, no final norm. Several small images
+run through the same matrices together; each attends within itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,8 +69,8 @@ class VisionAttention(nn.Module):
 
 
 PATCHES_AT_ONCE = 1000
-"""Small neighbours of one size attend in one call; larger ones one by one, so that the memory
-that attention takes does not grow with the number of images."""
+"""Small images go through the encoder together, and attend in one call where they have one size;
+larger ones go one by one, so that memory does not grow with the number of images."""
 
 
 def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -80,6 +80,18 @@ def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
         while images:
             yield length, min(images, most)
             images -= min(images, most)
+
+
+def _groups(images: Sequence, sizes: Sequence[int]) -> Iterator[list]:
+    """Neighbours of together at most `PATCHES_AT_ONCE` patches; a larger image is alone."""
+    group, patches = [], 0
+    for image, size in zip(images, sizes, strict=True):
+        if group and patches + size > PATCHES_AT_ONCE:
+            yield group
+            group, patches = [], 0
+        group.append(image)
+        patches += size
+    yield group
 
 
 def _split(x: mx.array, images: int) -> mx.array:
@@ -154,10 +166,26 @@ class VisionEncoder(nn.Module):
         Raises:
             ImageError: no image, or one whose shape does not fit.
         """
-        grids = [self.grid(image) for image in images]
-        if not grids:
+        sizes = [rows * columns for rows, columns in map(self.grid, images)]
+        if not sizes:
             raise ImageError("the vision encoder was given no image: pass at least one")
-        x = self.ln_pre(mx.concatenate([self.embed(image) for image in images]))
+        if tap is not None and tap.edits:
+            return self._encode(images, tap)  # edits may look at all images at once
+        # Group after group, so that memory does not grow with the number of images.
+        parts: list[mx.array] = []
+        for group in _groups(images, sizes):
+            parts.append(self._encode(group, tap, parts[-1:]))
+        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _encode(
+        self, images: Sequence, tap: Tap | None = None, after: Sequence[mx.array] = ()
+    ) -> mx.array:
+        """Some images in the same matrices; nothing is computed before `after` is."""
+        x = mx.concatenate([self.embed(image) for image in images])
+        if after:
+            x = mx.depends([x], list(after))[0]
+        x = self.ln_pre(x)
+        grids = [self.grid(image) for image in images]
         angles = self.rope.angles(grids)
         cosine, sine = mx.cos(angles), mx.sin(angles)
         lengths: Sequence[int] = [rows * columns for rows, columns in grids]

@@ -10,6 +10,7 @@ runs between two decode or prefill steps. No other thread touches MLX.
 ...         look = worker.submit(lambda model, trace=piece.trace: trace.image_attention(0))
 """
 
+import atexit
 import queue
 import threading
 from collections import deque
@@ -47,9 +48,10 @@ class Worker:
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()
         self._wake, self._closed = threading.Condition(), False
-        self._not_loaded: BaseException | None = None
+        self._problem: BaseException = RuntimeError("this worker is closed: make a new one")
         self._thread = threading.Thread(target=self._run, name="pixtral-mlx worker", daemon=True)
         self._thread.start()
+        atexit.register(self._close_at_exit)
 
     def submit(self, function: "Callable[[Pixtral], Result]") -> "Future[Result]":
         """Run `function(model)` on the worker's thread, between two steps if it is writing.
@@ -58,10 +60,10 @@ class Worker:
             A future; its `result()` waits, and raises what the function raised.
 
         Raises:
-            RuntimeError: the worker is closed.
+            RuntimeError: the worker is closed. What loading raised, if it failed.
         """
         future: Future = Future()
-        self._add(self._requests, (future, function), future.set_exception)
+        self._add(self._requests, (future, function))
         return future
 
     def stream(self, messages: Any, **options: Any) -> "WorkerStream":
@@ -73,7 +75,7 @@ class Worker:
             RuntimeError: the worker is closed.
         """
         stream = WorkerStream(messages, options)
-        self._add(self._streams, stream, stream.pieces.put)
+        self._add(self._streams, stream)
         return stream
 
     def answer_waiting(self, model: "Pixtral") -> None:
@@ -83,11 +85,19 @@ class Worker:
 
     def close(self) -> None:
         """Stop what is being written, refuse what waits, and end the thread."""
+        self._end()
+        atexit.unregister(self._close_at_exit)
+
+    def _close_at_exit(self) -> None:
+        # MLX aborts the process if a thread is still computing when Python ends.
+        self._end(timeout=10)
+
+    def _end(self, timeout: float | None = None) -> None:
         with self._wake:
             self._closed = True
             self._wake.notify()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(timeout)
 
     def __enter__(self) -> "Worker":
         return self
@@ -95,34 +105,35 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _add(self, waiting: deque, item: Any, fail: Callable[[BaseException], None]) -> None:
+    def _add(self, waiting: deque, item: Any) -> None:
         with self._wake:
-            if self._not_loaded is not None:
-                fail(self._not_loaded)
-            elif self._closed:
-                raise RuntimeError("this worker is closed: make a new one")
-            else:
-                waiting.append(item)
-                self._wake.notify()
+            if self._closed:
+                raise self._problem
+            waiting.append(item)
+            self._wake.notify()
 
     # On the worker's thread --------------------------------------------------------------------
 
     def _run(self) -> None:
+        import mlx.core as mx
+
         try:
-            model = self._load()
+            self._serve(self._load())
         except BaseException as error:
-            self._not_loaded = error
-            self._refuse(error)
-            return
+            self._problem = error
+        finally:
+            self._refuse()
+            mx.clear_streams()  # else MLX may abort the process when Python ends
+
+    def _serve(self, model: "Pixtral") -> None:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._requests or self._streams or self._closed)
                 if self._closed:
-                    break
+                    return
             self._answer(model)
             if self._streams:
                 self._write(model, self._streams.popleft())
-        self._refuse(RuntimeError("this worker is closed: make a new one"))
 
     def _load(self) -> "Pixtral":
         if isinstance(self._source, str | PathLike):
@@ -134,6 +145,8 @@ class Worker:
     def _answer(self, model: "Pixtral") -> None:
         """Run the requests that wait now, in their order."""
         for _ in range(len(self._requests)):
+            if not self._requests:
+                return  # a long function has answered them meanwhile, see `answer_waiting`
             future, function = self._requests.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
@@ -173,14 +186,15 @@ class Worker:
             source.interrupt()
         stream.pieces.put(_END)
 
-    def _refuse(self, error: BaseException) -> None:
+    def _refuse(self) -> None:
         """Nothing more will be answered: say so to all who wait, and to all who come."""
         with self._wake:
             self._closed = True
             for future, _ in self._requests:
-                future.set_exception(error)
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(self._problem)
             for stream in self._streams:
-                stream.pieces.put(error)
+                stream.pieces.put(self._problem)
             self._requests.clear()
             self._streams.clear()
 
@@ -206,6 +220,7 @@ class WorkerStream(Iterator[Piece]):
         if isinstance(item, Piece):
             return item
         self._ended = True
+        self.pieces.put(_END)  # for others who wait
         if isinstance(item, BaseException):
             raise item
         raise StopIteration

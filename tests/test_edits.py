@@ -122,6 +122,7 @@ def test_no_break_tokens(model, prompt):
     assert shorter.tokens == pieces
     assert shorter.tokens.count(13) == 2
     assert reply.stats.prompt_tokens == len(pieces)
+    assert reply.stats.image_tokens == sum(grid.patches + 1 for grid in prompt.grids)
     for span, grid in zip(shorter.spans, prompt.grids, strict=True):
         places = span.patch_positions()
         assert places == list(range(span.start, span.start + grid.patches))
@@ -167,8 +168,41 @@ def test_patching_a_state_from_another_run(model, prompt, plain):
     assert changed(plain, same) == set()
     with pytest.raises(ValueError, match="images of one size"):
         states(model, prompt, edits.PatchState("vision.1", np.zeros((3, 64))))
-    with pytest.raises(ValueError, match=r"site is 'text\.1'"):
-        edits.PatchState("text.1", np.zeros(3))
+    with pytest.raises(IndexError, match=r"row of vision\.1 99"):
+        states(model, prompt, edits.PatchState("vision.1", plain["vision.1"], rows=[99]))
+
+
+@pytest.mark.parametrize("where", ["vision", "text"])
+def test_patching_heads_takes_rows_of_patches_and_positions(model, prompt, plain, where):
+    site = f"{where}.1.heads"
+    other = np.random.RandomState(0).normal(size=plain[site].shape).astype(np.float32)
+    after = states(model, prompt, edits.PatchState(site, other, rows=[5]))
+    expected = plain[site].copy()
+    expected[5] = other[5]
+    assert np.array_equal(after[site], expected)
+    assert changed(plain, after) == downstream(site)
+
+
+@pytest.mark.parametrize("step", [4, 512])
+def test_patching_positions_of_the_decoder(model, prompt, plain, step):
+    """The residual stream of one position, taken from another run, whatever the chunks."""
+    other = model.encode("What?", [picture(5, 60, 40), picture(1, 30, 50)])
+    theirs = states(model, other)
+    at = prompt.spans[0].position(1, 1)
+    patch = edits.PatchState("text.1", theirs["text.1"], rows=[at])
+    after = states(model, prompt, patch)
+    assert changed(plain, after) == downstream("text.1")
+    expected = plain["text.1"].copy()
+    expected[at] = theirs["text.1"][at]
+    assert np.array_equal(after["text.1"], expected)
+    whole = edits.PatchState("text.1", theirs["text.1"])
+    answer = model.generate(other, max_tokens=1)
+    patched = model.generate(prompt, max_tokens=1, edits=[whole], prefill_step=step)
+    assert patched.logprobs[0] == pytest.approx(answer.logprobs[0], abs=1e-5)
+    assert patched.tokens == answer.tokens
+    some = model.generate(prompt, max_tokens=4, edits=[patch], prefill_step=step)
+    logits = model.logits(prompt, edits=[patch])[-1]
+    assert int(mx.argmax(logits)) == some.tokens[0]
 
 
 def test_edits_combine_in_order(model, prompt):
@@ -207,6 +241,8 @@ def test_edits_compare_by_value_and_can_be_keys():
         (edits.KnockOutHeads("text", 0, [4]), "text head 4: there are 4"),
         (edits.SkipLayers("text", [7]), "text layer 7"),
         (edits.ShufflePatches(0, image=5), "image 5"),
+        (edits.PatchState("vision.9", np.zeros(3)), "vision layer 9: there are 3, 0 to 2"),
+        (edits.PatchState("vision.x", np.zeros(3)), "there are vision.embeddings"),
     ],
 )
 def test_what_is_not_there_is_named(model, prompt, edit, message):
@@ -221,13 +257,36 @@ def test_wrong_edits(model, prompt):
         model.generate(prompt, edits=["NoBreakTokens"])
 
 
+def test_edits_come_in_any_iterable_or_alone(model, prompt):
+    edit = edits.KnockOutHeads("text", 0, range(4))
+    wanted = model.generate(prompt, max_tokens=2, edits=[edit]).logprobs
+    assert wanted != model.generate(prompt, max_tokens=2).logprobs
+    for given in (edit, iter([edit])):
+        assert model.generate(prompt, max_tokens=2, edits=given).logprobs == wanted
+    logits = model.logits(prompt, edits=[edit])
+    for given in (edit, iter([edit])):
+        assert np.array_equal(model.logits(prompt, edits=given), logits)
+
+
+@pytest.mark.parametrize("wrong", [[1.5], [True], ["a"], 1, "12"])
+def test_selections_are_lists_of_whole_numbers(wrong):
+    with pytest.raises(TypeError, match="allowed"):
+        edits.MaskPatches(wrong)
+    with pytest.raises(TypeError, match="allowed"):
+        edits.KnockOutHeads("text", 0, wrong)
+
+
+def test_patches_from_numpy():
+    found = np.argwhere(np.eye(2))
+    assert edits.MaskPatches(found) == edits.MaskPatches([(0, 0), (1, 1)])
+    assert edits.SkipLayers("text", np.arange(2)) == edits.SkipLayers("text", [0, 1])
+
+
 def test_edits_work_in_chunks(model, prompt):
     changes = [edits.KnockOutHeads("text", 1, [2]), edits.MaskPatches([0, 1])]
-    whole = model.generate(prompt, max_tokens=6, edits=changes)
+    options = {"max_tokens": 6, "edits": changes, "reuse": False}
+    whole = model.generate(prompt, **options)
     for step in (1, 5):
-        assert (
-            model.generate(prompt, max_tokens=6, edits=changes, prefill_step=step).tokens
-            == whole.tokens
-        )
+        assert model.generate(prompt, prefill_step=step, **options).tokens == whole.tokens
     logits = model.logits(prompt, edits=changes)[-1]
     assert int(mx.argmax(logits)) == whole.tokens[0]

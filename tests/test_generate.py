@@ -49,8 +49,8 @@ def prompt(model, picture):
 
 @pytest.mark.parametrize("step", [1, 7, 512])
 def test_chunks_of_the_prefill_do_not_change_tokens(model, prompt, step):
-    whole = model.generate(prompt, max_tokens=12, prefill_step=100_000)
-    chunked = model.generate(prompt, max_tokens=12, prefill_step=step)
+    whole = model.generate(prompt, max_tokens=12, prefill_step=100_000, reuse=False)
+    chunked = model.generate(prompt, max_tokens=12, prefill_step=step, reuse=False)
     assert chunked.tokens == whole.tokens
     np.testing.assert_allclose(chunked.logprobs, whole.logprobs, atol=1e-4)
 
@@ -269,7 +269,7 @@ def test_logit_bias_outside_the_vocabulary(model, prompt):
 
 
 def test_statistics(model, prompt):
-    stats = model.generate(prompt, max_tokens=5).stats
+    stats = model.generate(prompt, max_tokens=5, reuse=False).stats
     assert stats.prompt_tokens == len(prompt.tokens)
     assert stats.image_tokens == prompt.grids[0].tokens
     assert stats.cached_tokens == 0
@@ -285,6 +285,7 @@ def test_progress_counts_the_prompt(model, prompt):
         max_tokens=1,
         prefill_step=8,
         progress=lambda done, total: calls.append((done, total)),
+        reuse=False,
     )
     assert calls[0][0] == 0
     assert calls[-1] == (len(prompt.tokens), len(prompt.tokens))

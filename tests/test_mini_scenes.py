@@ -34,7 +34,11 @@ def test_the_same_seed_makes_the_same_scene():
     first, second = scene(5), scene(5)
     assert first.layout == second.layout
     assert first.image.tobytes() == second.image.tobytes()
-    assert [q.text for q in first.questions] == [q.text for q in second.questions]
+    for one, other in zip(first.questions, second.questions, strict=True):
+        assert (one.kind, one.text, one.answer) == (other.kind, other.text, other.answer)
+        assert one.patches == other.patches
+        for image, again in zip(one.images, other.images, strict=True):
+            assert image.tobytes() == again.tobytes()
     assert scene(6).image.tobytes() != first.image.tobytes()
 
 

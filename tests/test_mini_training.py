@@ -1,5 +1,4 @@
-"""pixtral-mini's recipe: lessons are real requests, training resumes bit for bit, and evaluation
-counts what is right."""
+"""pixtral-mini's recipe: lessons are real requests, and training resumes bit for bit."""
 
 import json
 import re
@@ -9,15 +8,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from PIL import Image
+from PIL import Image, ImageColor
 
 import pixtral_mlx as px
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.mini import CHECKPOINT, learning, scene
 from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.course import Course, Stage
-from pixtral_mlx.mini.curves import draw_curves
-from pixtral_mlx.mini.evaluation import Tally, answer, evaluate, table, without_breaks
+from pixtral_mlx.mini.curves import HEIGHT, LOSS, MARGIN, RIGHT, WIDTH, draw_curves
 from pixtral_mlx.mini.export import export, take_weights
 from pixtral_mlx.mini.learning import Pupil, mini_config, text_loss
 from pixtral_mlx.mini.lessons import Feeder, Words, text_lesson, vision_lesson
@@ -180,9 +178,24 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
     assert len(logs[0]) == 9
     with pytest.raises(CheckpointError, match="seed 0, not 1"):
         Course(tmp_path / "parts", TEKKEN, config=config, stages=STAGES, seed=1)
-    draw_curves(tmp_path / "parts" / "log.jsonl", tmp_path / "curves.png")
+
+
+def test_curves_are_where_the_numbers_are(tmp_path):
+    """A panel a stage; two thirds of it done; level curves at 100, 50 and 25 %."""
+    record = {"stage": "see", "steps": 90, "loss": 2.0, "right": [0.5, 0.25], "seconds": 1.0}
+    records = [record | {"step": step + 1} for step in range(60)]
+    records += [r | {"stage": "answer"} for r in records]
+    (tmp_path / "log.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in records))
+    draw_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.height == 900
+        assert picture.size == (WIDTH, 2 * HEIGHT)
+        for top in (0, HEIGHT):
+            for value, colour in ((1.0, LOSS), (0.5, RIGHT[0]), (0.25, RIGHT[1])):
+                y = round(top + HEIGHT - MARGIN - value * (HEIGHT - 2 * MARGIN))
+                row = [picture.getpixel((x, y)) for x in range(MARGIN, WIDTH - MARGIN)]
+                own = [x for x, seen in enumerate(row) if seen == ImageColor.getrgb(colour)]
+                assert own[0] < 12
+                assert own[-1] == pytest.approx((WIDTH - 2 * MARGIN) * 2 / 3, abs=12)
 
 
 def test_stages_move_what_they_should(tmp_path, tokenizer):
@@ -218,42 +231,6 @@ def test_an_export_is_an_official_checkpoint_and_comes_back(tmp_path, tokenizer)
         assert np.array_equal(np.array(array.astype(mx.bfloat16).astype(mx.float32)), ours[name])
 
 
-# Evaluation -----------------------------------------------------------------------------------
-
-
-def test_evaluation_counts_exact_answers(tmp_path, tokenizer, monkeypatch):
-    export(Pixtral(tiny_config(tokenizer)), TEKKEN, tmp_path)
-    monkeypatch.setattr(
-        "pixtral_mlx.mini.evaluation.answer", lambda model, question, **_: question.answer
-    )
-    tallies = evaluate(tmp_path, 2, quantized=False)
-    assert all(t.right["stored"] == t.asked for t in tallies.values() if t.asked)
-    assert "100.0 %" in table(tallies)[-1]
-
-
-def test_evaluation_runs_as_it_is(tmp_path, tokenizer):
-    export(Pixtral(tiny_config(tokenizer)), TEKKEN, tmp_path)
-    model = Pixtral(tiny_config(tokenizer), TEKKEN)
-    question = scene(0, rows=1, columns=1).questions[0]
-    assert isinstance(answer(model, question), str)
-    assert answer(model, question) == answer(model, question)
-    assert isinstance(answer(model, question, breaks=False), str)
-
-
-def test_prompts_without_breaks_keep_the_end(tokenizer):
-    prompt = tokenizer.encode("Count the rows.", [scene(0, rows=2, columns=2).image])
-    bare = without_breaks(prompt, 12)
-    assert bare.tokens.count(12) == 0
-    assert bare.tokens.count(13) == 1
-    assert bare.tokens.count(10) == prompt.tokens.count(10)
-
-
-def test_a_table_says_what_was_counted():
-    lines = table({"at": Tally(4, {"stored": 3}), "rows": Tally(2, {"stored": 2})})
-    assert lines[1].split() == ["at", "4", "75.0", "%"]
-    assert lines[-1].split() == ["all", "6", "83.3", "%"]
-
-
 # The command ----------------------------------------------------------------------------------
 
 
@@ -262,14 +239,3 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "no training state" in error
     assert error.count("\n") == 1
-
-
-# The shipped weights --------------------------------------------------------------------------
-
-
-def test_the_shipped_checkpoint_sees():
-    model = px.load("mini", dtype="float32")
-    kinds = ("colour", "shape", "where", "rows", "columns", "wide", "which")
-    asked = [q for seed in range(6) for q in scene(2 * 10**9 + seed).questions if q.kind in kinds]
-    right = [answer(model, question) == question.answer for question in asked]
-    assert sum(right) / len(right) > 0.9

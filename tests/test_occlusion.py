@@ -61,8 +61,12 @@ def test_messages_as_for_encode_and_bad_requests(model, prompt):
     assert model.occlusion_map("What?", 0, images=[pixels]).shape == (2, 2)
     with pytest.raises(IndexError, match="image 2: there are 2"):
         model.occlusion_map(prompt, 0, image=2)
-    with pytest.raises(ValueError, match="block is 0"):
-        model.occlusion_map(prompt, 0, 0)
+    for block in (0, 1.5):
+        with pytest.raises(ValueError, match=f"block is {block}"):
+            model.occlusion_map(prompt, 0, block)
+    for token in (-1, "a"):
+        with pytest.raises(IndexError, match="they count from 0"):
+            model.occlusion_map(prompt, token)
     with pytest.raises(IndexError, match="the prompt has no image"):
         model.occlusion_map("Hello", 0)
 

@@ -185,6 +185,17 @@ def test_tokens_of_the_tokenizer_of_pixtral_12b():
         assert tokenizer.encode(messages, options=OPTIONS).tokens == tokens, name
 
 
+def test_encoding_does_not_read_the_tokenizer_again(small_tokenizers, monkeypatch):
+    """mistral-common copies its tokenizer by reading the file: half a second for the 12B's."""
+    tokenizer = small_tokenizers["tekken"][1]
+
+    def read(*_, **__):
+        raise AssertionError("the file was read again")
+
+    monkeypatch.setattr(type(tokenizer._mistral), "from_file", read)
+    assert tokenizer.encode("Hello").tokens
+
+
 def test_image_tokens_are_rows_with_breaks_and_one_end(small_tokenizers):
     for kind, (row_break, end) in {"tekken": (12, 13), "spm": (14, 15)}.items():
         prompt = small_tokenizers[kind][1].encode([cases.user(cases.image(40, 20))])

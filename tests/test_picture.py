@@ -112,6 +112,17 @@ def test_each_word_is_lit_where_it_looked_and_marked_where_unsure():
         assert underlined == (number == 1)
 
 
+def test_nothing_is_cut_off_and_every_image_has_its_share():
+    """One word makes the narrowest page: its legend still ends before the margin."""
+    trace = Looked([" Red"], [-2.0], [(0, 0)])
+    one = draw_words(trace)
+    assert (np.array(one)[:, -MARGIN // 2 :] == 255).all()
+    trace.prompt.images *= 2
+    two = draw_words(trace)
+    assert two.height > one.height  # a line for the shares
+    assert (np.array(two)[:, -MARGIN // 2 :] == 255).all()
+
+
 def test_nothing_to_draw_is_said():
     empty = Looked([], [], [])
     with pytest.raises(ImageError, match="nothing to draw"):

@@ -10,6 +10,7 @@ from checkpoints import make_official
 import pixtral_mlx as px
 from pixtral_mlx.image import to_pixels
 from pixtral_mlx.recorder import TraceOptions
+from pixtral_mlx.trace_file import _checksum
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,7 @@ def rewritten(file, change):
     about = json.loads(metadata["about"])
     arrays = change(arrays, about) or arrays
     metadata["about"] = json.dumps(about)
+    metadata["checksum"] = _checksum(arrays, metadata["about"])  # not an accident
     mx.save_safetensors(str(file), arrays, metadata)
 
 
@@ -104,6 +106,30 @@ DAMAGES = {
     "an unknown array": lambda a, about: a | {"sound.0": mx.zeros(3)},
     "a layer too many": lambda a, about: a | {"text.7": a["text.1"]},
 }
+
+
+def test_one_wrong_bit_anywhere_is_noticed(file):
+    data = file.read_bytes()
+    places = np.random.RandomState(0).randint(0, len(data), 40)
+    for place in [*places.tolist(), len(data) - 1]:
+        file.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        with pytest.raises(px.CheckpointError):
+            px.open_trace(file)
+
+
+def test_states_are_kept_too(tmp_path):
+    model = px.load(make_official(tmp_path / "model"), dtype="bfloat16")
+    sites = ("vision.1", "vision.0.keys", "projector", "text.0", "text.1.queries", "text.2.heads")
+    options = TraceOptions(states=sites)
+    image = np.zeros((20, 40, 3), np.uint8)
+    trace = model.generate(
+        "What?", images=[image], max_tokens=3, trace=options, prefill_step=3
+    ).trace
+    trace.save(tmp_path / "states.safetensors")
+    again = px.open_trace(tmp_path / "states.safetensors").states
+    assert set(again) == set(sites)
+    for site, state in trace.states.items():
+        assert np.array_equal(again[site], state)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

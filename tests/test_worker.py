@@ -1,6 +1,9 @@
 """One thread owns the model; others look inside while it writes."""
 
+import subprocess
+import sys
 import threading
+import time
 
 import mlx.core as mx
 import numpy as np
@@ -114,11 +117,62 @@ def test_errors_reach_who_asked(worker, image):
 
 def test_loading_errors_reach_every_request(tmp_path):
     with Worker(tmp_path / "nothing") as worker:
-        for _ in range(2):
-            with pytest.raises(px.CheckpointError, match="nothing"):
+        for _ in range(2):  # before it has failed, and after
+            with pytest.raises(px.CheckpointError, match="no such folder"):
                 worker.submit(lambda model: 1).result(timeout=10)
-            with pytest.raises(px.CheckpointError, match="nothing"):
-                next(worker.stream("Hi"))
+            with pytest.raises(px.CheckpointError, match="no such folder"):
+                list(worker.stream("Hi"))
+
+
+def test_a_cancelled_request_stops_no_other(folder):
+    worker, go = Worker(folder), threading.Event()
+    worker.submit(lambda model: 0).result(timeout=10)
+    running = worker.submit(lambda model: go.wait(10))
+    while not running.running():
+        time.sleep(0.001)
+    cancelled, waiting = worker.submit(lambda model: 1), worker.submit(lambda model: 2)
+    assert cancelled.cancel()
+    closing = threading.Thread(target=worker.close)
+    closing.start()
+    while not worker._closed:
+        time.sleep(0.001)
+    go.set()
+    closing.join(10)
+    with pytest.raises(RuntimeError, match="closed"):
+        waiting.result(timeout=10)
+
+
+def test_all_who_wait_for_a_stream_see_its_end(worker):
+    stream, found = worker.stream("Hi", max_tokens=4), []
+    readers = [threading.Thread(target=lambda: found.extend(stream)) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(10)
+        assert not reader.is_alive()
+    assert len(found) == 4
+
+
+LEAVE = """
+import sys
+from pixtral_mlx.worker import Worker
+worker = Worker(sys.argv[1])
+stream = worker.stream("Hi", max_tokens=100_000, trace=True)
+next(stream)
+if sys.argv[2] == "close":
+    worker.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["close", "leave"])
+def test_python_ends_in_peace(folder, how):
+    """MLX aborts the process if a thread that used it is still at work, or left its streams."""
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", LEAVE, str(folder), how],
+            capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_model_can_be_handed_over(folder, image, expected):

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pixtral_mlx.mini {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
+        goes_on = "; the same command continues" if arguments.command == "train" else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
     return 0
 
@@ -45,15 +47,27 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(run=_export)
     evaluate = commands.add_parser("evaluate", help="ask questions about new scenes")
     evaluate.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
-    evaluate.add_argument("--scenes", type=int, default=1000)
+    evaluate.add_argument("--scenes", type=_count, default=1000)
+    evaluate.add_argument("--first-seed", type=int, help="of the first scene")
     evaluate.add_argument(
         "--dtype", choices=tuple(DTYPES), help="to compute in; float32 is faster on a CPU"
+    )
+    evaluate.add_argument("--workers", type=_count, default=1, help="processes that ask (1)")
+    evaluate.add_argument(
+        "--write", action="store_true", help="put what is printed into the checkpoint's README"
     )
     evaluate.set_defaults(run=_evaluate)
     words = commands.add_parser("words", help="write the tokenizer file")
     words.add_argument("dst", type=Path, metavar="DST")
     words.set_defaults(run=_words)
     return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -93,17 +107,33 @@ def _export(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from .evaluation import evaluate, table
+    from .evaluation import FIRST_SEED, evaluate
+    from .report import around_section, conditions, report, write_section
 
+    readme = arguments.model / "README.md"
+    if arguments.write:
+        around_section(readme)  # better an error now than after the measurement
+    first = FIRST_SEED if arguments.first_seed is None else arguments.first_seed
+    start = time.perf_counter()
     with tqdm(total=arguments.scenes, unit="scene") as bar:
 
         def progress(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        tallies = evaluate(
-            arguments.model, arguments.scenes, dtype=arguments.dtype, progress=progress
-        )
-    print("\n".join(table(tallies)))
+        found = evaluate(
+            arguments.model, arguments.scenes, first_seed=first, dtype=arguments.dtype,
+            workers=arguments.workers, progress=progress,
+        )  # fmt: skip
+    lines = report(
+        found,
+        conditions(
+            arguments.model, range(first, first + arguments.scenes), dtype=arguments.dtype,
+            workers=arguments.workers, seconds=time.perf_counter() - start,
+        ),
+    )  # fmt: skip
+    print("\n".join(lines))
+    if arguments.write:
+        write_section(readme, lines)
 
 
 def _words(arguments: argparse.Namespace) -> None:

@@ -4,18 +4,27 @@ Every answer is generated greedily through `Pixtral.generate`, from pictures and
 that training never uses, and counts only if it is right letter by letter.
 """
 
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from ..checkpoint import load
 from ..convert import convert
+from ..edits import NoBreakTokens
+from ..image import PatchGrid
 from ..model import Pixtral
-from ..tables import format_table
-from ..tokenizer import Prompt
-from .questions import KINDS
-from .scenes import Question, scene
+from ..recorder import TraceOptions
+from ..tokenizer import ImageSpan, Prompt, image_tokens
+from .layout import Layout
+from .looking import Looked, look
+from .questions import NUMBERS, outline
+from .scenes import scene
 
 FIRST_SEED = 10**9
 """Evaluation counts up from here; training draws its scenes in another way altogether."""
@@ -26,40 +35,37 @@ GRID_KINDS = ("rows", "columns", "wide")
 ANSWER_TOKENS = 40
 """More than the longest answer has."""
 
+_Folders = tuple[tuple[str, Path], ...]
+"""A checkpoint for each variant."""
+
 
 @dataclass
-class Tally:
-    """Right answers of one kind.
+class Findings:
+    """What some questions found.
 
     Arguments:
-        asked: questions.
-        right: exact matches, for each variant of the model.
+        asked, right: answers, and exact ones, for each (kind of question, variant). Variants are
+            "stored"; "4-bit"; and for `GRID_KINDS` "no breaks" (the prompt without break tokens)
+            and "transposed" (with break tokens where the transposed picture has them; only pictures
+            that are not square; what follows the breaks counts as right).
+        looked: for each kind, where right answers of "stored" looked.
     """
 
-    asked: int = 0
-    right: dict[str, int] = field(default_factory=dict)
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    right: Counter[tuple[str, str]] = field(default_factory=Counter)
+    looked: dict[str, list[Looked]] = field(default_factory=dict)
 
-    def share(self, variant: str) -> float:
-        """Right answers among those asked, 0 to 1."""
-        return self.right.get(variant, 0) / max(self.asked, 1)
+    def count(self, kind: str, variant: str, right: bool) -> None:
+        """Add one answer."""
+        self.asked[kind, variant] += 1
+        self.right[kind, variant] += right
 
-
-def without_breaks(prompt: Prompt, break_id: int) -> Prompt:
-    """The prompt as it were if rows of patches followed one another without a break."""
-    kept = [token for token in prompt.tokens if token != break_id]
-    return replace(prompt, tokens=kept, spans=[])
-
-
-def answer(model: Pixtral, question: Question, *, breaks: bool = True) -> str:
-    """What the model answers, greedily.
-
-    Arguments:
-        breaks: False leaves the break tokens out of the prompt.
-    """
-    prompt = model.encode(question.text, question.images)
-    if not breaks:
-        prompt = without_breaks(prompt, model.tokenizer.image_ids[1])
-    return model.generate(prompt, max_tokens=ANSWER_TOKENS).text
+    def add(self, other: "Findings") -> None:
+        """Add those of other questions."""
+        self.asked.update(other.asked)
+        self.right.update(other.right)
+        for kind, looked in other.looked.items():
+            self.looked.setdefault(kind, []).extend(looked)
 
 
 def evaluate(
@@ -69,62 +75,104 @@ def evaluate(
     first_seed: int = FIRST_SEED,
     quantized: bool = True,
     dtype: str | None = None,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Tally]:
+) -> Findings:
     """Ask every question of `scenes` scenes.
 
     Arguments:
         folder: of the checkpoint.
         scenes: how many.
-        first_seed: of the first scene.
+        first_seed: of the first scene; the others follow.
         quantized: whether to ask a 4-bit conversion (groups of 64) too.
         dtype: that is computed in; None for the stored one. float32 is faster on a CPU.
+        workers: processes that ask; what is found does not depend on their number.
         progress: called with (scenes done, scenes).
-
-    Returns:
-        A tally for each kind of question; its variants are "stored", "4-bit", and "no breaks" for
-        the kinds of `GRID_KINDS`.
     """
     with tempfile.TemporaryDirectory(prefix="pixtral-mini-") as place:
-        models = {"stored": load(folder, dtype)}
+        folders = [("stored", folder)]
         if quantized:
             convert(folder, Path(place, "4bit"), bits=4, group_size=64)
-            models["4-bit"] = load(Path(place, "4bit"), dtype)
-        tallies = {kind: Tally() for kind in KINDS}
-        for number in range(scenes):
-            for question in scene(first_seed + number).questions:
-                _ask(models, question, tallies[question.kind])
+            folders.append(("4-bit", Path(place, "4bit")))
+        examine = partial(_examine, tuple(folders), dtype)
+        seeds, found = range(first_seed, first_seed + scenes), Findings()
+        for number, part in enumerate(_in_processes(examine, seeds, workers)):
+            found.add(part)
             if progress:
                 progress(number + 1, scenes)
-    return tallies
+    return found
 
 
-def _ask(models: dict[str, Pixtral], question: Question, tally: Tally) -> None:
-    answers = {name: answer(model, question) for name, model in models.items()}
-    if question.kind in GRID_KINDS:
-        answers["no breaks"] = answer(models["stored"], question, breaks=False)
-    tally.asked += 1
-    for variant, text in answers.items():
-        tally.right[variant] = tally.right.get(variant, 0) + (text == question.answer)
+def _in_processes(
+    examine: Callable[[int], Findings], seeds: range, workers: int
+) -> Iterator[Findings]:
+    """`map`, by several processes if `workers` is more than 1."""
+    if workers < 2:
+        yield from map(examine, seeds)
+        return
+    # "spawn": a process that Metal or a thread lives in must not be forked.
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts
+    ) as pool:
+        yield from pool.map(examine, seeds)
 
 
-def table(tallies: dict[str, Tally]) -> list[str]:
-    """The tallies as lines: one a kind, and all questions together."""
-    asked = [tally for tally in tallies.values() if tally.asked]
-    variants = list(dict.fromkeys(name for tally in asked for name in tally.right))
-    rows: list[Sequence[str]] = [("kind", "questions", *variants)]
-    for kind, tally in tallies.items():
-        if tally.asked:
-            cells = [_percent(tally, name) for name in variants]
-            rows.append((kind, str(tally.asked), *cells))
-    total = Tally(sum(tally.asked for tally in asked))
-    for tally in asked:
-        for name, right in tally.right.items():
-            total.right[name] = total.right.get(name, 0) + right
-    total.right.pop("no breaks", None)
-    rows.append(("all", str(total.asked), *(_percent(total, name) for name in variants)))
-    return format_table(rows)
+def _ignore_interrupts() -> None:
+    """Ctrl-C is for the process that counts; it ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _percent(tally: Tally, variant: str) -> str:
-    return f"{100 * tally.share(variant):.1f} %" if variant in tally.right else ""
+@lru_cache(maxsize=1)
+def _models(folders: _Folders, dtype: str | None) -> dict[str, Pixtral]:
+    """Loaded once a process."""
+    return {variant: load(folder, dtype) for variant, folder in folders}
+
+
+def _examine(folders: _Folders, dtype: str | None, seed: int) -> Findings:
+    """All questions of one scene. One variant after the other: neighbouring requests then begin
+    alike, and `generate` need not read the picture again."""
+    shown, models, found = scene(seed), _models(folders, dtype), Findings()
+    stored = models["stored"]
+    asked = [(q, stored.encode(q.text, q.images)) for q in shown.questions]
+    for variant, model in models.items():
+        trace = variant == "stored" and TraceOptions(vision_layers=())
+        for question, prompt in asked:
+            reply = model.generate(prompt, max_tokens=ANSWER_TOKENS, trace=trace)
+            right = reply.text == question.answer
+            found.count(question.kind, variant, right)
+            looked = look(reply.trace, question) if right and reply.trace else None
+            if looked:
+                found.looked.setdefault(question.kind, []).append(looked)
+    about_grid = [(q, prompt) for q, prompt in asked if q.kind in GRID_KINDS]
+    for question, prompt in about_grid:
+        reply = stored.generate(prompt, max_tokens=ANSWER_TOKENS, edits=[NoBreakTokens()])
+        found.count(question.kind, "no breaks", reply.text == question.answer)
+    if shown.layout.rows != shown.layout.columns:
+        expected = transposed_answers(shown.layout)
+        for question, prompt in about_grid:
+            turned = transposed(prompt, stored.tokenizer.image_ids)
+            reply = stored.generate(turned, max_tokens=ANSWER_TOKENS)
+            found.count(question.kind, "transposed", reply.text == expected[question.kind])
+    return found
+
+
+def transposed(prompt: Prompt, image_ids: tuple[int, int, int]) -> Prompt:
+    """The prompt of one picture with its break tokens where those of the transposed picture are.
+
+    Arguments:
+        prompt: with one picture; its patches stay in their order.
+        image_ids: of `[IMG]`, `[IMG_BREAK]` and `[IMG_END]`.
+    """
+    (span,) = prompt.spans
+    grid = PatchGrid(span.grid.columns, span.grid.rows)
+    tokens = list(prompt.tokens)
+    tokens[span.start : span.stop] = image_tokens(grid, image_ids)
+    return replace(prompt, tokens=tokens, grids=[grid], spans=[ImageSpan(span.start, grid)])
+
+
+def transposed_answers(layout: Layout) -> dict[str, str]:
+    """What the questions of `GRID_KINDS` would be answered with if rows were columns."""
+    turned = replace(layout, rows=layout.columns, columns=layout.rows)
+    return {
+        "rows": NUMBERS[turned.rows], "columns": NUMBERS[turned.columns], "wide": outline(turned)
+    }  # fmt: skip

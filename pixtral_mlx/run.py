@@ -1,0 +1,104 @@
+"""What one answer starts from, and what it leaves to later ones."""
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from .capacity import room_bytes
+from .errors import CheckpointError
+from .prompt_cache import content_of
+from .recorder import Recorder
+from .tap import Tap, TappedDecoder
+
+if TYPE_CHECKING:
+    from .generate import GenerationOptions
+    from .model import Pixtral
+    from .tokenizer import Prompt
+
+
+class Run:
+    """What one answer computes with, and what of it is left to later ones.
+
+    `computed` counts the positions whose keys and values are certainly there. Where Ctrl-C strikes
+    inside a step, some layers of the KV cache have written more, and that is never kept.
+
+    Arguments:
+        prompt: as it is run, after edits.
+        recorder: keeps what a trace needs, or None.
+    """
+
+    def __init__(
+        self,
+        model: "Pixtral",
+        prompt: "Prompt",
+        options: "GenerationOptions",
+        recorder: Recorder | None,
+    ):
+        from mlx_lm.models.cache import make_prompt_cache
+
+        self._model, self._prompt, self._recorder = model, prompt, recorder
+        self._progress, self._edits = options.progress, options.edits
+        self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else None
+        self.decoder: Any = model.decoder
+        if self._tap is not None:
+            self.decoder = TappedDecoder(model.decoder, self._tap)
+        self.cache, self.computed = make_prompt_cache(model.decoder), 0
+        self._kept = self._content = None
+        self._written: list[int] = []
+        # States of the decoder are promised for every position, so every one is computed.
+        if options.reuse and not (recorder and recorder.sees_positions):
+            self._kept = model.prompt_cache
+            self._kept.check(model)
+            self._content = content_of(prompt, options.edits, model)
+            self._began = (self._kept.emptied, threading.get_ident())
+        if self._kept is not None and self._content is not None:
+            self.cache, self.computed = self._kept.take(self._content, self.cache)
+        self._given = len(prompt.tokens) - self.computed
+        self.all_embeddings: mx.array | None = None
+
+    def make_room(self, limit: int) -> None:
+        """Earlier answers go where this one needs their memory."""
+        tokens = len(self._prompt.tokens) + limit
+        self._model.prompt_cache.shrink(max(0, room_bytes(self._model, tokens)))
+
+    def embed(self) -> mx.array | None:
+        """Embeddings of what is left to read, or None where the decoder embeds the tokens."""
+        model, prompt, recorder = self._model, self._prompt, self._recorder
+        if not prompt.images:
+            return None
+        if recorder is None and not self._edits:
+            rest = model.embed_rest(prompt, self.computed, self._kept)
+            mx.eval([] if rest is None else rest)
+            return rest
+        tap = self._tap if self._edits or (recorder and recorder.sees_vision) else None
+        self.all_embeddings = model.embed(prompt, tap, kept=self._kept)
+        mx.eval(self.all_embeddings, *(recorder.vision.values() if recorder else ()))
+        return self.all_embeddings[self.computed :]
+
+    def progress(self, done: int, _: int) -> None:
+        """mlx-lm has read `done` of the tokens that it was given."""
+        every = len(self._prompt.tokens)
+        self.computed = every - self._given + done
+        if self._progress is not None:
+            self._progress(self.computed, every)
+
+    def read(self, token: int) -> None:
+        """mlx-lm gave a token, and has read it too."""
+        self._written.append(token)
+        self.computed = len(self._prompt.tokens) + len(self._written)
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Keep what was computed, also after Ctrl-C.
+
+        What a failed computation left is dropped; so is an answer that was begun before the cache
+        was emptied, or that is being collected on a thread which is not the model's.
+        """
+        failed = kind is not None and issubclass(kind, RuntimeError | CheckpointError)
+        if self._kept is None or self._content is None or failed:
+            return
+        if self._began == (self._kept.emptied, threading.get_ident()):
+            self._kept.keep(self._content.grown(self._written, self.computed), self.cache)
