@@ -21,6 +21,7 @@ from .errors import CheckpointError
 from .folder import read_configuration, read_headers, some, weight_files
 from .layouts import Layout
 from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
+from .prompt_cache import Weights
 from .schemes import Scheme
 from .tokenizer_file import find_tokenizer_file
 
@@ -101,6 +102,7 @@ def load(path: str | PathLike[str], dtype: Any = None) -> "Pixtral":
     nn.quantize(model, class_predicate=lambda path, _: _arguments(checkpoint.schemes.get(path)))
     model.load_weights(list(checkpoint.arrays(dtype).items()))
     model.eval()
+    model._source = (checkpoint, as_dtype(dtype), Weights(model))
     return model
 
 

@@ -199,6 +199,11 @@ def _add_sampling(parser, max_tokens: int) -> None:
     add("--prefill-step", type=int, default=512, metavar="N", help="prompt tokens a step (512)")
 
 
+def _add_prompt_cache(parser) -> None:
+    text = "keep conversations in this folder, and go on from those that are there"
+    parser.add_argument("--prompt-cache", metavar="DIR", help=text)
+
+
 def _add_image_options(parser) -> None:
     add = parser.add_argument_group("images").add_argument
     add("--resize", default="official", choices=("official", "antialiased"))
@@ -222,6 +227,7 @@ def _add_generate(commands) -> None:
     add = generate.add_argument
     add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
     add("--json", action="store_true", help="one JSON object instead of text")
+    _add_prompt_cache(generate)
     _add_sampling(generate, 256)
     _add_image_options(generate)
     generate.set_defaults(run=".commands:generate")
@@ -245,6 +251,7 @@ def _add_chat(commands) -> None:
     chat = commands.add_parser("chat", help="a conversation; /image FILE adds a picture")
     _add_model(chat)
     chat.add_argument("--system", metavar="TEXT", help="system prompt")
+    _add_prompt_cache(chat)
     _add_sampling(chat, 1024)
     _add_image_options(chat)
     chat.set_defaults(run=".chat:run")

@@ -25,14 +25,17 @@ log = logging.getLogger(__name__)
 
 
 def load_model(arguments: Namespace) -> Any:
-    """The model that `--model` and `--dtype` name."""
+    """The model that `--model` and `--dtype` name, with its `--prompt-cache`."""
     from .checkpoint import load, resolve
 
     if arguments.model == "mini":
         log.warning(MINI_NOTICE)
     folder = resolve(arguments.model)  # a download draws bars of its own
     with Status("opening the model"):
-        return load(folder, dtype=arguments.dtype)
+        model = load(folder, dtype=arguments.dtype)
+        if getattr(arguments, "prompt_cache", None) is not None:
+            model.open_prompt_cache(arguments.prompt_cache)
+        return model
 
 
 def image_options(arguments: Namespace) -> ImageOptions:

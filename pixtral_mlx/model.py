@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Pixtral(nn.Module):
         self.projector = Projector(config.vision, config.text) if config.vision else None
         self.decoder = Decoder(config.text)
         self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
+        self._source: Any = None  # what `px.load` loaded, its dtype and its arrays
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -104,8 +106,27 @@ class Pixtral(nn.Module):
         """
         return PromptCache(room_bytes(self, 0) // 2)
 
+    def open_prompt_cache(self, folder: str | PathLike[str]) -> None:
+        """Keep conversations in a folder too, and take up what other processes left there.
+
+        What is damaged, or of another model or version, is ignored with a note (`logging`).
+
+        Raises:
+            CheckpointError: the folder cannot be used; or the weights are not those of a folder
+                that `px.load` opened, so that nobody can say later whose keys and values these are.
+        """
+        from .prompt_folder import PromptFolder, model_identity
+
+        if self._source is None or not self._source[2].are_those_of(self):
+            raise CheckpointError(
+                "the weights are not as they were loaded: open a prompt cache right after px.load"
+            )
+        checkpoint, dtype, _ = self._source
+        self.prompt_cache.check(self)
+        self.prompt_cache.folder = PromptFolder(folder, self, model_identity(checkpoint, dtype))
+
     def clear_cache(self) -> None:
-        """Forget what earlier calls left, and give the memory back.
+        """Forget what earlier calls left, and give the memory back; files stay.
 
         Replaced weights are noticed; call this after writing to a weight in place.
         """

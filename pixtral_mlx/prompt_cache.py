@@ -8,6 +8,8 @@ The least recently used goes first when the bytes run out.
 
 import copy
 import hashlib
+import logging
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +24,10 @@ from . import edits as built_in
 if TYPE_CHECKING:
     from .edits import Edit
     from .model import Pixtral
+    from .prompt_folder import PromptFolder
     from .tokenizer import Prompt
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +111,19 @@ class _Kept:
     content: Content | None = None
 
 
+class Weights:
+    """Which arrays a model computes with, without keeping them alive."""
+
+    def __init__(self, model: "Pixtral"):
+        self._arrays = [weakref.ref(array) for _, array in tree_flatten(model.parameters())]
+
+    def are_those_of(self, model: "Pixtral") -> bool:
+        """Whether the model has these arrays still."""
+        arrays = [array for _, array in tree_flatten(model.parameters())]
+        same = (ref() is array for ref, array in zip(self._arrays, arrays, strict=False))
+        return len(arrays) == len(self._arrays) and all(same)
+
+
 class PromptCache:
     """Keys, values and features of earlier calls on one model, within a number of bytes.
 
@@ -114,13 +132,16 @@ class PromptCache:
 
     Arguments:
         max_bytes: keep at most this much; may be changed at any time.
+
+    `folder` keeps conversations for other processes as well, see `model.open_prompt_cache`.
     """
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
         self.emptied = 0  # how often: what was begun before belongs to another time
         self._kept: OrderedDict[Any, _Kept] = OrderedDict()
-        self._weights: tuple[int, ...] = ()
+        self._weights: Weights | None = None
+        self.folder: PromptFolder | None = None
 
     @property
     def nbytes(self) -> int:
@@ -146,10 +167,12 @@ class PromptCache:
 
         (A weight that is written to in place is the same array: then call `clear`.)
         """
-        weights = tuple(id(array) for _, array in tree_flatten(model.parameters()))
-        if weights != self._weights:
+        if self._weights is None or not self._weights.are_those_of(model):
+            if self.folder is not None and self._weights is not None:
+                log.warning("the weights have changed: %s is not used any more", self.folder.folder)
+                self.folder = None
             self.clear()
-            self._weights = weights
+            self._weights = Weights(model)
 
     # Keys and values ---------------------------------------------------------------------------
 
@@ -168,6 +191,11 @@ class PromptCache:
             shared = min(content.shared(kept.content), len(content.tokens) - 1)  # type: ignore
             if shared and shared >= length:  # of equals the latest, so that the order stays
                 best, length = kept, shared
+        found = None if self.folder is None else self.folder.load(content, length)
+        if found is not None:
+            own, layers = found
+            length = min(content.shared(own), len(content.tokens) - 1)
+            return [cut(layer, length) for layer in layers], length
         if best is None or best.content is None:
             return fresh, 0
         layers = [cut(layer, length) for layer in best.arrays]
@@ -183,8 +211,12 @@ class PromptCache:
         What they replace goes: entries that are a beginning of this one.
         """
         length = len(content.tokens)
+        if length == 0:
+            return
+        if self.folder is not None:
+            self.folder.save(content, layers)
         nbytes = sum(layer.nbytes for layer in layers)
-        if not 0 < nbytes <= self.max_bytes or length == 0:
+        if nbytes > self.max_bytes:
             return
         for other in [kept.content for kept in self._conversations()]:
             shared = content.shared(other)  # type: ignore[arg-type]
