@@ -34,6 +34,9 @@ class Lab:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self._log = open(self.folder / "server.log", "w")
+        quiet = self.folder / "config" / "@jupyterlab" / "apputils-extension"
+        quiet.mkdir(parents=True)
+        (quiet / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
         paths = [str(Path(module.__file__).parents[1]) for module in SOURCES]
         own = {name: str(self.folder / name) for name in ("config", "data", "runtime")}
         environment = os.environ | {
