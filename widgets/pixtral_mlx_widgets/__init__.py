@@ -8,10 +8,11 @@
 All widgets are views of one `Session`. They need the extra: `pip install 'pixtral-mlx[lab]'`.
 """
 
+from .mask_view import MaskView
 from .patch_grid import PatchGrid
 from .rope_explorer import RopeExplorer
 from .session import Session
 from .studio import Studio
 from .vision_attention import VisionAttention
 
-__all__ = ["PatchGrid", "RopeExplorer", "Session", "Studio", "VisionAttention"]
+__all__ = ["MaskView", "PatchGrid", "RopeExplorer", "Session", "Studio", "VisionAttention"]

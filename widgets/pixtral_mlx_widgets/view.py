@@ -21,6 +21,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
+import pixtral_mlx as px
 from pixtral_mlx.image import to_pixels
 
 from . import bundle, page
@@ -106,7 +107,8 @@ class View(anywidget.AnyWidget):
         if linked:
             self._take(session.selection)
             session.observe(lambda change: self._take(change["new"]), "selection")
-            self.observe(self._give, list(self.shared))
+            if self.shared:  # an empty list would mean all
+                self.observe(self._give, list(self.shared))
         self.refresh()
 
     def _take(self, selection: Mapping[str, Any]) -> None:
@@ -137,10 +139,14 @@ class View(anywidget.AnyWidget):
         if self.state == "ready":
             self._save_soon()
 
+    def prompt_shown(self) -> "px.Prompt | None":
+        """What the facts and the pictures are about: the session's prompt."""
+        return None if self.session is None else self.session.prompt
+
     def facts_now(self, session: Session) -> dict[str, Any]:
         """What is small and always known: epoch, sizes of the model, and where the images stand."""
         facts: dict[str, Any] = {"epoch": session.epoch, "model": session.name, "images": []}
-        config, prompt = session.config, session.prompt
+        config, prompt = session.config, self.prompt_shown()
         if config is not None:
             facts["text"] = {
                 "layers": config.text.n_layers, "heads": config.text.n_heads,
@@ -241,7 +247,7 @@ class View(anywidget.AnyWidget):
 
     def answer_pixels(self, model: Any, image: int) -> dict[str, Any]:
         """An image as the model sees it: {"mime", "file"}."""
-        prompt = self.session.prompt if self.session else None
+        prompt = self.prompt_shown()
         if prompt is None or not 0 <= image < len(prompt.images):
             raise IndexError(f"image {image}: ask a question with a picture first")
         return picture_file(to_pixels(prompt.images[image]))

@@ -1,5 +1,6 @@
 """`VisionAttention`: where a patch looks."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ class VisionAttention(View):
     def __init__(self, source: Any = None, model: Any = None, **options: Any):
         self._rollout: np.ndarray | None = None
         self._rolling: LongWork | None = None
+        self._turn = threading.RLock()  # choices come from the browser's thread and the session's
         super().__init__(source, model, **options)
         self.observe(self._head_chosen, "head")
         self.observe(self._mode_chosen, "mode")
@@ -111,6 +113,10 @@ class VisionAttention(View):
 
     def _roll(self) -> None:
         """Compute the rollout of what is chosen, unless it is there or under way."""
+        with self._turn:
+            self._roll_now()
+
+    def _roll_now(self) -> None:
         image, patch, epoch = self.image, self.patch, self.facts.get("epoch")
         wanted = (epoch, image, patch)
         if self._rolling is not None and self._wanted != wanted:
@@ -124,12 +130,14 @@ class VisionAttention(View):
         self.work = {"stage": "following attention back", "done": 0, "total": 0}
 
         def finish(found: Any, problem: str) -> None:
-            if self._wanted != wanted:
-                return
-            self._rolling, self.work, self.problem = None, {}, problem
-            if found is not None:
-                self._rollout, self._rolled_for = found, wanted
-                self.rolled = [image, *patch]
+            with self._turn:
+                if self._wanted != wanted:
+                    return
+                self._rolling, self._wanted, self.work = None, None, {}
+                self.problem = problem
+                if found is not None:
+                    self._rollout, self._rolled_for = found, wanted
+                    self.rolled = [image, *patch]
 
         self._rolling = LongWork(
             self.session,
@@ -147,9 +155,10 @@ class VisionAttention(View):
             self.work = {"stage": "following attention back", "done": done, "total": total}
 
     def _end_rolling(self) -> None:
-        if self._rolling is not None:
-            self._rolling.stop()
-        self._rolling, self._wanted, self.work = None, None, {}
+        with self._turn:
+            if self._rolling is not None:
+                self._rolling.stop()
+            self._rolling, self._wanted, self.work = None, None, {}
 
     def do_stop(self) -> None:
         """The reader has waited enough: for the rollout, or for the answer."""
@@ -176,8 +185,9 @@ class VisionAttention(View):
 
     def keep(self) -> None:
         """As in `View`, after a rollout that is under way."""
-        if self._rolling is not None:
-            self._rolling.ended.wait()
+        rolling = self._rolling
+        if rolling is not None:
+            rolling.ended.wait()
         super().keep()
 
 

@@ -1,6 +1,6 @@
 // Thumbnails of all heads of a layer on one canvas; a click or the arrow keys choose one.
 
-import { count, eachFrame, heatCanvas, ink, onTheme, sized, tag } from "./shared.js";
+import { OWN_KEYS, count, eachFrame, heatCanvas, ink, onTheme, sized, tag } from "./shared.js";
 
 const GAP = 8;
 const WORDS = 15;
@@ -13,7 +13,8 @@ export function arrange(width, heads, rows, columns) {
   const wide = Math.min(wanted, width);
   const tall = Math.max(12, Math.min(Math.round(wide * rows / columns), 2 * wide));
   const drawn = Math.min(wide, Math.max(6, Math.round(tall * columns / rows)));
-  return { across, wide, tall, drawn, step: tall + WORDS + 5 + GAP, lines: Math.ceil(heads / across) };
+  const lines = Math.ceil(heads / across);
+  return { across, wide, tall, drawn, lines, step: tall + WORDS + 5 + GAP };
 }
 
 // The head at a place in CSS pixels, or null.
@@ -26,14 +27,14 @@ export function headAt(at, [x, y], heads) {
 // onChoose(head). show({ maps, distance, even, heads, rows, columns, patch, chosen }): maps holds them one
 // after the other; distance and even are in patches.
 export function headStrip({ onChoose }) {
-  const canvas = tag("canvas", { class: "px-heads", role: "listbox", tabindex: 0, hidden: true });
+  const canvas = tag("canvas", { class: "px-heads", role: "img", tabindex: 0, ...OWN_KEYS, hidden: true });
   const root = tag("div", { class: "px-wide" }, canvas);
   const now = { maps: null, distance: [], even: 1, heads: 0, rows: 0, columns: 0, patch: null, chosen: null };
   let at = null;
 
   const redraw = eachFrame(() => {
     canvas.hidden = !now.maps;
-    if (!now.maps) return;
+    if (!now.maps || !root.clientWidth) return;
     at = arrange(Math.max(root.clientWidth - 8, 60), now.heads, now.rows, now.columns);
     const pen = sized(canvas, at.across * (at.wide + GAP), at.lines * at.step + 4);
     pen.translate(4, 4);
@@ -96,8 +97,9 @@ export function headStrip({ onChoose }) {
     show(changes) {
       Object.assign(now, changes);
       const { heads, chosen, distance } = now;
-      canvas.setAttribute("aria-label", `Small maps of ${count(heads)} heads; `
-        + (chosen == null ? "none is chosen" : `head ${chosen} is chosen, looks ${distance[chosen]?.toFixed(1)} patches far`));
+      canvas.setAttribute("aria-label", `Small maps of ${count(heads)} heads; ` + (chosen == null
+        ? "none is chosen"
+        : `head ${chosen} is chosen, looks ${distance[chosen]?.toFixed(1)} patches far`));
       redraw();
     },
     close() { watch.disconnect(); stop(); },

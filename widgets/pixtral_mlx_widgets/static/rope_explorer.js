@@ -2,7 +2,7 @@
 
 import {
   answersPictures, choice, cividis, connect, eachFrame, follow, frame, ink, latest, on, onTheme,
-  patchCanvas, sized, slider, tag,
+  OWN_KEYS, patchCanvas, sized, slider, tag,
 } from "./shared.js";
 
 const MOST = 96;
@@ -13,8 +13,8 @@ export const scoreOf = ({ low, high }, byte) => low + (high - low) * byte / 255;
 // Two patches moved together; null if either would leave the grid.
 export function moved(patch, probe, [down, right], rows, columns) {
   const next = [patch, probe].map(([row, column]) => [row + down, column + right]);
-  const inside = next.every(([row, column]) => row >= 0 && row < rows && column >= 0 && column < columns);
-  return inside ? next : null;
+  const fits = ([row, column]) => row >= 0 && row < rows && column >= 0 && column < columns;
+  return next.every(fits) ? next : null;
 }
 
 // A length in patches, in words.
@@ -22,32 +22,36 @@ export const far = (patches) => patches >= 1000 ? `${Math.round(patches).toLocal
   : patches.toFixed(patches < 100 ? 1 : 0);
 
 export function describePair(pairs, index) {
-  return `Pair ${index} turns with the ${pairs.axis[index]}: once every ${far(pairs.wavelength[index])} patches.`;
+  return `Pair ${index} turns with the ${pairs.axis[index]}: once every `
+    + `${far(pairs.wavelength[index])} patches.`;
 }
 
 // Which pair stands at a share of the canvas's width.
 export const pairAt = (share, count) => Math.min(Math.max(Math.floor(share * count), 0), count - 1);
 
-const sign = (n, one, other) => `${Math.abs(n)} ${n < 0 ? one : other}`;
+const steps = (n, one, other) => `${Math.abs(n)} ${n < 0 ? one : other}`;
 
 export function describe(patch, probe, answer, before) {
   const [down, right] = [probe[0] - patch[0], probe[1] - patch[1]];
-  const start = `B is ${sign(down, "up", "down")} and ${sign(right, "left", "right")} of A: `
+  const start = `B is ${steps(down, "up", "down")} and ${steps(right, "left", "right")} of A: `
     + `their score is ${answer.score.toFixed(6)}`;
   if (before == null) return `${start}.`;
   const change = Math.abs(answer.score - before);
   return `${start}, as before both moved`
-    + (change < 5e-7 ? "." : ` (${before.toFixed(6)}; what differs is float32's rounding of large angles).`);
+    + (change < 5e-7 ? "."
+      : ` (${before.toFixed(6)}; what differs is float32's rounding of large angles).`);
 }
 
 function pairsCanvas(onHover) {
-  const canvas = tag("canvas", { tabindex: 0, role: "img", "aria-label": "Wavelength of every pair" });
+  const canvas = tag("canvas", {
+    tabindex: 0, ...OWN_KEYS, role: "img", "aria-label": "Wavelength of every pair",
+  });
   const title = tag("p", { class: "px-quiet px-small" });
   const root = tag("div", { class: "px-wide" }, title, canvas);
   const now = { pairs: null, at: null, rows: 1, columns: 1 };
   const HEIGHT = 120;
   const redraw = eachFrame(() => {
-    if (!now.pairs) return;
+    if (!now.pairs || !root.clientWidth) return;
     const width = Math.max(Math.min(root.clientWidth, 460), 120);
     const pen = sized(canvas, width, HEIGHT + 34);
     const { wavelength, axis } = now.pairs;
@@ -84,6 +88,9 @@ function pairsCanvas(onHover) {
     pen.setLineDash([]);
     pen.textAlign = "left";
     pen.textBaseline = "bottom";
+    pen.strokeStyle = ink(root, "--px-paper");
+    pen.lineWidth = 3;
+    pen.strokeText(`${size} patches`, 2, y(size) - 2);
     pen.fillText(`${size} patches`, 2, y(size) - 2);
   }
 
@@ -162,10 +169,11 @@ export function render({ model, el }) {
     },
   });
   const [rows, columns] = [size("rows"), size("columns")];
-  const arrows = [["←", "left", [0, -1]], ["↑", "up", [-1, 0]], ["↓", "down", [1, 0]], ["→", "right", [0, 1]]]
-    .map(([sign, words, step]) => [step, tag("button", {
-      type: "button", title: `both ${words}`, "aria-label": `move both ${words}`, onclick: () => move(step),
-    }, sign)]);
+  const arrows = [
+    ["←", "left", [0, -1]], ["↑", "up", [-1, 0]], ["↓", "down", [1, 0]], ["→", "right", [0, 1]],
+  ].map(([sign, words, step]) => [step, tag("button", {
+    type: "button", title: `both ${words}`, "aria-label": `move both ${words}`, onclick: () => move(step),
+  }, sign)]);
   const number = tag("output", { class: "px-score px-number" });
   const together = tag("div", { class: "px-choice", role: "group", "aria-label": "move both together" },
     tag("span", { class: "px-label" }, "move both"), ...arrows.map(([, button]) => button), number);
@@ -205,8 +213,9 @@ export function render({ model, el }) {
       named: [[patch, "A"], [probe, "B"]].filter(([place]) => place),
     });
     number.textContent = shown?.pair && patch && probe ? `score ${shown.pair.score.toFixed(6)}` : "";
+    const size = [model.get("rows"), model.get("columns")];
     for (const [step, button] of arrows) {
-      button.disabled = !(patch && probe && moved(patch, probe, step, model.get("rows"), model.get("columns")));
+      button.disabled = !(patch && probe && moved(patch, probe, step, ...size));
     }
     say();
   }
@@ -215,13 +224,15 @@ export function render({ model, el }) {
     const [patch, probe, facts] = [model.get("patch"), model.get("probe"), model.get("facts")];
     if (!facts.pairs) return;
     const large = Math.max(model.get("rows"), model.get("columns")) > facts.made_for;
-    note.textContent = `${facts.model}: ${facts.pairs} pairs a head, base ${far(facts.theta)}. Pairs below the `
-      + `dashed line turn more than once across this grid.`
-      + (large ? ` The encoder was made for ${facts.made_for} × ${facts.made_for}: beyond it, angles come that `
-        + "it never saw." : "");
-    if (!patch) panel.say("Choose patch A, with a click or the arrow keys: the map shows how alike the others are.");
-    else if (!probe || !shown?.pair) panel.say(`A is patch (${patch.join(", ")}). Let a click place B, and compare the two.`);
-    else panel.say(describe(patch, probe, shown.pair, before));
+    note.textContent = `${facts.model}: ${facts.pairs} pairs a head, base ${far(facts.theta)}. Pairs `
+      + "below the dashed line turn more than once across this grid."
+      + (large ? ` The encoder was made for ${facts.made_for} × ${facts.made_for}: beyond it, angles `
+        + "come that it never saw." : "");
+    if (!patch) {
+      panel.say("Choose patch A, with a click or the arrow keys: the map shows how alike the others are.");
+    } else if (!probe || !shown?.pair) {
+      panel.say(`A is patch (${patch.join(", ")}). Let a click place B, and compare the two.`);
+    } else panel.say(describe(patch, probe, shown.pair, before));
   }
 
   function hover(place) {

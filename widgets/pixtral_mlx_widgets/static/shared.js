@@ -42,12 +42,16 @@ export function tag(name, attributes = {}, ...children) {
   return element;
 }
 
+// For an element that has uses of its own for keys: JupyterLab's shortcuts leave it alone. Otherwise
+// an arrow key on a slider moves to another cell.
+export const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" };
+
 let labels = 0;
 
 // A slider with its name and the value in words.
 export function slider({ label, min = 0, max, step = 1, value, words = String, onInput }) {
   const id = `px-slider-${++labels}`;
-  const input = tag("input", { type: "range", id, min, max, step, value });
+  const input = tag("input", { type: "range", id, min, max, step, value, ...OWN_KEYS });
   const output = tag("output", { for: id }, words(Number(value)));
   input.addEventListener("input", () => {
     output.textContent = words(Number(input.value));
@@ -327,7 +331,7 @@ const RING = "#e6007a";
 // left out stays as it was. values: one of 0 to 255 a patch, or null. marked: a Set of row-major
 // numbers. named: [[[row, column], "A"], ...] are ringed, their letters beside them.
 export function patchCanvas({ label, most = 448, onHover, onChoose, onPaint }) {
-  const canvas = tag("canvas", { class: "px-patches", role: "img", tabindex: 0, "aria-label": label });
+  const canvas = tag("canvas", { class: "px-patches", role: "img", tabindex: 0, "aria-label": label, ...OWN_KEYS });
   const root = tag("div", { class: "px-canvas" }, canvas);
   const now = {
     picture: null, rows: 0, columns: 0, values: null, colour: undefined, chosen: null,
@@ -512,9 +516,10 @@ export const share = (p) => p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0
 export const operations = (n) => n >= 1e12 ? `${(n / 1e12).toPrecision(3)} TFLOP` : n >= 1e9 ? `${(n / 1e9).toPrecision(3)} GFLOP` : `${(n / 1e6).toPrecision(3)} MFLOP`;
 export const bytes = (n) => n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`;
 
-// Calls `redraw` when the notebook, or the system, goes from light to dark or back.
+// Calls `redraw` when the notebook, or the system, goes from light to dark or back; twice, since
+// JupyterLab hides the page for a moment while the style sheet of the new theme is loaded.
 export function onTheme(redraw) {
-  const watch = new MutationObserver(redraw);
+  const watch = new MutationObserver(() => { redraw(); setTimeout(redraw, 300); });
   watch.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
   const system = matchMedia("(prefers-color-scheme: dark)");
   system.addEventListener("change", redraw);

@@ -24,7 +24,8 @@ export function describe(who, [row, column], map) {
     : map.row[1] >= 0.5 && map.row[1] >= map.column[1]
       ? `looks mostly at row ${map.row[0]} (${share(map.row[1])}): ${share(map.near)} within two patches`
       : map.column[1] >= 0.5
-        ? `looks mostly at column ${map.column[0]} (${share(map.column[1])}): ${share(map.near)} within two patches`
+        ? `looks mostly at column ${map.column[0]} (${share(map.column[1])}): `
+          + `${share(map.near)} within two patches`
         : `looks most at patch (${map.peak.join(", ")}) (${share(map.top)}): `
           + `${share(map.near)} within two patches of itself`;
   const far = `${map.distance.toFixed(1)} patches away on average (evenly spread: ${map.even.toFixed(1)})`;
@@ -35,7 +36,8 @@ export function describe(who, [row, column], map) {
 // Which head, in words.
 export function whose(mode, layer, head) {
   if (mode === "rollout") return "Rollout through all layers";
-  return mode === "mean" || head == null ? `Layer ${layer}, mean of all heads` : `Layer ${layer}, head ${head}`;
+  const one = mode === "head" && head != null;
+  return `Layer ${layer}, ${one ? `head ${head}` : "mean of all heads"}`;
 }
 
 export function render({ model, el }) {
