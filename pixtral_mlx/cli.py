@@ -240,7 +240,8 @@ def _add_explain(commands) -> None:
     _add_model(explain)
     _add_question(explain)
     add = explain.add_argument
-    add("-o", "--output", required=True, metavar="PNG", help="a new file for the picture")
+    where = "a new file: .png is a picture, .html a page on which every word can be clicked"
+    add("-o", "--output", required=True, metavar="FILE", help=where)
     add("--save", metavar="FILE", help="keep the trace too, in a new .safetensors file")
     _add_sampling(explain, 64)
     _add_image_options(explain)

@@ -1,8 +1,10 @@
 """`pixtral-mlx explain`: the answer, and where the model looked for every word of it."""
 
+import importlib
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .commands import (
     generation_options,
@@ -12,16 +14,23 @@ from .commands import (
     stream_with_status,
     write_stream,
 )
-from .errors import CheckpointError, ImageError
-from .picture import check_new, draw_words, save_new
+from .errors import CheckpointError, ImageError, PixtralError
+from .picture import PICTURES, check_new, draw_words, save_new
 from .status import Status
+
+if TYPE_CHECKING:
+    from .generate import Reply
+    from .model import Pixtral
+
+PAGE = ".html"
 
 
 def run(arguments: Namespace) -> int:
     """Answer with a trace and draw it; files are checked before the model is opened."""
     options = generation_options(arguments) | {"trace": True}
     output = Path(arguments.output)
-    check_new(output)
+    check_new(output, (*PICTURES, PAGE))
+    widgets = _widgets() if output.suffix.lower() == PAGE else None
     if arguments.save and Path(arguments.save).exists():
         raise CheckpointError(f"{arguments.save}: exists already: choose another name")
     if not arguments.image:
@@ -36,8 +45,44 @@ def run(arguments: Namespace) -> int:
         if trace is None:
             return 130  # Ctrl-C before there was anything to draw
         status.step("drawing")
-        save_new(draw_words(trace), output)
+        if widgets is not None:
+            write_page(widgets, model, stream.reply, output)
+        else:
+            save_new(draw_words(trace), output)
         if arguments.save:
             trace.save(arguments.save)
     print(f"drawn: {output}", file=sys.stderr)
     return 130 if stream.reply.finish_reason == "interrupted" else 0
+
+
+def _widgets() -> Any:
+    """The widgets, which draw the page; they are an extra, and only this command asks for them.
+
+    Raises:
+        PixtralError: they are not installed.
+    """
+    try:
+        return importlib.import_module("pixtral_mlx_widgets")
+    except ImportError as error:
+        raise PixtralError(
+            f"a page needs the widgets, and {error.name} is not installed: "
+            "pip install 'pixtral-mlx[lab]', or give a name that ends in .png"
+        ) from error
+
+
+def write_page(widgets: Any, model: "Pixtral", reply: "Reply", path: Path) -> None:
+    """Write the answer lens of a finished answer as one page: every word, and where it looked.
+
+    Raises:
+        ImageError: there is no word, or the page cannot be written.
+    """
+    if not reply.tokens:
+        raise ImageError("nothing to draw: the answer needs at least one word")
+    session = widgets.Session(model)
+    try:
+        session.show(reply)
+        widgets.AnswerLens(session).to_html(path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        session.close()

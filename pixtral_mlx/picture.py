@@ -220,16 +220,20 @@ def _shortened(text: str, width: float, font: Any) -> str:
     return text + "…"
 
 
-def check_new(path: Path) -> None:
-    """Raise unless a picture can get this name.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_new(path: Path, endings: Sequence[str] = PICTURES) -> None:
+    """Raise unless a new file can get this name.
 
     Raises:
         ImageError: the name is taken, its folder is not there, or it has no known ending.
     """
     if path.exists():
         raise ImageError(f"{path}: exists already: choose another name or remove it first")
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ImageError(f"{path}: allowed endings are .png, .jpg and .webp")
+    if path.suffix.lower() not in endings:
+        named = [ending for ending in endings if ending != ".jpeg"]
+        raise ImageError(f"{path}: allowed endings are {', '.join(named[:-1])} and {named[-1]}")
     if not path.parent.is_dir():
         raise ImageError(f"{path}: cannot be written, there is no folder {path.parent}")
 

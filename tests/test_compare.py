@@ -94,7 +94,7 @@ def test_probabilities_are_those_that_generate_draws_from(settings):
     expected = px.sampling_probabilities(logprobs, **settings)
     assert expected.sum() == pytest.approx(1, abs=1e-6)
     options = px.GenerationOptions(**settings)
-    sampler, draws = generate._sampling(options, 12)["sampler"], 20_000
+    sampler, draws = generate._sampling(options, 12, [])["sampler"], 20_000
     mx.random.seed(5)
     drawn = np.array(sampler(mx.array(np.tile(logprobs, (draws, 1)))))
     shares = np.bincount(drawn, minlength=12) / draws

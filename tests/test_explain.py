@@ -1,5 +1,11 @@
 """`pixtral-mlx explain`: an answer and a picture, nothing overwritten, mistakes in one line."""
 
+import base64
+import json
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from checkpoints import make_official
@@ -7,6 +13,7 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.cli import main
+from pixtral_mlx.mini import scene
 
 
 @pytest.fixture(scope="module")
@@ -69,4 +76,52 @@ def test_an_image_is_needed(folder, tmp_path, capsys):
     words = ["explain", "--model", str(folder), "--prompt", "x", "-o", str(tmp_path / "a.png")]
     assert main(words) == 1
     assert "no image to explain" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_holds_every_word_and_nothing_from_elsewhere(image, tmp_path):
+    """As a subprocess, as a person calls it."""
+    output = tmp_path / "page.html"
+    scene(3, 4, 5).image.save(tmp_path / "scene.png")
+    words = ["explain", "--image", "scene.png", "--prompt", "Describe the picture.", "-o", output]
+    done = subprocess.run(
+        [sys.executable, "-m", "pixtral_mlx.cli", *words, "--dtype", "float32"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"drawn: {output}"
+    text = output.read_text()
+    assert len(text) < 150_000
+    assert not re.findall(r"(?:https?|wss?)://(?!www\.w3\.org/)", text)
+    found = re.search(r'id="state">(.*?)</script>', text, re.DOTALL)
+    state = json.loads(found[1])["state"]
+    assert " ".join(word["text"] for word in state["words"]) == done.stdout.strip()
+    reply = px.load("mini", dtype="float32").generate(
+        "Describe the picture.", images=[tmp_path / "scene.png"], trace=True
+    )
+    for token in range(len(reply.tokens)):
+        arguments = {"token": token, "layer": None, "head": None, "image": 0}
+        key = json.dumps(["look", arguments], sort_keys=True, separators=(",", ":"))
+        baked = state["saved"][key]
+        attention = reply.trace.image_attention(token)
+        assert baked["data"]["top"] == pytest.approx(attention.max(), abs=1e-5)
+        row = np.frombuffer(base64.b64decode(baked["buffers"][0]["base64"]), np.uint8)
+        expected = attention.ravel() / attention.max() * 255
+        assert np.abs(row - expected).max() < 1
+        for what in ("token", "lens"):
+            assert f'["{what}",{{"token":{token}}}]' in state["saved"]
+
+
+def test_a_page_without_the_widgets_names_what_to_install(image, tmp_path):
+    """As where the extra is not installed: its packages cannot be imported."""
+    code = (
+        "import sys; sys.modules['anywidget'] = None; from pixtral_mlx.cli import main;"
+        f"sys.exit(main(['explain', '--image', {str(image)!r}, '--prompt', 'x', '-o', 'a.html']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'pixtral-mlx[lab]'" in done.stderr
     assert list(tmp_path.iterdir()) == []

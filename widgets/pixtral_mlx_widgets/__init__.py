@@ -8,6 +8,8 @@
 All widgets are views of one `Session`. They need the extra: `pip install 'pixtral-mlx[lab]'`.
 """
 
+from .ablation import Ablation
+from .answer_lens import AnswerLens
 from .mask_view import MaskView
 from .patch_grid import PatchGrid
 from .rope_explorer import RopeExplorer
@@ -15,4 +17,13 @@ from .session import Session
 from .studio import Studio
 from .vision_attention import VisionAttention
 
-__all__ = ["MaskView", "PatchGrid", "RopeExplorer", "Session", "Studio", "VisionAttention"]
+__all__ = [
+    "Ablation",
+    "AnswerLens",
+    "MaskView",
+    "PatchGrid",
+    "RopeExplorer",
+    "Session",
+    "Studio",
+    "VisionAttention",
+]

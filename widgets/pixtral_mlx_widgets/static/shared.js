@@ -103,6 +103,11 @@ export function frame(el, title) {
   const work = tag("div", { class: "px-work", hidden: true });
   const root = tag("section", { class: "px-widget", "aria-label": title },
     tag("h4", { class: "px-title" }, title), problem, work, body, caption);
+  // The notebook has shortcuts of its own for arrows, space and Enter: they would never arrive.
+  root.addEventListener("keydown", (event) => {
+    const shortcut = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+    if (!shortcut) event.stopPropagation();
+  });
   el.append(root);
   return {
     root, body,

@@ -1,0 +1,184 @@
+// Ablation: one question, answered with everything and without what the reader takes away.
+
+import {
+  answersPictures, bitmap, checkbox, choice, connect, eachFrame, follow, frame, latest, on,
+  patchCanvas, slider, tag,
+} from "./shared.js";
+import { lookPanel, meter, nats, probability, showLongWork, tokenAt, wordChips, wordOf } from "./word_view.js";
+
+const ordinal = (n) => `${n}${n % 100 >= 11 && n % 100 <= 13 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th"}`;
+
+// What changed, in words.
+export function changes(result) {
+  const { first_difference: at, words, kl } = result;
+  const total = kl.reduce((sum, value) => sum + value, 0);
+  const most = kl.indexOf(Math.max(...kl));
+  const differ = at == null ? "The answers are the same."
+    : `The ${ordinal(at + 1)} word is the first that differs.`;
+  const drop = result.first_logprob - result.second_logprob;
+  return `${differ} The first answer's log-probability ${drop < 0 ? "rises" : "drops"} by ${nats(drop)} nats `
+    + `(p ${probability(Math.exp(result.first_logprob))} → ${probability(Math.exp(result.second_logprob))}). `
+    + `Divergence of the two runs along it: ${nats(total)} nats in all, most at “${words[most].text}” (${nats(kl[most])}).`;
+}
+
+// Patches after a stroke: [image, row, column] is put in or taken out.
+export function painted(patches, place, erase) {
+  const rest = patches.filter((one) => String(one) !== String(place));
+  return erase ? rest : [...rest, place];
+}
+
+// A list with or without an item.
+export function toggled(list, item) {
+  const without = list.filter((one) => String(one) !== String(item));
+  return without.length < list.length ? without : [...list, item];
+}
+
+export function render({ model, el }) {
+  const panel = frame(el, "Ablation");
+  const wires = connect(model);
+  const save = (trait, value) => { model.set(trait, value); model.save_changes(); };
+  const failed = (error) => panel.fail(error.message);
+  const choices = () => ({ heads: [], layers: [], shuffle: [], ...model.get("choices") });
+  const choose = (changed) => save("choices", { ...choices(), ...changed });
+  const images = () => model.get("facts").images ?? [];
+  const at = () => tokenAt(model.get("words"), model.get("token"));
+  const fresh = () => model.get("result").words && String(model.get("result").names) === String(model.get("names"));
+
+  // The two answers.
+  const first = wordChips({
+    label: "The answer with everything", onChoose: (word) => save("token", word.tokens[0]),
+    extra: (word, i) => {
+      const row = model.get("result").words?.[i];
+      const top = Math.max(...(model.get("result").kl ?? []), 0.01);
+      return row ? [meter(row.kl / top, nats(row.kl), "px-kl")] : [];
+    },
+  });
+  const second = wordChips({
+    label: "The second answer", onChoose() {},
+  });
+  const without = tag("h5", {}, "");
+  const note = tag("p", { class: "px-quiet" }, "");
+  const answers = tag("div", { class: "px-wide px-pair" },
+    tag("div", {}, tag("h5", {}, "With everything"), first.root),
+    tag("div", {}, without, second.root), note);
+
+  // What is taken away.
+  let erasing = false;
+  const paint = patchCanvas({
+    label: "Patches to hide: drag over them, or go with the arrow keys and press space", most: 336,
+    onPaint([row, column], start) {
+      const place = [model.get("image"), row, column];
+      const there = model.get("patches").some((one) => String(one) === String(place));
+      if (start) erasing = there;
+      if (there === erasing) save("patches", painted(model.get("patches"), place, erasing));
+    },
+  });
+  const which = tag("div");
+  const wipe = tag("button", { type: "button", onclick: () => save("patches",
+    model.get("patches").filter(([image]) => image !== model.get("image"))) }, "Show all patches");
+  const easel = tag("div", { class: "px-column" }, tag("h5", {}, "Paint over patches to hide them"),
+    paint.root, which, tag("div", {}, wipe));
+  const breaks = checkbox({ label: "take the break tokens away", onChange: (on) => choose({ breaks: on }) });
+  const mask = checkbox({ label: "let the pictures see one another", onChange: (on) => choose({ mask: on }) });
+  const shuffle = checkbox({ label: "shuffle this picture's patches",
+    onChange: () => choose({ shuffle: toggled(choices().shuffle, model.get("image")) }) });
+  let where = "vision";
+  let layer = 0;
+  const part = choice({ label: "part", options: [["vision", "encoder"], ["text", "decoder"]], value: where,
+    onChoose(next) { where = next; layer = 0; controls(); } });
+  const depth = slider({ label: "layer", min: 0, max: 0, value: 0, onInput(next) { layer = next; controls(); } });
+  const skip = checkbox({ label: "skip this layer", onChange: () => choose({ layers: toggled(choices().layers, [where, layer]) }) });
+  const heads = tag("div", { class: "px-choice px-heads", role: "group", "aria-label": "heads to knock out" });
+  const run = tag("button", { type: "button", class: "px-main", onclick: () => wires.act("run").catch(failed) }, "Run without them");
+  const clear = tag("button", { type: "button", onclick: () => { save("patches", []); save("choices", {}); } }, "Clear");
+  const work = tag("div", { class: "px-work", hidden: true });
+  const taken = tag("p", {}, "");
+  const menu = tag("div", { class: "px-column px-broad" }, tag("h5", {}, "Take away"),
+    breaks.root, mask.root, shuffle.root, part.root, depth.root, heads, skip.root, taken,
+    tag("div", { class: "px-row" }, run, clear), work);
+  const look = lookPanel(model, wires, panel, { at, onLook: () => say() });
+  const maps = tag("div", { class: "px-wide px-body" }, look.looked, look.knock);
+  panel.body.append(answers, tag("div", { class: "px-wide px-body" }, easel, menu), maps);
+
+  function controls() {
+    const facts = model.get("facts");
+    const sizes = facts[where] ?? facts.text;
+    if (!sizes) return;
+    const now = choices();
+    breaks.set(Boolean(now.breaks));
+    mask.set(Boolean(now.mask));
+    mask.root.hidden = images().length < 2;
+    shuffle.set(now.shuffle.includes(model.get("image")));
+    part.set(where);
+    depth.set(layer, { max: sizes.layers - 1 });
+    skip.set(now.layers.some((one) => String(one) === String([where, layer])));
+    heads.replaceChildren(tag("span", { class: "px-label" }, "heads off"), ...Array.from({ length: sizes.heads }, (_, head) => {
+      const off = now.heads.some((one) => String(one) === String([where, layer, head]));
+      return tag("button", { type: "button", "aria-pressed": String(off),
+        onclick() { choose({ heads: toggled(choices().heads, [where, layer, head]) }); heads.querySelectorAll("button")[head]?.focus(); } }, String(head));
+    }));
+    const names = model.get("names");
+    taken.textContent = names.length ? `Without ${names.join("; ")}.` : "Nothing is taken away yet.";
+    const busy = model.get("state") === "running" || "stage" in model.get("work");
+    run.disabled = busy || !names.length;
+    run.hidden = clear.hidden = wipe.hidden = Boolean(model.page);
+    clear.disabled = !names.length;
+    showLongWork(work, model.get("work").what === "run" ? model.get("work") : {}, () => wires.act("stop_work"));
+  }
+
+  const picture = latest(async (image) => bitmap(await wires.ask("pixels", { image })),
+    (found) => paint.show({ picture: found }), failed);
+
+  function canvases() {
+    const shape = images()[model.get("image")];
+    easel.hidden = !shape;
+    if (!shape) return;
+    const own = model.get("patches").filter(([image]) => image === model.get("image"));
+    paint.show({ rows: shape.rows, columns: shape.columns,
+      faded: new Set(own.map(([, row, column]) => row * shape.columns + column)) });
+    wipe.disabled = !own.length;
+    which.replaceChildren(...(images().length > 1 ? [choice({
+      label: "picture", value: model.get("image"), options: images().map((_, i) => [i, String(i + 1)]),
+      onChoose: (image) => save("image", image) }).root] : []));
+    picture(model.get("image"));
+  }
+
+  function say() {
+    const result = model.get("result");
+    if (fresh()) panel.say(changes(result));
+    else if (model.get("words").length) panel.say(model.get("names").length
+      ? `Run without ${model.get("names").join("; ")} to see what changes.`
+      : "Take something away, then run again: does the answer stay?");
+  }
+
+  function update() {
+    const [words, result] = [model.get("words"), model.get("result")];
+    const running = model.get("work").what === "run";
+    panel.body.hidden = !words.length;
+    if (!words.length) return;
+    first.show({ words, chosen: wordOf(words, at()), running: model.get("state") === "running" });
+    const names = running || !result.names ? model.get("names") : result.names;
+    without.textContent = names.length ? `Without ${names.join("; ")}` : "Without …";
+    second.show({ words: running ? model.get("second") : result.second_words ?? [], chosen: -1, running });
+    const differs = running ? null : result.first_difference;
+    second.root.querySelectorAll(".px-word").forEach((chip, i) => chip.classList.toggle("px-differs", differs != null && i >= differs));
+    note.textContent = !running && result.words && !fresh() ? "This is the last run; the choice has changed since: run again."
+      : result.words ? "Under each word: how far the two runs part there, in nats (KL divergence), along the first answer."
+        : "";
+    controls();
+    look.update();
+    say();
+  }
+  const soon = eachFrame(update);
+  const stops = [
+    follow(model, panel, "Ask a question first; then take parts of the model away and see whether the answer stays."),
+    ...["words", "token", "state", "result", "second", "names", "work", "choices"].map((trait) => on(model, `change:${trait}`, soon)),
+    ...["facts", "image", "patches"].map((trait) => on(model, `change:${trait}`, () => { canvases(); soon(); })),
+    answersPictures(model, panel.root),
+  ];
+  canvases();
+  update();
+  return () => { stops.forEach((stop) => stop()); wires.close(); look.close(); paint.close(); };
+}
+
+export default { render };
