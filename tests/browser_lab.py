@@ -63,11 +63,12 @@ class Lab:
         )
         self.messages: list[str] = []
         self.requests: list[str] = []
-        self.page = self._new_page()
+        self.page = self.new_page()
         return self
 
-    def _new_page(self):
-        page = self._browser.new_page(viewport={"width": 1280, "height": 900})
+    def new_page(self):
+        """Another page of the browser, whose errors and requests are written down too."""
+        page = self._browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.set_default_timeout(SECONDS * 1000)
         page.on("console", lambda m: self.messages.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: self.messages.append(str(error)))
@@ -82,6 +83,7 @@ class Lab:
             self._server.wait(10)
         except subprocess.TimeoutExpired:
             self._server.kill()
+            self._server.wait()
         self._log.close()
 
     def _wait_for_server(self):
@@ -101,6 +103,10 @@ class Lab:
         path = self.folder / f"{name.replace('[', '-').replace(']', '')}.ipynb"
         path.write_text(json.dumps(notebook_json(cells)))
         return Notebook(self, path, run)
+
+    def reopen(self, path: Path) -> "Notebook":
+        """A notebook that is there already, whose cells are not run."""
+        return Notebook(self, path, run=False)
 
     def theme(self, name: str) -> None:
         """ "JupyterLab Light" or "JupyterLab Dark"."""
@@ -138,9 +144,18 @@ class Notebook:
         """Begin to run all cells and return at once."""
         self.page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
-    def save(self) -> None:
+    def save_with_widgets(self) -> None:
         """Save, widget states and all."""
-        self.page.evaluate("jupyterapp.commands.execute('docmanager:save')")
+        self.page.evaluate(
+            """async () => {
+                const panel = jupyterapp.shell.currentWidget;
+                const id = '@jupyter-widgets/jupyterlab-manager:saveWidgetState';
+                if (jupyterapp.commands.hasCommand(id)
+                    && !jupyterapp.commands.isToggled(id)) await jupyterapp.commands.execute(id);
+                panel.context.model.dirty = true;
+                await jupyterapp.commands.execute('docmanager:save');
+            }"""
+        )
 
     def kernel(self, expression: str):
         """The value of an expression in the kernel; it must fit into JSON."""
@@ -208,6 +223,7 @@ class Notebook:
         canvas.hover(position=self._middle(canvas, patch, grid))
 
     def _middle(self, canvas, patch, grid) -> dict:
+        canvas.wait_for()
         box = canvas.bounding_box()
         (row, column), (rows, columns) = patch, grid
         return {
