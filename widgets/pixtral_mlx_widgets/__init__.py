@@ -11,8 +11,11 @@ All widgets are views of one `Session`. They need the extra: `pip install 'pixtr
 from .ablation import Ablation
 from .answer_lens import AnswerLens
 from .mask_view import MaskView
+from .memory_view import MemoryView
 from .patch_grid import PatchGrid
+from .quantization_view import QuantizationView
 from .rope_explorer import RopeExplorer
+from .sequence_strip import SequenceStrip
 from .session import Session
 from .studio import Studio
 from .vision_attention import VisionAttention
@@ -21,8 +24,11 @@ __all__ = [
     "Ablation",
     "AnswerLens",
     "MaskView",
+    "MemoryView",
     "PatchGrid",
+    "QuantizationView",
     "RopeExplorer",
+    "SequenceStrip",
     "Session",
     "Studio",
     "VisionAttention",

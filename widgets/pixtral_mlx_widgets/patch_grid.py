@@ -8,6 +8,7 @@ import pixtral_mlx as px
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.cost import prefill_operations
 from pixtral_mlx.image import ImageOptions, preprocess, to_pixels
+from pixtral_mlx.macs import CHIPS
 
 from .session import Session
 from .view import View, picture_file
@@ -15,8 +16,8 @@ from .view import View, picture_file
 LARGEST_SIDE = 1536
 """End of the size slider, in pixels: beyond the longest side that the model sees."""
 
-OPERATIONS_PER_SECOND = 28e12
-"""An estimate of what an M4 Max computes in 16 bits; nobody measured it with this code."""
+CHIP = CHIPS["M4 Max"]
+"""Whose time is estimated; nobody measured it with this code."""
 
 
 class PatchGrid(View):
@@ -90,7 +91,7 @@ class PatchGrid(View):
             "width": width, "height": height, "rows": grid.rows, "columns": grid.columns,
             "patches": grid.patches, "tokens": grid.tokens,
             "context": grid.tokens / config.text.max_seq_len,
-            "operations": operations, "seconds": operations / OPERATIONS_PER_SECOND,
+            "operations": operations, "seconds": operations / CHIP.operations_per_second,
         }  # fmt: skip
 
     def _size_of(self, image: int, config: Any) -> tuple[int, int]:

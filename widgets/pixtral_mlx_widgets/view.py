@@ -128,6 +128,8 @@ class View(anywidget.AnyWidget):
         self.problem, self.progress = session.problem, session.progress
         facts = self.facts_now(session)
         if facts != self.facts:
+            if facts["epoch"] != self.facts.get("epoch"):
+                self.saved = {}  # belongs to the question before
             self._choose_what_exists(facts)
             self.facts = facts
         if session.config is None and not session.problem:
@@ -271,7 +273,7 @@ class View(anywidget.AnyWidget):
         """Put the answers that are shown into `saved`, for a page without a kernel."""
         if self.session is not None and self.session.closed:
             return
-        found = {}
+        found, epoch = {}, self.facts.get("epoch")
         for what, arguments in self.questions_shown():
             try:
                 data, buffers = packed(self.ask(what, **arguments))
@@ -279,7 +281,8 @@ class View(anywidget.AnyWidget):
                 continue
             key = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
             found[key] = {"data": data, "buffers": buffers}
-        self.saved = found
+        if self.facts.get("epoch") == epoch:
+            self.saved = found
 
     def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
         """One page that works without a kernel and without a network, drawn by the same script.

@@ -23,7 +23,7 @@ export function describe(image, patch) {
 
 // The cost of a size, in words: rows of a table.
 export function costs(size, context) {
-  const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `about ${size.seconds.toFixed(1)} s`;
+  const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `at least ${size.seconds.toFixed(1)} s`;
   return [
     ["size", `${count(size.width)} × ${count(size.height)} px`],
     ["grid", `${size.rows} rows × ${size.columns} columns of patches`],

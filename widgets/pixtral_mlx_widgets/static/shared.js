@@ -326,7 +326,7 @@ export function heatCanvas(values, rows, columns, colour = (v) => TABLE[v], alph
   return canvas;
 }
 
-const RING = "#e6007a";
+export const RING = "#e6007a";
 
 // The picture of the model under its patch grid: the one way in which any widget shows patches.
 //   label: what a screen reader calls it; most: longest side in CSS pixels
