@@ -215,7 +215,9 @@ def test_pointing_tells_who_sees_whom(page):
 def test_breaking_the_mask_and_adding_an_image(page):
     widget = page.widget(2)
     encoder = widget.locator("canvas.px-mask").nth(0)
-    widget.get_by_role("button", name="break the mask").click()
+    page.page.mouse.move(0, 0)  # pointing redraws too: what is seen must be the button's doing
+    page.page.wait_for_timeout(300)
+    widget.get_by_role("button", name="break the mask").press("Enter")
     page.eventually("len(masks.leak.get('features', []))", 2)
     leak = page.kernel("masks.leak")
     worst = int(np.argmax(leak["features"]))
@@ -255,7 +257,7 @@ def test_pages_work_without_a_kernel_and_load_nothing(page, tmp_path):
     from browser_lab import FLAGS
     from playwright.sync_api import sync_playwright
 
-    page.run_code("view.layer, view.head = 1, 1")
+    page.run_code("view.image, view.patch, view.layer, view.head = 0, (4, 7), 1, 1")
     files = []
     for name in ("view", "rope", "masks"):
         files.append(tmp_path / f"{name}.html")
