@@ -273,7 +273,7 @@ def words_now(session: Session | None) -> list[dict[str, Any]]:
     return [
         {
             "text": word.text, "tokens": word.tokens,
-            "p": round(float(np.exp(min(reply.logprobs[t] for t in word.tokens))), 4),
+            "p": float(f"{np.exp(min(reply.logprobs[t] for t in word.tokens)):.4g}"),
         }
         for word in words_of(pieces)
     ]  # fmt: skip

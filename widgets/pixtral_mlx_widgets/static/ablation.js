@@ -67,6 +67,7 @@ export function render({ model, el }) {
   const paint = patchCanvas({
     label: "Patches to hide: drag over them, or go with the arrow keys and press space", most: 336,
     onPaint([row, column], start) {
+      if (model.page) return;   // nobody could run it
       const place = [model.get("image"), row, column];
       const there = model.get("patches").some((one) => String(one) === String(place));
       if (start) erasing = there;
@@ -96,6 +97,7 @@ export function render({ model, el }) {
   const menu = tag("div", { class: "px-column px-broad" }, tag("h5", {}, "Take away"),
     breaks.root, mask.root, shuffle.root, part.root, depth.root, heads, skip.root, taken,
     tag("div", { class: "px-row" }, run, clear), work);
+  menu.inert = Boolean(model.page);
   const look = lookPanel(model, wires, panel, { at, onLook: () => say() });
   const maps = tag("div", { class: "px-wide px-body" }, look.looked, look.knock);
   panel.body.append(answers, tag("div", { class: "px-wide px-body" }, easel, menu), maps);
