@@ -1,0 +1,131 @@
+"""What the notebooks of the course share: held-out scenes, accuracy, and answers to exercises."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import pixtral_mlx as px
+from pixtral_mlx.mini import Question, Scene, scene
+from pixtral_mlx.mini.evaluation import ANSWER_TOKENS, FIRST_SEED
+
+HELD_OUT = FIRST_SEED + 5_000_000
+"""Seeds of the course's scenes count up from here; training never uses them."""
+
+
+class Verdict(NamedTuple):
+    """What a check says about an answer: whether it is right, and why."""
+
+    right: bool
+    text: str
+
+    def __repr__(self) -> str:
+        return f"{'✓ Right.' if self.right else '✗ Not yet.'} {self.text}"
+
+
+def dtype_for(name: str) -> str | None:
+    """What to compute in: float32 for pixtral-mini, where it is fast; else as stored."""
+    return "float32" if name == "mini" else None
+
+
+def is_mini(model: px.Pixtral) -> bool:
+    """Whether the model knows the scenes: those with pixtral-mini's sizes do."""
+    from pixtral_mlx.mini import CHECKPOINT
+
+    return model.config == px.load_config(CHECKPOINT)
+
+
+def tolerance(model: px.Pixtral) -> float:
+    """How far two ways to compute the same may be apart: rounding differs in 16 bits."""
+    import mlx.core as mx
+
+    return 1e-4 if model.projector.w_in.bias.dtype == mx.float32 else 3e-2
+
+
+def relative_error(ours: Any, theirs: Any) -> float:
+    """RMS of the difference by RMS of `theirs`."""
+    import mlx.core as mx
+
+    ours, theirs = (
+        np.array(mx.array(x).astype(mx.float32)).astype(np.float64) for x in (ours, theirs)
+    )
+    if ours.shape != theirs.shape:
+        raise ValueError(f"shapes {ours.shape} and {theirs.shape}: compare arrays of one shape")
+    size = np.sqrt(np.mean(theirs**2))
+    return float(np.sqrt(np.mean((ours - theirs) ** 2)) / max(size, 1e-30))
+
+
+def scenes(count: int, rows: int | None = None, columns: int | None = None) -> list[Scene]:
+    """Scenes that training never saw; the same ones every time."""
+    return [scene(HELD_OUT + number, rows, columns) for number in range(count)]
+
+
+def questions(shown: Iterable[Scene], *kinds: str) -> list[Question]:
+    """Their questions of some kinds; all if none is named."""
+    return [q for one in shown for q in one.questions if not kinds or q.kind in kinds]
+
+
+def answers(
+    model: px.Pixtral,
+    asked: Iterable[Question],
+    *,
+    change: Callable[[Any], Any] = lambda image: image,
+    **options: Any,
+) -> list[str]:
+    """The model's greedy answers.
+
+    Arguments:
+        change: what is done to every picture first.
+        options: of `model.generate`, for example `edits`.
+    """
+    return [
+        model.generate(
+            q.text, images=[change(i) for i in q.images], max_tokens=ANSWER_TOKENS, **options
+        ).text
+        for q in asked
+    ]
+
+
+def accuracy(found: Sequence[str], asked: Sequence[Question]) -> float:
+    """Share of answers that are right letter by letter."""
+    right = [text == q.answer for text, q in zip(found, asked, strict=True)]
+    return sum(right) / max(len(right), 1)
+
+
+def whole_numbers(answer: Any, count: int) -> tuple[int, ...] | None:
+    """The answer as `count` whole numbers, or None if it is something else."""
+    if not isinstance(answer, (list, tuple)) or len(answer) != count:
+        return None
+    whole = (int, np.integer)
+    if not all(isinstance(n, whole) and not isinstance(n, bool) for n in answer):
+        return None
+    return tuple(int(n) for n in answer)
+
+
+def numbers(answer: Any, count: int) -> tuple[float, ...] | None:
+    """The answer as `count` numbers, or None if it is something else."""
+    if not isinstance(answer, (list, tuple)) or len(answer) != count:
+        return None
+    if not all(isinstance(n, (int, float, np.number)) and not isinstance(n, bool) for n in answer):
+        return None
+    return tuple(float(n) for n in answer)
+
+
+# Notebook 0 -----------------------------------------------------------------------------------
+
+
+def check_bits(answer: Any) -> Verdict:
+    """Bits a weight takes in 4 bits, with groups of 64 and of 32."""
+    found = numbers(answer, 2)
+    if found is None:
+        return Verdict(False, "Give two numbers, as in (4.1, 4.2).")
+    first, second = found
+    if (first, second) == (4, 4):
+        return Verdict(False, "The ruler counts too: each group stores a scale and a bias.")
+    if (first, second) == (4.25, 4.5):
+        return Verdict(False, "Each group stores two 16-bit numbers, the scale and the bias.")
+    if (first, second) == (5, 4.5):
+        return Verdict(False, "The other way round: a smaller group shares its ruler among fewer.")
+    if (first, second) != (4.5, 5):
+        return Verdict(False, "Share the 32 bits of scale and bias among the weights of a group.")
+    return Verdict(True, "4 + 32/64 and 4 + 32/32: smaller groups fit better and cost more.")

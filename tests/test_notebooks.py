@@ -1,0 +1,160 @@
+"""The course: every notebook runs, says what its numbers say, and keeps its pictures."""
+
+import re
+import socket
+from pathlib import Path
+
+import course
+import figures
+import numpy as np
+import pytest
+
+reason = "the course needs the extra: pip install -e '.[lab]'"
+nbformat = pytest.importorskip("nbformat", reason=reason)
+run = pytest.importorskip("run", reason=reason)
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+SHOWN = {
+    "0": ("Studio",),
+}
+"""The widgets that a notebook shows, by the beginning of its name."""
+
+SOLUTIONS = {
+    "bits-answer": "bits_answer = (4.5, 5)",
+}
+"""What makes the checks content, by the id of the cell that holds the answer."""
+
+SECONDS = 300
+"""At most, for one notebook on a busy machine; idle, each takes less than 40."""
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def with_solutions(notebook):
+    """After each exercise, the same once more with its solution."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.id.endswith("-check"):
+            answer = cell.id.replace("-check", "-answer")
+            for kind, source in (("solution", SOLUTIONS[answer]), ("content", cell.source)):
+                cells.append(nbformat.v4.new_code_cell(source, id=f"{answer}-{kind}"))
+    notebook.cells = cells
+    return notebook
+
+
+@pytest.mark.parametrize("path", run.notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_runs(path, record_property):
+    """Also with the solutions of its exercises, which its checks must accept."""
+    notebook = with_solutions(read(path))
+    seconds = run.execute(notebook)
+    record_property("seconds", seconds)
+    assert seconds < SECONDS
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", output.get("text")
+        if cell.id.endswith("-content"):
+            assert cell.outputs[0].data["text/plain"].startswith("✓ Right."), cell.id
+    shown = {
+        re.search(r"\b(\w+)(?: object|\()", output.data["text/plain"])[1]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if run.WIDGET in output.get("data", {})
+    }
+    assert shown >= set(SHOWN.get(path.name.partition("-")[0], ()))
+
+
+@pytest.mark.parametrize("path", run.notebooks(), ids=lambda path: path.stem)
+def test_a_stored_notebook_is_complete_and_clean(path):
+    notebook = read(path)
+    text = path.read_text()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert text.count('MODEL = \\"mini\\"\\n') == 1
+    assert all(cell.execution_count for cell in code), "run: python notebooks/run.py"
+    outputs = [output for cell in code for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert run.WIDGET not in text
+    for cell in code:
+        for output in cell.outputs:
+            output.get("data", {}).pop("image/png", None)
+    text = nbformat.writes(notebook)
+    for private in (str(Path.home()), str(NOTEBOOKS.parent), socket.gethostname(), "/tmp"):
+        assert not re.search(rf"{re.escape(private)}\b", text)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_notebooks_lead_from_one_to_the_next():
+    for path in run.notebooks():
+        for name in re.findall(r"\]\(([^)\s]+\.ipynb)\)", path.read_text()):
+            assert (NOTEBOOKS / name).exists() or re.match(r"\d-", name), (path.name, name)
+
+
+# Helpers ------------------------------------------------------------------------------------------
+
+
+def test_scenes_are_not_those_of_training_or_evaluation():
+    seeds = [one.seed for one in course.scenes(3)]
+    assert min(seeds) >= course.FIRST_SEED + 1_000_000
+    assert [one.seed for one in course.scenes(2)] == seeds[:2]
+    assert course.scenes(1, 2, 4)[0].layout.columns == 4
+
+
+def test_accuracy_counts_exact_answers():
+    asked = course.questions(course.scenes(1), "rows", "columns")
+    assert [q.kind for q in asked] == ["rows", "columns"]
+    right = [q.answer for q in asked]
+    assert course.accuracy(right, asked) == 1
+    assert course.accuracy([right[0], "eleven"], asked) == 0.5
+    with pytest.raises(ValueError):
+        course.accuracy(right[:1], asked)
+
+
+def test_relative_error_is_relative():
+    assert course.relative_error([3.0, 4.0], [3.0, 4.0]) == 0
+    assert course.relative_error([3.3, 4.4], [3.0, 4.0]) == pytest.approx(0.1, rel=1e-5)
+    with pytest.raises(ValueError, match="one shape"):
+        course.relative_error([1.0], [1.0, 2.0])
+
+
+def test_figures_draw_what_they_are_given():
+    """A bar twice as high is twice as long; cividis' ends are where the numbers are."""
+    page = figures.bars({"a": 0.5, "b": 1.0})
+    colour = tuple(int(figures.SERIES[0][i : i + 2], 16) for i in (1, 3, 5))
+    pixels = [page.getpixel((x, y)) for y in range(page.height) for x in range(page.width)]
+    lengths = []
+    for y in range(page.height):
+        row = pixels[y * page.width : (y + 1) * page.width]
+        lengths.append(row.count(colour))
+    found = sorted({length for length in lengths if length > 20})
+    assert found[-1] == pytest.approx(2 * found[0], abs=3)
+    page = figures.heat(np.array([[0.0, 1.0]]))
+    assert page.getpixel((figures.PAD + 10, 60)) == (0, 34, 78)
+    assert page.getpixel((figures.PAD + 60, 60)) == (254, 232, 56)
+    assert figures.table(["a"], ["b"])._repr_markdown_() == "| a |\n| --- |\n| b |"
+    series = {"one": [(0, 1), (10, 3)], "two": [(0, 2), (10, 2)]}
+    assert figures.lines(series, "title", "x", "y").size == (figures.WIDTH, 400)
+
+
+NONSENSE = (None, "four", 4, (), (1,), (1, 2, 3), ("a", "b"), (None, None), {}, [[1], [2]])
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
+def test_checks_explain_nonsense(nonsense):
+    for check in (course.check_bits,):
+        verdict = check(nonsense)
+        assert not verdict.right
+        assert "give" in verdict.text.lower()
+
+
+def test_bits():
+    assert course.check_bits((4.5, 5)).right
+    assert repr(course.check_bits([4.5, 5.0])).startswith("✓ Right.")
+    wrong = {course.check_bits(a).text for a in ((4, 4), (4.25, 4.5), (5, 4.5), (6, 6))}
+    assert len(wrong) == 4
+    assert not any(course.check_bits(a).right for a in ((4, 4), (4.25, 4.5), (5, 4.5), (6, 6)))
