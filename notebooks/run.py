@@ -47,6 +47,8 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
+            if "image/png" in data:  # Pillow sends the same picture as a JPEG too
+                data.pop("image/jpeg", None)
             if WIDGET in data:
                 del data[WIDGET]
                 name = re.split(r"[( ]", data["text/plain"].lstrip("<"))[0].rpartition(".")[2]
