@@ -10,12 +10,18 @@ from PIL import Image
 import pixtral_mlx as px
 from pixtral_mlx.mini import scene
 
+from .ablation import Ablation
+from .answer_lens import AnswerLens
+from .memory_view import MemoryView
 from .patch_grid import PatchGrid
+from .sequence_strip import SequenceStrip
 from .session import Session
 from .view import View
+from .vision_attention import VisionAttention
 
 PANES: tuple[tuple[str, tuple[type[View], ...]], ...] = (
-    ("Image tokens", (PatchGrid,)),
+    ("Answer", (AnswerLens,)), ("Image tokens", (PatchGrid, SequenceStrip)),
+    ("Attention", (VisionAttention,)), ("Ablation", (Ablation,)), ("Memory", (MemoryView,)),
 )  # fmt: skip
 """The tabs at the right, and the widgets in them."""
 

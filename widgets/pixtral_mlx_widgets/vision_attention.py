@@ -91,11 +91,9 @@ class VisionAttention(View):
             {"maps" uint8 (heads + 1, rows, columns), each of its own greatest value; and for each
             of them, what `measured` tells}.
         """
-        trace, patch = self._trace(), (patch[0], patch[1])
-        vision = trace.config.vision
-        heads = range(vision.num_attention_heads if vision else 1)
-        maps = [trace.vision_attention(layer, patch, head, image) for head in heads]
-        return measured(np.stack([*maps, np.mean(maps, axis=0)]), patch)
+        patch = (patch[0], patch[1])
+        maps = self._trace().vision_rows(layer, patch, image)
+        return measured(np.stack([*maps, maps.mean(axis=0)]), patch)
 
     def answer_rollout(self, model: Any, patch: Sequence[int], image: int) -> dict[str, Any]:
         """The rollout of a patch, once it is computed (see `rolled`), in the same shape."""
