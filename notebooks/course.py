@@ -129,3 +129,45 @@ def check_bits(answer: Any) -> Verdict:
     if (first, second) != (4.5, 5):
         return Verdict(False, "Share the 32 bits of scale and bias among the weights of a group.")
     return Verdict(True, "4 + 32/64 and 4 + 32/32: smaller groups fit better and cost more.")
+
+
+# Notebook 1 -----------------------------------------------------------------------------------
+
+GRID_SIZES = ((512, 512), (1024, 768), (1920, 1080), (500, 100), (2048, 40))
+"""Width and height in pixels of the pictures whose grids are to be predicted."""
+
+
+def check_grids(answer: Any) -> Verdict:
+    """{(width, height): (rows, columns)} for `GRID_SIZES`, in Pixtral 12B."""
+    from pixtral_mlx.config import PIXTRAL_12B_VISION as vision
+
+    if not isinstance(answer, dict) or not set(GRID_SIZES) <= set(answer):
+        return Verdict(False, f"Give (rows, columns) for each of {GRID_SIZES}, in a dictionary.")
+    wrong = []
+    for width, height in GRID_SIZES:
+        right = tuple(px.patch_grid(width, height, vision))
+        found = whole_numbers(answer[width, height], 2)
+        if found != right:
+            wrong.append(f"{width} × {height}: {_why_not(found, right, width, height)}")
+    if wrong:
+        return Verdict(False, f"{5 - len(wrong)} of 5. " + " ".join(wrong))
+    return Verdict(True, "Round up, rows first, and shrink what is larger than 1024.")
+
+
+def _why_not(found: tuple | None, right: tuple, width: int, height: int) -> str:
+    if found is None:
+        return "give two whole numbers."
+    if found == right[::-1]:
+        return "rows come first, then columns."
+    largest = max(width, height)
+    if largest > 1024 and found in (
+        (height // 16, width // 16),
+        (-(-height // 16), -(-width // 16)),
+    ):
+        return "it is shrunk first, so that its longest side has 1024 pixels."
+    if found == (height // 16, width // 16):
+        return "what is left over needs a patch of its own: round up."
+    if largest > 1024:
+        width, height = round(width * 1024 / largest), round(height * 1024 / largest)
+        return f"shrunk it has {width} × {height} pixels."
+    return "divide each side by 16 and round up."

@@ -18,11 +18,14 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 SHOWN = {
     "0": ("Studio",),
+    "1": ("PatchGrid",),
 }
 """The widgets that a notebook shows, by the beginning of its name."""
 
 SOLUTIONS = {
     "bits-answer": "bits_answer = (4.5, 5)",
+    "grids-answer": "grids_answer = {(512, 512): (32, 32), (1024, 768): (48, 64), "
+    "(1920, 1080): (36, 64), (500, 100): (7, 32), (2048, 40): (2, 64)}",
 }
 """What makes the checks content, by the id of the cell that holds the answer."""
 
@@ -147,7 +150,7 @@ NONSENSE = (None, "four", 4, (), (1,), (1, 2, 3), ("a", "b"), (None, None), {}, 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
 def test_checks_explain_nonsense(nonsense):
-    for check in (course.check_bits,):
+    for check in (course.check_bits, course.check_grids):
         verdict = check(nonsense)
         assert not verdict.right
         assert "give" in verdict.text.lower()
@@ -159,3 +162,29 @@ def test_bits():
     wrong = {course.check_bits(a).text for a in ((4, 4), (4.25, 4.5), (5, 4.5), (6, 6))}
     assert len(wrong) == 4
     assert not any(course.check_bits(a).right for a in ((4, 4), (4.25, 4.5), (5, 4.5), (6, 6)))
+
+
+GRIDS = {
+    (512, 512): (32, 32), (1024, 768): (48, 64), (1920, 1080): (36, 64), (500, 100): (7, 32),
+    (2048, 40): (2, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "size, wrong, why",
+    [
+        ((1024, 768), (64, 48), "rows come first"),
+        ((1920, 1080), (68, 120), "shrunk first"),
+        ((1920, 1080), (33, 64), "1024 × 576"),
+        ((500, 100), (6, 31), "round up"),
+        ((512, 512), (16, 16), "divide each side by 16"),
+        ((512, 512), None, "two whole numbers"),
+        ((512, 512), (True, "x"), "two whole numbers"),
+    ],
+)
+def test_grids(size, wrong, why):
+    assert course.check_grids(GRIDS).right
+    verdict = course.check_grids({**GRIDS, size: wrong})
+    assert not verdict.right
+    assert "4 of 5" in verdict.text
+    assert why in verdict.text
