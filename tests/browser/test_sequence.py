@@ -321,7 +321,7 @@ def test_predict_then_measure(book):
     speed = book.kernel("memory.measured['tokens_per_second']")
     root.get_by_text("wrote").wait_for()
     words = root.locator(".px-outcome").text_content()
-    assert f" wrote {round(speed):,} tokens/s" in words or f" wrote {speed:.3g} tokens/s" in words
+    assert f" wrote {round(speed):,} tokens/s" in words or f" wrote {speed:#.3g} tokens/s" in words
     assert "Your prediction was" in words
     screenshot(book, "measured")
 
