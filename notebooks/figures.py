@@ -72,7 +72,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x: st
     height = 400
     page, pen = _page(WIDTH, height)
     points = [point for one in series.values() for point in one]
-    most_x, most_y = (_ceiling(max(p[axis] for p in points)) for axis in (0, 1))
+    most_x, most_y = (ceiling(max(p[axis] for p in points)) for axis in (0, 1))
 
     def place(px: float, py: float) -> tuple[float, float]:
         return (
@@ -188,7 +188,7 @@ def _font(size: int):
     return ImageFont.load_default(size)
 
 
-def _ceiling(value: float) -> float:
+def ceiling(value: float) -> float:
     """The next round number, so that quarters of an axis are round too."""
     if value <= 0:
         return 1.0

@@ -1,0 +1,366 @@
+"""What notebooks 5 to 9 share: figures of maps and points, and answers to their exercises."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import pixtral_mlx as px
+from course import Verdict, whole_numbers
+from figures import PAD, RULE, SERIES, WIDTH, ceiling
+from pixtral_mlx.maps import block_means
+from pixtral_mlx.picture import INK, PAPER, QUIET_INK, cividis
+
+
+def some(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0 to count - 1, the first and the last among them."""
+    return sorted({round(n) for n in np.linspace(0, count - 1, min(most, count))})
+
+
+def answers(model: px.Pixtral, asked: Any, max_tokens: int = 8) -> list[tuple[px.Prompt, list]]:
+    """The model's own greedy answers to questions: (prompt, tokens), those without words left out.
+
+    They are what two versions of a model are compared on: each reads the same answer.
+    """
+    prompts = [model.encode(q.text, images=q.images) for q in asked]
+    found = [(p, model.generate(p, max_tokens=max_tokens).tokens) for p in prompts]
+    return [(prompt, tokens) for prompt, tokens in found if tokens]
+
+
+def mean_kl(model: px.Pixtral, read: Any, edits: Any = (), other: Any = None) -> float:
+    """How far the next-word distributions move over some answers: KL in nats a token, mean.
+
+    Arguments:
+        read: (prompt, tokens) pairs.
+        edits, other: as for `px.compare_runs`.
+    """
+    moved = [px.compare_runs(model, p, tokens, edits, other=other).kl for p, tokens in read]
+    return float(np.concatenate(moved).mean())
+
+
+# Figures --------------------------------------------------------------------------------------
+
+
+def sheet(
+    maps: Mapping[str, np.ndarray],
+    columns: int,
+    *,
+    ring: tuple[int, int] | None = None,
+    width: int = 960,
+):
+    """Maps as colours (cividis), each scaled to its own greatest value, which stands beside its
+    name.
+
+    Arguments:
+        maps: {name: (rows, columns) numbers from 0}, line by line.
+        columns: maps in a line.
+        ring: a (row, column) to mark in each.
+    """
+    tallest, widest = np.max([one.shape for one in maps.values()], axis=0)
+    cell = max(2, min(28, (width // columns - PAD) // int(widest)))
+    step = (max(int(widest) * cell, 118) + PAD, int(tallest) * cell + 24 + PAD)
+    lines = -(-len(maps) // columns)
+    page = Image.new("RGB", (columns * step[0] + PAD, lines * step[1] + PAD), PAPER)
+    pen = ImageDraw.Draw(page)
+    for number, (name, values) in enumerate(maps.items()):
+        left, top = PAD + number % columns * step[0], PAD + number // columns * step[1]
+        most = max(float(values.max()), 1e-12)
+        size = (values.shape[1] * cell, values.shape[0] * cell)
+        lit = Image.fromarray(cividis(np.clip(values / most, 0, 1))).resize(size, 0)
+        pen.text((left, top), f"{name}: {_short(most)}", fill=INK, font=_font(13))
+        page.paste(lit, (left, top + 20))
+        if ring is not None:
+            x, y = left + ring[1] * cell, top + 20 + ring[0] * cell
+            pen.rectangle((x, y, x + cell - 1, y + cell - 1), outline="#ffffff", width=2)
+    return page
+
+
+def points(groups: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str):
+    """Points (x, y), a colour a group, with a legend.
+
+    Arguments:
+        x, y: what the axes are, with units.
+    """
+    left, right, top, bottom, height = 90, 24, 68, 60, 420
+    every = np.array([point for group in groups.values() for point in group], float)
+    low, high = every.min(axis=0), every.max(axis=0)
+    low = np.array([-ceiling(-one) if one < 0 else 0 for one in low])
+    span = np.array([ceiling(one) if one > 0 else 0 for one in high]) - low
+    page = Image.new("RGB", (WIDTH, height), PAPER)
+    pen = ImageDraw.Draw(page)
+
+    def place(point: Any) -> tuple[float, float]:
+        share = (np.array(point, float) - low) / span
+        return (
+            left + share[0] * (WIDTH - left - right),
+            height - bottom - share[1] * (height - top - bottom),
+        )
+
+    pen.text((PAD, PAD - 4), title, fill=INK, font=_font(18))
+    (_, zero), step = place((0, 0)), (low + span) / 4
+    for i in range(-4, 5):
+        (cx, cy), at = place(step * i), step * i
+        if at[1] >= low[1]:
+            pen.line((left, cy, WIDTH - right, cy), fill=RULE)
+            pen.text((left - 8, cy), _short(at[1]), fill=QUIET_INK, font=_font(14), anchor="rm")
+        if at[0] >= low[0]:
+            below = (cx, height - bottom + 14)
+            pen.text(below, _short(at[0]), fill=QUIET_INK, font=_font(14), anchor="mm")
+    pen.line((left, zero, WIDTH - right, zero), fill=QUIET_INK)
+    middle = ((left + WIDTH - right) / 2, height - 18)
+    pen.text(middle, x, fill=INK, font=_font(15), anchor="mm")
+    pen.text((PAD, top - 24), y, fill=INK, font=_font(15), anchor="lm")
+    legend = PAD + _font(15).getlength(y) + 28
+    for colour, (name, group) in zip(SERIES, groups.items(), strict=False):
+        for point in group:
+            cx, cy = place(point)
+            pen.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour)
+        pen.ellipse((legend, top - 29, legend + 10, top - 19), fill=colour)
+        pen.text((legend + 16, top - 24), name, fill=INK, font=_font(15), anchor="lm")
+        legend += 36 + _font(15).getlength(name)
+    return page
+
+
+def words_on(picture: Image.Image, words: np.ndarray, marked: np.ndarray):
+    """A word on every patch of a faded picture.
+
+    Arguments:
+        words: shape (rows, columns), text.
+        marked: the same shape; True is written in ink, the others in grey.
+    """
+    rows, columns = words.shape
+    wide = max(72, 720 // columns)
+    high = wide * 2 // 3
+    page = picture.convert("RGB").resize((columns * wide, rows * high), Image.Resampling.BICUBIC)
+    page = Image.blend(page, Image.new("RGB", page.size, PAPER), 0.72)
+    pen = ImageDraw.Draw(page)
+    for (row, column), word in np.ndenumerate(words):
+        box = (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+        pen.rectangle(box, outline=RULE)
+        at = (box[0] + wide / 2, box[1] + high / 2)
+        colour = INK if marked[row, column] else QUIET_INK
+        pen.text(at, str(word), fill=colour, font=_font(14), anchor="mm")
+    return page
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
+
+
+def _font(size: int):
+    return ImageFont.load_default(size)
+
+
+# Notebook 5 -----------------------------------------------------------------------------------
+
+
+def check_heads(answer: Any, distances: np.ndarray) -> Verdict:
+    """The most local and the most global head.
+
+    Arguments:
+        answer: ((layer, head), (layer, head)).
+        distances: how far each head looks, shape (layers, heads).
+    """
+    found = [whole_numbers(one, 2) for one in answer] if _is_pair(answer) else [None]
+    if None in found:
+        return Verdict(False, "Give two pairs (layer, head), as in ((0, 1), (2, 3)).")
+    for layer, head in found:
+        if not (0 <= layer < distances.shape[0] and 0 <= head < distances.shape[1]):
+            sizes = f"{distances.shape[0]} layers of {distances.shape[1]} heads"
+            return Verdict(False, f"There is no layer {layer}, head {head}: {sizes}, from 0.")
+    near, far = (float(distances[one]) for one in found)
+    nearer, farther = int((distances < near).sum()), int((distances > far).sum())
+    seen = f"They look {near:.2f} and {far:.2f} patches far on average;"
+    if nearer or farther:
+        return Verdict(False, f"{seen} {nearer} heads look nearer, {farther} farther.")
+    return Verdict(True, f"{seen} no head looks nearer, none farther.")
+
+
+def _is_pair(answer: Any) -> bool:
+    return isinstance(answer, (list, tuple)) and len(answer) == 2
+
+
+# Notebook 6 -----------------------------------------------------------------------------------
+
+
+def matrix(layer: Any) -> np.ndarray:
+    """The weights of a linear layer or an embedding as float32, also of a quantized one."""
+    import mlx.core as mx
+
+    weight = layer.weight
+    if "scales" in layer:
+        weight = mx.dequantize(
+            weight, layer.scales, layer.get("biases"), group_size=layer.group_size,
+            bits=layer.bits, mode=layer.mode,
+        )  # fmt: skip
+    return np.array(weight.astype(mx.float32))
+
+
+def contents(shown: Any) -> list[tuple[str, str]]:
+    """(shape or character, colour) of the cell that each patch of a scene lies in, row by row."""
+    rows, columns = 2 * shown.layout.rows, 2 * shown.layout.columns
+    cells = [shown.layout.cell(r // 2, c // 2) for r in range(rows) for c in range(columns)]
+    return [(cell.name, cell.colour) for cell in cells]
+
+
+def says(word: str, thing: tuple[str, str]) -> bool:
+    """Whether a token's text names a cell's thing: its shape, character or colour, or the
+    beginning of one in at least three letters."""
+    word = word.strip()
+    return any(
+        name and (word == name or (len(word) > 2 and name.startswith(word))) for name in thing
+    )
+
+
+def labelled(
+    shown: Sequence[Any], vectors: Sequence[np.ndarray], which: int
+) -> tuple[np.ndarray, list[str]]:
+    """The vectors of all patches that show a coloured shape, and what they show.
+
+    Arguments:
+        shown: scenes. vectors: of the patches of each, shape (N, D).
+        which: 0 for the shape, 1 for the colour.
+    """
+    things = [thing for one in shown for thing in contents(one)]
+    keep = np.array([colour != "" for _, colour in things])
+    return np.concatenate(vectors)[keep], [thing[which] for thing in things if thing[1]]
+
+
+def probe(
+    train: tuple[np.ndarray, list[str]], test: tuple[np.ndarray, list[str]], ridge: float = 1e-2
+) -> float:
+    """A linear probe: the share of test labels that one matrix, fitted by least squares with a
+    small penalty, reads out of vectors.
+
+    Arguments:
+        train, test: (vectors of shape (N, D), N labels).
+    """
+    names = sorted(set(train[1]))
+    x, mean, scale = train[0], train[0].mean(axis=0), train[0].std(axis=0) + 1e-6
+    wanted = np.array([[label == name for name in names] for label in train[1]], float)
+    x = np.c_[(x - mean) / scale, np.ones(len(x))].astype(np.float64)
+    # (X X' + r I) has a row a vector, (X' X + r I) a row a dimension: take the smaller.
+    penalty = ridge * len(x)
+    if x.shape[1] <= x.shape[0]:
+        fitted = np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ wanted)
+    else:
+        fitted = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(len(x)), wanted)
+    there = np.c_[(test[0] - mean) / scale, np.ones(len(test[0]))] @ fitted
+    read = [names[n] for n in there.argmax(axis=-1)]
+    return float(np.mean([one == label for one, label in zip(read, test[1], strict=True)]))
+
+
+def check_settled(answer: Any, lens: Sequence[str]) -> Verdict:
+    """The first layer from which on the lens says the word that was chosen.
+
+    Arguments:
+        lens: the likeliest word after each layer; the last is the one that was chosen.
+    """
+    found = whole_numbers([answer], 1)
+    if found is None or not 0 <= found[0] < len(lens):
+        return Verdict(False, f"Give the number of a layer, 0 to {len(lens) - 1}.")
+    layer, right = found[0], len(lens) - 1
+    while right and lens[right - 1] == lens[-1]:
+        right -= 1
+    if layer < right:
+        other = next(n for n in range(layer, right + 1) if lens[n] != lens[-1])
+        return Verdict(False, f"After layer {other} the lens says {lens[other]!r}.")
+    if layer > right:
+        return Verdict(False, f"It says {lens[-1]!r} earlier already.")
+    return Verdict(True, f"From layer {right} on the lens says {lens[-1]!r}.")
+
+
+def check_says(answer: Any, words: Sequence[tuple[str, float]]) -> Verdict:
+    """What a patch says.
+
+    Arguments:
+        words: (text, probability) by the lens, likeliest first.
+    """
+    if not isinstance(answer, str) or not answer.strip():
+        return Verdict(False, 'Give a word, as in "star".')
+    told = ", ".join(f"{text!r} {share:.0%}" for text, share in words[:3])
+    place = next((n for n, (text, _) in enumerate(words) if text.strip() == answer.strip()), None)
+    if place == 0:
+        return Verdict(True, f"The lens says {told}.")
+    where = "not among its words" if place is None else f"its number {place + 1}"
+    return Verdict(False, f"{answer!r} is {where}. The lens says {told}.")
+
+
+# Notebook 7 -----------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """Where one word of an answer looked, and what it lost when parts of the picture were hidden.
+
+    Arguments:
+        kind: of the question.
+        attention: mean in each block of patches, shape (layers, heads, blocks).
+        drops: of the word's log-probability without the block, in nats, shape (blocks,).
+        evidence: whether the block holds the evidence, shape (blocks,).
+    """
+
+    kind: str
+    attention: np.ndarray
+    drops: np.ndarray
+    evidence: np.ndarray
+
+
+def see(model: px.Pixtral, question: Any, block: int = 2) -> Seen | None:
+    """Ask, and measure the last word of the answer: it carries what was asked for.
+
+    Returns:
+        None where there are fewer than four blocks to rank, or the answer is empty.
+    """
+    prompt, image = model.encode(question.text, images=question.images), question.evidence_image
+    reply = model.generate(prompt, max_tokens=40, trace=px.TraceOptions(vision_layers=()))
+    if not reply.tokens or reply.trace is None:
+        return None
+    token = len(reply.tokens) - 1
+    marked = np.zeros(tuple(prompt.grids[image]), np.float32)
+    for patch in question.patches:
+        marked[patch] = 1
+    evidence = block_means(marked, block).ravel() > 0
+    if len(evidence) < 4:
+        return None
+    rows = reply.trace.image_rows(token, image)
+    attention = np.array([[block_means(one, block).ravel() for one in layer] for layer in rows])
+    drops = model.occlusion_map(prompt, token, block, image=image, tokens=reply.tokens)
+    return Seen(question.kind, attention, block_means(drops, block).ravel(), evidence)
+
+
+def agreement(seen: Sequence[Seen], layers: Sequence[int]) -> tuple[float, float, float, float]:
+    """How well attention, mean over some layers, ranks the blocks as knock-outs do.
+
+    Returns:
+        Mean rank correlation and its standard error; the share of questions in which the block
+        that is looked at most is the one that is missed most, and what chance would give.
+    """
+    rho, hit, chance = [], [], []
+    for one in seen:
+        attention = one.attention[list(layers)].mean(axis=(0, 1))
+        rho.append(px.rank_correlation(attention, one.drops))
+        hit.append(attention.argmax() == one.drops.argmax())
+        chance.append(1 / len(one.drops))
+    found = np.array([value for value in rho if not np.isnan(value)])
+    error = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
+    mean = found.mean() if len(found) else np.nan
+    return float(mean), float(error), float(np.mean(hit)), float(np.mean(chance))
+
+
+def check_block(answer: Any, drops: np.ndarray) -> Verdict:
+    """The block of patches that is missed most.
+
+    Arguments:
+        answer: its (row, column) among the blocks.
+        drops: shape (block rows, block columns), in nats.
+    """
+    found = whole_numbers(answer, 2)
+    if found is None or not all(0 <= n < size for n, size in zip(found, drops.shape, strict=True)):
+        rows, columns = drops.shape
+        return Verdict(False, f"Give (row, column), from (0, 0) to ({rows - 1}, {columns - 1}).")
+    own, most = float(drops[found]), float(drops.max())
+    if own < most:
+        more = int((drops > own).sum())
+        return Verdict(False, f"Hiding it costs {own:.2f} nats; {more} blocks cost more.")
+    return Verdict(True, f"Hiding it costs {own:.2f} nats, more than any other.")
