@@ -86,7 +86,9 @@ def points(groups: Mapping[str, Sequence[tuple[float, float]]], title: str, x: s
     every = np.array([point for group in groups.values() for point in group], float)
     low, high = every.min(axis=0), every.max(axis=0)
     low = np.array([-ceiling(-one) if one < 0 else 0 for one in low])
-    span = np.array([ceiling(one) if one > 0 else 0 for one in high]) - low
+    high = np.array([ceiling(one) if one > 0 else 0 for one in high])
+    high[high == low] += 1  # one value alone
+    span = high - low
     page = Image.new("RGB", (WIDTH, height), PAPER)
     pen = ImageDraw.Draw(page)
 
@@ -98,13 +100,13 @@ def points(groups: Mapping[str, Sequence[tuple[float, float]]], title: str, x: s
         )
 
     pen.text((PAD, PAD - 4), title, fill=INK, font=_font(18))
-    (_, zero), step = place((0, 0)), (low + span) / 4
+    (_, zero), step = place((0, 0)), np.maximum(high, -low) / 4
     for i in range(-4, 5):
         (cx, cy), at = place(step * i), step * i
-        if at[1] >= low[1]:
+        if low[1] <= at[1] <= high[1]:
             pen.line((left, cy, WIDTH - right, cy), fill=RULE)
             pen.text((left - 8, cy), _short(at[1]), fill=QUIET_INK, font=_font(14), anchor="rm")
-        if at[0] >= low[0]:
+        if low[0] <= at[0] <= high[0]:
             below = (cx, height - bottom + 14)
             pen.text(below, _short(at[0]), fill=QUIET_INK, font=_font(14), anchor="mm")
     pen.line((left, zero, WIDTH - right, zero), fill=QUIET_INK)

@@ -19,6 +19,9 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SHOWN = {
     "0": ("Studio",),
     "1": ("PatchGrid",),
+    "5": ("VisionAttention",),
+    "6": ("AnswerLens",),
+    "7": ("AnswerLens", "Ablation"),
 }
 """The widgets that a notebook shows, by the beginning of its name."""
 
@@ -26,6 +29,22 @@ SOLUTIONS = {
     "bits-answer": "bits_answer = (4.5, 5)",
     "grids-answer": "grids_answer = {(512, 512): (32, 32), (1024, 768): (48, 64), "
     "(1920, 1080): (36, 64), (500, 100): (7, 32), (2048, 40): (2, 64)}",
+    "heads-answer": (
+        "ends = distances.argmin(), distances.argmax()\n"
+        "most_local, most_global = (divmod(int(n), heads) for n in ends)"
+    ),
+    "says-answer": (
+        "guess = trace.position_lens(prompt.spans[0].position(*patch), last)[0][0].strip()"
+    ),
+    "settled-answer": (
+        "settled_from = last\n"
+        "while settled_from and lens_of_word[settled_from - 1] == lens_of_word[-1]:\n"
+        "    settled_from -= 1"
+    ),
+    "block-answer": (
+        "drops = block_means(found, 2)\n"
+        "missed_most = tuple(int(n) for n in np.unravel_index(drops.argmax(), drops.shape))"
+    ),
 }
 """What makes the checks content, by the id of the cell that holds the answer."""
 
