@@ -171,3 +171,28 @@ def _why_not(found: tuple | None, right: tuple, width: int, height: int) -> str:
         width, height = round(width * 1024 / largest), round(height * 1024 / largest)
         return f"shrunk it has {width} × {height} pixels."
     return "divide each side by 16 and round up."
+
+
+# Notebook 2 -----------------------------------------------------------------------------------
+
+
+def check_rebuild(answer: Any, image_ids: tuple[int, int, int]) -> Verdict:
+    """A function from the tokens of one picture to (rows, columns)."""
+    from pixtral_mlx.tokenizer import image_tokens
+
+    if not callable(answer):
+        return Verdict(False, "Give a function of one argument, a list of tokens.")
+    for right in ((4, 8), (8, 4), (3, 5), (1, 6), (6, 1), (1, 1)):
+        tokens = image_tokens(px.PatchGrid(*right), image_ids)
+        try:
+            found = answer(list(tokens))
+        except Exception as error:
+            return Verdict(False, f"For {right} it raises {type(error).__name__}: {error}.")
+        if not isinstance(found, (tuple, list)) or tuple(found) != right:
+            why = ""
+            if isinstance(found, (tuple, list)) and tuple(found)[:1] == (right[0] - 1,):
+                why = " The last row ends too, with another token."
+            elif isinstance(found, (tuple, list)) and tuple(found) == right[::-1]:
+                why = " Rows come first."
+            return Verdict(False, f"For {right} it gives {found!r}.{why}")
+    return Verdict(True, "As many rows as tokens that end one; the patches share them evenly.")

@@ -181,7 +181,16 @@ def token_line(sequences: Mapping[str, Sequence[int]], image_ids: Sequence[int])
 
 def _page(width: int, height: int):
     page = Image.new("RGB", (width, height), PAPER)
-    return page, ImageDraw.Draw(page)
+    return page, _Pen(page)
+
+
+class _Pen(ImageDraw.ImageDraw):
+    """Pillow's own font has no multiplication sign and no arrows."""
+
+    def text(self, xy, text, **options):
+        for sign, plain in (("×", "x"), ("→", "to"), ("·", "."), ("✓", "yes")):
+            text = text.replace(sign, plain)
+        super().text(xy, text, **options)
 
 
 def _font(size: int):

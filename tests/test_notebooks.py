@@ -19,6 +19,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SHOWN = {
     "0": ("Studio",),
     "1": ("PatchGrid",),
+    "2": ("SequenceStrip",),
     "5": ("VisionAttention",),
     "6": ("AnswerLens",),
     "7": ("AnswerLens", "Ablation"),
@@ -27,6 +28,9 @@ SHOWN = {
 
 SOLUTIONS = {
     "bits-answer": "bits_answer = (4.5, 5)",
+    "rebuild-answer": "def grid_of(tokens):\n"
+    "    rows = tokens.count(BREAK) + tokens.count(END)\n"
+    "    return rows, tokens.count(IMG) // rows",
     "grids-answer": "grids_answer = {(512, 512): (32, 32), (1024, 768): (48, 64), "
     "(1920, 1080): (36, 64), (500, 100): (7, 32), (2048, 40): (2, 64)}",
     "heads-answer": (
@@ -164,12 +168,16 @@ def test_figures_draw_what_they_are_given():
     assert figures.lines(series, "title", "x", "y").size == (figures.WIDTH, 400)
 
 
+def rebuild(answer):
+    return course.check_rebuild(answer, (10, 12, 13))
+
+
 NONSENSE = (None, "four", 4, (), (1,), (1, 2, 3), ("a", "b"), (None, None), {}, [[1], [2]])
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
 def test_checks_explain_nonsense(nonsense):
-    for check in (course.check_bits, course.check_grids):
+    for check in (course.check_bits, course.check_grids, rebuild):
         verdict = check(nonsense)
         assert not verdict.right
         assert "give" in verdict.text.lower()
@@ -207,3 +215,17 @@ def test_grids(size, wrong, why):
     assert not verdict.right
     assert "4 of 5" in verdict.text
     assert why in verdict.text
+
+
+def test_rebuild():
+    assert rebuild(lambda t: (len(t) - t.count(10), t.count(10) // (len(t) - t.count(10)))).right
+    for wrong, why in (
+        (lambda t: (t.count(12), 10), "ends too"),
+        (lambda t: (t.count(10) // (t.count(12) + 1), t.count(12) + 1), "Rows come first"),
+        (lambda t: (t.count(12) + 1, 8), r"For (8, 4) it gives (8, 8)"),
+        (lambda t: 1 // 0, "ZeroDivisionError"),
+        (lambda t: "4 x 8", "it gives '4 x 8'"),
+    ):
+        verdict = rebuild(wrong)
+        assert not verdict.right
+        assert why in verdict.text
