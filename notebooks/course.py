@@ -1,13 +1,16 @@
 """What the notebooks of the course share: held-out scenes, accuracy, and answers to exercises."""
 
 from collections.abc import Callable, Iterable, Sequence
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import pixtral_mlx as px
 from pixtral_mlx.mini import Question, Scene, scene
+from pixtral_mlx.mini.drawing import COLOURS
 from pixtral_mlx.mini.evaluation import ANSWER_TOKENS, FIRST_SEED
+from pixtral_mlx.mini.layout import Layout, draw, make_layout
 
 HELD_OUT = FIRST_SEED + 5_000_000
 """Seeds of the course's scenes count up from here; training never uses them."""
@@ -196,3 +199,45 @@ def check_rebuild(answer: Any, image_ids: tuple[int, int, int]) -> Verdict:
                 why = " Rows come first."
             return Verdict(False, f"For {right} it gives {found!r}.{why}")
     return Verdict(True, "As many rows as tokens that end one; the patches share them evenly.")
+
+
+# Notebook 3 -----------------------------------------------------------------------------------
+
+
+def check_shift(answer: Any, rope: Any) -> Verdict:
+    """Where B goes from (5, 1) when A goes from (2, 3) to (9, 9) and their score stays."""
+    found = whole_numbers(answer, 2)
+    if found is None or min(found) < 0 or max(found) > 40:
+        return Verdict(False, "Give (row, column), whole numbers from 0 to 40.")
+    angles = np.array(rope.angles([(41, 41)]), np.float64).reshape(41, 41, -1)
+    before = np.cos(angles[5, 1] - angles[2, 3]).mean()
+    after = np.cos(angles[found] - angles[9, 9]).mean()
+    scores = f"The score was {before:.3f} and is {after:.3f}."
+    if found == (12, 7):
+        return Verdict(True, f"{scores} B is three rows below A and two columns to its left again.")
+    down, right = found[0] - 9, found[1] - 9
+    if abs(after - before) < 1e-5:
+        return Verdict(False, f"{scores} A mirror image: the cosine cannot tell, other keys can.")
+    return Verdict(
+        False, f"{scores} From A to B it was +3 rows and -2 columns; now {down:+} and {right:+}."
+    )
+
+
+def large_scenes(count: int, cells: int, first: int = 0) -> list[tuple[Layout, Any]]:
+    """Square scenes of any size, training's included: [(layout, picture)].
+
+    Cells have 32 pixels, so that a cell is 2 x 2 patches however many there are.
+    """
+    found, seed = [], HELD_OUT + first
+    while len(found) < count:
+        layout = make_layout(Random(f"large {seed}"), cells, cells)
+        picture = draw(layout)
+        if picture.width == 32 * cells:
+            found.append((layout, picture))
+        seed += 1
+    return found
+
+
+def colour_number(thing: Any) -> int:
+    """Of what is in a cell: 0 for no colour, then the colours in their order."""
+    return ("", *COLOURS).index(thing.colour)

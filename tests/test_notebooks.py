@@ -9,6 +9,9 @@ import pytest
 
 import course
 import figures
+import pixtral_mlx as px
+from pixtral_mlx.mini import CHECKPOINT
+from pixtral_mlx.rope import Rope2D
 
 reason = "the course needs the extra: pip install -e '.[lab]'"
 nbformat = pytest.importorskip("nbformat", reason=reason)
@@ -20,6 +23,7 @@ SHOWN = {
     "0": ("Studio",),
     "1": ("PatchGrid",),
     "2": ("SequenceStrip",),
+    "3": ("RopeExplorer",),
     "5": ("VisionAttention",),
     "6": ("AnswerLens",),
     "7": ("AnswerLens", "Ablation"),
@@ -31,6 +35,7 @@ SOLUTIONS = {
     "rebuild-answer": "def grid_of(tokens):\n"
     "    rows = tokens.count(BREAK) + tokens.count(END)\n"
     "    return rows, tokens.count(IMG) // rows",
+    "shift-answer": "new_b = (12, 7)",
     "grids-answer": "grids_answer = {(512, 512): (32, 32), (1024, 768): (48, 64), "
     "(1920, 1080): (36, 64), (500, 100): (7, 32), (2048, 40): (2, 64)}",
     "heads-answer": (
@@ -172,12 +177,16 @@ def rebuild(answer):
     return course.check_rebuild(answer, (10, 12, 13))
 
 
+def shift(answer):
+    return course.check_shift(answer, Rope2D(px.load_config(CHECKPOINT).vision))
+
+
 NONSENSE = (None, "four", 4, (), (1,), (1, 2, 3), ("a", "b"), (None, None), {}, [[1], [2]])
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
 def test_checks_explain_nonsense(nonsense):
-    for check in (course.check_bits, course.check_grids, rebuild):
+    for check in (course.check_bits, course.check_grids, rebuild, shift):
         verdict = check(nonsense)
         assert not verdict.right
         assert "give" in verdict.text.lower()
@@ -229,3 +238,28 @@ def test_rebuild():
         verdict = rebuild(wrong)
         assert not verdict.right
         assert why in verdict.text
+
+
+@pytest.mark.parametrize(
+    "wrong, why",
+    [
+        ((5, 1), "now -4 and -8"),
+        ((7, 12), "now -2 and +3"),
+        ((6, 11), "mirror image"),
+        ((-1, 3), "from 0 to 40"),
+        ((99, 3), "from 0 to 40"),
+    ],
+)
+def test_shift(wrong, why):
+    assert shift((12, 7)).right
+    verdict = shift(wrong)
+    assert not verdict.right
+    assert why in verdict.text
+
+
+def test_large_scenes_have_whole_patches():
+    for layout, picture in course.large_scenes(2, 7):
+        assert picture.size == (7 * 32, 7 * 32)
+        assert (layout.rows, layout.columns) == (7, 7)
+    assert course.colour_number(layout.cells[0]) in range(9)
+    assert len({course.large_scenes(1, 2, first)[0][0] for first in (0, 500)}) == 2
