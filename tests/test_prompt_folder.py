@@ -18,6 +18,7 @@ import pixtral_mlx as px
 from pixtral_mlx.cli import main
 from pixtral_mlx.prompt_cache import PromptCache
 from pixtral_mlx.prompt_folder import _hash
+from pixtral_mlx.safetensors_io import read_header
 
 NEW = 5
 
@@ -234,10 +235,8 @@ def test_weights_written_anew_are_another_model(kept, tmp_path, process):
     process(copy).generate(kept[1], max_tokens=2)
     assert process(copy).generate(kept[1], max_tokens=2).stats.cached_tokens > 0
     weights = copy / "consolidated.safetensors"
-    seen = weights.stat()
-    arrays = load_file(weights)
-    arrays["layers.1.attention.wv.weight"] = -arrays["layers.1.attention.wv.weight"]
-    save_file(arrays, weights)
+    seen, place = weights.stat(), read_header(weights)["layers.1.attention.wv.weight"].start
+    flip(weights, place)  # same size, same time, same header
     os.utime(weights, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     assert process(copy).generate(kept[1], max_tokens=2).stats.cached_tokens == 0
 
