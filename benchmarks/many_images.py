@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", metavar="PYTHON", help="a Python that has mlx-vlm 0.7")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)  # side, folder: a child
     arguments = parser.parse_args()
     if arguments.serve:
@@ -47,6 +47,8 @@ def main() -> None:
             pythons["mlx-vlm"] = arguments.peer_python
         write_weights(Path(place))
         sides = {name: Side(name, python, place) for name, python in pythons.items()}
+        for side in sides.values():
+            side.encode(1)  # to warm up
         for count in arguments.images:
             measure(sides, count, arguments.rounds)
         for side in sides.values():
@@ -80,11 +82,9 @@ class Side:
 def measure(sides: dict[str, Side], count: int, rounds: int) -> None:
     """Let the sides take turns; print medians."""
     runs: dict[str, list[dict]] = {name: [] for name in sides}
-    for round_ in range(rounds + 1):
+    for _ in range(rounds):
         for name, side in sides.items():
-            found = side.encode(count)
-            if round_:  # the first is to warm up
-                runs[name].append(found)
+            runs[name].append(side.encode(count))
     row = [f"{count} images"]
     for name, found in runs.items():
         seconds = [run["seconds"] for run in found]

@@ -109,7 +109,8 @@ class Pixtral(nn.Module):
     def open_prompt_cache(self, folder: str | PathLike[str]) -> None:
         """Keep conversations in a folder too, and take up what other processes left there.
 
-        What is damaged, or of another model or version, is ignored with a note (`logging`).
+        What is damaged, or of another model or version, is ignored with a note (`logging`). With a
+        folder open, replace weights rather than write to them in place, which nobody notices.
 
         Raises:
             CheckpointError: the folder cannot be used; or the weights are not those of a folder
