@@ -241,3 +241,49 @@ def large_scenes(count: int, cells: int, first: int = 0) -> list[tuple[Layout, A
 def colour_number(thing: Any) -> int:
     """Of what is in a cell: 0 for no colour, then the colours in their order."""
     return ("", *COLOURS).index(thing.colour)
+
+
+# Notebook 4 -----------------------------------------------------------------------------------
+
+
+def check_mask(answer: Any) -> Verdict:
+    """A function from numbers of patches to a square array of who may see whom."""
+    if not callable(answer):
+        return Verdict(False, "Give a function of one argument, a list of numbers of patches.")
+    for lengths in ([2, 3], [4], [1, 1, 2]):
+        owner = [number for number, length in enumerate(lengths) for _ in range(length)]
+        try:
+            found = np.asarray(answer(list(lengths)))
+        except Exception as error:
+            return Verdict(False, f"For {lengths} it raises {type(error).__name__}: {error}.")
+        if found.shape != (len(owner), len(owner)):
+            return Verdict(
+                False, f"For {lengths} its shape is {found.shape}: allow {sum(lengths)}²."
+            )
+        for i, mine in enumerate(owner):
+            for j, other in enumerate(owner):
+                if bool(found[i, j]) != (mine == other):
+                    may = "may" if found[i, j] else "may not"
+                    whose = "of its own picture" if mine == other else "of another picture"
+                    return Verdict(False, f"For {lengths}, patch {i} {may} see patch {j}, {whose}.")
+    return Verdict(True, "Blocks along the diagonal, one for each picture.")
+
+
+def check_quiet(answer: Any, first: Any, model: px.Pixtral) -> Verdict:
+    """A picture that changes nothing in `first` although the mask between them is broken."""
+    from pixtral_mlx.tap import Tap
+
+    try:
+        prompt = model.encode("", images=[first, answer])
+    except (px.PixtralError, TypeError, ValueError) as error:
+        return Verdict(False, f"Give a picture: {error}")
+    proper = model.vision_encoder(prompt.images[:1])
+    broken = model.vision_encoder(prompt.images, Tap(prompt, [px.edits.NoVisionMask()]))
+    change = relative_error(broken[: len(proper)], proper)
+    if change > 3 * tolerance(model):
+        why = f"The first picture's features change by {change:.0%}."
+        return Verdict(False, f"{why} What could it see in the other that it has not seen already?")
+    return Verdict(
+        True,
+        "The picture itself: each key is there twice, at the same place, with half the weight.",
+    )

@@ -24,6 +24,7 @@ SHOWN = {
     "1": ("PatchGrid",),
     "2": ("SequenceStrip",),
     "3": ("RopeExplorer",),
+    "4": ("MaskView",),
     "5": ("VisionAttention",),
     "6": ("AnswerLens",),
     "7": ("AnswerLens", "Ablation"),
@@ -36,6 +37,8 @@ SOLUTIONS = {
     "    rows = tokens.count(BREAK) + tokens.count(END)\n"
     "    return rows, tokens.count(IMG) // rows",
     "shift-answer": "new_b = (12, 7)",
+    "mask-answer": "may_see = may_see_own",
+    "quiet-answer": "neighbour = question.images[0]",
     "grids-answer": "grids_answer = {(512, 512): (32, 32), (1024, 768): (48, 64), "
     "(1920, 1080): (36, 64), (500, 100): (7, 32), (2048, 40): (2, 64)}",
     "heads-answer": (
@@ -186,7 +189,7 @@ NONSENSE = (None, "four", 4, (), (1,), (1, 2, 3), ("a", "b"), (None, None), {}, 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=repr)
 def test_checks_explain_nonsense(nonsense):
-    for check in (course.check_bits, course.check_grids, rebuild, shift):
+    for check in (course.check_bits, course.check_grids, course.check_mask, rebuild, shift):
         verdict = check(nonsense)
         assert not verdict.right
         assert "give" in verdict.text.lower()
@@ -263,3 +266,35 @@ def test_large_scenes_have_whole_patches():
         assert (layout.rows, layout.columns) == (7, 7)
     assert course.colour_number(layout.cells[0]) in range(9)
     assert len({course.large_scenes(1, 2, first)[0][0] for first in (0, 500)}) == 2
+
+
+def own(lengths):
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    return owner[:, None] == owner
+
+
+def test_mask():
+    assert course.check_mask(own).right
+    assert course.check_mask(lambda lengths: own(lengths).astype(int).tolist()).right
+    for wrong, why in (
+        (lambda n: np.ones((sum(n), sum(n))), "patch 0 may see patch 2, of another picture"),
+        (lambda n: np.tril(own(n)), "patch 0 may not see patch 1, of its own picture"),
+        (lambda n: np.eye(3), r"its shape is (3, 3); it should be (5, 5)"),
+        (lambda n: n / 2, "TypeError"),
+        (lambda n: own([2, 3]) if n == [2, 3] else own([1] * sum(n)), "For [4]"),
+    ):
+        verdict = course.check_mask(wrong)
+        assert not verdict.right
+        assert why in verdict.text
+
+
+def test_quiet():
+    model = px.load("mini", dtype="float32")
+    here, there = (one.image for one in course.scenes(2, rows=2, columns=2))
+    assert course.check_quiet(here, here, model).right
+    assert course.check_quiet(here.copy(), here, model).right
+    loud = course.check_quiet(there, here, model)
+    assert not loud.right
+    assert int(re.search(r"change by (\d+)%", loud.text)[1]) > 1
+    for nonsense in (None, 3, "no such file.png"):
+        assert "Give a picture" in course.check_quiet(nonsense, here, model).text
