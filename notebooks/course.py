@@ -256,10 +256,10 @@ def check_mask(answer: Any) -> Verdict:
             found = np.asarray(answer(list(lengths)))
         except Exception as error:
             return Verdict(False, f"For {lengths} it raises {type(error).__name__}: {error}.")
-        if found.shape != (len(owner), len(owner)):
-            return Verdict(
-                False, f"For {lengths} its shape is {found.shape}: allow {sum(lengths)}²."
-            )
+        size = len(owner)
+        if found.shape != (size, size):
+            why = f"its shape is {found.shape}; it should be {(size, size)}."
+            return Verdict(False, f"For {lengths} {why}")
         for i, mine in enumerate(owner):
             for j, other in enumerate(owner):
                 if bool(found[i, j]) != (mine == other):
