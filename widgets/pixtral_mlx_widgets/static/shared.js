@@ -567,7 +567,7 @@ async function pictureOf(root) {
   const drawn = [...root.querySelectorAll("canvas, img")];
   copy.querySelectorAll("canvas, img").forEach((element, i) => {
     const box = drawn[i].getBoundingClientRect();
-    const shown = getComputedStyle(drawn[i]).display;
+    const shown = getComputedStyle(drawn[i]).display.replace(/^inline$/, "inline-block");
     element.replaceWith(tag("div", {
       class: element.className, hidden: drawn[i].hidden,
       style: `width: ${box.width}px; height: ${box.height}px; flex: none; display: ${shown}`,
@@ -580,7 +580,7 @@ async function pictureOf(root) {
   });
   const own = getComputedStyle(root);
   for (const name of own) if (name.startsWith("--px-")) copy.style.setProperty(name, own.getPropertyValue(name));
-  copy.style.width = `${root.clientWidth}px`;
+  copy.style.width = `${root.offsetWidth}px`;
   copy.style.fontFamily = own.fontFamily;
   const sheets = [...document.styleSheets].flatMap((sheet) => {
     try { return [...sheet.cssRules].map((rule) => rule.cssText).filter((text) => text.includes(".px-")); } catch { return []; }
