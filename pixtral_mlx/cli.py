@@ -127,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_generate(commands)
     _add_explain(commands)
+    _add_lab(commands)
     _add_chat(commands)
     _add_inspect(commands)
     _add_bench(commands)
@@ -246,6 +247,15 @@ def _add_explain(commands) -> None:
     _add_sampling(explain, 64)
     _add_image_options(explain)
     explain.set_defaults(run=".explain:run")
+
+
+def _add_lab(commands) -> None:
+    lab = commands.add_parser("lab", help="open JupyterLab on the notebooks of the course")
+    lab.add_argument(
+        "arguments", nargs="*", metavar="ARGUMENT",
+        help="for JupyterLab, after --, for example: -- --no-browser",
+    )  # fmt: skip
+    lab.set_defaults(run=".lab:run")
 
 
 def _add_chat(commands) -> None:

@@ -1,0 +1,70 @@
+"""`pixtral-mlx lab`: which folder is opened, and what is said when something is missing."""
+
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from pixtral_mlx import lab
+from pixtral_mlx.errors import PixtralError
+
+
+def test_a_checkout_opens_its_own_notebooks(tmp_path):
+    assert lab.course_folder(lab.CHECKOUT, tmp_path / "none", tmp_path / "copy") == lab.CHECKOUT
+    assert not (tmp_path / "copy").exists()
+
+
+def test_an_installed_course_is_copied_and_nothing_of_the_reader_is_lost(tmp_path):
+    installed, copy = tmp_path / "installed", tmp_path / "copy"
+    (installed / "pictures").mkdir(parents=True)
+    (installed / "0.ipynb").write_text("zero")
+    (installed / "pictures" / "a.png").write_bytes(b"a")
+    assert lab.course_folder(tmp_path / "none", installed, copy) == copy
+    (copy / "0.ipynb").write_text("mine")
+    (installed / "1.ipynb").write_text("one")
+    lab.course_folder(tmp_path / "none", installed, copy)
+    assert (copy / "0.ipynb").read_text() == "mine"
+    assert (copy / "1.ipynb").read_text() == "one"
+    assert (copy / "pictures" / "a.png").read_bytes() == b"a"
+
+
+def test_no_notebooks_is_one_line(tmp_path):
+    with pytest.raises(PixtralError, match="install the package again"):
+        lab.course_folder(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+
+
+def test_a_missing_extra_names_the_command(monkeypatch):
+    monkeypatch.setattr(lab, "NEEDED", ("no_such_module",))
+    with pytest.raises(PixtralError, match=r"no_such_module.*pip install 'pixtral-mlx\[lab\]'"):
+        lab.run(None)
+
+
+def test_the_command_serves_the_notebooks(tmp_path):
+    command = [
+        sys.executable, "-m", "pixtral_mlx.cli", "lab", "--", "--no-browser", "--allow-root",
+        "--ServerApp.port=0", "--IdentityProvider.token=",
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        server = subprocess.Popen(command, stdout=file, stderr=file)
+    try:
+        address = _address(log, server)
+        listing = urllib.request.urlopen(f"{address}/api/contents", timeout=30).read().decode()
+        assert "0-what-can-it-do.ipynb" in listing
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _address(log, server) -> str:
+    import re
+
+    end = time.monotonic() + 90
+    while time.monotonic() < end and server.poll() is None:
+        found = re.search(r"(http://[\w.]+:\d+)/", log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
