@@ -28,6 +28,8 @@ SHOWN = {
     "5": ("VisionAttention",),
     "6": ("AnswerLens",),
     "7": ("AnswerLens", "Ablation"),
+    "8": ("MemoryView",),
+    "9": ("QuantizationView",),
 }
 """The widgets that a notebook shows, by the beginning of its name."""
 
@@ -53,6 +55,10 @@ SOLUTIONS = {
         "while settled_from and lens_of_word[settled_from - 1] == lens_of_word[-1]:\n"
         "    settled_from -= 1"
     ),
+    "kv-answer": "kv_answer = 2 * 40 * 8 * 128 * 2 * 4160",
+    "speed-answer": "speed_answer = 273e9 / step_bytes(4)[0]",
+    "ruler-answer": "ruler_answer = 3.5",
+    "worst-answer": "worst_part = max(effects, key=effects.get)",
     "block-answer": (
         "drops = block_means(found, 2)\n"
         "missed_most = tuple(int(n) for n in np.unravel_index(drops.argmax(), drops.shape))"

@@ -7,6 +7,7 @@ from PIL import Image
 import course
 import figures
 import inside
+import pictures
 
 NONSENSE = (None, "four", (), {}, ("a", "b"), ((0, 0),), (None, None), (True, False), [[1], [2]])
 
@@ -19,7 +20,7 @@ def test_some_numbers_are_evenly_spread():
 
 def test_a_sheet_shows_each_map_by_its_own_greatest_value():
     maps = {"one": np.array([[0.0, 0.5]]), "two": np.array([[8.0, 0.0]])}
-    page = inside.sheet(maps, 2, ring=(0, 1))
+    page = pictures.sheet(maps, 2, ring=(0, 1))
     cell = (page.height - 2 * figures.PAD - 24) // 1
     left, top = figures.PAD + cell // 2, figures.PAD + 20 + cell // 2
     step = (page.width - figures.PAD) // 2
@@ -29,7 +30,7 @@ def test_a_sheet_shows_each_map_by_its_own_greatest_value():
 
 
 def test_points_lie_where_their_numbers_say():
-    page = inside.points({"a": [(0, 0), (4, 8)], "b": [(2, -4)]}, "title", "x", "y")
+    page = pictures.points({"a": [(0, 0), (4, 8)], "b": [(2, -4)]}, "title", "x", "y")
     colours = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in figures.SERIES[:2]]
     pixels = np.array(page)[56:]  # below the legend
 
@@ -46,13 +47,13 @@ def test_points_lie_where_their_numbers_say():
 
 
 def test_points_of_one_value_can_be_drawn():
-    assert inside.points({"a": [(0, 0)]}, "title", "x", "y").size[0] == figures.WIDTH
+    assert pictures.points({"a": [(0, 0)]}, "title", "x", "y").size[0] == figures.WIDTH
 
 
 def test_words_are_written_on_their_patches():
     plain = Image.new("RGB", (40, 20), "white")
     words = np.array([["", "red"]], object)
-    page = np.array(inside.words_on(plain, words, np.array([[False, True]])))
+    page = np.array(pictures.words_on(plain, words, np.array([[False, True]])))
     half = page.shape[1] // 2
     inner = page[2:-2]
     assert (inner[:, 2 : half - 2] == 255).all()

@@ -1,0 +1,122 @@
+"""Maps, points and words as pictures: the figures of notebooks 5 to 9 beside those of `figures`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from figures import PAD, RULE, SERIES, WIDTH, ceiling
+from pixtral_mlx.picture import INK, PAPER, QUIET_INK, cividis
+
+
+def sheet(
+    maps: Mapping[str, np.ndarray],
+    columns: int,
+    *,
+    ring: tuple[int, int] | None = None,
+    width: int = 960,
+):
+    """Maps as colours (cividis), each scaled to its own greatest value, which stands beside its
+    name.
+
+    Arguments:
+        maps: {name: (rows, columns) numbers from 0}, line by line.
+        columns: maps in a line.
+        ring: a (row, column) to mark in each.
+    """
+    tallest, widest = np.max([one.shape for one in maps.values()], axis=0)
+    cell = max(2, min(28, (width // columns - PAD) // int(widest)))
+    step = (max(int(widest) * cell, 118) + PAD, int(tallest) * cell + 24 + PAD)
+    lines = -(-len(maps) // columns)
+    page = Image.new("RGB", (columns * step[0] + PAD, lines * step[1] + PAD), PAPER)
+    pen = ImageDraw.Draw(page)
+    for number, (name, values) in enumerate(maps.items()):
+        left, top = PAD + number % columns * step[0], PAD + number // columns * step[1]
+        most = max(float(values.max()), 1e-12)
+        size = (values.shape[1] * cell, values.shape[0] * cell)
+        lit = Image.fromarray(cividis(np.clip(values / most, 0, 1))).resize(size, 0)
+        pen.text((left, top), f"{name}: {_short(most)}", fill=INK, font=_font(13))
+        page.paste(lit, (left, top + 20))
+        if ring is not None:
+            x, y = left + ring[1] * cell, top + 20 + ring[0] * cell
+            pen.rectangle((x, y, x + cell - 1, y + cell - 1), outline="#ffffff", width=2)
+    return page
+
+
+def points(groups: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str):
+    """Points (x, y), a colour a group, with a legend.
+
+    Arguments:
+        x, y: what the axes are, with units.
+    """
+    left, right, top, bottom, height = 90, 24, 68, 60, 420
+    every = np.array([point for group in groups.values() for point in group], float)
+    low, high = every.min(axis=0), every.max(axis=0)
+    low = np.array([-ceiling(-one) if one < 0 else 0 for one in low])
+    high = np.array([ceiling(one) if one > 0 else 0 for one in high])
+    high[high == low] += 1  # one value alone
+    span = high - low
+    page = Image.new("RGB", (WIDTH, height), PAPER)
+    pen = ImageDraw.Draw(page)
+
+    def place(point: Any) -> tuple[float, float]:
+        share = (np.array(point, float) - low) / span
+        return (
+            left + share[0] * (WIDTH - left - right),
+            height - bottom - share[1] * (height - top - bottom),
+        )
+
+    pen.text((PAD, PAD - 4), title, fill=INK, font=_font(18))
+    (_, zero), step = place((0, 0)), np.maximum(high, -low) / 4
+    for i in range(-4, 5):
+        (cx, cy), at = place(step * i), step * i
+        if low[1] <= at[1] <= high[1]:
+            pen.line((left, cy, WIDTH - right, cy), fill=RULE)
+            pen.text((left - 8, cy), _short(at[1]), fill=QUIET_INK, font=_font(14), anchor="rm")
+        if low[0] <= at[0] <= high[0]:
+            below = (cx, height - bottom + 14)
+            pen.text(below, _short(at[0]), fill=QUIET_INK, font=_font(14), anchor="mm")
+    pen.line((left, zero, WIDTH - right, zero), fill=QUIET_INK)
+    middle = ((left + WIDTH - right) / 2, height - 18)
+    pen.text(middle, x, fill=INK, font=_font(15), anchor="mm")
+    pen.text((PAD, top - 24), y, fill=INK, font=_font(15), anchor="lm")
+    legend = PAD + _font(15).getlength(y) + 28
+    for colour, (name, group) in zip(SERIES, groups.items(), strict=False):
+        for point in group:
+            cx, cy = place(point)
+            pen.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour)
+        pen.ellipse((legend, top - 29, legend + 10, top - 19), fill=colour)
+        pen.text((legend + 16, top - 24), name, fill=INK, font=_font(15), anchor="lm")
+        legend += 36 + _font(15).getlength(name)
+    return page
+
+
+def words_on(picture: Image.Image, words: np.ndarray, marked: np.ndarray):
+    """A word on every patch of a faded picture.
+
+    Arguments:
+        words: shape (rows, columns), text.
+        marked: the same shape; True is written in ink, the others in grey.
+    """
+    rows, columns = words.shape
+    wide = max(72, 720 // columns)
+    high = wide * 2 // 3
+    page = picture.convert("RGB").resize((columns * wide, rows * high), Image.Resampling.BICUBIC)
+    page = Image.blend(page, Image.new("RGB", page.size, PAPER), 0.72)
+    pen = ImageDraw.Draw(page)
+    for (row, column), word in np.ndenumerate(words):
+        box = (column * wide, row * high, (column + 1) * wide, (row + 1) * high)
+        pen.rectangle(box, outline=RULE)
+        at = (box[0] + wide / 2, box[1] + high / 2)
+        colour = INK if marked[row, column] else QUIET_INK
+        pen.text(at, str(word), fill=colour, font=_font(14), anchor="mm")
+    return page
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
+
+
+def _font(size: int):
+    return ImageFont.load_default(size)
