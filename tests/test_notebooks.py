@@ -60,7 +60,7 @@ SOLUTIONS = {
 """What makes the checks content, by the id of the cell that holds the answer."""
 
 OTHER_MODELS = ("2", "3")
-"""Notebooks that are also run on a random checkpoint, since they use its ids and compute by hand."""
+"""Notebooks also run on a random checkpoint: they use its token ids and compute by hand."""
 
 SECONDS = 300
 """At most, for one notebook on a busy machine; idle, each takes less than 40."""
