@@ -88,7 +88,10 @@ class Session(HasTraits):
         self.worker = px.Worker(model, dtype)
         if isinstance(model, str | PathLike):
             self.progress = {"stage": "loading the model", "done": 0, "total": 0}
-            self.worker.submit(lambda model: model.config).add_done_callback(self._loaded)
+            try:
+                self.worker.submit(lambda model: model.config).add_done_callback(self._loaded)
+            except Exception as error:  # it has failed already
+                self.progress, self.problem = {}, sentence(error)
         else:
             self.config = model.config
 
