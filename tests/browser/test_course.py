@@ -1,0 +1,96 @@
+"""The course's notebooks in a real JupyterLab: no error, and the widgets are drawn.
+
+Each stored notebook is opened whole, but only the cells that lead to its widgets are run, since all
+of them would take minutes more: tests/test_notebooks.py runs them all, without a browser.
+"""
+
+import shutil
+
+import pytest
+
+reason = "the course needs the extra: pip install -e '.[lab]'"
+nbformat = pytest.importorskip("nbformat", reason=reason)
+run = pytest.importorskip("run", reason=reason)
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+CELLS = {
+    "0": ["load", "studio"],
+    "1": ["load", "widget"],
+    "2": ["load", "ids", "widget"],
+    "3": ["load", "widget"],
+    "4": ["load", "widget"],
+    "5": ["load", "figure", "widget"],
+    "6": ["load", "lens", "widget"],
+    "7": ["load", "figure", "hand", "widget", "ablation"],
+    "8": ["load", "widget", "widget-12b"],
+    "9": ["load", "first-picture", "widget"],
+    "claims": ["load", "breaks-figure"],
+}
+"""By the notebook's first word: what is run, the widgets among them."""
+
+WITH_CANVAS = {"1", "2", "3", "4", "5", "6", "7"}
+"""Notebooks whose widgets show a picture, a map or a strip at once."""
+
+RUN_CELL = """async id => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    const index = notebook.widgets.findIndex(cell => cell.model.id === id);
+    if (index < 0) throw new Error(`there is no cell ${id}`);
+    notebook.activeCellIndex = index;
+    notebook.deselectAll();
+    await jupyterapp.commands.execute('notebook:run-cell');
+    const outputs = notebook.activeCell.model.outputs.toJSON();
+    return outputs.filter(o => o.output_type === 'error').map(o => `${o.ename}: ${o.evalue}`);
+}"""
+"""Run a cell by its id; what went wrong in it."""
+
+DRAWN = """([id, canvas]) => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    const cell = notebook.widgets.find(cell => cell.model.id === id);
+    const widget = cell.node.querySelector('.px-widget');
+    if (!widget || widget.clientHeight < 50 || !widget.textContent.trim()) return false;
+    return !canvas || [...widget.querySelectorAll('canvas')].some(one => {
+        if (!one.width || !one.height || !one.clientWidth) return false;
+        const data = one.getContext('2d').getImageData(0, 0, one.width, one.height).data;
+        return new Set(new Uint32Array(data.buffer)).size > 2;
+    });
+}"""
+"""Whether a cell's output is a widget, with a canvas of more than two colours if it should be."""
+
+
+def widget_cells(path):
+    """The ids of the cells whose stored output stands for a widget."""
+    return {
+        cell.id
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", ())
+        if output.get("data", {})
+        .get("text/plain", "")
+        .endswith("run this cell to see it and use it")
+    }
+
+
+@pytest.fixture
+def opened(lab, request):
+    """The stored notebook, open, beside the modules that it imports."""
+    for module in run.FOLDER.glob("*.py"):
+        shutil.copy(module, lab.folder)
+    path = lab.folder / request.param.name
+    shutil.copy(request.param, path)
+    notebook = lab.reopen(path)
+    yield notebook
+    notebook.close()
+
+
+@pytest.mark.parametrize("opened", run.notebooks(), ids=lambda path: path.stem, indirect=True)
+def test_a_notebook_draws_its_widgets(opened, lab):
+    before = len(lab.messages)
+    key = opened.path.name.partition("-")[0]
+    widgets = widget_cells(run.FOLDER / opened.path.name)
+    assert widgets <= set(CELLS[key])
+    for cell in CELLS[key]:
+        assert opened.page.evaluate(RUN_CELL, cell) == [], cell
+        if cell in widgets:
+            opened.page.wait_for_function(DRAWN, arg=[cell, key in WITH_CANVAS], timeout=30_000)
+    assert opened.page.locator(".px-problem:visible").count() == 0
+    assert [m for m in lab.messages[before:] if "px" in m or "widget" in m.lower()] == []
