@@ -29,7 +29,8 @@ def test_a_page_is_whole_and_loads_nothing(built):
         assert pages.POLICY in text
         assert not re.search(r"<script|<link|<iframe|@import|\bsrc=\"(?!data:)", text)
         assert not re.search(r"(src|srcset|poster|action)\s*=\s*[\"']?https?:|url\(.?https?:", text)
-        kept = [o for c in notebook.cells for o in c.get("outputs", ()) if "image/png" in o.get("data", {})]  # fmt: skip  # noqa: E501
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+        kept = [output for output in outputs if "image/png" in output.get("data", {})]
         assert kept and text.count('src="data:image/png;base64,') == len(kept)
         for cell in notebook.cells:
             if cell.source.startswith("# "):
