@@ -2,7 +2,9 @@
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
-3. `polish`: everything together, at a lower rate.
+3. `count`: the same, and half of the questions are about numbers, which take longest to learn.
+
+Weights that are trained already go through `polish`: everything together, at a lower rate.
 
 The state folder holds `state.safetensors` (weights, optimizer, step), `log.jsonl` and the curves.
 Started by `mlx.launch`, several processes share the work: each takes a lesson of its own.
@@ -41,12 +43,13 @@ class Stage:
     """One stage.
 
     Arguments:
-        name: "see", "answer" or "polish".
+        name: "see", "answer", "count" or "polish".
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
         lessons: that one step learns from. Each has another grid shape; a step with one shape only
             would teach to give that shape's number of rows to every question.
+        counting: how much more often than usual it is asked to count.
     """
 
     name: str
@@ -54,19 +57,23 @@ class Stage:
     rate: float
     budget: int
     lessons: int = 1
+    counting: float = 1.0
 
 
 STAGES = (
-    Stage("see", 500, 0.02, 1500),
-    Stage("answer", 3150, 0.01, 750, 4),
-    Stage("polish", 250, 0.003, 750, 3),
+    Stage("see", 600, 0.02, 1500),
+    Stage("answer", 3000, 0.015, 1500, 4),
+    Stage("count", 900, 0.008, 1500, 4, counting=3.0),
 )
 """What the bundled checkpoint went through."""
 
 CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
 """What weights go through that are trained already; another seed gives them new lessons."""
 
-WARM_UP = 50
+FROZEN_VISION = ("answer", "count")
+"""Stages that leave the vision encoder as it is."""
+
+WARM_UP = 100
 """Steps until the full rate."""
 
 SAVE_EVERY = 100
@@ -168,7 +175,7 @@ class Course:
         if name == "see":
             model.projector.freeze()  # type: ignore[union-attr]
             model.decoder.freeze()
-        if name == "answer":
+        if name in FROZEN_VISION:
             model.vision_encoder.freeze()  # type: ignore[union-attr]
         self.optimizer = learning.make_optimizer()
         self.optimizer.init(self.pupil.trainable_parameters())
@@ -177,7 +184,7 @@ class Course:
     def _loss(self, name: str) -> Callable[[Lesson], tuple[mx.array, mx.array]]:
         if name == "see":
             return partial(learning.vision_loss, self.pupil)
-        return partial(learning.text_loss, self.pupil, frozen=name == "answer")
+        return partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)
 
     def _maker(self, stage: Stage) -> Callable[[int], Lesson]:
         if self.config.vision is None:
@@ -240,6 +247,7 @@ def make_lesson(
         seed, number if stage.name == "answer" else number + 10**6, vision,
         tokenizer=_words(tokenizer_file, vision), budget=stage.budget,
         progress=lesson / (stage.steps * stage.lessons) if stage.name == "answer" else 1.0,
+        counting=stage.counting,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def mini_config(words: int) -> PixtralConfig:
     """Sizes of pixtral-mini, for a tokenizer of `words` ids."""
     text = TextConfig(
         dim=128, n_layers=5, head_dim=32, hidden_dim=256, n_heads=4, n_kv_heads=2, norm_eps=1e-5,
-        rope_theta=1e3, vocab_size=words, max_seq_len=8192,
+        rope_theta=1e9, vocab_size=words, max_seq_len=8192,
     )  # fmt: skip
     vision = VisionConfig(
         hidden_size=128, num_channels=3, image_size=1024, patch_size=16, rope_theta=1e2,
@@ -173,8 +173,9 @@ def _answers(pupil: Pupil, lesson: Lesson, caches: list[Any]) -> tuple[mx.array,
 
 
 def _look_loss(attention: Attention, x: mx.array, cache: Any, lesson: Lesson) -> mx.array:
-    """Mean of -log(share of the attention to the prefix that falls on the evidence), for the query
-    heads of one key head: the first finds things by what they are, the second by their place."""
+    """Mean cross-entropy between the share of the attention to the prefix that falls on the evidence
+    and the share that should, for the query heads of one key head: the first finds things by what
+    they are, the second by their place."""
     B, L, _ = x.shape
     K = attention.n_kv_heads
     queries = attention.wq(x).reshape(B, L, attention.n_heads, -1).transpose(0, 2, 1, 3)
@@ -185,9 +186,13 @@ def _look_loss(attention: Attention, x: mx.array, cache: Any, lesson: Lesson) ->
     keys = mx.take_along_axis(cache.keys, by_place * (K - 1), axis=1)
     scores = attention.scale * queries @ keys.swapaxes(-1, -2)
     evidence = mx.array(lesson.evidence)[:, None, 1:]
-    there = mx.logsumexp(mx.where(evidence, scores, -1e9), axis=-1)
+    share = mx.array(lesson.share)[:, None, None]
+    there, elsewhere = (
+        mx.logsumexp(mx.where(part, scores, -1e9), axis=-1) for part in (evidence, ~evidence)
+    )
     known = mx.any(evidence, axis=-1).astype(mx.float32)
-    losses = (mx.logsumexp(scores, axis=-1) - there) * known
+    everywhere = mx.logsumexp(scores, axis=-1)
+    losses = (everywhere - share * there - (1 - share) * elsewhere) * known
     return losses.sum() / mx.maximum(known.sum() * scores.shape[1], 1)
 
 

@@ -35,10 +35,14 @@ QUESTIONS = 6
 """Questions about each picture of a batch."""
 
 WEIGHTS = {
-    "colour": 0.6, "shape": 0.4, "at": 2.8, "where": 1.0, "read": 1.1, "rows": 0.2,
-    "columns": 0.2, "wide": 0.15, "next": 2.8, "count": 2.4,
+    "colour": 0.6, "shape": 0.5, "at": 2.2, "where": 1.0, "read": 2.0, "rows": 0.2,
+    "columns": 0.2, "wide": 0.15, "next": 2.6, "count": 2.8,
 }  # fmt: skip
 """How often each kind is asked; "which" and "describe" have batches of their own."""
+
+SINK = 6
+"""Of n things to count, n / (n + SINK) of the attention falls on them, the rest anywhere else: a
+share that grows with their number, as a softmax gives it when every one of them pulls alike."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Lesson:
         target: (B * Q, 2) cell row and column that a question names, -1 where it names none.
         by_place: (B * Q,) whether the evidence is found by its place rather than by what it is.
         evidence: (B * Q, L, P) which ids of the prefix hold the evidence for this id of the answer.
+        share: (B * Q,) how much of the attention is to fall on it, 0 to 1.
     """
 
     pixels: list[np.ndarray]
@@ -67,6 +72,7 @@ class Lesson:
     target: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     by_place: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     evidence: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), bool))
+    share: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def vision_lesson(seed: int, step: int, config: VisionConfig, budget: int = 1500) -> Lesson:
@@ -109,7 +115,7 @@ def _pixels(layouts: list[Layout], config: VisionConfig) -> np.ndarray:
 
 def text_lesson(
     seed: int, step: int, config: VisionConfig, *, tokenizer: "Words", progress: float,
-    budget: int = 4500,
+    budget: int = 4500, counting: float = 1.0,
 ) -> Lesson:  # fmt: skip
     """Pictures with questions and answers, for the later stages.
 
@@ -117,6 +123,7 @@ def text_lesson(
         seed, step: choose scenes and questions.
         progress: 0 to 1; grids grow over the first 0.25.
         budget: tokens in the batch, about.
+        counting: how much more often than usual it is asked to count.
     """
     random = Random(f"text {seed} {step}")
     largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
@@ -130,7 +137,7 @@ def text_lesson(
     prefix, places = tokenizer.prefix(shapes)
     count = max(budget // (len(prefix) + questions * 18), 4)
     scenes = [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
-    asked = [a for scene in scenes for a in _questions(scene, random, kind, questions)]
+    asked = [a for scene in scenes for a in _questions(scene, random, kind, questions, counting)]
     tokens, learnt = tokenizer.encode(asked)
     evidence = np.zeros((*tokens.shape, len(prefix)), bool)
     for i, question in enumerate(asked):
@@ -139,14 +146,20 @@ def text_lesson(
     labels = np.stack([_labels(scene[0]) for scene in scenes])
     target = [_target(question, scenes[i // questions][0]) for i, question in enumerate(asked)]
     by_place = np.array([question.kind in ("at", "describe") for question in asked])
+    share = np.array([_share(question) for question in asked], np.float32)
     return Lesson(
         pixels, labels, prefix, places, tokens, learnt, np.array(target, np.int32), by_place,
-        evidence,
+        evidence, share,
     )  # fmt: skip
 
 
 def _target(asked: Asked, layout: Layout) -> tuple[int, int]:
     return layout.place(asked.cells[0]) if asked.kind == "at" else (-1, -1)
+
+
+def _share(asked: Asked) -> float:
+    things = len(asked.cells)
+    return things / (things + SINK) if asked.kind == "count" else 1.0
 
 
 def _mark(
@@ -155,11 +168,8 @@ def _mark(
     """Fill one question's part of `Lesson.evidence`.
 
     A code is read cell by cell, a description looks at what it is naming, a neighbour is seen by
-    the patch that knows it, and other questions look at all their cells at once. Counting is left
-    alone: attention that falls on the evidence only sums to one, whatever their number.
+    the patch that knows it, and other questions look at all their cells at once.
     """
-    if asked.kind == "count":
-        return
     first, end = int(learnt.argmax()), int(learnt.argmax() + learnt.sum()) - 1
     layout = scene[-1] if asked.second else scene[0]
     cells = [np.array([*layout.place(cell), int(asked.second)]) for cell in asked.cells]
@@ -188,12 +198,14 @@ def _outward(layout: Layout, cell: int, neighbour: int) -> int:
     return 2 + (PATCHES * row + corner[0]) * line + PATCHES * column + corner[1]
 
 
-def _questions(scene: list[Layout], random: Random, kind: str, count: int) -> list[Asked]:
-    """`count` questions about one scene; those that it does not allow give way to others."""
+def _questions(
+    scene: list[Layout], random: Random, kind: str, number: int, counting: float
+) -> list[Asked]:
+    """`number` questions about one scene; those that it does not allow give way to others."""
     found: list[Asked] = []
-    total = sum(WEIGHTS.values())
-    while len(found) < count:
-        chosen = kind or _weighted(random, total)
+    weights = WEIGHTS | {"count": counting * WEIGHTS["count"]}
+    while len(found) < number:
+        chosen = kind or _weighted(random, weights)
         asked = ask(chosen, scene[0], random, scene[-1])
         if asked is None and kind == "which":
             asked = Asked("which", "Describe the picture.", "nothing")
@@ -202,9 +214,9 @@ def _questions(scene: list[Layout], random: Random, kind: str, count: int) -> li
     return found
 
 
-def _weighted(random: Random, total: float) -> str:
-    left = random.random() * total
-    for kind, weight in WEIGHTS.items():
+def _weighted(random: Random, weights: dict[str, float]) -> str:
+    left = random.random() * sum(weights.values())
+    for kind, weight in weights.items():
         left -= weight
         if left < 0:
             return kind
