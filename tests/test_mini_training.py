@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -18,7 +19,7 @@ from pixtral_mlx.mini.course import Course, Stage
 from pixtral_mlx.mini.curves import HEIGHT, LOSS, MARGIN, RIGHT, WIDTH, draw_curves
 from pixtral_mlx.mini.export import export, take_weights
 from pixtral_mlx.mini.learning import Pupil, mini_config, text_loss
-from pixtral_mlx.mini.lessons import Feeder, Words, text_lesson, vision_lesson
+from pixtral_mlx.mini.lessons import SINK, Feeder, Words, text_lesson, vision_lesson
 from pixtral_mlx.mini.questions import Asked
 from pixtral_mlx.model import Pixtral
 from pixtral_mlx.tokenizer import Prompt, Tokenizer
@@ -89,6 +90,57 @@ def test_evidence_of_a_lesson_is_that_of_the_scene(tokenizer):
                 assert evidence[int(learnt.argmax())].sum() == 1
                 found += 1
     assert found > 10
+
+
+def test_what_is_counted_takes_a_share_that_grows_with_its_number(tokenizer):
+    vision, seen = mini_config(1).vision, set()
+    words = ("none", "one", "two", "three", "four", "five", "six")
+    for step in range(20):
+        lesson = text_lesson(
+            5, step, vision, tokenizer=Words(tokenizer), progress=1.0, budget=300, counting=20.0
+        )
+        for tokens, learnt, evidence, share in zip(
+            lesson.tokens, lesson.learnt, lesson.evidence, lesson.share, strict=True
+        ):
+            text = tokenizer.decode(tokens[learnt == 0].tolist())
+            if not re.match("(How many|Count the) (?!rows|columns)", text):
+                assert share == 1
+                continue
+            number = words.index(tokenizer.decode(tokens[learnt == 1].tolist()))
+            assert evidence[int(learnt.argmax())].sum() == 4 * number
+            assert share == pytest.approx(number / (number + SINK))
+            seen.add(number)
+    assert len(seen) > 4
+
+
+def test_looking_is_taught_by_the_share_on_the_evidence(tokenizer):
+    """Against the softmax of one head, written out."""
+    config = tiny_config(tokenizer)
+    mx.random.seed(0)
+    attention, lesson = Pupil(config).model.decoder.layers[0].attention, text_lesson(
+        0, 3, config.vision, tokenizer=Words(tokenizer), progress=1.0, budget=600
+    )  # fmt: skip
+    B, L = lesson.tokens.shape
+    P, K, D = len(lesson.prefix), config.text.n_kv_heads, config.text.head_dim
+    rng = np.random.default_rng(0)
+    x = mx.array(rng.normal(size=(B, L - 1, config.text.dim)).astype(np.float32))
+    keys = mx.array(rng.normal(size=(B, K, P, D)).astype(np.float32))
+    cache = SimpleNamespace(offset=P, keys=keys)
+    share = rng.uniform(size=B).astype(np.float32)
+    lesson = replace(lesson, share=share)
+    queries = attention.wq(x).reshape(B, L - 1, -1, D).transpose(0, 2, 1, 3)
+    queries = np.array(attention.rope(queries, P))
+    group, losses, known = queries.shape[1] // K, 0.0, 0
+    for b in range(B):
+        head = (K - 1) * int(lesson.by_place[b])
+        for position in np.flatnonzero(lesson.evidence[b, 1:].any(axis=-1)):
+            known += 1
+            for query in queries[b, head * group : (head + 1) * group, position]:
+                row = np.exp(attention.scale * np.array(keys[b, head]) @ query)
+                on = row[lesson.evidence[b, position + 1]].sum() / row.sum()
+                losses -= share[b] * np.log(on) + (1 - share[b]) * np.log(1 - on)
+    found = learning._look_loss(attention, x, cache, lesson).item()
+    assert found == pytest.approx(losses / (known * group), rel=1e-4)
 
 
 def test_labels_name_what_patches_show():

@@ -173,9 +173,9 @@ def _answers(pupil: Pupil, lesson: Lesson, caches: list[Any]) -> tuple[mx.array,
 
 
 def _look_loss(attention: Attention, x: mx.array, cache: Any, lesson: Lesson) -> mx.array:
-    """Mean cross-entropy between the share of the attention to the prefix that falls on the evidence
-    and the share that should, for the query heads of one key head: the first finds things by what
-    they are, the second by their place."""
+    """Mean cross-entropy between the share of the attention to the prefix that falls on the
+    evidence and the share that should, for the query heads of one key head: the first finds
+    things by what they are, the second by their place."""
     B, L, _ = x.shape
     K = attention.n_kv_heads
     queries = attention.wq(x).reshape(B, L, attention.n_heads, -1).transpose(0, 2, 1, 3)
