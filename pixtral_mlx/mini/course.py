@@ -1,8 +1,9 @@
-"""The three stages of training, one step after another, resumable at any of them.
+"""The four stages of training, one step after another, resumable at any of them.
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
 3. `count`: the same, and half of the questions are about numbers, which take longest to learn.
+4. `settle`: the same at a lower rate, with fewer of them.
 
 Weights that are trained already go through `polish`: everything together, at a lower rate.
 
@@ -43,7 +44,7 @@ class Stage:
     """One stage.
 
     Arguments:
-        name: "see", "answer", "count" or "polish".
+        name: "see", "answer", "count", "settle" or "polish".
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
@@ -64,13 +65,17 @@ STAGES = (
     Stage("see", 600, 0.02, 1500),
     Stage("answer", 3000, 0.015, 1500, 4),
     Stage("count", 900, 0.008, 1500, 4, counting=3.0),
+    Stage("settle", 550, 0.006, 1500, 4, counting=2.0),
 )
 """What the bundled checkpoint went through."""
 
 CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
 """What weights go through that are trained already; another seed gives them new lessons."""
 
-FROZEN_VISION = ("answer", "count")
+FIRST_LESSON = {"answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6}
+"""Numbers of lessons, so that no stage sees those of another."""
+
+FROZEN_VISION = ("answer", "count", "settle")
 """Stages that leave the vision encoder as it is."""
 
 WARM_UP = 100
@@ -244,7 +249,7 @@ def make_lesson(
     if stage.name == "see":
         return vision_lesson(seed, number, vision, stage.budget)
     return text_lesson(
-        seed, number if stage.name == "answer" else number + 10**6, vision,
+        seed, number + FIRST_LESSON[stage.name], vision,
         tokenizer=_words(tokenizer_file, vision), budget=stage.budget,
         progress=lesson / (stage.steps * stage.lessons) if stage.name == "answer" else 1.0,
         counting=stage.counting,

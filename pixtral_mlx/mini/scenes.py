@@ -16,6 +16,10 @@ from .layout import LARGEST, Layout, draw, make_layout
 from .questions import KINDS, ask
 
 
+COUNTED = 3
+"""Scenes ask to count up to this number; training asks for more, which is learnt less well."""
+
+
 @dataclass(frozen=True)
 class Question:
     """Something that can be asked about a scene.
@@ -68,7 +72,7 @@ class Scene:
         random = Random(f"questions {self.seed}")
         found = []
         for kind in KINDS:
-            asked = ask(kind, self.layout, random, self.other)
+            asked = ask(kind, self.layout, random, self.other, most=COUNTED)
             if asked is None:
                 continue
             images = [self.image, self.other_image] if kind == "which" else [self.image]
