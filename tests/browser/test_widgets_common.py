@@ -101,3 +101,36 @@ def test_pages_work_without_a_network(lab, tmp_path):
     page.wait_for_function("/Not saved/.test(document.querySelector('.px-problem').textContent)")
     assert [a for a in asked if not a.startswith(("file:", "data:", "blob:"))] == []
     page.close()
+
+
+def test_drawing_keeps_up_with_the_pointer_at_4096_patches(lab, tmp_path):
+    from PIL import Image
+
+    import pixtral_mlx_widgets as w
+
+    w.PatchGrid(Image.new("RGB", (1024, 1024), "#446688")).to_html(tmp_path / "large.html")
+    page = lab.new_page()
+    page.goto((tmp_path / "large.html").as_uri())
+    page.wait_for_function("document.querySelector('canvas.px-patches')?.width > 100")
+    page.wait_for_timeout(500)
+    spans = page.locator("canvas.px-patches").evaluate(
+        """async canvas => {
+            const box = canvas.getBoundingClientRect();
+            const spans = [];
+            for (let i = 0; i < 60; i++) {
+                const start = performance.now();
+                canvas.dispatchEvent(new PointerEvent('pointermove', {
+                    clientX: box.left + (i + 0.5) / 60 * box.width,
+                    clientY: box.top + (i + 0.5) / 60 * box.height,
+                }));
+                await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+                spans.push(performance.now() - start);
+            }
+            return spans.sort((a, b) => a - b);
+        }"""
+    )
+    caption = page.locator(".px-caption").text_content()
+    assert caption.startswith("Row 63, column 63: patch 4,095")
+    print(f"median frame {spans[30]:.1f} ms, slowest {spans[-1]:.1f} ms")
+    assert spans[30] < 150  # a frame takes 17 ms; the machine that runs the tests may be busy
+    page.close()
