@@ -15,7 +15,6 @@ from ..errors import ConfigError
 from .layout import LARGEST, Layout, draw, make_layout
 from .questions import KINDS, ask
 
-
 COUNTED = 3
 """Scenes ask to count up to this number; training asks for more, which is learnt less well."""
 
