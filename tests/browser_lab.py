@@ -72,7 +72,12 @@ class Lab:
         page.set_default_timeout(SECONDS * 1000)
         page.on("console", lambda m: self.messages.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: self.messages.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
+        # What a page's own policy stops never leaves the browser, though it may be told of.
+        page.on("requestfinished", lambda request: self.requests.append(request.url))
+        page.on(
+            "requestfailed",
+            lambda r: self.requests.append(r.url) if r.failure != "csp" else None,
+        )
         return page
 
     def __exit__(self, *_):

@@ -9,8 +9,6 @@ import pytest
 
 from pixtral_mlx.picture import STRENGTH, cividis
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 GRID = (8, 10)
 GREYS = np.random.RandomState(0).randint(40, 216, GRID)[..., None]
 SETUP = """

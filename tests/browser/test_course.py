@@ -12,8 +12,6 @@ reason = "the course needs the extra: pip install -e '.[lab]'"
 nbformat = pytest.importorskip("nbformat", reason=reason)
 run = pytest.importorskip("run", reason=reason)
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 CELLS = {
     "0": ["load", "studio"],
     "1": ["load", "widget"],

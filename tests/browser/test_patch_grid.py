@@ -5,8 +5,6 @@ import pytest
 
 from pixtral_mlx.mini import scene
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 SETUP = """
 import pixtral_mlx_widgets as w
 from pixtral_mlx.mini import scene

@@ -8,8 +8,6 @@ import pytest
 
 from pixtral_mlx import picture
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 SETUP = """
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w

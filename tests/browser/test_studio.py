@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 SETUP = """
 import pixtral_mlx_widgets as w
 from pixtral_mlx.mini import scene

@@ -9,8 +9,6 @@ import pytest
 
 from pixtral_mlx_widgets.page import find_browser
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 SETUP = """
 import numpy as np
 import pixtral_mlx_widgets as w

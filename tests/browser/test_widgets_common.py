@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 MANY = 30
 
 SETUP = f"""
