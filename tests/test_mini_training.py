@@ -3,22 +3,25 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from PIL import Image, ImageColor
 
 import pixtral_mlx as px
+from pixtral_mlx.convert import convert
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.mini import CHECKPOINT, learning, scene
 from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.course import Course, Stage
 from pixtral_mlx.mini.curves import HEIGHT, LOSS, MARGIN, RIGHT, WIDTH, draw_curves
 from pixtral_mlx.mini.export import export, take_weights
-from pixtral_mlx.mini.learning import Pupil, mini_config, text_loss
+from pixtral_mlx.mini.learning import Pupil, mini_config, rounded_text_loss, text_loss
 from pixtral_mlx.mini.lessons import SINK, Feeder, Words, text_lesson, vision_lesson
 from pixtral_mlx.mini.questions import Asked
 from pixtral_mlx.model import Pixtral
@@ -34,8 +37,8 @@ def tokenizer():
 
 def tiny_config(tokenizer):
     config = mini_config(tokenizer.n_words)
-    text = replace(config.text, dim=32, n_layers=4, head_dim=8, hidden_dim=32)
-    vision = replace(config.vision, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
+    text = replace(config.text, dim=64, n_layers=4, head_dim=16, hidden_dim=64)
+    vision = replace(config.vision, hidden_size=64, intermediate_size=32, num_hidden_layers=1)
     return replace(config, text=text, vision=vision)
 
 
@@ -181,11 +184,43 @@ def test_the_loss_is_that_of_whole_prompts(tokenizer):
         assert np.abs(whole - np.array(caught["logits"][row])).max() < 1e-4
 
 
+def test_rounded_lessons_see_what_a_conversion_leaves(tmp_path, tokenizer):
+    """The loss of the rounded weights is that of `convert`'s 4 bits, and the gradient is the one
+    there; the weights themselves stay as they were."""
+    config = tiny_config(tokenizer)
+    mx.random.seed(0)
+    pupil, converted = Pupil(config), Pupil(config)
+    export(pupil.model, TEKKEN, tmp_path / "stored")
+    pupil.model = px.load(tmp_path / "stored", dtype="float32")
+    convert(tmp_path / "stored", tmp_path / "4bit", dtype="float32")
+    converted.model, converted.heads = px.load(tmp_path / "4bit"), pupil.heads
+    maker = Words(tokenizer)
+    lesson = text_lesson(0, 3, config.vision, tokenizer=maker, progress=1.0, budget=300)
+    before = {name: np.array(a) for name, a in tree_flatten(pupil.parameters())}
+    pupil.freeze()
+    pupil.model.decoder.unfreeze()
+    loss = partial(rounded_text_loss, pupil)
+    (found, _), gradients = nn.value_and_grad(pupil, loss)(lesson)
+    wanted, _ = text_loss(converted, lesson, frozen=True)
+    plain, _ = text_loss(pupil, lesson, frozen=True)
+    assert found.item() == pytest.approx(wanted.item(), abs=1e-5)
+    assert abs(found.item() - plain.item()) > 1e-3
+    after = dict(tree_flatten(pupil.parameters()))
+    assert all(np.array_equal(values, after[name]) for name, values in before.items())
+
+    rounded = {n: learning._rounded(mx.array(a)) for n, a in before.items() if "vision" not in n}
+    pupil.load_weights([(n, a) for n, a in rounded.items() if n.startswith("model.")], strict=False)
+    there = nn.value_and_grad(pupil, partial(text_loss, pupil, frozen=True))(lesson)[1]
+    for (name, one), (_, two) in zip(tree_flatten(gradients), tree_flatten(there), strict=True):
+        assert mx.allclose(one, two, rtol=1e-3, atol=1e-6), name
+
+
 # Training -------------------------------------------------------------------------------------
 
 STAGES = (
     Stage("see", 3, 0.02, 64),
     Stage("answer", 3, 0.02, 300, 2),
+    Stage("round", 3, 0.02, 300, 2),
     Stage("polish", 3, 0.006, 300),
 )
 
@@ -216,7 +251,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
 
         return report
 
-    for steps in (2, 3, 4):
+    for steps in (2, 3, 3, 4):
         with pytest.raises(Stopped):
             course("parts").run(stop_after(steps))
     resumed = course("parts")
@@ -227,7 +262,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
         for name in ("whole", "parts")
     ]
     assert logs[0] == logs[1]
-    assert len(logs[0]) == 9
+    assert len(logs[0]) == 12
     with pytest.raises(CheckpointError, match="seed 0, not 1"):
         Course(tmp_path / "parts", TEKKEN, config=config, stages=STAGES, seed=1)
 
@@ -254,7 +289,7 @@ def test_stages_move_what_they_should(tmp_path, tokenizer):
     config = tiny_config(tokenizer)
     course = Course(tmp_path / "run", TEKKEN, config=config, stages=STAGES, workers=0)
     before = weights(course)
-    moved = {"see": set(), "answer": set(), "polish": set()}
+    moved = {stage.name: set() for stage in STAGES}
 
     def report(record):
         nonlocal before
@@ -267,6 +302,7 @@ def test_stages_move_what_they_should(tmp_path, tokenizer):
     course.run(report)
     assert moved["see"] == {"model.vision_encoder", "heads.patches"}
     assert moved["answer"] == {"model.projector", "model.decoder", "heads.places"}
+    assert moved["round"] == moved["answer"]
     assert moved["polish"] >= {"model.vision_encoder", "model.projector", "model.decoder"}
 
 

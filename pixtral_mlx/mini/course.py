@@ -1,9 +1,10 @@
-"""The four stages of training, one step after another, resumable at any of them.
+"""The five stages of training, one step after another, resumable at any of them.
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
 3. `count`: the same, and half of the questions are about numbers, which take longest to learn.
 4. `settle`: the same at a lower rate, with fewer of them.
+5. `round`: half of the lessons with weights rounded to 4 bits, so that a conversion loses little.
 
 Weights that are trained already go through `polish`: everything together, at a lower rate.
 
@@ -11,6 +12,7 @@ The state folder holds `state.safetensors` (weights, optimizer, step), `log.json
 Started by `mlx.launch`, several processes share the work: each takes a lesson of its own.
 """
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class Stage:
     """One stage.
 
     Arguments:
-        name: "see", "answer", "count", "settle" or "polish".
+        name: "see", "answer", "count", "settle", "round" or "polish".
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
@@ -66,16 +68,19 @@ STAGES = (
     Stage("answer", 3000, 0.015, 1500, 4),
     Stage("count", 900, 0.008, 1500, 4, counting=3.0),
     Stage("settle", 550, 0.006, 1500, 4, counting=2.0),
+    Stage("round", 800, 0.006, 1500, 4, counting=3.0),
 )
 """What the bundled checkpoint went through."""
 
 CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
 """What weights go through that are trained already; another seed gives them new lessons."""
 
-FIRST_LESSON = {"answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6}
+FIRST_LESSON = {
+    "answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6, "round": 4 * 10**6
+}  # fmt: skip
 """Numbers of lessons, so that no stage sees those of another."""
 
-FROZEN_VISION = ("answer", "count", "settle")
+FROZEN_VISION = ("answer", "count", "settle", "round")
 """Stages that leave the vision encoder as it is."""
 
 WARM_UP = 100
@@ -184,12 +189,16 @@ class Course:
             model.vision_encoder.freeze()  # type: ignore[union-attr]
         self.optimizer = learning.make_optimizer()
         self.optimizer.init(self.pupil.trainable_parameters())
-        self._gradients = nn.value_and_grad(self.pupil, self._loss(name))
+        # Lessons take turns among the losses.
+        self._gradients = [nn.value_and_grad(self.pupil, loss) for loss in self._losses(name)]
 
-    def _loss(self, name: str) -> Callable[[Lesson], tuple[mx.array, mx.array]]:
+    def _losses(self, name: str) -> list[Callable[[Lesson], tuple[mx.array, mx.array]]]:
         if name == "see":
-            return partial(learning.vision_loss, self.pupil)
-        return partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)
+            return [partial(learning.vision_loss, self.pupil)]
+        losses = [partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)]
+        if name == "round":
+            losses.append(partial(learning.rounded_text_loss, self.pupil))
+        return losses
 
     def _maker(self, stage: Stage) -> Callable[[int], Lesson]:
         if self.config.vision is None:
@@ -202,7 +211,8 @@ class Course:
     def _learn(self, stage: Stage, lessons: list[Lesson]) -> dict[str, Any]:
         start = time.perf_counter()
         learning.set_rate(self.optimizer, rate_at(stage, self.step))
-        found = [self._gradients(lesson) for lesson in lessons]
+        turns = itertools.cycle(self._gradients)
+        found = [gradients(lesson) for lesson, gradients in zip(lessons, turns, strict=False)]
         mean = partial(tree_map, lambda *each: sum(each) / len(each))
         (loss, right), gradients = mean(*found)
         gradients = nn.average_gradients(gradients, self._group)

@@ -152,6 +152,31 @@ def text_loss(pupil: Pupil, lesson: Lesson, frozen: bool) -> tuple[mx.array, mx.
     return loss, mx.stack([(wrong == 0).astype(mx.float32).mean(), placed])
 
 
+def rounded_text_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]:
+    """As `text_loss`, with projector and decoder as a conversion to 4 bits leaves them.
+
+    Gradients pass the rounding as if it were not there (Bengio et al., 2013), so the weights learn
+    to be right after it.
+    """
+    parts = [part for part in (pupil.model.projector, pupil.model.decoder) if part is not None]
+    kept = [part.parameters() for part in parts]
+    for part, parameters in zip(parts, kept, strict=True):
+        part.update(tree_map(_rounded, parameters))
+    try:
+        return text_loss(pupil, lesson, frozen=True)
+    finally:
+        for part, parameters in zip(parts, kept, strict=True):
+            part.update(parameters)
+
+
+def _rounded(array: mx.array) -> mx.array:
+    """What `convert` makes of it by default: matrices in 4 bits, everything else as it is."""
+    if array.ndim != 2:
+        return array
+    near = mx.dequantize(*mx.quantize(array, group_size=64, bits=4), group_size=64, bits=4)
+    return array + mx.stop_gradient(near - array)
+
+
 def _answers(pupil: Pupil, lesson: Lesson, caches: list[Any]) -> tuple[mx.array, mx.array]:
     """Logits of the questions' tokens, and the loss of looking elsewhere than at the evidence.
 
