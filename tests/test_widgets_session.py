@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def test_a_second_question_waits_for_the_first():
     session.ask("Describe the picture.", images=[SCENE.image])
     with pytest.raises(RuntimeError, match=r"wait\(\) for it, or stop\(\) it"):
         session.ask("How many rows are there?", images=[SCENE.image])
-    asyncio.run(session.done())
+    with ThreadPoolExecutor() as pool:  # this thread's loop may be that of a browser's tests
+        pool.submit(asyncio.run, session.done()).result()
     session.ask("How many columns are there?", images=[SCENE.image])
     assert session.wait(60).text == "five"
     assert epochs == [1, 2]
