@@ -197,7 +197,9 @@ def _add_sampling(parser, max_tokens: int) -> None:
     )
     add("--seed", type=int, metavar="N", help="makes sampling repeatable")
     add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT")
-    add("--prefill-step", type=int, default=512, metavar="N", help="prompt tokens a step (512)")
+    add(
+        "--prefill-step-size", type=int, default=512, metavar="N", help="prompt tokens a step (512)"
+    )
 
 
 def _add_prompt_cache(parser) -> None:

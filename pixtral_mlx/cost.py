@@ -68,7 +68,7 @@ def activation_bytes(
     grids: Sequence[tuple[int, int]] = (),
     *,
     itemsize: int = 2,
-    prefill_step: int = 512,
+    prefill_step_size: int = 512,
 ) -> int:
     """An estimate of the most that is held beside weights and KV cache: the greater of
 
@@ -84,10 +84,10 @@ def activation_bytes(
         tokens: of the whole prompt.
         grids: (rows, columns) of its images.
         itemsize: bytes of an activation.
-        prefill_step: prompt tokens a step.
+        prefill_step_size: prompt tokens a step.
     """
     text, vision = config.text, config.vision
-    step = min(tokens, prefill_step)
+    step = min(tokens, prefill_step_size)
     decoder = tokens * text.dim + step * (2 * text.dim + 3 * text.hidden_dim)
     encoder = 0
     if vision is not None:

@@ -46,7 +46,7 @@ class GenerationOptions:
         logit_bias: added to the logits of token ids.
         seed: makes sampling repeatable.
         stop: strings that end the answer; they are not part of it.
-        prefill_step: prompt tokens a step; less takes less memory.
+        prefill_step_size: prompt tokens a step; less takes less memory.
         progress: called with (prompt tokens done, all prompt tokens) during prefill.
         force: go on where memory would not suffice.
         trace: keep what looking inside needs (`reply.trace`); `TraceOptions` keeps less.
@@ -68,7 +68,7 @@ class GenerationOptions:
     logit_bias: Mapping[int, float] | None = None
     seed: int | None = None
     stop: str | Sequence[str] = ()
-    prefill_step: int = 512
+    prefill_step_size: int = 512
     progress: Callable[[int, int], None] | None = None
     force: bool = False
     trace: bool | TraceOptions = False
@@ -78,12 +78,12 @@ class GenerationOptions:
     def __post_init__(self):
         ranges = {
             "max_tokens": (1, math.inf), "temperature": (0, 100), "top_p": (0, 1),
-            "top_k": (0, math.inf), "min_p": (0, 1), "prefill_step": (1, math.inf),
+            "top_k": (0, math.inf), "min_p": (0, 1), "prefill_step_size": (1, math.inf),
             "repetition_penalty": (0.01, 100), "seed": (0, 2**64 - 1),
         }  # fmt: skip
         optional, whole = (
             ("repetition_penalty", "seed"),
-            ("max_tokens", "top_k", "prefill_step", "seed"),
+            ("max_tokens", "top_k", "prefill_step_size", "seed"),
         )
         for name, (lowest, highest) in ranges.items():
             value = getattr(self, name)
@@ -299,7 +299,7 @@ class GenerationStream(Iterator[Piece]):
                 max_tokens=limit,
                 prompt_cache=run.cache,
                 input_embeddings=embeddings,
-                prefill_step_size=options.prefill_step,
+                prefill_step_size=options.prefill_step_size,
                 prompt_progress_callback=run.progress,
                 **_sampling(
                     options, model.config.text.vocab_size, self.prompt.tokens[: stats.cached_tokens]

@@ -286,7 +286,7 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
         (("--seed", "-1"), "seed is -1; allowed is 0 to"),
         (("--seed", "9" * 30), "seed is 999"),
         (("--stop", ""), "stop is ['']"),
-        (("--prefill-step", "0"), "prefill_step is 0"),
+        (("--prefill-step-size", "0"), "prefill_step_size is 0"),
         (("--repetition-penalty", "0"), "repetition_penalty is 0"),
         (("--logit-bias", "3"), "--logit-bias '3': expected ID=VALUE"),
         (("--logit-bias", "3=nan"), "logit_bias of token 3 is nan; allowed is -1e9 to 1e9"),
@@ -407,7 +407,7 @@ def test_nearly_nothing_is_greedy(model, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_tokens": 2.5}, {"top_k": True}, {"seed": "1"}, {"prefill_step": 1.0}]
+    "options", [{"max_tokens": 2.5}, {"top_k": True}, {"seed": "1"}, {"prefill_step_size": 1.0}]
 )
 def test_numbers_that_are_not_whole(model, options):
     with pytest.raises((ValueError, TypeError)):

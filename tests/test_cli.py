@@ -177,7 +177,7 @@ def test_options_reach_the_model(here, capsys):
     warm = ("--temperature", "5", "--seed")
     assert answer(*warm, "1") == answer(*warm, "1") != answer(*warm, "2")
     assert answer("--stop", plain[:3]) == "\n"
-    assert answer("--max-tokens", "2") == answer("--max-tokens", "2", "--prefill-step", "1")
+    assert answer("--max-tokens", "2") == answer("--max-tokens", "2", "--prefill-step-size", "1")
     assert answer("--system", "Be brief.") != plain != answer("--raw")
     token = json.loads(answer("--json"))["tokens"][0]
     assert answer("--logit-bias", f"{token}=-100") != plain

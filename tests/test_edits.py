@@ -197,10 +197,10 @@ def test_patching_positions_of_the_decoder(model, prompt, plain, step):
     assert np.array_equal(after["text.1"], expected)
     whole = edits.PatchState("text.1", theirs["text.1"])
     answer = model.generate(other, max_tokens=1)
-    patched = model.generate(prompt, max_tokens=1, edits=[whole], prefill_step=step)
+    patched = model.generate(prompt, max_tokens=1, edits=[whole], prefill_step_size=step)
     assert patched.logprobs[0] == pytest.approx(answer.logprobs[0], abs=1e-5)
     assert patched.tokens == answer.tokens
-    some = model.generate(prompt, max_tokens=4, edits=[patch], prefill_step=step)
+    some = model.generate(prompt, max_tokens=4, edits=[patch], prefill_step_size=step)
     logits = model.logits(prompt, edits=[patch])[-1]
     assert int(mx.argmax(logits)) == some.tokens[0]
 
@@ -287,6 +287,6 @@ def test_edits_work_in_chunks(model, prompt):
     options = {"max_tokens": 6, "edits": changes, "reuse": False}
     whole = model.generate(prompt, **options)
     for step in (1, 5):
-        assert model.generate(prompt, prefill_step=step, **options).tokens == whole.tokens
+        assert model.generate(prompt, prefill_step_size=step, **options).tokens == whole.tokens
     logits = model.logits(prompt, edits=changes)[-1]
     assert int(mx.argmax(logits)) == whole.tokens[0]

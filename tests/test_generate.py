@@ -49,8 +49,8 @@ def prompt(model, picture):
 
 @pytest.mark.parametrize("step", [1, 7, 512])
 def test_chunks_of_the_prefill_do_not_change_tokens(model, prompt, step):
-    whole = model.generate(prompt, max_tokens=12, prefill_step=100_000, reuse=False)
-    chunked = model.generate(prompt, max_tokens=12, prefill_step=step, reuse=False)
+    whole = model.generate(prompt, max_tokens=12, prefill_step_size=100_000, reuse=False)
+    chunked = model.generate(prompt, max_tokens=12, prefill_step_size=step, reuse=False)
     assert chunked.tokens == whole.tokens
     np.testing.assert_allclose(chunked.logprobs, whole.logprobs, atol=1e-4)
 
@@ -238,9 +238,9 @@ def test_answer_cut_inside_a_character_drops_the_half(model, prompt):
     "wrong",
     [
         {"max_tokens": 0}, {"temperature": -1}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 2},
-        {"prefill_step": 0}, {"repetition_penalty": 0}, {"stop": [""]}, {"stop": [3]},
+        {"prefill_step_size": 0}, {"repetition_penalty": 0}, {"stop": [""]}, {"stop": [3]},
         {"max_tokens": None}, {"max_tokens": 2.5}, {"temperature": None}, {"temperature": "hot"},
-        {"prefill_step": True},
+        {"prefill_step_size": True},
     ],
 )  # fmt: skip
 def test_option_out_of_range(wrong):
@@ -283,7 +283,7 @@ def test_progress_counts_the_prompt(model, prompt):
     model.generate(
         prompt,
         max_tokens=1,
-        prefill_step=8,
+        prefill_step_size=8,
         progress=lambda done, total: calls.append((done, total)),
         reuse=False,
     )

@@ -211,7 +211,7 @@ def test_repetition_penalty_sees_the_tokens_that_were_not_read_again(model):
 
 def test_sampling_and_progress(model):
     prompt, calls = model.encode("What is this?", [picture(0)]), []
-    options = {"temperature": 1.0, "seed": 4, "prefill_step": 5}
+    options = {"temperature": 1.0, "seed": 4, "prefill_step_size": 5}
     check(model, prompt, 0, **options)
     check(model, prompt, len(prompt.tokens) - 1, **options)
     longer = model.encode("What is this? And that?", [picture(0)])
@@ -488,7 +488,7 @@ def test_an_interrupted_prefill_keeps_what_was_computed(model, after):
         if done == after:
             raise KeyboardInterrupt
 
-    reply = model.generate(prompt, max_tokens=NEW, prefill_step=5, progress=progress)
+    reply = model.generate(prompt, max_tokens=NEW, prefill_step_size=5, progress=progress)
     assert reply.finish_reason == "interrupted"
     check(model, prompt, after)  # in the middle of the image
 
@@ -511,7 +511,7 @@ def test_an_interrupt_inside_a_step_keeps_no_half_written_position(model, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr(KVCache, "update_and_fetch", strike)
-        reply = model.generate(prompt, max_tokens=NEW, prefill_step=8)
+        reply = model.generate(prompt, max_tokens=NEW, prefill_step_size=8)
     assert reply.finish_reason == "interrupted"
     again = model.generate(prompt, max_tokens=NEW)
     alone = model.generate(prompt, max_tokens=NEW, reuse=False)

@@ -46,7 +46,7 @@ def prompt(model):
 
 @pytest.fixture(scope="module")
 def reply(model, prompt):
-    return model.generate(prompt, max_tokens=NEW, trace=True, prefill_step=7)
+    return model.generate(prompt, max_tokens=NEW, trace=True, prefill_step_size=7)
 
 
 def softmax(queries, keys, mask):
@@ -148,7 +148,7 @@ def test_looking_changes_nothing(folder, prompt, bits, dtype):
         fresh = px.load(folder, dtype=dtype)
         if bits:
             nn.quantize(fresh.decoder, group_size=32, bits=bits)
-        return fresh.generate(prompt, max_tokens=NEW, trace=trace, prefill_step=9)
+        return fresh.generate(prompt, max_tokens=NEW, trace=trace, prefill_step_size=9)
 
     plain, traced = run(False), run(True)
     assert plain.tokens == traced.tokens
@@ -160,7 +160,7 @@ def test_looking_changes_nothing(folder, prompt, bits, dtype):
 
 @pytest.mark.parametrize("step", [1, 6, 512])
 def test_chunks_of_the_prefill_do_not_matter(model, prompt, reply, step):
-    again = model.generate(prompt, max_tokens=NEW, trace=True, prefill_step=step, reuse=False)
+    again = model.generate(prompt, max_tokens=NEW, trace=True, prefill_step_size=step, reuse=False)
     for token in range(NEW):
         np.testing.assert_allclose(
             again.trace.token_attention(token, 2), reply.trace.token_attention(token, 2), atol=1e-5
@@ -272,7 +272,7 @@ def test_another_thread_is_told_to_ask_the_worker(model, prompt, reply):
         finally:
             mx.clear_streams()
 
-    stream = model.stream(prompt, max_tokens=NEW, trace=True, prefill_step=7)
+    stream = model.stream(prompt, max_tokens=NEW, trace=True, prefill_step_size=7)
     piece = next(stream)
     with ThreadPoolExecutor(1) as other:
         assert "worker.submit" in other.submit(look, piece.trace).result()
@@ -288,7 +288,7 @@ def test_numbers_of_numpy_name_patches(reply):
 
 
 def test_live_pieces_can_be_looked_at_while_the_answer_is_written(model, prompt, reply):
-    stream = model.stream(prompt, max_tokens=NEW, trace=True, prefill_step=7)
+    stream = model.stream(prompt, max_tokens=NEW, trace=True, prefill_step_size=7)
     for number, piece in enumerate(stream):
         row = piece.trace.token_attention(number, 1, 2)
         np.testing.assert_allclose(row, reply.trace.token_attention(number, 1, 2), atol=1e-6)
@@ -300,7 +300,7 @@ def test_live_pieces_can_be_looked_at_while_the_answer_is_written(model, prompt,
 def test_kept_layers_and_states_can_be_named(model, prompt):
     sites = ("vision.1", "projector", "text.2", "text.0.heads")
     options = TraceOptions(vision_layers=[1], text_layers=[2], states=sites)
-    trace = model.generate(prompt, max_tokens=NEW, trace=options, prefill_step=7).trace
+    trace = model.generate(prompt, max_tokens=NEW, trace=options, prefill_step_size=7).trace
     assert trace.nbytes < model.generate(prompt, max_tokens=NEW, trace=True).trace.nbytes * 3
     assert trace.vision_attention(1, 0).sum() == pytest.approx(1, abs=1e-5)
     for call in (lambda: trace.vision_attention(0, 0), lambda: trace.token_attention(0, 0)):

@@ -123,7 +123,7 @@ def test_states_are_kept_too(tmp_path):
     options = TraceOptions(states=sites)
     image = np.zeros((20, 40, 3), np.uint8)
     trace = model.generate(
-        "What?", images=[image], max_tokens=3, trace=options, prefill_step=3
+        "What?", images=[image], max_tokens=3, trace=options, prefill_step_size=3
     ).trace
     trace.save(tmp_path / "states.safetensors")
     again = px.open_trace(tmp_path / "states.safetensors").states

@@ -75,7 +75,7 @@ def test_requests_are_answered_during_the_prefill(worker, image):
     def progress(done, total):
         answered.append(worker.submit(lambda model, d=done: d))
 
-    list(worker.stream("Hi", images=[image], max_tokens=1, prefill_step=4, progress=progress))
+    list(worker.stream("Hi", images=[image], max_tokens=1, prefill_step_size=4, progress=progress))
     assert [future.result(timeout=10) for future in answered] == sorted(
         f.result() for f in answered
     )
@@ -95,7 +95,9 @@ def test_stop(worker, image, during):
         if during == "prefill":
             stream.stop()
 
-    stream = worker.stream("Hi", images=[image], max_tokens=2000, prefill_step=4, progress=progress)
+    stream = worker.stream(
+        "Hi", images=[image], max_tokens=2000, prefill_step_size=4, progress=progress
+    )
     count = 0
     for _ in stream:
         count += 1
