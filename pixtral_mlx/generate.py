@@ -1,6 +1,6 @@
 """From a prompt to text: prefill in chunks, decode, stream whole characters.
 
-The steps themselves are mlx-lm's `generate_step`, with its samplers and caches.
+The steps themselves are `Run.steps`: mlx-lm's `generate_step`, with its samplers and caches.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -25,11 +25,6 @@ from .trace import Trace
 
 if TYPE_CHECKING:
     from .model import Pixtral
-
-
-LEAST_TEMPERATURE = 1e-4
-LEAST_TOP_P = 1e-3
-"""Below these, sampling is greedy: float32 has no room for such small steps in 131,072 words."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +266,7 @@ class GenerationStream(Iterator[Piece]):
         self, model: "Pixtral", options: GenerationOptions, limit: int
     ) -> Generator[tuple[int, float], None, None]:
         """Tokens and their log-probabilities; keeps the clock."""
-        from mlx_lm.generate import generate_step, generation_stream, wired_limit
+        from mlx_lm.generate import generation_stream, wired_limit
 
         if options.seed is not None:
             mx.random.seed(options.seed)
@@ -293,20 +288,7 @@ class GenerationStream(Iterator[Piece]):
                     self, model, options.edits, run.cache, run.all_embeddings
                 )
             first = None
-            for token, logprobs in generate_step(
-                mx.array(self.prompt.tokens[stats.cached_tokens :]),
-                run.decoder,  # type: ignore[arg-type]
-                max_tokens=limit,
-                prompt_cache=run.cache,
-                input_embeddings=embeddings,
-                prefill_step_size=options.prefill_step_size,
-                prompt_progress_callback=run.progress,
-                **_sampling(
-                    options, model.config.text.vocab_size, self.prompt.tokens[: stats.cached_tokens]
-                ),
-            ):
-                run.read(int(token))
-                logprob = float(logprobs[token].item())  # type: ignore[arg-type]
+            for token, logprob in run.steps(limit, embeddings):
                 if math.isnan(logprob):
                     raise CheckpointError(
                         "the model computes NaN: look for damaged weights with "
@@ -316,7 +298,7 @@ class GenerationStream(Iterator[Piece]):
                 first = first or now
                 stats.prompt_seconds, stats.decode_seconds = first - start, now - first
                 stats.peak_bytes = mx.get_peak_memory()
-                yield int(token), logprob
+                yield token, logprob
 
 
 class _StopText:
@@ -354,34 +336,3 @@ class _StopText:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a beginning of `stop`."""
     return max(n for n in range(min(len(text), len(stop) - 1) + 1) if text.endswith(stop[:n]))
-
-
-def is_greedy(options: GenerationOptions) -> bool:
-    """Whether the likeliest token is taken. Nearly nothing would overflow or filter out every
-    token: then the likeliest is what is meant."""
-    return options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
-
-
-def _sampling(options: GenerationOptions, vocab_size: int, known: list[int]) -> dict[str, Any]:
-    """mlx-lm's sampler and logits processors for these options; `known` tokens went before."""
-    from mlx_lm.sample_utils import make_logits_processors, make_sampler
-
-    bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
-    wrong = [token for token in bias if not 0 <= token < vocab_size]
-    if wrong:
-        raise ValueError(f"logit_bias names token {wrong[0]}; allowed are 0 to {vocab_size - 1}")
-    sampler = make_sampler(
-        temp=0.0 if is_greedy(options) else options.temperature,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        top_k=options.top_k if options.top_k < vocab_size else 0,
-    )
-    processors = make_logits_processors(
-        logit_bias=bias or None, repetition_penalty=options.repetition_penalty
-    )
-    before = mx.array(known, dtype=mx.int32)  # mlx-lm's processors see what it was given to read
-    # Log-probabilities in bfloat16 would have two digits, and ties that are none.
-    exact: list[Any] = [lambda _, logits: logits.astype(mx.float32)]
-    for process in processors:
-        exact.append(lambda tokens, logits, p=process: p(mx.concatenate([before, tokens]), logits))
-    return {"sampler": sampler, "logits_processors": exact}

@@ -1,6 +1,7 @@
 """What one answer starts from, and what it leaves to later ones."""
 
 import threading
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -9,6 +10,7 @@ from .capacity import room_bytes
 from .errors import CheckpointError
 from .prompt_cache import content_of
 from .recorder import Recorder
+from .sampling import Sampler
 from .tap import Tap, TappedDecoder
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Run:
         from mlx_lm.models.cache import make_prompt_cache
 
         self._model, self._prompt, self._recorder = model, prompt, recorder
-        self._progress, self._edits = options.progress, options.edits
+        self._options, self._edits = options, options.edits
         self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else None
         self.decoder: Any = model.decoder
         if self._tap is not None:
@@ -80,13 +82,38 @@ class Run:
         """mlx-lm has read `done` of the tokens that it was given."""
         every = len(self._prompt.tokens)
         self.computed = every - self._given + done
-        if self._progress is not None:
-            self._progress(self.computed, every)
+        if self._options.progress is not None:
+            self._options.progress(self.computed, every)
 
-    def read(self, token: int) -> None:
-        """mlx-lm gave a token, and has read it too."""
-        self._written.append(token)
-        self.computed = len(self._prompt.tokens) + len(self._written)
+    def steps(
+        self, limit: int, embeddings: mx.array | None
+    ) -> Generator[tuple[int, float], None, None]:
+        """At most `limit` tokens, one after another, and their log-probabilities.
+
+        When a token is read, which is the only wait, the step after it has been launched.
+
+        Arguments:
+            embeddings: what `embed` gave.
+        """
+        from mlx_lm.generate import generate_step
+
+        tokens, known = self._prompt.tokens, self.computed
+        sampler = Sampler(self._options, self._model.config.text.vocab_size, tokens[:known])
+        for _ in generate_step(
+            mx.array(tokens[known:]),
+            self.decoder,
+            max_tokens=limit,
+            sampler=sampler,
+            logits_processors=sampler.processors,
+            prompt_cache=self.cache,
+            input_embeddings=embeddings,
+            prefill_step_size=self._options.prefill_step_size,
+            prompt_progress_callback=self.progress,
+        ):
+            token, logprob = sampler.read()
+            self._written.append(token)
+            self.computed = len(tokens) + len(self._written)  # mlx-lm has read it too
+            yield token, logprob
 
     def __enter__(self) -> "Run":
         return self

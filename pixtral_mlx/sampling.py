@@ -1,8 +1,82 @@
-"""What temperature and filters make of a distribution, before a token is drawn from it."""
+"""Which token comes next: temperature and filters, and drawing from what they leave."""
 
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
 import numpy as np
 
-from .generate import GenerationOptions, is_greedy
+if TYPE_CHECKING:
+    from .generate import GenerationOptions
+
+LEAST_TEMPERATURE = 1e-4
+LEAST_TOP_P = 1e-3
+"""Below these, sampling is greedy: float32 has no room for such small steps in 131,072 words."""
+
+
+def is_greedy(options: "GenerationOptions") -> bool:
+    """Whether the likeliest token is taken. Nearly nothing would overflow or filter out every
+    token: then the likeliest is what is meant."""
+    return options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
+
+
+class Sampler:
+    """Chooses tokens where the model computes, and keeps there how likely each choice was.
+
+    It is what mlx-lm's `generate_step` takes as `sampler`; calling it waits for nothing. What
+    `read` reads was computed in the step that chose, so that reading starts no work, which would
+    stand in line behind the next step.
+
+    Arguments:
+        options: temperature, filters, bias and penalty.
+        vocab_size: words of the model.
+        known: tokens before those that mlx-lm is given to read; its processors see only those.
+
+    `draw` is mlx-lm's own sampler, `processors` what it takes as `logits_processors`.
+
+    Raises:
+        ValueError: a bias for a token that does not exist.
+    """
+
+    def __init__(self, options: "GenerationOptions", vocab_size: int, known: Sequence[int] = ()):
+        from mlx_lm.sample_utils import make_logits_processors, make_sampler
+
+        bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
+        wrong = [token for token in bias if not 0 <= token < vocab_size]
+        if wrong:
+            allowed = f"allowed are 0 to {vocab_size - 1}"
+            raise ValueError(f"logit_bias names token {wrong[0]}; {allowed}")
+        self.draw = make_sampler(
+            temp=0.0 if is_greedy(options) else options.temperature,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            top_k=options.top_k if options.top_k < vocab_size else 0,
+        )
+        found = make_logits_processors(
+            logit_bias=bias or None, repetition_penalty=options.repetition_penalty
+        )
+        before = mx.array(list(known), dtype=mx.int32)
+        # Log-probabilities in bfloat16 would have two digits, and ties that are none.
+        self.processors: list[Any] = [lambda _, logits: logits.astype(mx.float32)]
+        for process in found:
+            self.processors.append(
+                lambda tokens, logits, p=process: p(mx.concatenate([before, tokens]), logits)
+            )
+        self._chosen: deque[tuple[mx.array, mx.array]] = deque()
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """A token: log-probabilities (1, vocabulary) -> (1,)."""
+        token = self.draw(logprobs)
+        logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
+        token = mx.depends([token], [logprob])[0]  # whoever evaluates one gets both
+        self._chosen.append((token, logprob))
+        return token
+
+    def read(self) -> tuple[int, float]:
+        """The earliest choice that was not read yet, and its log-probability; waits for it."""
+        token, logprob = self._chosen.popleft()
+        return int(token.item()), float(logprob.item())  # type: ignore[arg-type]
 
 
 def sampling_probabilities(
@@ -27,6 +101,8 @@ def sampling_probabilities(
     Raises:
         ValueError: an option out of range.
     """
+    from .generate import GenerationOptions  # which imports this module
+
     options = GenerationOptions(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     logprobs = np.asarray(logprobs, np.float32)
     if is_greedy(options):
@@ -38,9 +114,8 @@ def sampling_probabilities(
     return (weights / weights.sum()).astype(np.float32)
 
 
-def _filtered(logprobs: np.ndarray, options: GenerationOptions) -> np.ndarray:
+def _filtered(logprobs: np.ndarray, options: "GenerationOptions") -> np.ndarray:
     """Log-probabilities, minus infinity for what mlx-lm's sampler drops."""
-    import mlx.core as mx
     from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
     kept = mx.array(logprobs)[None]

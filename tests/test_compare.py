@@ -7,8 +7,9 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import compare, edits, generate
+from pixtral_mlx import compare, edits
 from pixtral_mlx.maps import block_means
+from pixtral_mlx.sampling import Sampler
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_probabilities_are_those_that_generate_draws_from(settings):
     expected = px.sampling_probabilities(logprobs, **settings)
     assert expected.sum() == pytest.approx(1, abs=1e-6)
     options = px.GenerationOptions(**settings)
-    sampler, draws = generate._sampling(options, 12, [])["sampler"], 20_000
+    sampler, draws = Sampler(options, 12).draw, 20_000
     mx.random.seed(5)
     drawn = np.array(sampler(mx.array(np.tile(logprobs, (draws, 1)))))
     shares = np.bincount(drawn, minlength=12) / draws

@@ -1,0 +1,88 @@
+"""One wait a token, for work that was launched a step before; nothing is started by reading."""
+
+import functools
+
+import mlx.core as mx
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx.decoder import Decoder
+from pixtral_mlx.generate import GenerationStream
+from pixtral_mlx.sampling import Sampler
+
+READS = ("item", "tolist", "__int__", "__float__", "__bool__", "__index__", "__array__")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return px.load(make_official(tmp_path_factory.mktemp("decode") / "model"), dtype="float32")
+
+
+@pytest.fixture
+def events(monkeypatch, tmp_path):
+    """What happens, in order: "step", "launch", "wait", "read", and "read of new work"."""
+    found = []
+
+    def told(name, function):
+        @functools.wraps(function)
+        def told_function(*arguments, **options):
+            found.append(name)
+            return function(*arguments, **options)
+
+        return told_function
+
+    def read(function):
+        def read_function(array, *arguments, **options):
+            mx.export_to_dot(str(tmp_path / "graph"), array)
+            # What was launched has forgotten what it was computed from: nothing points anywhere.
+            new = "->" in (tmp_path / "graph").read_text()
+            found.append("read of new work" if new else "read")
+            return function(array, *arguments, **options)
+
+        return read_function
+
+    monkeypatch.setattr(Decoder, "__call__", told("step", Decoder.__call__))
+    monkeypatch.setattr(mx, "async_eval", told("launch", mx.async_eval))
+    monkeypatch.setattr(mx, "eval", told("wait", mx.eval))
+    for name in READS:
+        if hasattr(mx.array, name):
+            monkeypatch.setattr(mx.array, name, read(getattr(mx.array, name)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 1.0, "top_p": 0.9, "top_k": 50, "min_p": 0.01, "seed": 3},
+        {"repetition_penalty": 1.2, "logit_bias": {5: 1.0}},
+        {"trace": True},
+        {"edits": [px.edits.KnockOutHeads("text", 1, [0])]},
+    ],
+    ids=str,
+)
+def test_the_next_step_is_launched_before_a_token_is_read(model, events, options):
+    prompt = model.encode("What is this?", [Image.new("RGB", (40, 60), (200, 30, 90))])
+    options = px.GenerationOptions(max_tokens=6, reuse=False, **options)
+    steps = GenerationStream(model, prompt, options)._steps(model, options, 6)
+    next(steps)  # reads the prompt, launches the first step and the second
+    launched = events.count("step")
+    for number in range(1, 6):
+        events.clear()
+        next(steps)
+        # mlx-lm reads the token, we read it again with its log-probability: one wait, for a step
+        # that was launched a token ago.
+        assert events == ["step", "launch", "read", "read", "read"], number
+    assert launched == 3  # all but the last of the prompt, its last, and the first token
+
+
+def test_what_a_sampler_chose_comes_with_its_log_probability(model):
+    sampler = Sampler(px.GenerationOptions(), 4)
+    rows = mx.log(mx.array([[0.1, 0.2, 0.6, 0.1], [0.7, 0.1, 0.1, 0.1]]))
+    chosen = [sampler(row[None]) for row in rows]
+    mx.eval(chosen)
+    assert [sampler.read() for _ in rows] == [
+        (2, pytest.approx(-0.5108256)), (0, pytest.approx(-0.3566749)),
+    ]  # fmt: skip
