@@ -199,7 +199,7 @@ def test_rounded_lessons_see_what_a_conversion_leaves(tmp_path, tokenizer):
     before = {name: np.array(a) for name, a in tree_flatten(pupil.parameters())}
     pupil.freeze()
     pupil.model.decoder.unfreeze()
-    loss = partial(rounded_text_loss, pupil)
+    loss = partial(rounded_text_loss, pupil, group_size=64)
     (found, _), gradients = nn.value_and_grad(pupil, loss)(lesson)
     wanted, _ = text_loss(converted, lesson, frozen=True)
     plain, _ = text_loss(pupil, lesson, frozen=True)
@@ -208,7 +208,9 @@ def test_rounded_lessons_see_what_a_conversion_leaves(tmp_path, tokenizer):
     after = dict(tree_flatten(pupil.parameters()))
     assert all(np.array_equal(values, after[name]) for name, values in before.items())
 
-    rounded = {n: learning._rounded(mx.array(a)) for n, a in before.items() if "vision" not in n}
+    rounded = {
+        n: learning._rounded(64, mx.array(a)) for n, a in before.items() if "vision" not in n
+    }
     pupil.load_weights([(n, a) for n, a in rounded.items() if n.startswith("model.")], strict=False)
     there = nn.value_and_grad(pupil, partial(text_loss, pupil, frozen=True))(lesson)[1]
     for (name, one), (_, two) in zip(tree_flatten(gradients), tree_flatten(there), strict=True):

@@ -1,10 +1,11 @@
-"""The five stages of training, one step after another, resumable at any of them.
+"""The six stages of training, one step after another, resumable at any of them.
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
 3. `count`: the same, and half of the questions are about numbers, which take longest to learn.
 4. `settle`: the same at a lower rate, with fewer of them.
 5. `round`: half of the lessons with weights rounded to 4 bits, so that a conversion loses little.
+6. `finish`: the same at a lower rate, with fewer numbers, and rounded in smaller groups too.
 
 Weights that are trained already go through `polish`: everything together, at a lower rate.
 
@@ -46,7 +47,7 @@ class Stage:
     """One stage.
 
     Arguments:
-        name: "see", "answer", "count", "settle", "round" or "polish".
+        name: "see", "answer", "count", "settle", "round", "finish" or "polish".
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
@@ -69,6 +70,7 @@ STAGES = (
     Stage("count", 900, 0.008, 1500, 4, counting=3.0),
     Stage("settle", 550, 0.006, 1500, 4, counting=2.0),
     Stage("round", 800, 0.006, 1500, 4, counting=3.0),
+    Stage("finish", 1000, 0.004, 1500, 4, counting=2.5),
 )
 """What the bundled checkpoint went through."""
 
@@ -76,12 +78,16 @@ CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
 """What weights go through that are trained already; another seed gives them new lessons."""
 
 FIRST_LESSON = {
-    "answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6, "round": 4 * 10**6
+    "answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6, "round": 4 * 10**6,
+    "finish": 5 * 10**6,
 }  # fmt: skip
 """Numbers of lessons, so that no stage sees those of another."""
 
-FROZEN_VISION = ("answer", "count", "settle", "round")
+FROZEN_VISION = ("answer", "count", "settle", "round", "finish")
 """Stages that leave the vision encoder as it is."""
+
+ROUNDED = {"round": (64,), "finish": (64, 32)}
+"""Stages with rounded weights in every second lesson: the sizes of the groups, in turn."""
 
 WARM_UP = 100
 """Steps until the full rate."""
@@ -195,10 +201,12 @@ class Course:
     def _losses(self, name: str) -> list[Callable[[Lesson], tuple[mx.array, mx.array]]]:
         if name == "see":
             return [partial(learning.vision_loss, self.pupil)]
-        losses = [partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)]
-        if name == "round":
-            losses.append(partial(learning.rounded_text_loss, self.pupil))
-        return losses
+        plain = partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)
+        losses = []
+        for group_size in ROUNDED.get(name, ()):
+            rounded = partial(learning.rounded_text_loss, self.pupil, group_size=group_size)
+            losses += [plain, rounded]
+        return losses or [plain]
 
     def _maker(self, stage: Stage) -> Callable[[int], Lesson]:
         if self.config.vision is None:

@@ -4,6 +4,7 @@ Matrices move by Muon (Jordan, 2024), which learns to find a row and a column in
 steps that Adam takes; embeddings, norms, the output and the heads move by Adam.
 """
 
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -152,7 +153,7 @@ def text_loss(pupil: Pupil, lesson: Lesson, frozen: bool) -> tuple[mx.array, mx.
     return loss, mx.stack([(wrong == 0).astype(mx.float32).mean(), placed])
 
 
-def rounded_text_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]:
+def rounded_text_loss(pupil: Pupil, lesson: Lesson, group_size: int) -> tuple[mx.array, mx.array]:
     """As `text_loss`, with projector and decoder as a conversion to 4 bits leaves them.
 
     Gradients pass the rounding as if it were not there (Bengio et al., 2013), so the weights learn
@@ -161,7 +162,7 @@ def rounded_text_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]
     parts = [part for part in (pupil.model.projector, pupil.model.decoder) if part is not None]
     kept = [part.parameters() for part in parts]
     for part, parameters in zip(parts, kept, strict=True):
-        part.update(tree_map(_rounded, parameters))
+        part.update(tree_map(partial(_rounded, group_size), parameters))
     try:
         return text_loss(pupil, lesson, frozen=True)
     finally:
@@ -169,11 +170,11 @@ def rounded_text_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]
             part.update(parameters)
 
 
-def _rounded(array: mx.array) -> mx.array:
-    """What `convert` makes of it by default: matrices in 4 bits, everything else as it is."""
+def _rounded(group_size: int, array: mx.array) -> mx.array:
+    """What `convert` makes of it: matrices in 4 bits, everything else as it is."""
     if array.ndim != 2:
         return array
-    near = mx.dequantize(*mx.quantize(array, group_size=64, bits=4), group_size=64, bits=4)
+    near = mx.dequantize(*mx.quantize(array, group_size, 4), group_size=group_size, bits=4)
     return array + mx.stop_gradient(near - array)
 
 
