@@ -1,6 +1,6 @@
 """The whole of Pixtral: encode the messages, see the images, merge, decode."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from .batch import BATCH_SIZE, BatchStream, as_requests
 from .capacity import room_bytes
 from .config import PixtralConfig
 from .decoder import Decoder
@@ -300,6 +301,59 @@ class Pixtral(nn.Module):
         except KeyboardInterrupt:
             stream.interrupt()
         return stream.reply
+
+    def stream_batch(
+        self,
+        messages: Iterable[Any],
+        *,
+        images: Sequence[Sequence[Any]] = (),
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ) -> BatchStream:
+        """Answer many requests, several at a time.
+
+        Arguments:
+            messages: of each request what `generate` takes: a string, chat messages, a `Prompt`; or
+                a mapping with its arguments (`{"messages": ..., "images": [...], "seed": 1}`).
+            images: with strings, the pictures of each request: a list of lists.
+            batch_size: at most this many are answered at once; fewer where memory is short.
+            options: as for `stream`, for all; there is no trace and there are no edits.
+
+        Returns:
+            An iterator of (number of the request, `Reply`) in the order in which they are finished;
+            a request that fails gives its `PixtralError` in place of a reply.
+
+        Raises:
+            ValueError: an option that is out of range, or that a batch does not have.
+        """
+        return BatchStream(self, as_requests(messages, images), batch_size=batch_size, **options)
+
+    def generate_batch(
+        self,
+        messages: Sequence[Any],
+        *,
+        images: Sequence[Sequence[Any]] = (),
+        return_errors: bool = False,
+        **options: Any,
+    ) -> list[Any]:
+        """Answer many requests, several at a time: the same answers as from `generate`.
+
+        Ctrl-C ends it early with what there is.
+
+        Arguments:
+            messages, images, options: as for `stream_batch`.
+            return_errors: a request that fails has its `PixtralError` in place of a reply.
+
+        Returns:
+            A `Reply` for each request, in their order.
+
+        Raises:
+            ValueError: as for `stream_batch`.
+            PixtralError: the first request that fails, without `return_errors`.
+        """
+        requests = list(messages)
+        stream = self.stream_batch(requests, images=images, **options)
+        return stream.replies(len(requests), return_errors=return_errors)
 
     def occlusion_map(
         self,

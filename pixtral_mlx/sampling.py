@@ -1,7 +1,7 @@
 """Which token comes next: temperature and filters, and drawing from what they leave."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -109,20 +109,42 @@ def sampling_probabilities(
         found = np.zeros_like(logprobs)
         found[int(logprobs.argmax())] = 1
         return found
-    scaled = _filtered(logprobs, options) / temperature
+    kept = _filtered(mx.array(logprobs)[None], options, logprobs.size)
+    scaled = np.array(kept[0], dtype=np.float64) / temperature
     weights = np.exp(scaled - scaled.max())
     return (weights / weights.sum()).astype(np.float32)
 
 
-def _filtered(logprobs: np.ndarray, options: "GenerationOptions") -> np.ndarray:
-    """Log-probabilities, minus infinity for what mlx-lm's sampler drops."""
+def seeded(options: "GenerationOptions", vocab_size: int) -> Callable[[mx.array], mx.array]:
+    """A sampler with random numbers of its own: in a batch it draws what `generate` draws alone.
+
+    mlx-lm's samplers share MLX's random state, so that what one draws depends on the others.
+
+    Arguments:
+        options: with a `seed`, and not greedy.
+
+    Returns:
+        A function from log-probabilities, shape (1, vocabulary), to a token, shape (1,).
+    """
+    key = mx.random.key(options.seed or 0)
+
+    def draw(logprobs: mx.array) -> mx.array:
+        nonlocal key
+        key, own = mx.random.split(key)
+        scaled = _filtered(logprobs, options, vocab_size) * (1 / options.temperature)
+        return mx.random.categorical(scaled, key=own)
+
+    return draw
+
+
+def _filtered(logprobs: mx.array, options: "GenerationOptions", vocab_size: int) -> mx.array:
+    """Log-probabilities (1, vocabulary), minus infinity for what mlx-lm's sampler drops."""
     from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
-    kept = mx.array(logprobs)[None]
     if 0 < options.top_p < 1:
-        kept = apply_top_p(kept, options.top_p)
+        logprobs = apply_top_p(logprobs, options.top_p)
     if options.min_p:
-        kept = apply_min_p(kept, options.min_p)
-    if 0 < options.top_k < logprobs.size:
-        kept = apply_top_k(kept, options.top_k)
-    return np.array(kept[0], dtype=np.float64)
+        logprobs = apply_min_p(logprobs, options.min_p)
+    if 0 < options.top_k < vocab_size:
+        logprobs = apply_top_k(logprobs, options.top_k)
+    return logprobs

@@ -1,0 +1,277 @@
+"""Many requests at once: continuous batching on mlx-lm's batch generator.
+
+Decoding one answer reads every weight for one token; decoding eight reads them once for eight.
+Each prompt is read by our own path (`Run`: images, prompt cache, chunks); its keys and values then
+join mlx-lm's batch, which takes a step of all answers at a time. What is finished leaves, and what
+waits joins.
+"""
+
+import math
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from .capacity import room_bytes
+from .errors import CheckpointError, PixtralError
+from .generate import GenerationOptions, GenerationStream, Reply, _StopText
+from .run import Run
+from .sampling import Sampler, is_greedy, seeded
+from .tokenizer import Prompt
+
+if TYPE_CHECKING:
+    from .model import Pixtral
+
+BATCH_SIZE = 8
+"""How many answers are written at once, unless told otherwise."""
+
+
+def as_requests(
+    messages: Iterable[Any], images: Sequence[Sequence[Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Requests in one shape: the arguments of `generate`, by name.
+
+    Arguments:
+        messages: of each request a string, chat messages, a `Prompt`, or a mapping with
+            `generate`'s arguments ("messages", "images", "max_tokens", "seed", ...).
+        images: with strings, the pictures of each request: as many lists as there are requests.
+
+    Raises:
+        ValueError: not as many lists of pictures as requests.
+    """
+    if not images:
+        return (dict(m) if isinstance(m, Mapping) else {"messages": m} for m in messages)
+    listed = list(messages)
+    if len(images) != len(listed):
+        raise ValueError(
+            f"images= holds {len(images)} lists for {len(listed)} requests: give one list each"
+        )
+    return (
+        {"images": pictures, **request}
+        for request, pictures in zip(as_requests(listed), images, strict=True)
+    )
+
+
+class _Request:
+    """One request while it waits or is being answered."""
+
+    def __init__(self, model: "Pixtral", index: int, arguments: Mapping[str, Any]):
+        given = dict(arguments)
+        messages, pictures = given.pop("messages", ""), given.pop("images", ())
+        encoding = {name: given.pop(name) for name in ("image_options", "raw") if name in given}
+        self.index, self.options = index, _checked(given)
+        if not isinstance(messages, Prompt):
+            messages = model.encode(messages, pictures, **encoding)
+        stream = GenerationStream(model, messages, self.options)  # checks, and is never iterated
+        self.prompt, self.reply = stream.prompt, stream.reply
+        length = len(self.prompt.tokens)
+        self.limit = min(self.options.max_tokens, model.config.text.max_seq_len - length + 1)
+        self.most_tokens = length + self.limit
+        self._text = _StopText(model.tokenizer.stream_decoder(), tuple(self.options.stop))
+        self._start = self._first = 0.0
+
+    def read(self, model: "Pixtral") -> list[Any]:
+        """Read the prompt but for its last token; its keys and values, a cache a layer."""
+        self._start = time.perf_counter()
+        stats, run = self.reply.stats, Run(model, self.prompt, self.options, None)
+        stats.cached_tokens = run.computed
+        with run:
+            embeddings = run.embed()
+            if embeddings is not None:
+                stats.vision_seconds = time.perf_counter() - self._start
+            tokens = mx.array(self.prompt.tokens[run.computed :])[None]
+            done, end = 0, tokens.shape[1] - 1
+            run.progress(0, end + 1)
+            while done < end:
+                part = slice(done, min(done + self.options.prefill_step_size, end))
+                rows = None if embeddings is None else embeddings[None, part]
+                model.decoder.hidden(tokens[:, part], run.cache, rows)
+                mx.eval([layer.state for layer in run.cache])
+                mx.clear_cache()
+                done = part.stop
+                run.progress(done, end + 1)
+        self.prompt = replace(self.prompt, images=[])  # their pixels have been seen
+        return run.cache
+
+    def write(self, token: int, logprob: float) -> bool:
+        """Add a token to the answer; whether a stop string has ended it."""
+        if math.isnan(logprob):
+            raise CheckpointError(
+                "the model computes NaN: look for damaged weights with "
+                "`pixtral-mlx inspect --check`"
+            )
+        self.reply.tokens.append(token)
+        self.reply.logprobs.append(logprob)
+        self.reply.text += self._text.add(token)
+        self.reply.stats.generated_tokens += 1
+        return self._text.stopped
+
+    def clock(self) -> None:
+        """A token has arrived, the end token included."""
+        now, stats = time.perf_counter(), self.reply.stats
+        self._first = self._first or now
+        stats.prompt_seconds, stats.decode_seconds = self._first - self._start, now - self._first
+        stats.peak_bytes = mx.get_peak_memory()
+
+    def finish(self, reason: str) -> tuple[int, Reply]:
+        """The answer as it is handed out."""
+        self.reply.text += self._text.flush()
+        self.reply.finish_reason = reason
+        return self.index, self.reply
+
+
+def _checked(options: Mapping[str, Any]) -> GenerationOptions:
+    checked = GenerationOptions(**options)
+    if checked.trace or checked.edits:
+        raise ValueError("a batch keeps no trace and takes no edits: use generate for these")
+    return checked
+
+
+class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
+    """Answers to many requests, each with its number, in the order in which they are finished.
+
+    A request that cannot be answered (its picture is damaged, it is too long) gives its
+    `PixtralError` in the place of a `Reply`, and the others go on. Requests are taken one by one as
+    there is room for them, so they may come from a generator.
+
+    Arguments:
+        requests: `generate`'s arguments of each, see `as_requests`.
+        batch_size: at most this many are answered at once; fewer where memory is short.
+        options: for requests that do not say otherwise.
+
+    Raises:
+        ValueError: an option that is out of range, or that a batch does not have.
+    """
+
+    def __init__(
+        self,
+        model: "Pixtral",
+        requests: Iterable[Mapping[str, Any]],
+        *,
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}; allowed is a whole number from 1 on")
+        named = ("messages", "images", "image_options", "raw")
+        _checked({name: value for name, value in options.items() if name not in named})
+        self._model, self._size = model, batch_size
+        self._incoming = ((n, {**options, **request}) for n, request in enumerate(requests))
+        self._running: dict[int, _Request] = {}
+        self._samplers: dict[Any, Any] = {}
+        self._finished = self._run()
+
+    def __next__(self) -> tuple[int, Reply | PixtralError]:
+        return next(self._finished)
+
+    def interrupt(self) -> list[tuple[int, Reply]]:
+        """Stop here: what there is of the answers that were being written."""
+        self._finished.close()
+        running, self._running = self._running, {}
+        return [request.finish("interrupted") for request in running.values()]
+
+    def replies(self, count: int, *, return_errors: bool = False) -> list[Any]:
+        """All answers in the order of the requests; Ctrl-C ends with what there is.
+
+        Arguments:
+            count: how many requests there are.
+            return_errors: put a `PixtralError` in its place; otherwise the first one is raised.
+        """
+        found: dict[int, Reply | PixtralError] = {}
+        try:
+            for number, reply in self:
+                if isinstance(reply, PixtralError) and not return_errors:
+                    self.interrupt()
+                    raise reply
+                found[number] = reply
+        except KeyboardInterrupt:
+            found |= dict(self.interrupt())
+        return [found.get(n) or Reply(finish_reason="interrupted") for n in range(count)]
+
+    def _run(self) -> Generator[tuple[int, Reply | PixtralError], None, None]:
+        from mlx_lm.generate import BatchGenerator
+
+        mx.reset_peak_memory()
+        generator = BatchGenerator(
+            self._model.decoder,
+            stop_tokens=[[self._model.tokenizer.eos_id]],
+            completion_batch_size=self._size,
+            prefill_batch_size=self._size,
+        )
+        try:
+            for number, arguments in self._incoming:
+                try:
+                    request = _Request(self._model, number, arguments)
+                except PixtralError as error:
+                    yield number, error
+                    continue
+                while not self._fits(request):
+                    yield from self._step(generator)
+                try:
+                    self._join(generator, request)
+                except PixtralError as error:
+                    yield number, error
+            while self._running:
+                yield from self._step(generator)
+        finally:
+            generator.close()
+
+    def _fits(self, request: _Request) -> bool:
+        """Whether a request may join those that are running; answers that were kept make way.
+
+        In mlx-lm's batch every row is as long as the longest.
+        """
+        rows = [*self._running.values(), request]
+        room = room_bytes(self._model, len(rows) * max(row.most_tokens for row in rows))
+        if self._running and (len(rows) > self._size or room < 0):
+            return False
+        self._model.prompt_cache.shrink(max(0, room))
+        return True
+
+    def _join(self, generator: Any, request: _Request) -> None:
+        with mx.stream(generator.stream):
+            cache = request.read(self._model)
+        sampler, processors = self._sampling(request.options)
+        (uid,) = generator.insert(
+            [request.prompt.tokens[-1:]],
+            max_tokens=[request.limit],
+            caches=[cache],
+            all_tokens=[request.prompt.tokens[:-1]],
+            samplers=[sampler],
+            logits_processors=[processors],
+        )
+        self._running[uid] = request
+
+    def _sampling(self, options: GenerationOptions) -> tuple[Any, list[Any]]:
+        """mlx-lm's sampler and logits processors; requests that want the same share a sampler,
+        which then draws for all of them at once. A seed has a sampler of its own."""
+        words = self._model.config.text.vocab_size
+        sampler = Sampler(options, words)
+        if is_greedy(options):
+            kind: Any = "greedy"
+        elif options.seed is None:
+            kind = (options.temperature, options.top_p, options.top_k, options.min_p)
+        else:
+            return seeded(options, words), sampler.processors
+        return self._samplers.setdefault(kind, sampler.draw), sampler.processors
+
+    def _step(self, generator: Any) -> Iterator[tuple[int, Reply]]:
+        """One token more for every answer; those that are finished."""
+        finished = []
+        for response in generator.next_generated():
+            request, reason = self._running[response.uid], response.finish_reason
+            request.clock()
+            # "stop" is the end token, which is no part of the answer.
+            if reason != "stop":
+                # Read in place: a computation would stand in line behind the next step.
+                logprob = memoryview(response.logprobs)[response.token]
+                if request.write(response.token, logprob):
+                    if reason is None:
+                        generator.remove([response.uid])
+                    reason = "stop"
+            if reason is not None:
+                del self._running[response.uid]
+                finished.append(request.finish(reason))
+        return iter(finished)
