@@ -83,6 +83,7 @@ def test_each_request_may_have_options_of_its_own(model):
         {"messages": "Why?", "logit_bias": {300: 8.0}, "repetition_penalty": 20.0},
         {"messages": "What?", "images": [picture(40, 30)], "max_tokens": 1},
         {"messages": "plain", "raw": True},
+        {"messages": "Why?", "stop": words.text[-2:] + " and more"},  # begins and does not come
     ]
     replies = model.generate_batch(requests, max_tokens=8, reuse=False)
     for reply, request in zip(replies, requests, strict=True):
@@ -194,12 +195,15 @@ def test_fewer_at_once_where_memory_is_short(model, monkeypatch):
         asked.append(tokens)
         return 200 - tokens
 
+    model.generate("An earlier question?", max_tokens=2)
+    assert len(model.prompt_cache)
     monkeypatch.setattr(batch, "room_bytes", room)
     requests = [f"Question {n}?" for n in range(5)] + ["long " * 120]
     watched = Watched(requests)
     finished = dict(watched.answers(model.stream_batch(watched, max_tokens=60, reuse=False)))
     assert watched.most == 3  # two rows of some 70 tokens fit, and the long one runs alone
     assert max(asked) > 200 and len(finished) == 6
+    assert not model.prompt_cache.nbytes  # what was kept has made way
     for number, request in enumerate(requests):
         same(finished[number], model.generate(request, max_tokens=60, reuse=False))
 
