@@ -254,7 +254,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
         elif options.seed is None:
             kind = (options.temperature, options.top_p, options.top_k, options.min_p)
         else:
-            return seeded(options, words), sampler.processors
+            return seeded(options), sampler.processors
         return self._samplers.setdefault(kind, sampler.draw), sampler.processors
 
     def _step(self, generator: Any) -> Iterator[tuple[int, Reply]]:

@@ -109,13 +109,13 @@ def sampling_probabilities(
         found = np.zeros_like(logprobs)
         found[int(logprobs.argmax())] = 1
         return found
-    kept = _filtered(mx.array(logprobs)[None], options, logprobs.size)
+    kept = _filtered(mx.array(logprobs)[None], options)
     scaled = np.array(kept[0], dtype=np.float64) / temperature
     weights = np.exp(scaled - scaled.max())
     return (weights / weights.sum()).astype(np.float32)
 
 
-def seeded(options: "GenerationOptions", vocab_size: int) -> Callable[[mx.array], mx.array]:
+def seeded(options: "GenerationOptions") -> Callable[[mx.array], mx.array]:
     """A sampler with random numbers of its own: in a batch it draws what `generate` draws alone.
 
     mlx-lm's samplers share MLX's random state, so that what one draws depends on the others.
@@ -131,13 +131,13 @@ def seeded(options: "GenerationOptions", vocab_size: int) -> Callable[[mx.array]
     def draw(logprobs: mx.array) -> mx.array:
         nonlocal key
         key, own = mx.random.split(key)
-        scaled = _filtered(logprobs, options, vocab_size) * (1 / options.temperature)
+        scaled = _filtered(logprobs, options) * (1 / options.temperature)
         return mx.random.categorical(scaled, key=own)
 
     return draw
 
 
-def _filtered(logprobs: mx.array, options: "GenerationOptions", vocab_size: int) -> mx.array:
+def _filtered(logprobs: mx.array, options: "GenerationOptions") -> mx.array:
     """Log-probabilities (1, vocabulary), minus infinity for what mlx-lm's sampler drops."""
     from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
@@ -145,6 +145,6 @@ def _filtered(logprobs: mx.array, options: "GenerationOptions", vocab_size: int)
         logprobs = apply_top_p(logprobs, options.top_p)
     if options.min_p:
         logprobs = apply_min_p(logprobs, options.min_p)
-    if 0 < options.top_k < vocab_size:
+    if 0 < options.top_k < logprobs.shape[-1]:
         logprobs = apply_top_k(logprobs, options.top_k)
     return logprobs
