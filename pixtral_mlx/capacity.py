@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 from . import layouts
 from .config import TextConfig
 from .errors import CapacityError
+from .kv_format import KVFormat
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -26,18 +27,19 @@ def weights_bytes(model: "Pixtral") -> int:
     return sum(array.nbytes for array in arrays if isinstance(array, mx.array))
 
 
-def kv_bytes_per_token(config: TextConfig, itemsize: int = 2) -> int:
-    """Bytes of keys and values that one token of context takes: 163,840 for the 12B in 16 bits."""
-    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * itemsize
+def kv_bytes_per_token(config: TextConfig, itemsize: int = 2, kv: KVFormat | None = None) -> int:
+    """Bytes of keys and values that one token of context takes: 163,840 for the 12B in 16 bits,
+    87,040 where they are kept in 8 and 46,080 in 4; see `KVFormat.bytes_per_token`."""
+    return (kv or KVFormat()).of(config).bytes_per_token(config, itemsize)
 
 
-def room_bytes(model: "Pixtral", tokens: int) -> int:
+def room_bytes(model: "Pixtral", tokens: int, kv: KVFormat | None = None) -> int:
     """Usable memory that weights and the KV cache of `tokens` leave; below 0 they do not fit."""
-    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size)
+    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size, kv)
     return usable_bytes() - weights_bytes(model) - tokens * per_token
 
 
-def check_memory(model: "Pixtral", tokens: int) -> None:
+def check_memory(model: "Pixtral", tokens: int, kv: KVFormat | None = None) -> None:
     """Compare weights plus the KV cache of `tokens` with what is usable; nothing is read yet.
 
     What `model.prompt_cache` keeps does not count: it goes where a run needs the room.
@@ -45,10 +47,10 @@ def check_memory(model: "Pixtral", tokens: int) -> None:
     Raises:
         CapacityError: it cannot fit; the message says what would.
     """
-    if room_bytes(model, tokens) >= 0:
+    if room_bytes(model, tokens, kv) >= 0:
         return
     usable, weights = usable_bytes(), weights_bytes(model)
-    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size)
+    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size, kv)
     cache = tokens * per_token
     seen = (
         f"weights {weights / 1e9:.1f} GB + KV cache of {tokens:,} tokens {cache / 1e9:.1f} GB, "

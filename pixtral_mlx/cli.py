@@ -197,9 +197,17 @@ def _add_sampling(parser, max_tokens: int) -> None:
     )
     add("--seed", type=int, metavar="N", help="makes sampling repeatable")
     add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT")
+    _add_memory(parser)
+
+
+def _add_memory(parser) -> None:
+    add = parser.add_argument_group("memory").add_argument
     add(
         "--prefill-step-size", type=int, default=512, metavar="N", help="prompt tokens a step (512)"
     )
+    add("--kv-bits", type=int, metavar="N", help="KV cache in 8 or 4 bits (default: as computed)")
+    add("--kv-group-size", type=int, metavar="N", help="that share a scale: 32, 64 or 128")
+    add("--quantized-kv-start", type=int, default=0, metavar="N", help="only from N tokens on (0)")
 
 
 def _add_prompt_cache(parser) -> None:

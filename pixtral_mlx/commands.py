@@ -51,7 +51,7 @@ def generation_options(arguments: Namespace) -> dict[str, Any]:
     """
     names = (
         "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
-        "stop", "prefill_step_size", "force",
+        "stop", "prefill_step_size", "kv_bits", "kv_group_size", "quantized_kv_start", "force",
     )  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
     options["logit_bias"] = dict(_bias(text) for text in arguments.logit_bias)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from .capacity import kv_bytes_per_token
 from .config import PixtralConfig, TextConfig, VisionConfig
+from .kv_format import KVFormat
 
 
 def prefill_operations(
@@ -96,12 +97,20 @@ def activation_bytes(
     return itemsize * max(encoder, decoder)
 
 
-def decode_bytes(weight_bytes: int, config: TextConfig, tokens: int, itemsize: int = 2) -> int:
+def decode_bytes(
+    weight_bytes: int,
+    config: TextConfig,
+    tokens: int,
+    itemsize: int = 2,
+    *,
+    kv: KVFormat | None = None,
+) -> int:
     """Bytes that one decode step reads.
 
     Arguments:
         weight_bytes: from `step_weight_bytes`.
         tokens: of context, whose keys and values are read.
-        itemsize: bytes of a number in the KV cache.
+        itemsize: bytes of a number as computed.
+        kv: in what form the KV cache is kept; None as computed.
     """
-    return weight_bytes + tokens * kv_bytes_per_token(config, itemsize)
+    return weight_bytes + tokens * kv_bytes_per_token(config, itemsize, kv)

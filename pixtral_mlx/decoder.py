@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .attention import attend
 from .config import TextConfig
 from .feed_forward import FeedForward
 from .rope import Rope1D
@@ -33,10 +34,6 @@ class Attention(nn.Module):
         self, x: mx.array, mask: Any, cache: Any, tap: Tap | None = None, name: str = ""
     ) -> mx.array:
         """Arguments and result as in `DecoderBlock`."""
-        # mlx_lm's attention also reads its quantized caches. It costs 1.7 s to import, so it is
-        # imported with the first use, not with this package.
-        from mlx_lm.models.base import scaled_dot_product_attention
-
         B, L, _ = x.shape
         queries = self.wq(x).reshape(B, L, self.n_heads, -1).transpose(0, 2, 1, 3)
         keys = self.wk(x).reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
@@ -49,9 +46,7 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values = cache.update_and_fetch(keys, values)
 
-        output = scaled_dot_product_attention(
-            queries, keys, values, cache=cache, scale=self.scale, mask=mask
-        )
+        output = attend(queries, keys, values, scale=self.scale, mask=mask, cache=cache)
         heads = output.transpose(0, 2, 1, 3)
         if tap is not None:
             heads = tap(f"{name}.heads", heads)
@@ -137,6 +132,7 @@ class Decoder(nn.Module):
         tap: Tap | None = None,
     ) -> mx.array:
         """The normalised last hidden state, shape (B, L, D): `__call__` without the output."""
+        # mlx-lm costs 1.7 s to import, so that comes with the first use, not with this package.
         from mlx_lm.models.base import create_attention_mask
 
         x = self.embed(inputs) if input_embeddings is None else input_embeddings

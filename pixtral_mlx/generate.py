@@ -17,6 +17,7 @@ import mlx.core as mx
 from .capacity import check_memory
 from .edits import Edit, as_edits, edited
 from .errors import CapacityError, CheckpointError
+from .kv_format import KVFormat
 from .maps import Evidence
 from .recorder import Recorder, TraceOptions, live_trace
 from .run import Run
@@ -42,6 +43,9 @@ class GenerationOptions:
         seed: makes sampling repeatable.
         stop: strings that end the answer; they are not part of it.
         prefill_step_size: prompt tokens a step; less takes less memory.
+        kv_bits: 8 or 4 keeps keys and values in so many bits; None as they are computed.
+        kv_group_size: how many share a scale: 32, 64 or 128 (None: 64, or 32 for narrow heads).
+        quantized_kv_start: tokens from which on they are quantized; above 0 nothing is reused.
         progress: called with (prompt tokens done, all prompt tokens) during prefill.
         force: go on where memory would not suffice.
         trace: keep what looking inside needs (`reply.trace`); `TraceOptions` keeps less.
@@ -64,6 +68,9 @@ class GenerationOptions:
     seed: int | None = None
     stop: str | Sequence[str] = ()
     prefill_step_size: int = 512
+    kv_bits: int | None = None
+    kv_group_size: int | None = None
+    quantized_kv_start: int = 0
     progress: Callable[[int, int], None] | None = None
     force: bool = False
     trace: bool | TraceOptions = False
@@ -91,6 +98,7 @@ class GenerationOptions:
             if not lowest <= value <= highest:
                 allowed = f"{lowest} to {highest}" if highest < math.inf else f"{lowest} or more"
                 raise ValueError(f"{name} is {value}; allowed is {allowed}")
+        _ = self.kv_format  # which looks at its own three
         for name in ("stop", "edits"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, ())
@@ -105,6 +113,11 @@ class GenerationOptions:
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(s, str) and s for s in self.stop):
             raise ValueError(f"stop is {self.stop!r}; allowed are strings that are not empty")
+
+    @property
+    def kv_format(self) -> KVFormat:
+        """What `kv_bits`, `kv_group_size` and `quantized_kv_start` say."""
+        return KVFormat(self.kv_bits, self.kv_group_size, self.quantized_kv_start)
 
 
 @dataclass(frozen=True)
@@ -210,8 +223,9 @@ class GenerationStream(Iterator[Piece]):
                 "fewer or smaller images, or less text"
             )
         tokens_at_most = min(options.max_tokens, context - length + 1)
+        kv = options.kv_format.of(model.config.text)
         if not options.force:
-            check_memory(model, length + tokens_at_most)
+            check_memory(model, length + tokens_at_most, kv)
         self.prompt = prompt
         self.reply = Reply()
         self.reply.stats.prompt_tokens = length

@@ -1,9 +1,9 @@
 """What earlier calls computed and later ones need not: keys and values, and image features.
 
-The keys and values of a position depend on the tokens up to it, on what their images show and on
-the edits of the run. A new prompt takes over those of the longest beginning that it shares with a
-kept one; the rest is computed. Image features depend on one image alone and are kept beside them.
-The least recently used goes first when the bytes run out.
+The keys and values of a position depend on the tokens up to it, on what their images show, on the
+edits of the run and on the bits that they are kept in. A new prompt takes over those of the longest
+beginning that it shares with a kept one; the rest is computed. Image features depend on one image
+alone and are kept beside them. The least recently used goes first when the bytes run out.
 """
 
 import copy
@@ -20,6 +20,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from . import edits as built_in
+from .kv_format import KVFormat
 
 if TYPE_CHECKING:
     from .edits import Edit
@@ -38,15 +39,17 @@ class Content:
         tokens: ids, int64, shape (L,).
         images: {position of an image's first patch: digest of what it shows}.
         edits: of the run.
+        kv: in what form they are kept.
     """
 
     tokens: np.ndarray
     images: Mapping[int, str]
     edits: tuple["Edit", ...] = ()
+    kv: KVFormat = KVFormat()  # noqa: RUF009  (frozen)
 
     def shared(self, other: "Content") -> int:
         """How many positions from the first on are the same in both."""
-        if self.edits != other.edits:
+        if self.edits != other.edits or self.kv != other.kv:
             return 0
         length = min(len(self.tokens), len(other.tokens))
         differs = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
@@ -63,7 +66,9 @@ class Content:
         return replace(self, tokens=every, images=images)
 
 
-def content_of(prompt: "Prompt", edits: Sequence["Edit"], model: "Pixtral") -> Content | None:
+def content_of(
+    prompt: "Prompt", edits: Sequence["Edit"], model: "Pixtral", kv: KVFormat | None = None
+) -> Content | None:
     """The content of a prompt; None if nobody can say what its keys and values depend on.
 
     That is so with an edit of the caller's own, and where the `[IMG]` are not as many as the
@@ -78,7 +83,8 @@ def content_of(prompt: "Prompt", edits: Sequence["Edit"], model: "Pixtral") -> C
     digests = [image_digest(image) for image in prompt.images]
     if edits:
         digests = [" ".join(digests)] * len(digests)
-    return Content(tokens, dict(zip(starts, digests, strict=True)), tuple(edits))
+    images = dict(zip(starts, digests, strict=True))
+    return Content(tokens, images, tuple(edits), kv or KVFormat())
 
 
 def first_patches(prompt: "Prompt", model: "Pixtral") -> list[int] | None:

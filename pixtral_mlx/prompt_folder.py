@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from . import __version__
 from .errors import CheckpointError
+from .kv_format import KVFormat
 from .prompt_cache import Content
 from .safetensors_io import TensorInfo, read_header
 
@@ -61,7 +63,7 @@ class PromptFolder:
         if not os.fspath(folder):
             raise CheckpointError("the name of the prompt cache is empty: give a folder")
         self.folder, self.max_bytes = Path(folder).expanduser(), MAX_BYTES
-        self._config, self._identity = model.config, identity
+        self._model, self._config, self._identity = model, model.config, identity
         self._known: dict[str, Content | None] = {}  # by file name; None is ignored
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -140,13 +142,14 @@ class PromptFolder:
             fits = type(start) is int and start >= 0 and type(digest) is str
             if not fits or tokens[start] != image_token:
                 raise ValueError("an image is not where its tokens are")
-        _check_shapes(infos, self._config, len(tokens))
-        return Content(np.array(tokens, np.int64), dict(about["images"]))
+        kv = KVFormat(**about["kv"]) if "kv" in about else KVFormat()
+        if kv != kv.of(text):
+            raise ValueError("keys and values are in a form that is not known")
+        _check_shapes(infos, self._config, len(tokens), kv)
+        return Content(np.array(tokens, np.int64), dict(about["images"]), kv=kv)
 
     def _open(self, name: str) -> tuple[Content, list[Any]] | None:
         """Read the data; a file that is not what it was, or damaged, is ignored from now on."""
-        from mlx_lm.models.cache import KVCache
-
         path = self.folder / name
         try:
             content = self._read(path)
@@ -159,12 +162,14 @@ class PromptFolder:
                 log.warning("prompt cache %s: ignored is %s (%s)", self.folder, name, _short(error))
             self._known[name] = None
             return None
-        layers = []
-        for number in range(self._config.text.n_layers):
-            layer = KVCache()
-            layer.keys, layer.values = (arrays[f"{number}.{what}"] for what in ("keys", "values"))
+        layers = content.kv.new_cache(self._model.decoder)
+        parts = content.kv.shapes(self._config.text, 0)
+        for number, layer in enumerate(layers):
+            layer.keys, layer.values = (
+                _joined([arrays[f"{number}.{what}{part}"] for part in parts])
+                for what in ("keys", "values")
+            )
             layer.offset = len(content.tokens)
-            layers.append(layer)
         return content, layers
 
     # Writing -----------------------------------------------------------------------------------
@@ -172,10 +177,10 @@ class PromptFolder:
     def _write(self, content: Content, layers: list[Any]) -> None:
         arrays = {}
         for number, layer in enumerate(layers):
-            for what, array in (("keys", layer.keys), ("values", layer.values)):
-                if not isinstance(array, mx.array):
-                    return  # quantized keys and values stay in this process
-                arrays[f"{number}.{what}"] = array[..., : len(content.tokens), :]
+            for what, held in (("keys", layer.keys), ("values", layer.values)):
+                parts = [held] if isinstance(held, mx.array) else held
+                for part, array in zip(("", ".scales", ".biases"), parts, strict=False):
+                    arrays[f"{number}.{what}{part}"] = array[..., : len(content.tokens), :]
         nbytes = sum(array.nbytes for array in arrays.values())
         if nbytes > min(self.max_bytes, shutil.disk_usage(self.folder).free // 2):
             raise OSError(f"{nbytes / 1e9:.1f} GB are too much for it")
@@ -185,6 +190,7 @@ class PromptFolder:
                 "model": self._identity,
                 "tokens": content.tokens.tolist(),
                 "images": sorted(content.images.items()),
+                "kv": asdict(content.kv),
             }
         )
         name = f"prompt-{hashlib.sha256(about.encode()).hexdigest()[:32]}.safetensors"
@@ -262,15 +268,27 @@ def _load(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
     return loaded
 
 
-def _check_shapes(infos: Mapping[str, TensorInfo], config: "PixtralConfig", length: int) -> None:
+def _check_shapes(
+    infos: Mapping[str, TensorInfo], config: "PixtralConfig", length: int, kv: KVFormat
+) -> None:
     """Keys and values of every layer and nothing else, all of the shape that the tokens imply."""
     text = config.text
-    wanted = {f"{n}.{what}" for n in range(text.n_layers) for what in ("keys", "values")}
-    shape = (1, text.n_kv_heads, length, text.head_dim)
-    if infos.keys() != wanted or not 0 < length <= text.max_seq_len:
+    wanted = {
+        f"{n}.{what}{part}": (shape, ("U32",) if kv.bits and not part else _FLOATS)
+        for n in range(text.n_layers)
+        for what in ("keys", "values")
+        for part, shape in kv.shapes(text, length).items()
+    }
+    if infos.keys() != wanted.keys() or not 0 < length <= text.max_seq_len:
         raise ValueError("it does not hold the layers of this model")
-    if any(info.shape != shape or info.dtype not in _FLOATS for info in infos.values()):
-        raise ValueError(f"keys and values do not have shape {shape}")
+    for name, (shape, dtypes) in wanted.items():
+        if infos[name].shape != shape or infos[name].dtype not in dtypes:
+            raise ValueError(f"{name} does not have shape {shape}")
+
+
+def _joined(parts: list[mx.array]) -> Any:
+    """Keys or values as a cache holds them: an array, or the three of a quantized one."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def _hash(about: str, arrays: Mapping[str, mx.array]) -> str:

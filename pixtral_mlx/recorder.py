@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from .config import PixtralConfig
+from .kv_format import dense
 from .places import check_index, check_site
 from .prompt_cache import cut
 from .tap import Tap
@@ -128,7 +129,12 @@ def live_trace(
         model.decoder.hidden(token, before, own, tap)
         return found
 
+    def keys(layer: int) -> mx.array:
+        """Of one layer: (K, at least as many as there are tokens, head_dim)."""
+        found = cache[layer]
+        return dense(found.keys, found, mx.float32)[0]
+
     return Trace(
         model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
-        stream._recorder, lambda layer: cache[layer].keys[0], rerun,
+        stream._recorder, keys, rerun,
     )  # fmt: skip

@@ -37,22 +37,23 @@ class Run:
         options: "GenerationOptions",
         recorder: Recorder | None,
     ):
-        from mlx_lm.models.cache import make_prompt_cache
-
         self._model, self._prompt, self._recorder = model, prompt, recorder
         self._options, self._edits = options, options.edits
         self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else None
         self.decoder: Any = model.decoder
         if self._tap is not None:
             self.decoder = TappedDecoder(model.decoder, self._tap)
-        self.cache, self.computed = make_prompt_cache(model.decoder), 0
+        self.kv = options.kv_format.of(model.config.text)
+        self.cache, self.computed = self.kv.new_cache(model.decoder), 0
         self._kept = self._content = None
         self._written: list[int] = []
-        # States of the decoder are promised for every position, so every one is computed.
-        if options.reuse and not (recorder and recorder.sees_positions):
+        # States of the decoder are promised for every position, so every one is computed. A cache
+        # that is quantized on the way is neither the one nor the other.
+        states = recorder is not None and recorder.sees_positions
+        if options.reuse and not states and not self.kv.start:
             self._kept = model.prompt_cache
             self._kept.check(model)
-            self._content = content_of(prompt, options.edits, model)
+            self._content = content_of(prompt, options.edits, model, self.kv)
             self._began = (self._kept.emptied, threading.get_ident())
         if self._kept is not None and self._content is not None:
             self.cache, self.computed = self._kept.take(self._content, self.cache)
@@ -62,7 +63,7 @@ class Run:
     def make_room(self, limit: int) -> None:
         """Earlier answers go where this one needs their memory."""
         tokens = len(self._prompt.tokens) + limit
-        self._model.prompt_cache.shrink(max(0, room_bytes(self._model, tokens)))
+        self._model.prompt_cache.shrink(max(0, room_bytes(self._model, tokens, self.kv)))
 
     def embed(self) -> mx.array | None:
         """Embeddings of what is left to read, or None where the decoder embeds the tokens."""
@@ -109,6 +110,7 @@ class Run:
             input_embeddings=embeddings,
             prefill_step_size=self._options.prefill_step_size,
             prompt_progress_callback=self.progress,
+            **self.kv.step_options(),
         ):
             token, logprob = sampler.read()
             self._written.append(token)

@@ -10,6 +10,7 @@ from itertools import groupby
 import mlx.core as mx
 import mlx.nn as nn
 
+from .attention import attend
 from .config import VisionConfig
 from .errors import ImageError
 from .feed_forward import FeedForward
@@ -50,7 +51,7 @@ class VisionAttention(nn.Module):
         outputs, start = [], 0
         for length, images in _runs(lengths):
             part = slice(start, start + images * length)
-            attended = mx.fast.scaled_dot_product_attention(
+            attended = attend(
                 *(_split(each[:, :, part], images) for each in (queries, keys, values)),
                 scale=self.scale,
             )

@@ -1,0 +1,94 @@
+"""Attention a few queries at a time: the same numbers, and memory that does not grow with them."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from pixtral_mlx import attention
+from pixtral_mlx.attention import attend
+
+HEADS, KV_HEADS, WIDTH = 4, 2, 32
+
+
+def inputs(queries, keys, batch=2):
+    shapes = [(batch, HEADS, queries, WIDTH), *[(batch, KV_HEADS, keys, WIDTH)] * 2]
+    return [mx.random.normal(shape, key=mx.random.key(n)) for n, shape in enumerate(shapes)]
+
+
+def naive(queries, keys, values, scale, mask):
+    """By the definition, in float64."""
+    q, k, v = (np.array(a, np.float64) for a in (queries, keys, values))
+    k, v = (np.repeat(a, HEADS // KV_HEADS, axis=1) for a in (k, v))
+    scores = q @ k.swapaxes(-1, -2) * scale
+    if isinstance(mask, str):
+        first = k.shape[2] - q.shape[2]
+        seen = np.arange(k.shape[2]) <= first + np.arange(q.shape[2])[:, None]
+        scores = np.where(seen, scores, -np.inf)
+    elif mask is not None and mask.dtype == mx.bool_:
+        scores = np.where(np.array(mask), scores, -np.inf)
+    elif mask is not None:
+        scores = scores + np.array(mask)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True) @ v
+
+
+def masks(queries, keys):
+    rows = np.random.RandomState(0)
+    seen = rows.rand(2, 1, queries, keys) < 0.5
+    seen[..., 0] = True
+    yield from (None, "causal", mx.array(seen), mx.array(seen[0, 0]))
+    yield mx.array(rows.standard_normal((1, 1, queries, keys)).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", range(5))
+@pytest.mark.parametrize(("queries", "keys"), [(50, 50), (50, 90), (9, 90), (1, 90)])
+def test_blocks_are_the_definition(monkeypatch, kind, queries, keys):
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 1000)  # 8 queries at once
+    arrays, mask = inputs(queries, keys), list(masks(queries, keys))[kind]
+    found = attend(*arrays, scale=0.3, mask=mask)
+    np.testing.assert_allclose(found, naive(*arrays, 0.3, mask), atol=2e-5)
+
+
+@pytest.mark.parametrize("mask", [None, "causal"])
+@pytest.mark.parametrize("queries", [1, 8, 60])
+def test_a_quantized_cache_read_as_words_or_as_numbers(queries, mask):
+    from mlx_lm.models.cache import QuantizedKVCache
+
+    cache = QuantizedKVCache(32, 8)
+    one, keys, values = inputs(queries, 60)
+    held = cache.update_and_fetch(keys, values)
+    rounded = [mx.dequantize(*mx.quantize(a, 32, 8), 32, 8) for a in (keys, values)]
+    found = attend(one, *held, scale=0.3, mask=mask, cache=cache)
+    np.testing.assert_allclose(found, naive(one, *rounded, 0.3, mask), atol=2e-5)
+
+
+def test_gradients_flow_through_blocks(monkeypatch):
+    arrays = inputs(40, 40, batch=1)
+
+    def total(*arrays):
+        return (attend(*arrays, scale=0.3, mask="causal") ** 2).sum()
+
+    whole = mx.grad(total, argnums=(0, 1, 2))(*arrays)
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 1000)
+    for one, other in zip(mx.grad(total, argnums=(0, 1, 2))(*arrays), whole, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a GPU works in tiles")
+@pytest.mark.parametrize("mask", [None, "causal"])
+def test_the_scores_of_a_layer_are_never_there(monkeypatch, mask):
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**15)
+
+    def peak(length):
+        arrays = inputs(length, length, batch=1)
+        mx.eval(arrays)
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        mx.eval(attend(*arrays, scale=0.3, mask=mask))
+        return mx.get_peak_memory() - before
+
+    scores = 4 * HEADS * 1024 * 1024
+    assert peak(1024) < 0.2 * scores
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**30)
+    assert peak(1024) >= scores
