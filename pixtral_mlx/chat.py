@@ -13,11 +13,11 @@ from .commands import (
     write_stream,
 )
 from .errors import PixtralError, PromptError
-from .image import open_image
+from .messages import open_picture
 from .status import Status
 
 HELP = """\
-/image FILE   add a picture to the next question (a path or a URL; repeat for more)
+/image FILE   add a picture or a PDF to the next question (a path or a URL; repeat for more)
 /reset        forget the conversation
 /help         this text
 /exit         leave (or Ctrl-D)
@@ -61,7 +61,8 @@ class Chat:
         self._model, self._options, self._pictures = model, options, pictures
         self._start = [{"role": "system", "content": system}] if system else []
         self.messages: list[dict[str, Any]] = list(self._start)
-        self.waiting: list[Any] = []
+        self.waiting: list[dict[str, Any]] = []
+        self._side = model.config.vision.image_size if model.config.vision else 1
 
     def handle(self, line: str) -> None:
         """Carry out a command, or answer a question.
@@ -72,13 +73,16 @@ class Chat:
         command, _, rest = line.partition(" ")
         if command == "/image":
             with Status("opening the image"):
-                image = open_image(rest.strip().strip("'\""), self._pictures)
-            self.waiting.append(image)
+                parts = open_picture(
+                    rest.strip().strip("'\""), self._pictures, longest_side=self._side
+                )
+            self.waiting += parts
+            images = [part["image"] for part in self.waiting if part["type"] == "image"]
+            opened = f"{images[-1].width} x {images[-1].height} pixels"
+            if len(parts) > 1:
+                opened = f"{len(parts) // 2} pages"
             # Answers alone go to stdout.
-            print(
-                f"{image.width} x {image.height} pixels; {len(self.waiting)} waiting",
-                file=sys.stderr,
-            )
+            print(f"{opened}; {len(images)} waiting", file=sys.stderr)
         elif command == "/reset":
             self.messages, self.waiting = list(self._start), []
         elif command == "/help":
@@ -89,8 +93,7 @@ class Chat:
             self._answer(line)
 
     def _answer(self, question: str) -> None:
-        content: list[dict[str, Any]] = [{"type": "image", "image": i} for i in self.waiting]
-        content.append({"type": "text", "text": question})
+        content = [*self.waiting, {"type": "text", "text": question}]
         messages = [*self.messages, {"role": "user", "content": content}]
         with Status("preparing the prompt") as status:
             # Already turned upright when they were opened.

@@ -224,7 +224,7 @@ def _add_image_options(parser) -> None:
 
 def _add_question(parser) -> None:
     add = parser.add_argument
-    image = "path, URL or - (stdin); repeatable"
+    image = "image or PDF: path, URL or - (stdin); x.pdf#page=2-5 chooses pages; repeatable"
     add("--image", action="append", default=[], metavar="A", help=image)
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
     add("--system", metavar="TEXT", help="system prompt")
@@ -269,7 +269,7 @@ def _add_lab(commands) -> None:
 
 
 def _add_chat(commands) -> None:
-    chat = commands.add_parser("chat", help="a conversation; /image FILE adds a picture")
+    chat = commands.add_parser("chat", help="a conversation; /image FILE adds a picture or a PDF")
     _add_model(chat)
     chat.add_argument("--system", metavar="TEXT", help="system prompt")
     _add_prompt_cache(chat)

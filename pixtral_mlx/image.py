@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from .config import VisionConfig
 from .errors import ImageError
-from .image_source import read_source
+from .image_source import is_pdf, read_source
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -204,7 +204,16 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
     elif isinstance(source, np.ndarray):
         image, name = _from_array(source), "array"
     else:
-        image, name = _identify(*read_source(source))
+        return decode_image(*read_source(source), options)
+    return _decoded(image, name, options)
+
+
+def decode_image(data: bytes, name: str, options: ImageOptions) -> Image.Image:
+    """The same for the bytes of a file; `name` is for messages."""
+    return _decoded(*_identify(data, name), options)
+
+
+def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Image:
     _check_size(image, name)
     with _damage_named(name):
         image.load()
@@ -215,6 +224,8 @@ def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
     """Read the header only; nothing is decoded."""
     if not data:
         raise ImageError(f"{name}: empty, 0 bytes: give an image file")
+    if is_pdf(data):
+        raise ImageError(f"{name}: a PDF, not one picture: generate, chat and batch read its pages")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sizes are ours to check, remarks on metadata no use

@@ -58,6 +58,11 @@ def read_source(source: Any) -> tuple[bytes, str]:
     return _read_file(source)
 
 
+def is_pdf(data: bytes) -> bool:
+    """Whether this is a PDF; its mark may stand anywhere in the first 1024 bytes."""
+    return b"%PDF-" in data[:1024]
+
+
 def short_name(name: str) -> str:
     """A name that fits into one line of a message: printable, its middle left out if long."""
     short = name if len(name) <= 160 else f"{name[:80]}...{name[-60:]}"

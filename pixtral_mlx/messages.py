@@ -1,26 +1,31 @@
 """What users send, checked message by message, with every picture opened.
 
-mistral-common sees only what comes out of here: known roles, known shapes, decoded pictures.
+mistral-common sees only what comes out of here: known roles, known shapes, decoded pictures. The
+pages of a PDF become pictures, each after its number: "Page 3:".
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from PIL import Image
-
-from .errors import PromptError
-from .image import ImageOptions, open_image
+from .errors import ImageError, PromptError
+from .image import ImageOptions, decode_image, open_image
+from .image_source import is_pdf, read_source
+from .pdf import open_pages, split_choice
 
 ROLES = ("system", "user", "assistant", "tool")
 
 
-def open_messages(messages: Any, images: Any, options: ImageOptions) -> list[dict[str, Any]]:
+def open_messages(
+    messages: Any, images: Any, options: ImageOptions, *, longest_side: int
+) -> list[dict[str, Any]]:
     """Messages in one shape, their pictures opened.
 
     Arguments:
         messages: a string, or chat messages in the OpenAI / Mistral shape.
         images: with a string, pictures that stand before the text.
         options: how pictures are prepared.
+        longest_side: of the pages of a PDF, in pixels.
 
     Returns:
         Messages whose content is a string or a list of `{"type": "text", "text": str}` and
@@ -31,7 +36,34 @@ def open_messages(messages: Any, images: Any, options: ImageOptions) -> list[dic
         ImageError: a picture that cannot be used.
     """
     listed = _as_messages(messages, images)
-    return [_open_message(message, index, options) for index, message in enumerate(listed)]
+    return [
+        _open_message(message, index, options, longest_side) for index, message in enumerate(listed)
+    ]
+
+
+def open_picture(source: Any, options: ImageOptions, *, longest_side: int) -> list[dict[str, Any]]:
+    """A picture as a part of a message; a PDF as two parts a page, its number and its picture.
+
+    Arguments:
+        source: as for `open_image`; also a PDF, of which `#page=2-5` after its name chooses pages.
+        longest_side: of the pages of a PDF, in pixels.
+
+    Raises:
+        ImageError: as `open_image` and `open_pages`.
+    """
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+        return [{"type": "image", "image": open_image(source, options)}]
+    place, choice = split_choice(source)
+    data, name = read_source(place)
+    if is_pdf(data):
+        parts = []
+        for number, page in open_pages(data, name, longest_side=longest_side, choice=choice):
+            parts.append({"type": "text", "text": f"Page {number}:"})
+            parts.append({"type": "image", "image": page})
+        return parts
+    if choice is not None:
+        raise ImageError(f"{name}: #page={choice} chooses pages of a PDF, and this is none")
+    return [{"type": "image", "image": decode_image(data, name, options)}]
 
 
 def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]]:
@@ -56,7 +88,9 @@ def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]
     return list(messages)
 
 
-def _open_message(message: Any, index: int, options: ImageOptions) -> dict[str, Any]:
+def _open_message(
+    message: Any, index: int, options: ImageOptions, longest_side: int
+) -> dict[str, Any]:
     """Check one message and replace its pictures by opened ones."""
     where = f"messages[{index}]"
     if not isinstance(message, Mapping):
@@ -71,28 +105,37 @@ def _open_message(message: Any, index: int, options: ImageOptions) -> dict[str, 
         raise PromptError(
             f"{where}: content is {type(content).__name__}: allowed are a string or a list of parts"
         )
-    parts = [_open_part(part, f"{where}.content[{i}]", options) for i, part in enumerate(content)]
+    parts: list[dict[str, Any]] = []
+    for i, part in enumerate(content):
+        opened = _open_part(part, f"{where}.content[{i}]", options, longest_side)
+        if len(opened) == 2 and parts and not _has_image(parts) and i == len(content) - 1:
+            # mistral-common moves one picture at the end to the start, and would leave the number
+            # of a page behind.
+            parts = opened + parts
+        else:
+            parts += opened
     if not parts:
         raise PromptError(f"{where}: content is an empty list: give text or an image")
-    if role != "user" and any(part["type"] == "image" for part in parts):
+    if role != "user" and _has_image(parts):
         raise PromptError(f"{where}: an image in a {role} message; only users send images")
     return {**message, "content": parts}
 
 
-def _open_part(part: Any, where: str, options: ImageOptions) -> dict[str, Any]:
+def _open_part(part: Any, where: str, options: ImageOptions, side: int) -> list[dict[str, Any]]:
     if isinstance(part, str):
-        return {"type": "text", "text": part}
+        return [{"type": "text", "text": part}]
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text":
         if not isinstance(part.get("text"), str):
             raise PromptError(f"{where}: text is {type(part.get('text')).__name__}, not a string")
-        return {"type": "text", "text": part["text"]}
-    if kind == "image_url":
-        url = part.get("image_url")
-        url = url.get("url") if isinstance(url, Mapping) else url
-        return _opened(url, f"{where}.image_url", options)
-    if kind == "image":
-        return _opened(part.get("image"), f"{where}.image", options)
+        return [{"type": "text", "text": part["text"]}]
+    if kind in ("image_url", "image"):
+        source = part.get(kind)
+        if kind == "image_url" and isinstance(source, Mapping):
+            source = source.get("url")
+        if source is None:
+            raise PromptError(f"{where}.{kind}: missing: give a path, a URL or a picture")
+        return open_picture(source, options, longest_side=side)
     raise PromptError(
         f"{where}: type {kind!r}; allowed are text, image_url and image"
         if isinstance(part, Mapping)
@@ -100,11 +143,8 @@ def _open_part(part: Any, where: str, options: ImageOptions) -> dict[str, Any]:
     )
 
 
-def _opened(source: Any, where: str, options: ImageOptions) -> dict[str, Any]:
-    if source is None:
-        raise PromptError(f"{where}: missing: give a path, a URL or a picture")
-    image: Image.Image = open_image(source, options)
-    return {"type": "image", "image": image}
+def _has_image(parts: Sequence[Mapping[str, Any]]) -> bool:
+    return any(part["type"] == "image" for part in parts)
 
 
 def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:

@@ -142,7 +142,9 @@ class Tokenizer:
             ImageError: a picture that cannot be used.
         """
         options = options or ImageOptions()
-        opened, encoder = open_messages(messages, images, options), _ImageEncoder(self, options)
+        side = self.vision.image_size if self.vision else 1
+        opened = open_messages(messages, images, options, longest_side=side)
+        encoder = _ImageEncoder(self, options)
         tokens = self._encode_raw(opened, encoder) if raw else self._encode_chat(opened, encoder)
         return _locate(tokens, encoder)
 

@@ -231,7 +231,6 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>'
 NOT_IMAGES = {
     "text": b"This is no picture.\r\n",
     "svg": SVG,
-    "pdf": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n",
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
     "ico": encoded(picture(16, 16), "ICO"),

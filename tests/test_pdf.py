@@ -1,0 +1,279 @@
+"""PDFs: pages become pictures of the model's size, each after its number, and nothing unsafe."""
+
+import base64
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx import chat, cli, pdf
+from pixtral_mlx.image import ImageOptions
+from pixtral_mlx.pdf import open_pages, page_numbers, split_choice
+
+COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
+
+
+def make_pdf(pages=3, size=(170, 220)) -> bytes:
+    """Pages of one colour each, letter by default (at 20 dots an inch)."""
+    images = [Image.new("RGB", size, COLOURS[n % len(COLOURS)]) for n in range(pages)]
+    file = io.BytesIO()
+    images[0].save(file, "PDF", save_all=True, append_images=images[1:], resolution=20)
+    return file.getvalue()
+
+
+def make_blank(*sizes, extra=b"", trailer=b"") -> bytes:
+    """Empty pages of these sizes in points, written by hand."""
+    kids = b" ".join(b"%d 0 R" % (n + 3) for n in range(len(sizes)))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(sizes), kids),
+    ]
+    for width, height in sizes:
+        box = f"{width} {height}".encode()
+        objects.append(b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %s]%s>>" % (box, extra))
+    file, places = bytearray(b"%PDF-1.4\n"), []
+    for number, body in enumerate(objects, 1):
+        places.append(len(file))
+        file += b"%d 0 obj%s endobj\n" % (number, body)
+    start = len(file)
+    file += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    file += b"".join(b"%010d 00000 n \n" % place for place in places)
+    file += b"trailer<</Size %d/Root 1 0 R%s>>\n" % (len(objects) + 1, trailer)
+    return bytes(file + b"startxref\n%d\n%%%%EOF" % start)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Pages of letter size are 4 x 4 patches, and 20 tokens."""
+    folder = tmp_path_factory.mktemp("pdf") / "model"
+    return px.load(make_official(folder, vision={"image_size": 64}), dtype="float32")
+
+
+@pytest.fixture
+def report(tmp_path):
+    path = tmp_path / "report.pdf"
+    path.write_bytes(make_pdf(5))
+    return path
+
+
+def shown(model, prompt) -> str:
+    """A prompt as text, each picture as its colour."""
+    pictures, text = iter(prompt.images), ""
+    starts = {span.start: span.stop for span in prompt.spans}
+    position = 0
+    while position < len(prompt.tokens):
+        if position in starts:
+            middle = px.image.to_pixels(next(pictures))[20, 20]
+            text += f"<{COLOURS.index(tuple(int(v > 127) * 250 for v in middle)) + 1}>"
+            position = starts[position]
+        else:
+            text += model.tokenizer.label(prompt.tokens[position])
+            position += 1
+    return text
+
+
+def message(source, *texts, last=False):
+    parts = [{"type": "image_url", "image_url": source}]
+    said = [{"type": "text", "text": text} for text in texts]
+    return [{"role": "user", "content": said + parts if last else parts + said}]
+
+
+# Pages -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("points", "pixels"),
+    [
+        ((612, 792), (792, 1024)),  # letter: 50 x 64 patches
+        ((792, 612), (1024, 792)),
+        ((595.276, 841.89), (725, 1024)),  # A4
+        ((10, 10), (1024, 1024)),
+        ((14400, 3), (1024, 1)),
+        ((200, 14000), (15, 1024)),
+        ((333.3333, 777.7777), (439, 1024)),
+    ],
+)
+def test_a_page_has_the_models_longest_side_and_never_more(points, pixels):
+    ((number, page),) = open_pages(make_blank(points), "x.pdf", longest_side=1024)
+    assert (number, page.size, page.mode) == (1, pixels, "RGB")
+    assert page.getextrema() == ((255, 255),) * 3  # paper is white
+
+
+@pytest.mark.parametrize("side", [16, 64, 999, 1024, 1540])
+def test_rounding_never_adds_a_pixel(side):
+    sizes = [(100 + n * 7.77, 100 + n * 13.13) for n in range(40)]
+    pages = open_pages(make_blank(*sizes), "x.pdf", longest_side=side)
+    assert {max(page.size) for _, page in pages} == {side}
+
+
+def test_a_page_that_is_turned_is_drawn_turned():
+    ((_, page),) = open_pages(
+        make_blank((612, 792), extra=b"/Rotate 90"), "x.pdf", longest_side=1024
+    )
+    assert page.size == (1024, 792)
+
+
+@pytest.mark.parametrize(
+    ("choice", "numbers"),
+    [(None, [1, 2, 3, 4, 5]), ("3", [3]), ("2-4", [2, 3, 4]), ("5,1-2,1", [5, 1, 2])],
+)
+def test_pages_are_chosen_by_number(choice, numbers):
+    data = make_pdf(5)
+    assert page_numbers(data, "x.pdf", choice) == numbers
+    pages = open_pages(data, "x.pdf", longest_side=64, choice=choice)
+    assert [number for number, _ in pages] == numbers
+    for number, page in pages:
+        np.testing.assert_allclose(page.getpixel((20, 20)), COLOURS[number - 1], atol=4)
+
+
+@pytest.mark.parametrize(
+    "choice", ["0", "6", "4-6", "3-2", "", "x", "1-", "-2", "1,,2", "²", "1.5"]
+)
+def test_choices_that_are_none_are_named(choice):
+    with pytest.raises(px.ImageError, match=r"#page=.*(write #page=3|pages are 1 to 5)"):
+        open_pages(make_pdf(5), "x.pdf", longest_side=64, choice=choice)
+
+
+def test_a_choice_stands_at_the_end_of_a_name(tmp_path):
+    assert split_choice("a/b.pdf#page=2-3") == ("a/b.pdf", "2-3")
+    assert split_choice("https://host/b.pdf?x=1#page=2") == ("https://host/b.pdf?x=1", "2")
+    assert split_choice(tmp_path / "b.pdf#page=2") == (tmp_path / "b.pdf", "2")
+    for source in ("a#page=2/b.pdf", "a#pages=2", b"x.pdf#page=2", "plain.pdf"):
+        assert split_choice(source) == (source, None)
+    really = tmp_path / "odd.pdf#page=2"
+    really.write_bytes(b"")
+    assert split_choice(str(really)) == (str(really), None)
+
+
+# Messages --------------------------------------------------------------------------------------
+
+
+def test_each_page_stands_after_its_number(model, report):
+    prompt = model.encode(message(f"{report}#page=2-4", "What?"))
+    assert shown(model, prompt) == "<s>[INST]Page 2:<2>Page 3:<3>Page 4:<4>What?[/INST]"
+    assert [tuple(grid) for grid in prompt.grids] == [(4, 4)] * 3
+    last = model.encode(message(f"{report}#page=5,1", "What?", last=True))
+    assert shown(model, last) == "<s>[INST]What?\n\nPage 5:<5>Page 1:<1>[/INST]"
+
+
+def test_one_page_at_the_end_keeps_its_number_before_it(model, report):
+    prompt = model.encode(message(f"{report}#page=3", "What?", last=True))
+    assert shown(model, prompt) == "<s>[INST]Page 3:<3>What?[/INST]"
+    before = message(f"{report}#page=3", last=True)
+    before[0]["content"].insert(0, {"type": "image", "image": Image.new("RGB", (64, 64), "lime")})
+    assert shown(model, model.encode(before)) == "<s>[INST]<2>Page 3:<3>[/INST]"
+
+
+def test_a_pdf_may_come_from_wherever_a_picture_may(model, report):
+    data = report.read_bytes()
+    url = "data:application/pdf;base64," + base64.b64encode(data).decode()
+    whole = model.encode("What?", [report]).tokens
+    for source in (str(report), data, url, report.as_uri()):
+        assert model.encode("What?", [source]).tokens == whole
+    second = model.encode(message(report.as_uri() + "#page=2", "What?"))
+    assert shown(model, second) == "<s>[INST]Page 2:<2>What?[/INST]"
+    assert model.encode(message(url + "#page=2", "What?")).tokens == second.tokens
+
+
+def test_twenty_pages_on_a_small_checkpoint(model):
+    pages = make_pdf(20)
+    reply = model.generate("Which page is red?", images=[pages], max_tokens=8, reuse=False)
+    assert reply.stats.image_tokens == 20 * 20 and len(reply.tokens) == 8
+    batched = model.generate_batch(
+        [{"messages": "Which page is red?", "images": [pages]}, "Why?"], max_tokens=8, reuse=False
+    )
+    assert batched[0].tokens == reply.tokens
+
+
+def test_letter_pages_at_full_size_are_about_65000_tokens():
+    sizes = px.load("mini").config.vision
+    ((_, page),) = open_pages(make_blank((612, 792)), "x.pdf", longest_side=sizes.image_size)
+    assert 20 * px.patch_grid(*page.size, sizes).tokens == 65_280
+
+
+# What goes wrong -------------------------------------------------------------------------------
+
+
+def fails(data, match, **options):
+    with pytest.raises(px.ImageError, match=match) as error:
+        open_pages(data, "x.pdf", longest_side=64, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_and_empty_documents():
+    whole = make_pdf()
+    fails(b"%PDF-1.4 and nothing more", "damaged or empty PDF")
+    fails(whole[:200], "damaged or empty PDF")
+    fails(make_blank(), "empty PDF")
+
+
+@pytest.mark.parametrize(
+    "box", ["0 0", "-5 5", "1e30 7", "1e38 1e38", "1e-30 1e-30", "nan 4", "a b"]
+)
+def test_pages_of_an_impossible_size_stay_small(box):
+    width, height = box.split()
+    ((_, page),) = open_pages(make_blank((width, height)), "x.pdf", longest_side=64)
+    assert max(page.size) <= 64
+
+
+def test_a_password():
+    locked = b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O(%s)/U(%s)>>/ID[(a)(a)]" % (
+        b"x" * 32, b"y" * 32,
+    )  # fmt: skip
+    fails(make_blank((5, 5), trailer=locked), "needs a password")
+
+
+def test_too_many_pages(model):
+    data = make_blank(*[(50, 50)] * (pdf.MAX_PAGES + 1))
+    fails(data, r"101 pages; at most 100 .*x\.pdf#page=1-20")
+    assert len(open_pages(data, "x.pdf", longest_side=16, choice="2-101")) == 100
+
+
+def test_a_huge_picture_inside_is_refused_before_it_is_drawn(monkeypatch):
+    import pypdfium2
+
+    monkeypatch.setattr(pdf, "MAX_PIXELS", 170 * 220 - 1)
+    monkeypatch.setattr(pypdfium2.PdfPage, "render", None)
+    fails(make_pdf(), "page 1: holds a picture of 170x220 pixels; at most 37,399")
+
+
+def test_without_pypdfium2_the_extra_is_named(monkeypatch, model, report):
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    with pytest.raises(px.ImageError, match=r"report\.pdf: PDFs need .*pixtral-mlx\[pdf\]"):
+        model.encode("What?", [report])
+
+
+def test_a_choice_of_pages_of_a_picture(model, tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "photo.png")
+    with pytest.raises(px.ImageError, match=r"photo\.png: #page=2 chooses pages of a PDF"):
+        model.encode("What?", [f"{tmp_path / 'photo.png'}#page=2"])
+
+
+def test_where_one_picture_is_wanted_a_pdf_is_named(report):
+    with pytest.raises(px.ImageError, match="a PDF, not one picture"):
+        px.open_image(report)
+
+
+# Commands --------------------------------------------------------------------------------------
+
+
+def test_generate_takes_a_pdf(model, report, tmp_path, capsys):
+    folder = make_official(tmp_path / "model", vision={"image_size": 64})
+    words = ["generate", "--model", str(folder), "--prompt", "What?", "--max-tokens", "4"]
+    assert cli.main([*words, "--image", f"{report}#page=2-3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["image_tokens"] == 2 * 20
+    assert cli.main([*words, "--image", f"{report}#page=9"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_chat_takes_a_pdf(model, report, capsys):
+    talk = chat.Chat(model, None, {"max_tokens": 3}, ImageOptions())
+    talk.handle(f"/image {report}#page=4-5")
+    assert "2 pages; 2 waiting" in capsys.readouterr().err
+    talk.handle("What?")
+    assert shown(model, model.encode(talk.messages[:1])).startswith("<s>[INST]Page 4:<4>Page 5:<5>")
