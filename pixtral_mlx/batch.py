@@ -126,6 +126,10 @@ def _checked(options: Mapping[str, Any]) -> GenerationOptions:
     checked = GenerationOptions(**options)
     if checked.trace or checked.edits:
         raise ValueError("a batch keeps no trace and takes no edits: use generate for these")
+    if checked.prompt_lookup_num_tokens:
+        raise ValueError(
+            "a batch decodes one token of each answer at a time: leave prompt_lookup_num_tokens out"
+        )
     if checked.kv_bits is not None:
         raise ValueError("mlx-lm's batches keep keys and values as computed: leave kv_bits out")
     return checked

@@ -215,6 +215,13 @@ def _add_prompt_cache(parser) -> None:
     parser.add_argument("--prompt-cache", metavar="DIR", help=text)
 
 
+def _add_lookup(parser) -> None:
+    parser.add_argument(
+        "--prompt-lookup-num-tokens", type=int, default=0, metavar="N",
+        help="copy up to N tokens from what repeats and check them at once (JSON, tables)",
+    )  # fmt: skip
+
+
 def _add_image_options(parser) -> None:
     add = parser.add_argument_group("images").add_argument
     add("--resize", default="official", choices=("official", "antialiased"))
@@ -239,6 +246,7 @@ def _add_generate(commands) -> None:
     add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
     add("--json", action="store_true", help="one JSON object instead of text")
     _add_prompt_cache(generate)
+    _add_lookup(generate)
     _add_sampling(generate, 256)
     _add_image_options(generate)
     generate.set_defaults(run=".commands:generate")
@@ -273,6 +281,7 @@ def _add_chat(commands) -> None:
     _add_model(chat)
     chat.add_argument("--system", metavar="TEXT", help="system prompt")
     _add_prompt_cache(chat)
+    _add_lookup(chat)
     _add_sampling(chat, 1024)
     _add_image_options(chat)
     chat.set_defaults(run=".chat:run")

@@ -54,6 +54,7 @@ def generation_options(arguments: Namespace) -> dict[str, Any]:
         "stop", "prefill_step_size", "kv_bits", "kv_group_size", "quantized_kv_start", "force",
     )  # fmt: skip
     options = {name: getattr(arguments, name) for name in names}
+    options["prompt_lookup_num_tokens"] = getattr(arguments, "prompt_lookup_num_tokens", 0)
     options["logit_bias"] = dict(_bias(text) for text in arguments.logit_bias)
     GenerationOptions(**options)
     return options
@@ -178,10 +179,13 @@ def read_stdin_text() -> str:
 def format_stats(stats: GenerationStats) -> str:
     """One line for people."""
     known = f", {stats.cached_tokens:,} known from before" if stats.cached_tokens else ""
+    copied = f"{stats.accepted_tokens:,} of {stats.drafted_tokens:,} drafted ones accepted"
+    copied = f" ({copied})" if stats.drafted_tokens else ""
     return (
         f"prompt {stats.prompt_tokens:,} tokens ({stats.image_tokens:,} of images{known}) in "
         f"{stats.prompt_seconds:.2f} s, vision {stats.vision_seconds:.2f} s of it; "
-        f"answer {stats.generated_tokens:,} tokens, {stats.decode_tokens_per_second:.1f} tokens/s; "
+        f"answer {stats.generated_tokens:,} tokens{copied}, "
+        f"{stats.decode_tokens_per_second:.1f} tokens/s; "
         f"peak {stats.peak_bytes / 1e9:.2f} GB"
     )
 

@@ -50,6 +50,9 @@ class GenerationOptions:
         force: go on where memory would not suffice.
         trace: keep what looking inside needs (`reply.trace`); `TraceOptions` keeps less.
         edits: changes to the run, see `edits`.
+        prompt_lookup_num_tokens: above 0, copy up to so many tokens from where the last ones stood
+            before, and check them in one pass; see `lookup` for what holds. Pays where answers
+            repeat (JSON, tables); not with `trace` or `quantized_kv_start`.
         reuse: go on from what earlier calls on this model computed for the same beginning (the
             same tokens, image contents and edits; see `prompt_cache`), and leave this one for
             later calls. False computes everything and leaves nothing.
@@ -75,6 +78,7 @@ class GenerationOptions:
     force: bool = False
     trace: bool | TraceOptions = False
     edits: Sequence[Edit] = ()
+    prompt_lookup_num_tokens: int = 0
     reuse: bool = True
 
     def __post_init__(self):
@@ -82,10 +86,11 @@ class GenerationOptions:
             "max_tokens": (1, math.inf), "temperature": (0, 100), "top_p": (0, 1),
             "top_k": (0, math.inf), "min_p": (0, 1), "prefill_step_size": (1, math.inf),
             "repetition_penalty": (0.01, 100), "seed": (0, 2**64 - 1),
+            "prompt_lookup_num_tokens": (0, 64),
         }  # fmt: skip
         optional, whole = (
             ("repetition_penalty", "seed"),
-            ("max_tokens", "top_k", "prefill_step_size", "seed"),
+            ("max_tokens", "top_k", "prefill_step_size", "seed", "prompt_lookup_num_tokens"),
         )
         for name, (lowest, highest) in ranges.items():
             value = getattr(self, name)
@@ -109,6 +114,12 @@ class GenerationOptions:
         for token, bias in (self.logit_bias or {}).items():
             if not -1e9 <= bias <= 1e9:
                 raise ValueError(f"logit_bias of token {token} is {bias}; allowed is -1e9 to 1e9")
+        for name in ("trace", "quantized_kv_start"):
+            if self.prompt_lookup_num_tokens and getattr(self, name):
+                raise ValueError(
+                    f"prompt_lookup_num_tokens and {name} exclude one another: {name} goes by "
+                    "single tokens"
+                )
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(s, str) and s for s in self.stop):
@@ -147,6 +158,8 @@ class GenerationStats:
         cached_tokens: those whose keys and values were there already.
         image_tokens: those that stand for patches and breaks.
         generated_tokens: new tokens, the end token not counted.
+        drafted_tokens: those that prompt lookup proposed.
+        accepted_tokens: those of them that the model chose as well.
         vision_seconds: encoder and projector; part of `prompt_seconds`.
         prompt_seconds: from the call to the first token.
         decode_seconds: from the first token to the last.
@@ -157,6 +170,8 @@ class GenerationStats:
     cached_tokens: int = 0
     image_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     vision_seconds: float = 0.0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -311,6 +326,7 @@ class GenerationStream(Iterator[Piece]):
                 now = time.perf_counter()
                 first = first or now
                 stats.prompt_seconds, stats.decode_seconds = first - start, now - first
+                stats.drafted_tokens, stats.accepted_tokens = run.drafted, run.accepted
                 stats.peak_bytes = mx.get_peak_memory()
                 yield token, logprob
 

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from .capacity import room_bytes
 from .errors import CheckpointError
+from .lookup import lookup_steps
 from .prompt_cache import content_of
 from .recorder import Recorder
 from .sampling import Sampler
@@ -57,6 +58,7 @@ class Run:
             self._began = (self._kept.emptied, threading.get_ident())
         if self._kept is not None and self._content is not None:
             self.cache, self.computed = self._kept.take(self._content, self.cache)
+        self.drafted = self.accepted = 0  # tokens, by prompt lookup
         self._given = len(prompt.tokens) - self.computed
         self.all_embeddings: mx.array | None = None
 
@@ -91,17 +93,45 @@ class Run:
     ) -> Generator[tuple[int, float], None, None]:
         """At most `limit` tokens, one after another, and their log-probabilities.
 
-        When a token is read, which is the only wait, the step after it has been launched.
-
         Arguments:
             embeddings: what `embed` gave.
         """
+        longest = self._options.prompt_lookup_num_tokens
+        if longest:
+            chosen = lookup_steps(self, limit, longest, embeddings)
+        else:
+            chosen = self.plain_steps(limit, embeddings)
+        for token, logprob in chosen:
+            self._written.append(token)
+            # One token at a time, mlx-lm has read it by now; the last of several it has not.
+            self.computed = min(len(self._prompt.tokens) + len(self._written), self.cache[0].offset)
+            yield token, logprob
+
+    def plain_steps(
+        self, limit: int, embeddings: mx.array | None = None
+    ) -> Generator[tuple[int, float], None, None]:
+        """As `steps`, by mlx-lm: when a token is read, which is the only wait, the step after it
+        has been launched."""
+        sampler = self.sampler()
+        for _ in self.generate_step(sampler, limit, embeddings):
+            yield sampler.read()
+
+    def sampler(self) -> Sampler:
+        """A new one, for what comes after the positions that are computed."""
+        words = self._model.config.text.vocab_size
+        return Sampler(self._options, words, self.tokens[: self.computed])
+
+    def generate_step(
+        self, sampler: Sampler, limit: int, embeddings: mx.array | None
+    ) -> Generator[Any, None, None]:
+        """mlx-lm's `generate_step` on what is left to read; `sampler` keeps what it chooses.
+
+        With a limit of 0 it chooses the first token and ends.
+        """
         from mlx_lm.generate import generate_step
 
-        tokens, known = self._prompt.tokens, self.computed
-        sampler = Sampler(self._options, self._model.config.text.vocab_size, tokens[:known])
-        for _ in generate_step(
-            mx.array(tokens[known:]),
+        return generate_step(
+            mx.array(self.tokens[self.computed :]),
             self.decoder,
             max_tokens=limit,
             sampler=sampler,
@@ -109,13 +139,14 @@ class Run:
             prompt_cache=self.cache,
             input_embeddings=embeddings,
             prefill_step_size=self._options.prefill_step_size,
-            prompt_progress_callback=self.progress,
+            prompt_progress_callback=None if self._written else self.progress,
             **self.kv.step_options(),
-        ):
-            token, logprob = sampler.read()
-            self._written.append(token)
-            self.computed = len(tokens) + len(self._written)  # mlx-lm has read it too
-            yield token, logprob
+        )
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of the prompt, and those written."""
+        return self._prompt.tokens + self._written
 
     def __enter__(self) -> "Run":
         return self

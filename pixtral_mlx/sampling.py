@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 LEAST_TEMPERATURE = 1e-4
 LEAST_TOP_P = 1e-3
 """Below these, sampling is greedy: float32 has no room for such small steps in 131,072 words."""
+
+PENALTY_TOKENS = 20
+"""A repetition penalty looks back so far; mlx-lm's own number."""
 
 
 def is_greedy(options: "GenerationOptions") -> bool:
@@ -53,16 +56,15 @@ class Sampler:
             min_p=options.min_p,
             top_k=options.top_k if options.top_k < vocab_size else 0,
         )
-        found = make_logits_processors(
-            logit_bias=bias or None, repetition_penalty=options.repetition_penalty
+        self._processors = make_logits_processors(
+            logit_bias=bias or None,
+            repetition_penalty=options.repetition_penalty,
+            repetition_context_size=PENALTY_TOKENS,
         )
         before = mx.array(list(known), dtype=mx.int32)
-        # Log-probabilities in bfloat16 would have two digits, and ties that are none.
-        self.processors: list[Any] = [lambda _, logits: logits.astype(mx.float32)]
-        for process in found:
-            self.processors.append(
-                lambda tokens, logits, p=process: p(mx.concatenate([before, tokens]), logits)
-            )
+        self.processors = [
+            lambda tokens, logits: self._process(mx.concatenate([before, tokens]), logits)
+        ]
         self._chosen: deque[tuple[mx.array, mx.array]] = deque()
 
     def __call__(self, logprobs: mx.array) -> mx.array:
@@ -73,10 +75,32 @@ class Sampler:
         self._chosen.append((token, logprob))
         return token
 
+    def _process(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Logits (1, vocabulary) with bias and penalty, after `tokens`."""
+        # Log-probabilities in bfloat16 would have two digits, and ties that are none.
+        logits = logits.astype(mx.float32)
+        for process in self._processors:
+            logits = process(tokens, logits)
+        return logits
+
+    def choose(self, tokens: mx.array, logits: mx.array) -> None:
+        """Choose from logits (1, vocabulary) as mlx-lm's `generate_step` does.
+
+        Arguments:
+            tokens: what went before, or the last `PENALTY_TOKENS` of it.
+        """
+        logits = self._process(tokens, logits)
+        self(logits - mx.logsumexp(logits, keepdims=True))
+
     def read(self) -> tuple[int, float]:
         """The earliest choice that was not read yet, and its log-probability; waits for it."""
         token, logprob = self._chosen.popleft()
         return int(token.item()), float(logprob.item())  # type: ignore[arg-type]
+
+    def read_all(self) -> list[tuple[int, float]]:
+        """All that were not read yet; waits once."""
+        mx.eval(list(self._chosen))
+        return [self.read() for _ in range(len(self._chosen))]
 
 
 def sampling_probabilities(

@@ -286,6 +286,10 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
         (("--seed", "-1"), "seed is -1; allowed is 0 to"),
         (("--seed", "9" * 30), "seed is 999"),
         (("--stop", ""), "stop is ['']"),
+        (
+            ("--prompt-lookup-num-tokens", "65"),
+            "prompt_lookup_num_tokens is 65; allowed is 0",
+        ),
         (("--prefill-step-size", "0"), "prefill_step_size is 0"),
         (("--repetition-penalty", "0"), "repetition_penalty is 0"),
         (("--logit-bias", "3"), "--logit-bias '3': expected ID=VALUE"),

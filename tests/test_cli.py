@@ -185,6 +185,20 @@ def test_options_reach_the_model(here, capsys):
     assert answer("--dtype", "float32", "--force")
 
 
+def test_prompt_lookup_is_counted(here, capsys):
+    ask = (*ASK, "--logit-bias", "117=99", "--stats", "--json")
+    said = []
+    for flag in ((), ("--prompt-lookup-num-tokens", "4")):
+        assert here(*ask, *flag) == 0
+        said.append(capsys.readouterr())
+    plain, copied = (json.loads(one.out) for one in said)
+    assert copied["tokens"] == plain["tokens"] == [117] * 6
+    assert plain["stats"]["drafted_tokens"] == 0
+    assert copied["stats"]["drafted_tokens"] == copied["stats"]["accepted_tokens"] == 2
+    assert "answer 6 tokens, " in said[0].err
+    assert "answer 6 tokens (2 of 2 drafted ones accepted), " in said[1].err
+
+
 def test_image_options_reach_the_pictures(here, places, capsys):
     exif = Image.Exif()
     exif[0x0112] = 6

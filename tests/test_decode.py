@@ -78,6 +78,19 @@ def test_the_next_step_is_launched_before_a_token_is_read(model, events, options
     assert launched == 3  # all but the last of the prompt, its last, and the first token
 
 
+def test_a_draft_is_checked_in_one_step_with_one_wait(model, events):
+    options = px.GenerationOptions(
+        reuse=False, logit_bias={117: 99.0}, prompt_lookup_num_tokens=8, temperature=0.5, seed=1
+    )
+    steps = GenerationStream(model, model.encode("abab"), options)._steps(model, options, 30)
+    next(steps)
+    events.clear()
+    assert len(list(steps)) == 29
+    checks = events.count("step")
+    assert checks == events.count("wait") < 15
+    assert events.count("read") == len(events) - 2 * checks  # and nothing is started by reading
+
+
 def test_what_a_sampler_chose_comes_with_its_log_probability(model):
     sampler = Sampler(px.GenerationOptions(), 4)
     rows = mx.log(mx.array([[0.1, 0.2, 0.6, 0.1], [0.7, 0.1, 0.1, 0.1]]))

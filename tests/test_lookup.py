@@ -1,0 +1,380 @@
+"""Prompt lookup: the plain answer in fewer passes, and a KV cache that holds nothing else."""
+
+import inspect
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx.decoder import Decoder
+from pixtral_mlx.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter
+
+LOOKUP = {"prompt_lookup_num_tokens": 8}
+TABLE = "".join(f"| cup {n} | {n % 3} | 1.{n % 4}0 |\n" for n in range(8))
+RECORDS = json.dumps([{"item": f"cup {n}", "price": n % 5} for n in range(6)])
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    return px.load(make_official(tmp_path_factory.mktemp("lookup") / "model"), dtype="float32")
+
+
+@pytest.fixture
+def model(loaded):
+    loaded.clear_cache()
+    yield loaded
+    loaded.clear_cache()
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return px.load("mini", dtype="float32")
+
+
+def picture(seed, width=70, height=40):
+    pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def same(model, prompt, **options):
+    """The answer with lookup, after checking that it is the plain one."""
+    plain = model.generate(prompt, **options, reuse=False)
+    copied = model.generate(prompt, **options, **LOOKUP, reuse=False)
+    assert (copied.tokens, copied.text) == (plain.tokens, plain.text)
+    assert copied.finish_reason == plain.finish_reason
+    np.testing.assert_allclose(copied.logprobs, plain.logprobs, atol=1e-4)
+    assert copied.stats.generated_tokens == plain.stats.generated_tokens
+    assert copied.stats.accepted_tokens <= copied.stats.drafted_tokens
+    assert plain.stats.drafted_tokens == 0
+    return copied
+
+
+# A decoder that writes what it is told ----------------------------------------------------------
+
+
+class Script:
+    """Stands in for the decoder: it writes `answer` after `prompt`, and goes wrong as soon as its
+    KV cache holds anything but the beginning of that. `passes` counts positions, pass by pass."""
+
+    def __init__(self, prompt, answer):
+        self.sequence, self.passes = [*prompt, *answer], []
+
+    def __call__(self, decoder, inputs, cache=None, input_embeddings=None, tap=None):
+        given = inputs.astype(mx.float32)[:, None, :, None]
+        for layer in cache:
+            held, _ = layer.update_and_fetch(given, given)
+        seen = [int(token) for token in held[0, 0, :, 0].tolist()]
+        self.passes.append(inputs.shape[1])
+        rows = np.zeros((1, inputs.shape[1], decoder.config.vocab_size), np.float32)
+        for row in range(inputs.shape[1]):
+            length = len(seen) - inputs.shape[1] + row + 1
+            right = seen[:length] == self.sequence[:length] and length < len(self.sequence)
+            rows[0, row, self.sequence[length] if right else 0] = 30
+        return mx.array(rows)
+
+
+@pytest.fixture
+def scripted(model, monkeypatch):
+    """A function: the texts of a question and an answer -> prompt, tokens of the answer, script."""
+
+    def write(question, answer, end=True):
+        prompt = model.encode(question)
+        tokens = model.tokenizer._words.encode(answer, bos=False, eos=end)
+        script = Script(prompt.tokens, tokens)
+        call = lambda self, *a, **o: script(self, *a, **o)  # noqa: E731
+        call.__signature__ = inspect.signature(Decoder.__call__)
+        monkeypatch.setattr(Decoder, "__call__", call)
+        return prompt, tokens, script
+
+    return write
+
+
+@pytest.mark.parametrize("answer", [TABLE, RECORDS, "abc" * 30, "-" * 50, "no two alike"])
+@pytest.mark.parametrize("longest", [1, 2, 8, 64])
+def test_an_answer_is_written_to_the_letter(model, scripted, answer, longest):
+    prompt, tokens, script = scripted("Go", answer)
+    stream = model.stream(prompt, prompt_lookup_num_tokens=longest)
+    pieces = list(stream)
+    assert [piece.token for piece in pieces] == tokens[:-1]
+    assert "".join(piece.text for piece in pieces) == stream.reply.text == answer
+    assert stream.reply.finish_reason == "stop"
+    stats, checks = stream.reply.stats, script.passes[2:]  # after those that read the prompt
+    assert stats.drafted_tokens == sum(checks) - len(checks)
+    assert max(checks) <= longest + 1
+    if answer != "no two alike":
+        # Every pass writes what it accepts and one token more; the end token may be among these.
+        assert 0 <= stats.accepted_tokens + len(checks) + 1 - len(tokens) <= 1
+        assert len(checks) < 0.8 * len(tokens)
+
+
+def test_the_cache_that_is_left_holds_the_answer_and_nothing_else(model, scripted):
+    prompt, tokens, _ = scripted("Go", TABLE)
+    for stop in range(1, 60):
+        model.clear_cache()
+        stream = model.stream(prompt, **LOOKUP)
+        for _ in range(stop):
+            next(stream)
+        stream.interrupt()
+        (kept,) = model.prompt_cache._conversations()
+        held = kept.arrays[0].keys[0, 0, :, 0].tolist()
+        assert held == kept.content.tokens.tolist()
+        # All but the last token at least are known, and it too if it was copied.
+        assert len(held) - len(prompt.tokens) in (stop - 1, stop)
+        assert held == (prompt.tokens + tokens)[: len(held)]
+        assert stream.reply.finish_reason == "interrupted"
+
+
+def test_an_interrupt_inside_a_check_keeps_no_draft(model, scripted, monkeypatch):
+    prompt, tokens, script = scripted("Go", RECORDS)
+    for number in range(4, 20):
+        model.clear_cache()
+        script.passes.clear()
+        with monkeypatch.context() as patch:
+            told = Script.__call__
+
+            def call(self, *arguments, told=told, number=number, **options):
+                logits = told(self, *arguments, **options)
+                if len(self.passes) == number:
+                    raise KeyboardInterrupt  # the draft is in the KV cache
+                return logits
+
+            patch.setattr(Script, "__call__", call)
+            reply = model.generate(prompt, **LOOKUP)
+        assert reply.finish_reason == "interrupted"
+        (kept,) = model.prompt_cache._conversations()
+        known = len(prompt.tokens) + len(reply.tokens) - 1
+        assert kept.arrays[0].keys[0, 0, :, 0].tolist() == (prompt.tokens + tokens)[:known]
+
+
+@pytest.mark.parametrize("limit", range(1, 40))
+def test_no_token_and_no_position_beyond_the_limit(model, scripted, limit):
+    prompt, tokens, script = scripted("Go", TABLE)
+    reply = model.generate(prompt, max_tokens=limit, **LOOKUP)
+    assert (reply.tokens, reply.finish_reason) == (tokens[:limit], "length")
+    # The last token is never read: it needs no place.
+    assert sum(script.passes) - reply.stats.drafted_tokens + reply.stats.accepted_tokens <= (
+        len(prompt.tokens) + limit - 1
+    )
+    refused = reply.stats.drafted_tokens - reply.stats.accepted_tokens
+    assert sum(script.passes) <= len(prompt.tokens) + limit - 1 + refused
+
+
+def test_the_context_ends_an_answer(tmp_path, monkeypatch):
+    short = px.load(make_official(tmp_path / "short", text={"max_seq_len": 40}), dtype="float32")
+    prompt, places = short.encode("Hi"), []
+    call = Decoder.__call__
+
+    def spy(self, inputs, cache=None, input_embeddings=None, tap=None):
+        logits = call(self, inputs, cache, input_embeddings, tap)
+        places.append(cache[0].offset)
+        return logits
+
+    forced = {300: 50.0}
+    plain = short.generate(prompt, max_tokens=1000, logit_bias=forced, reuse=False)
+    monkeypatch.setattr(Decoder, "__call__", spy)
+    copied = short.generate(prompt, max_tokens=1000, logit_bias=forced, **LOOKUP)
+    assert copied.tokens == plain.tokens
+    assert len(prompt.tokens) + len(copied.tokens) - 1 == max(places) == 40
+    assert copied.stats.accepted_tokens > 10
+
+
+def test_an_end_token_inside_a_draft(model, scripted):
+    # The question holds the answer of an earlier turn, its end token included, and what follows.
+    earlier = [{"role": "user", "content": "cups"}, {"role": "assistant", "content": TABLE[:60]}]
+    again = [*earlier, {"role": "user", "content": "cups"}]
+    prompt, tokens, script = scripted(again, TABLE[:60])
+    reply = model.generate(prompt, **LOOKUP)
+    assert (reply.tokens, reply.text) == (tokens[:-1], TABLE[:60])
+    assert (reply.finish_reason, reply.stats.generated_tokens) == ("stop", len(tokens) - 1)
+    eos = model.tokenizer.eos_id
+    assert eos in Drafter([*prompt.tokens, *tokens[:-1]], 8).draft(8)  # it is what is copied
+    assert max(script.passes[2:]) > 2
+
+
+@pytest.mark.parametrize("stop", ["cup 7", "2 | 1", "|\n| cup 5 |", ".20 |\n", "zzz"])
+def test_a_stop_string_inside_a_draft(model, scripted, stop):
+    prompt, tokens, _ = scripted("Go", TABLE)
+    stream = model.stream(prompt, stop=stop, **LOOKUP)
+    pieces = "".join(piece.text for piece in stream)
+    assert pieces == stream.reply.text == TABLE.split(stop)[0]
+    assert stream.reply.tokens == tokens[: len(stream.reply.tokens)]
+    assert model.generate(prompt, stop=stop, reuse=False).tokens == stream.reply.tokens
+
+
+def test_drafting_ends_where_nothing_is_accepted(model, scripted):
+    # The pair "xy" comes again and again, and never goes on as before.
+    prompt, tokens, script = scripted("Go", "".join(f"xy{chr(33 + n)}" for n in range(80)))
+    reply = model.generate(prompt, max_tokens=1000, **LOOKUP)
+    assert reply.tokens == tokens[:-1]
+    drafts = sum(size > 1 for size in script.passes[2:])
+    assert drafts == RECENT_DRAFTS
+    assert reply.stats.accepted_tokens < LEAST_ACCEPTED
+    last = max(n for n, size in enumerate(script.passes) if size > 1)
+    assert len(script.passes) - last > 100  # one token at a time from there on
+
+
+# The drafts -------------------------------------------------------------------------------------
+
+
+def test_drafts_are_what_followed_the_latest_longest_match():
+    """Against a search through all places, on random sequences of few words."""
+    random = np.random.RandomState(0)
+    drafted = 0
+    for _ in range(300):
+        tokens = random.randint(0, random.randint(2, 7), random.randint(1, 40)).tolist()
+        expected = []
+        for n in (3, 2):
+            starts = [
+                at
+                for at in range(n, len(tokens))
+                if tokens[at - n : at] == tokens[len(tokens) - n :]
+            ]
+            if starts and len(tokens) >= n:
+                expected = list(tokens)
+                for at in range(starts[-1], starts[-1] + 5):
+                    expected.append(expected[at])
+                expected = expected[-5:]
+                break
+        assert Drafter(tokens, 5).draft(9) == expected, tokens
+        assert Drafter(tokens, 9).draft(2) == expected[:2]
+        assert Drafter(tokens, 5).draft(0) == []
+        drafted += bool(expected)
+    assert 100 < drafted < 300
+
+
+def test_the_length_of_drafts_follows_their_success():
+    drafter = Drafter([1, 2] * 9, 6)
+    lengths = []
+    for accepted in (6, 2, 0, 0, 0, 0, 0, 0, 1, 3, 4):
+        lengths.append(len(drafter.draft(99)))
+        drafter.judge(lengths[-1], min(accepted, lengths[-1]))
+    assert lengths == [6, 6, 5, 4, 3, 2, 1, 1, 1, 3, 5]
+    drafter.judge(0, 0)
+    assert len(drafter.draft(99)) == 4
+
+
+def test_drafting_pays_while_enough_of_the_recent_drafts_is_accepted():
+    drafter = Drafter([], 4)
+    for _ in range(RECENT_DRAFTS - 1):
+        drafter.judge(4, 0)
+        assert drafter.pays
+    drafter.judge(4, 4)
+    assert not drafter.pays
+    drafter = Drafter([], 4)
+    for number in range(200):
+        drafter.judge(4, number % 4 == 0)
+        assert drafter.pays
+
+
+# Real decoders ----------------------------------------------------------------------------------
+
+
+def test_pixtral_mini_says_the_same(mini):
+    from pixtral_mlx.mini import scene
+
+    drafted = accepted = 0
+    for seed in range(2):
+        for question in scene(10_000 + seed).questions[-5:]:
+            reply = same(mini, mini.encode(question.text, question.images), max_tokens=40)
+            assert reply.tokens
+            # On and on, which it was never taught: it repeats itself.
+            prompt = mini.encode(f"{question.text} {question.text}", question.images)
+            stats = same(mini, prompt, max_tokens=60, logit_bias={2: -1e9}).stats
+            drafted, accepted = drafted + stats.drafted_tokens, accepted + stats.accepted_tokens
+    assert drafted > accepted > 30
+
+
+def test_random_models_say_the_same(tmp_path):
+    """Long answers from few words, so that much is copied and much of that is refused."""
+    drafted = accepted = 0
+    for seed in range(3):
+        model = px.load(make_official(tmp_path / f"{seed}", seed=seed), dtype="float32")
+        few = {int(token): 6.0 for token in np.random.RandomState(seed).randint(20, 500, 5)}
+        for images in ([], [picture(seed)], [picture(seed), picture(9, 33, 80)]):
+            prompt = model.encode("What is this? This is what?", images)
+            for bias in (few, {2: -1e9}):
+                reply = same(model, prompt, max_tokens=80, logit_bias=bias)
+                drafted += reply.stats.drafted_tokens
+                accepted += reply.stats.accepted_tokens
+    assert drafted - accepted > 100 < accepted
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}, {"temperature": 2.0, "top_k": 3},
+        {"temperature": 0.9, "min_p": 0.2, "repetition_penalty": 1.1}, {"repetition_penalty": 1.05},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sampling_draws_what_it_would_one_at_a_time(model, options):
+    bias = dict.fromkeys((117, 118, 119, 120), 9.0)
+    prompt, accepted, refused = model.encode("abcd dcba abcd", [picture(1)]), 0, 0
+    for seed in range(5):
+        stats = same(model, prompt, max_tokens=50, seed=seed, logit_bias=bias, **options).stats
+        accepted += stats.accepted_tokens
+        refused += stats.drafted_tokens - stats.accepted_tokens
+    assert accepted > 5 < refused
+
+
+EDITS = [
+    px.edits.NoBreakTokens(), px.edits.MaskPatches([1, 2]), px.edits.ShufflePatches(3),
+    px.edits.KnockOutHeads("text", 1, [0, 2]), px.edits.SkipLayers("text", [1]),
+    px.edits.PatchState("text.1", mx.ones((99, 128)), [3, 5]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: type(edit).__name__)
+def test_edits(model, edit):
+    prompt = model.encode("abcd abcd", [picture(1)])
+    bias = dict.fromkeys((117, 118, 119, 120), 9.0)
+    assert same(model, prompt, max_tokens=60, edits=[edit], logit_bias=bias).stats.accepted_tokens
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantized_cache_is_cut_as_well(tmp_path, bits):
+    wide = px.load(make_official(tmp_path / "wide", text={"head_dim": 32}), dtype="float32")
+    bias = dict.fromkeys((117, 118, 119, 120), 9.0)
+    prompt = wide.encode("abcd abcd", [picture(1)])
+    stats = same(wide, prompt, max_tokens=60, kv_bits=bits, logit_bias=bias).stats
+    assert 0 < stats.accepted_tokens < stats.drafted_tokens
+
+
+def test_answers_go_on_from_one_another_whoever_wrote_them(model):
+    """Lookup takes over what a plain answer left, and the other way round."""
+    bias = dict.fromkeys((117, 118, 119, 120), 9.0)
+    for first, then in ((LOOKUP, {}), ({}, LOOKUP), (LOOKUP, LOOKUP)):
+        model.clear_cache()
+        prompt = model.encode("abcd abcd", [picture(1)])
+        one = model.generate(prompt, max_tokens=30, logit_bias=bias, **first)
+        longer = px.Prompt(
+            prompt.tokens + one.tokens + [117, 118, 119], prompt.images, prompt.grids, prompt.spans
+        )
+        two = model.generate(longer, max_tokens=30, logit_bias=bias, **then)
+        known = len(prompt.tokens) + len(one.tokens)
+        assert two.stats.cached_tokens in (known - 1, known)
+        fresh = model.generate(longer, max_tokens=30, logit_bias=bias, reuse=False)
+        assert two.tokens == fresh.tokens
+        np.testing.assert_allclose(two.logprobs, fresh.logprobs, atol=1e-4)
+        again = model.generate(longer, max_tokens=30, logit_bias=bias, **then)
+        assert again.tokens == fresh.tokens
+        assert again.stats.cached_tokens == len(longer.tokens) - 1
+
+
+# Refusals ---------------------------------------------------------------------------------------
+
+
+def test_a_trace_is_refused_and_so_is_a_wrong_number(model):
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens and trace exclude one another"):
+        model.generate("Hi", trace=True, **LOOKUP)
+    with pytest.raises(ValueError, match="and quantized_kv_start exclude one another"):
+        px.GenerationOptions(kv_bits=8, quantized_kv_start=9, **LOOKUP)
+    with pytest.raises(ValueError, match="leave prompt_lookup_num_tokens out"):
+        model.generate_batch(["Hi"], **LOOKUP)
+    for wrong in (-1, 65, 2.5, True):
+        with pytest.raises(ValueError, match=r"prompt_lookup_num_tokens is .*allowed"):
+            px.GenerationOptions(prompt_lookup_num_tokens=wrong)
