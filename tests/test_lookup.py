@@ -208,8 +208,14 @@ def test_a_stop_string_inside_a_draft(model, scripted, stop):
 def test_drafting_ends_where_nothing_is_accepted(model, scripted):
     # The pair "xy" comes again and again, and never goes on as before.
     prompt, tokens, script = scripted("Go", "".join(f"xy{chr(33 + n)}" for n in range(80)))
-    reply = model.generate(prompt, max_tokens=1000, **LOOKUP)
+    read = []
+    progress = lambda done, total: read.append((done, total))  # noqa: E731
+    reply = model.generate(prompt, max_tokens=1000, progress=progress, **LOOKUP)
     assert reply.tokens == tokens[:-1]
+    # The prompt is read once: what goes on one at a time tells nobody about it again.
+    assert read == [
+        (done, len(prompt.tokens)) for done in (0, len(prompt.tokens) - 1, len(prompt.tokens))
+    ]
     drafts = sum(size > 1 for size in script.passes[2:])
     assert drafts == RECENT_DRAFTS
     assert reply.stats.accepted_tokens < LEAST_ACCEPTED
