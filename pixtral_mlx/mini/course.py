@@ -70,7 +70,7 @@ STAGES = (
     Stage("count", 900, 0.008, 1500, 4, counting=3.0),
     Stage("settle", 550, 0.006, 1500, 4, counting=2.0),
     Stage("round", 800, 0.006, 1500, 4, counting=3.0),
-    Stage("finish", 1000, 0.004, 1500, 4, counting=2.5),
+    Stage("finish", 600, 0.004, 1500, 4, counting=2.5),
 )
 """What the bundled checkpoint went through."""
 
