@@ -29,6 +29,7 @@ from pixtral_mlx.mini.questions import KINDS
 from pixtral_mlx.mini.report import (
     BEGIN,
     END,
+    WHOLE,
     answers_table,
     conditions,
     evidence_table,
@@ -82,7 +83,7 @@ def test_four_bits_are_asked_too():
     )
     assert seen == [(1, 1)]
     kinds = {q.kind for q in scene(5).questions}
-    for variant in ("stored", "4-bit"):
+    for variant in WHOLE:
         assert {kind for kind, v in found.asked if v == variant} == kinds
 
 
@@ -218,7 +219,12 @@ def test_the_readme_holds_what_the_command_writes_about_these_weights(model):
     sizes = model.config.text.n_layers, model.config.text.n_heads
     for kind in KINDS:
         about_grid = kind in GRID_KINDS
-        for variant in ("stored", "4-bit", *(("no breaks", "transposed") * about_grid)):
+        for variant in (
+            "stored",
+            "4-bit/64",
+            "4-bit/32",
+            *(("no breaks", "transposed") * about_grid),
+        ):
             found.count(kind, variant, True)
         if not about_grid:
             found.looked[kind] = [Looked(np.full(sizes, 0.5), 0.5, 0.2, True)]

@@ -35,6 +35,9 @@ GRID_KINDS = ("rows", "columns", "wide")
 ANSWER_TOKENS = 40
 """More than the longest answer has."""
 
+QUANTIZED = {"4-bit/64": 64, "4-bit/32": 32}
+"""Conversions that are asked too: the size of their groups."""
+
 _Folders = tuple[tuple[str, Path], ...]
 """A checkpoint for each variant."""
 
@@ -45,9 +48,9 @@ class Findings:
 
     Arguments:
         asked, right: answers, and exact ones, for each (kind of question, variant). Variants are
-            "stored"; "4-bit"; and for `GRID_KINDS` "no breaks" (the prompt without break tokens)
-            and "transposed" (with break tokens where the transposed picture has them; only pictures
-            that are not square; what follows the breaks counts as right).
+            "stored"; those of `QUANTIZED`; and for `GRID_KINDS` "no breaks" (the prompt without
+            break tokens) and "transposed" (with break tokens where the transposed picture has them;
+            only pictures that are not square; what follows the breaks counts as right).
         looked: for each kind, where right answers of "stored" looked.
     """
 
@@ -84,16 +87,16 @@ def evaluate(
         folder: of the checkpoint.
         scenes: how many.
         first_seed: of the first scene; the others follow.
-        quantized: whether to ask a 4-bit conversion (groups of 64) too.
+        quantized: whether to ask the conversions of `QUANTIZED` too.
         dtype: that is computed in; None for the stored one. float32 is faster on a CPU.
         workers: processes that ask; what is found does not depend on their number.
         progress: called with (scenes done, scenes).
     """
     with tempfile.TemporaryDirectory(prefix="pixtral-mini-") as place:
         folders = [("stored", folder)]
-        if quantized:
-            convert(folder, Path(place, "4bit"), bits=4, group_size=64)
-            folders.append(("4-bit", Path(place, "4bit")))
+        for variant, group_size in QUANTIZED.items() if quantized else ():
+            folders.append((variant, Path(place, str(group_size))))
+            convert(folder, folders[-1][1], bits=4, group_size=group_size)
         examine = partial(_examine, tuple(folders), dtype)
         seeds, found = range(first_seed, first_seed + scenes), Findings()
         for number, part in enumerate(_in_processes(examine, seeds, workers)):

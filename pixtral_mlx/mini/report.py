@@ -12,16 +12,17 @@ import numpy as np
 from ..bench import machine
 from ..errors import CheckpointError
 from ..tables import format_table
-from .evaluation import Findings
+from .evaluation import QUANTIZED, Findings
 from .looking import Looked
 from .questions import KINDS
 
 BEGIN, END = "<!-- evaluate: begin -->", "<!-- evaluate: end -->"
 """Between these two lines of a README stands what `python -m pixtral_mlx.mini evaluate` printed."""
 
-VARIANTS = ("stored", "4-bit", "no breaks", "transposed")
-WHOLE = VARIANTS[:2]
+WHOLE = ("stored", *QUANTIZED)
 """Variants that every question is asked of."""
+
+VARIANTS = (*WHOLE, "no breaks", "transposed")
 
 
 def report(found: Findings, conditions: Sequence[str]) -> list[str]:
