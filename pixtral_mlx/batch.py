@@ -24,6 +24,7 @@ from .tokenizer import Prompt
 if TYPE_CHECKING:
     from .model import Pixtral
 
+ENCODING = ("image_options", "image_budget", "raw")  # for `model.encode`
 BATCH_SIZE = 8
 """How many answers are written at once, unless told otherwise."""
 
@@ -60,7 +61,7 @@ class _Request:
     def __init__(self, model: "Pixtral", index: int, arguments: Mapping[str, Any]):
         given = dict(arguments)
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
-        encoding = {name: given.pop(name) for name in ("image_options", "raw") if name in given}
+        encoding = {name: given.pop(name) for name in ENCODING if name in given}
         self.index, self.options = index, _checked(given)
         if not isinstance(messages, Prompt):
             messages = model.encode(messages, pictures, **encoding)
@@ -161,7 +162,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
     ):
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}; allowed is a whole number from 1 on")
-        named = ("messages", "images", "image_options", "raw")
+        named = ("messages", "images", *ENCODING)
         _checked({name: value for name, value in options.items() if name not in named})
         self._model, self._size = model, batch_size
         self._incoming = ((n, {**options, **request}) for n, request in enumerate(requests))

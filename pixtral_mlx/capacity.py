@@ -1,18 +1,28 @@
-"""Will it fit? Weights and KV cache against the memory that MLX reports as usable."""
+"""Will it fit? Weights, KV cache and activations against the memory that MLX reports as usable."""
 
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from . import layouts
-from .config import TextConfig
+from .config import PixtralConfig, TextConfig
+from .cost import activation_bytes
 from .errors import CapacityError
-from .kv_format import KVFormat
+from .kv_format import KV_BITS, KVFormat
+from .macs import wired_limit_bytes
 
 if TYPE_CHECKING:
     from .model import Pixtral
+    from .tokenizer import Prompt
+
+LEAST_BUDGET = 16
+"""Tokens of an image below which nobody is told to shrink it."""
 
 
 def usable_bytes() -> int:
@@ -39,37 +49,164 @@ def room_bytes(model: "Pixtral", tokens: int, kv: KVFormat | None = None) -> int
     return usable_bytes() - weights_bytes(model) - tokens * per_token
 
 
-def check_memory(model: "Pixtral", tokens: int, kv: KVFormat | None = None) -> None:
-    """Compare weights plus the KV cache of `tokens` with what is usable; nothing is read yet.
+def check_context(prompt: "Prompt", context: int) -> None:
+    """Compare a prompt with the context, in tokens.
+
+    Raises:
+        CapacityError: it is empty or too long; the message says what would fit.
+    """
+    length = len(prompt.tokens)
+    if 0 < length <= context:
+        return
+    images = [span.stop - span.start for span in prompt.spans]
+    ways = _fewer_images(images, lambda kept: length - sum(images) + sum(kept) <= context)
+    advice = (
+        f"{' or '.join(ways)} would fit" if ways else f"send {'less' if length else 'some'} text"
+    )
+    raise CapacityError(
+        f"the prompt has {length:,} tokens; the context holds 1 to {context:,}: {advice}"
+    )
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run takes, in bytes.
+
+    Arguments:
+        config: of the model.
+        weights: bytes of all parameters.
+        text_tokens: of the prompt without its images, and those to be written.
+        images: tokens of each image; a little more than its patches.
+        kv: in what form keys and values are kept.
+        itemsize: bytes of an activation.
+        prefill_step_size: prompt tokens a step.
+    """
+
+    config: PixtralConfig
+    weights: int
+    text_tokens: int
+    images: tuple[int, ...] = ()
+    kv: KVFormat = KVFormat()  # noqa: RUF009  (frozen)
+    itemsize: int = 2
+    prefill_step_size: int = 512
+
+    @property
+    def tokens(self) -> int:
+        """Of context at the end of the answer."""
+        return self.text_tokens + sum(self.images)
+
+    @property
+    def cache(self) -> int:
+        """Of keys and values; where they are quantized later, as they are until then."""
+        text, size = self.config.text, self.itemsize
+        plain = min(self.tokens, self.kv.start) * kv_bytes_per_token(text, size)
+        return max(plain, self.tokens * kv_bytes_per_token(text, size, self.kv))
+
+    @property
+    def activations(self) -> int:
+        """An estimate, see `cost.activation_bytes`."""
+        return activation_bytes(
+            self.config, self.tokens, [(1, tokens) for tokens in self.images],
+            itemsize=self.itemsize, prefill_step_size=self.prefill_step_size,
+        )  # fmt: skip
+
+    def fits(self, usable: int, **other: Any) -> bool:
+        """Whether it fits, or would with other values of its fields."""
+        need = replace(self, **other)
+        return need.weights + need.cache + need.activations <= usable
+
+    def __str__(self) -> str:
+        return (
+            f"weights {self.weights / 1e9:.1f} GB + KV cache of {self.tokens:,} tokens "
+            f"{self.cache / 1e9:.1f} GB + activations {self.activations / 1e9:.1f} GB"
+        )
+
+
+def check_memory(
+    model: "Pixtral",
+    prompt: "Prompt",
+    max_tokens: int,
+    *,
+    kv: KVFormat | None = None,
+    prefill_step_size: int = 512,
+) -> None:
+    """Compare weights, KV cache and activations with what is usable; nothing is read yet.
 
     What `model.prompt_cache` keeps does not count: it goes where a run needs the room.
 
     Raises:
         CapacityError: it cannot fit; the message says what would.
     """
-    if room_bytes(model, tokens, kv) >= 0:
+    images = tuple(span.stop - span.start for span in prompt.spans)
+    words = len(prompt.tokens) - sum(images)
+    need = Need(
+        model.config, weights_bytes(model), words + max_tokens, images,
+        (kv or KVFormat()).of(model.config.text), model.decoder.norm.weight.dtype.size,
+        prefill_step_size,
+    )  # fmt: skip
+    usable = usable_bytes()
+    if need.fits(usable):
         return
-    usable, weights = usable_bytes(), weights_bytes(model)
-    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size, kv)
-    cache = tokens * per_token
-    seen = (
-        f"weights {weights / 1e9:.1f} GB + KV cache of {tokens:,} tokens {cache / 1e9:.1f} GB, "
-        f"usable are {usable / 1e9:.1f} GB"
+    ways = _less_context(need, words, usable) + _raised_limit(need)
+    advice = f"{' or '.join(ways)} would fit" if ways else _fewer_bits(model, need, usable)
+    raise CapacityError(
+        f"{need}, usable are {usable / 1e9:.1f} GB: {advice} (--force goes on all the same)"
     )
-    room = (usable - weights) // per_token
-    if room > 0:
-        advice = f"{room:,} tokens would fit: send smaller or fewer images, or lower --max-tokens"
-    else:
-        advice = _fewer_bits(model, weights, usable - tokens * per_token)
-    raise CapacityError(f"{seen}: {advice} (--force goes on all the same)")
 
 
-def _fewer_bits(model: "Pixtral", weights: int, room: int) -> str:
-    """The widest conversion that fits into `room` bytes, by scale."""
+def _less_context(need: Need, words: int, usable: int) -> list[str]:
+    """What fits with these weights; `words` tokens of text were sent."""
+    advice = []
+    most = _largest(need.text_tokens, lambda tokens: need.fits(usable, text_tokens=tokens))
+    if most > words:
+        advice.append(f"--max-tokens {most - words}")
+    elif most > 0:
+        advice.append(f"{most:,} tokens of text and answer")
+    advice += _fewer_images(need.images, lambda kept: need.fits(usable, images=tuple(kept)))
+    for bits in KV_BITS:
+        with suppress(ValueError):  # heads that are too narrow
+            kv = KVFormat(bits).of(need.config.text)
+            if bits < (need.kv.bits or 16) and need.fits(usable, kv=kv):
+                advice.append(f"--kv-bits {bits}")
+                break
+    return advice
+
+
+def _fewer_images(images: Sequence[int], fits: Callable[[list[int]], bool]) -> list[str]:
+    """How many of the images would fit, and how many tokens each might take."""
+    advice = []
+    if len(images) > 1:
+        most = _largest(len(images), lambda count: fits(list(images[:count])))
+        if most > 0:
+            advice.append(f"the first {most} of {len(images)} images")
+    if images:
+        budget = _largest(max(images), lambda most: fits([min(size, most) for size in images]))
+        if budget >= LEAST_BUDGET:
+            advice.append(f"--image-budget {budget}")
+    return advice
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number below `most` that fits; 0 if none does."""
+    return bisect_left(range(1, most), True, key=lambda number: not fits(number))
+
+
+def _raised_limit(need: Need) -> list[str]:
+    """On a Mac with room that macOS keeps from the GPU: how to raise its limit until a restart."""
+    memory = int(mx.device_info().get("memory_size", 0))
+    limit = wired_limit_bytes(memory)
+    if not need.fits(limit):
+        return []
+    return [f"a higher limit (sudo sysctl iogpu.wired_limit_mb={limit >> 20}, not measured)"]
+
+
+def _fewer_bits(model: "Pixtral", need: Need, usable: int) -> str:
+    """The widest conversion that fits, by scale."""
     parameters = sum(prod(shape) for shape in layouts.shapes(model.config).values())
-    now = 8 * weights / parameters
+    now = 8 * need.weights / parameters
     for bits in (8, 6, 5, 4, 3, 2):
         # Groups of 64 add half a bit; the vision encoder, which stays in 16, is a small part.
-        if bits + 0.5 < now and (bits + 0.5) / now * weights <= room:
+        weights = int((bits + 0.5) / now * need.weights)
+        if weights < need.weights and need.fits(usable, weights=weights):
             return f"{bits} bits would fit: `pixtral-mlx convert SRC DST --bits {bits}`"
     return "no width would fit: it takes a machine with more memory"

@@ -20,6 +20,7 @@ from .config import PixtralConfig
 from .errors import CheckpointError
 from .folder import read_configuration, read_headers, some, weight_files
 from .layouts import Layout
+from .macs import this_chip
 from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
 from .prompt_cache import Weights
 from .schemes import Scheme
@@ -86,7 +87,8 @@ def load(path: str | PathLike[str], dtype: Any = None) -> "Pixtral":
         path: a folder (official, HF, mlx-community or converted), a hub id "owner/name", or "mini".
         dtype: "bfloat16", "float16", "float32" or an MLX dtype: of activations, unquantized
             tensors, and scales and biases of quantized ones; quantized weights stay as they are.
-            None: as stored.
+            None: as stored. "auto": what suits this machine's chip (see `macs.Chip.dtype`; not
+            measured), as stored where it is not an Apple chip.
 
     Raises:
         CheckpointError: the folder or repository cannot be used; the line says why.
@@ -193,9 +195,12 @@ def as_dtype(dtype: Any) -> mx.Dtype | None:
     """
     if dtype is None or dtype in DTYPES.values():
         return dtype
+    if isinstance(dtype, str) and dtype == "auto":
+        chip = this_chip(str(mx.device_info().get("device_name", "")))
+        return DTYPES[chip.dtype] if chip else None
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    raise CheckpointError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)} or None")
+    raise CheckpointError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}, auto or None")
 
 
 def _as_stored(config: PixtralConfig, layout: Layout, stored: Collection[str]) -> PixtralConfig:

@@ -177,9 +177,9 @@ def _add_model(parser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("bfloat16", "float16", "float32"),
+        choices=("bfloat16", "float16", "float32", "auto"),
         metavar="TYPE",
-        help="activations: bfloat16, float16 or float32 (default: as stored)",
+        help="activations: bfloat16, float16, float32, or auto, by the chip (default: as stored)",
     )
     parser.add_argument("--force", action="store_true", help="go on where memory would not suffice")
 
@@ -225,6 +225,7 @@ def _add_lookup(parser) -> None:
 def _add_image_options(parser) -> None:
     add = parser.add_argument_group("images").add_argument
     add("--resize", default="official", choices=("official", "antialiased"))
+    add("--image-budget", type=int, metavar="TOKENS", help="shrink an image to so many tokens")
     add("--no-orient", action="store_true", help="ignore EXIF orientation, as the reference does")
     add("--grey16", default="scale", choices=("scale", "clip"), help="16-bit grey (default: scale)")
 
@@ -296,6 +297,7 @@ def _add_inspect(commands) -> None:
         help="a model folder, a hub id or mini; or an image: file, URL or -",
     )
     add("-o", "--output", metavar="PNG", help="of an image: draw its patch grid into a new file")
+    add("--image-budget", type=int, metavar="TOKENS", help="of an image: shrunk to so many tokens")
     add("--check", action="store_true", help="read every weight and look for NaN and infinity")
     add("--json", action="store_true", help="one JSON object instead of a table")
     inspect.set_defaults(run=".describe:run")

@@ -39,8 +39,10 @@ def load_model(arguments: Namespace) -> Any:
 
 
 def image_options(arguments: Namespace) -> ImageOptions:
-    """From `--resize`, `--no-orient` and `--grey16`."""
-    return ImageOptions(arguments.resize, not arguments.no_orient, arguments.grey16)
+    """From `--resize`, `--no-orient`, `--grey16` and `--image-budget`."""
+    return ImageOptions(
+        arguments.resize, not arguments.no_orient, arguments.grey16, arguments.image_budget
+    )
 
 
 def generation_options(arguments: Namespace) -> dict[str, Any]:

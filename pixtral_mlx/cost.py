@@ -6,9 +6,9 @@ a machine. A multiplication and an addition count as two operations.
 
 from collections.abc import Mapping, Sequence
 
-from .capacity import kv_bytes_per_token
 from .config import PixtralConfig, TextConfig, VisionConfig
 from .kv_format import KVFormat
+from .vision import PATCHES_AT_ONCE
 
 
 def prefill_operations(
@@ -73,13 +73,13 @@ def activation_bytes(
 ) -> int:
     """An estimate of the most that is held beside weights and KV cache: the greater of
 
-    - the encoder in its feed-forward, for the N patches of all images: the residual twice and the
-      two inner activations and their product, `N (2 D + 3 I)`;
+    - the encoder in its feed-forward, for the N patches that go through it together (one image,
+      or some small ones): the residual twice and the two inner activations and their product,
+      `N (2 D + 3 I)`; and D for each patch of all images, which waits for the projector;
     - a prefill step of S tokens: the embeddings of all L tokens, `L dim`, and for S of them the
       residual twice and the inner activations, `S (2 dim + 3 hidden)`.
 
-    Attention is left out: on Metal it is computed in tiles. On a CPU MLX holds the scores of a
-    layer too, `heads N N` and `heads S L`.
+    Attention is left out: on Metal it is computed in tiles; on a CPU see `attention`.
 
     Arguments:
         tokens: of the whole prompt.
@@ -92,8 +92,10 @@ def activation_bytes(
     decoder = tokens * text.dim + step * (2 * text.dim + 3 * text.hidden_dim)
     encoder = 0
     if vision is not None:
-        patches = sum(rows * columns for rows, columns in grids)
-        encoder = patches * (2 * vision.hidden_size + 3 * vision.intermediate_size)
+        sizes = [rows * columns for rows, columns in grids]
+        most = max([min(sum(sizes), PATCHES_AT_ONCE), *sizes])
+        encoder = most * (2 * vision.hidden_size + 3 * vision.intermediate_size)
+        encoder += sum(sizes) * vision.hidden_size
     return itemsize * max(encoder, decoder)
 
 
@@ -113,4 +115,5 @@ def decode_bytes(
         itemsize: bytes of a number as computed.
         kv: in what form the KV cache is kept; None as computed.
     """
-    return weight_bytes + tokens * kv_bytes_per_token(config, itemsize, kv)
+    kv = (kv or KVFormat()).of(config)
+    return weight_bytes + tokens * kv.bytes_per_token(config, itemsize)

@@ -30,10 +30,12 @@ def run(arguments: Namespace) -> int:
         raise ValueError("-o draws the patch grid of an image: give an image file")
     if arguments.check and image:
         raise ValueError("--check reads the weights of a model: give a model folder")
+    if arguments.image_budget is not None and not image:
+        raise ValueError("--image-budget is for an image: give an image file")
     if image:
         source = read_stdin() if arguments.what == "-" else arguments.what
         with Status("opening the image"):
-            report = describe_image(source, arguments.output)
+            report = describe_image(source, arguments.output, arguments.image_budget)
         text = _image_text(report)
     else:
         report = describe_model(arguments.what, check=arguments.check)
@@ -54,20 +56,23 @@ def _is_image(what: str) -> bool:
     return path.suffix.lower() in Image.registered_extensions()
 
 
-def describe_image(source: str | bytes, output: str | None = None) -> dict[str, Any]:
+def describe_image(
+    source: str | bytes, output: str | None = None, image_budget: int | None = None
+) -> dict[str, Any]:
     """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context.
 
     Arguments:
         output: a new file that takes a picture of the image under its patch grid.
+        image_budget: the most tokens that it may take, see `patch_grid`.
 
     Raises:
         ImageError: the image cannot be read, or the picture not written.
     """
-    options = ImageOptions()
+    options = ImageOptions(image_budget=image_budget)
     stored = open_image(source, replace(options, orient=False))
     image = open_image(stored, options)
     vision = PIXTRAL_12B_VISION
-    grid = patch_grid(image.width, image.height, vision)
+    grid = patch_grid(image.width, image.height, vision, image_budget)
     if output:
         save_new(draw_patch_grid(to_rgb(image, options), grid), Path(output))
     return {

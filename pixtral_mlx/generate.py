@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from .capacity import check_memory
+from .capacity import check_context, check_memory
 from .edits import Edit, as_edits, edited
-from .errors import CapacityError, CheckpointError
+from .errors import CheckpointError
 from .kv_format import KVFormat
 from .maps import Evidence
 from .recorder import Recorder, TraceOptions, live_trace
@@ -232,15 +232,12 @@ class GenerationStream(Iterator[Piece]):
     def __init__(self, model: "Pixtral", prompt: Prompt, options: GenerationOptions):
         prompt = edited(prompt, options.edits, model)
         length, context = len(prompt.tokens), model.config.text.max_seq_len
-        if not 0 < length <= context:
-            raise CapacityError(
-                f"the prompt has {length:,} tokens; the context holds 1 to {context:,}: send "
-                "fewer or smaller images, or less text"
-            )
+        check_context(prompt, context)
         tokens_at_most = min(options.max_tokens, context - length + 1)
         kv = options.kv_format.of(model.config.text)
         if not options.force:
-            check_memory(model, length + tokens_at_most, kv)
+            step = options.prefill_step_size
+            check_memory(model, prompt, tokens_at_most, kv=kv, prefill_step_size=step)
         self.prompt = prompt
         self.reply = Reply()
         self.reply.stats.prompt_tokens = length

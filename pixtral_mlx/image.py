@@ -8,6 +8,7 @@ import io
 import logging
 import platform
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from .image_source import is_pdf, read_source
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
+FEWEST_TOKENS = 2  # of an image: one patch and the end token
 
 # CLIP's mean and standard deviation of RGB, as mistral-common has them.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -64,11 +66,14 @@ class ImageOptions:
             phones rely on it.
         grey16: what becomes of 16-bit grey: "scale" to 8 bits, or "clip" as the reference does,
             which turns most of such a picture white.
+        image_budget: the most tokens that a picture may take, see `patch_grid`; None is no limit
+            but the model's.
     """
 
     resize: Literal["official", "antialiased"] = "official"
     orient: bool = True
     grey16: Literal["scale", "clip"] = "scale"
+    image_budget: int | None = None
 
     def __post_init__(self):
         choices = {"resize": ("official", "antialiased"), "grey16": ("scale", "clip")}
@@ -76,14 +81,40 @@ class ImageOptions:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {' and '.join(allowed)}")
+        budget = self.image_budget
+        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
+            raise ValueError(f"image_budget is {budget!r}; allowed is a whole number of tokens")
+        if budget is not None and budget < FEWEST_TOKENS:
+            raise ValueError(
+                f"image_budget is {budget}; allowed is {FEWEST_TOKENS} (one patch and its end) or "
+                "more"
+            )
 
 
-def patch_grid(width: int, height: int, config: VisionConfig) -> PatchGrid:
+def patch_grid(
+    width: int, height: int, config: VisionConfig, image_budget: int | None = None
+) -> PatchGrid:
     """The grid of an image of `width` x `height` pixels.
 
     Python's `round` (halves go to the even number) is part of the definition.
+
+    With an `image_budget`, an image that would take more tokens (breaks and end included) is
+    resized as by a model whose `image_size`, the longest side, is smaller: the largest whole number
+    of pixels at which it takes at most so many. Its shape is kept as well as patches allow, it is
+    resized once, and one that is within the budget stays as it is.
     """
-    ratio = max(height / config.image_size, width / config.image_size)
+    longest = config.image_size
+    if image_budget is not None:
+        # The tokens never fall while the side grows, and at one pixel they are the fewest.
+        sides = range(1, longest + 1)
+        longest = bisect_right(
+            sides, image_budget, key=lambda side: _grid(width, height, side, config).tokens
+        )
+    return _grid(width, height, max(longest, 1), config)
+
+
+def _grid(width: int, height: int, longest: int, config: VisionConfig) -> PatchGrid:
+    ratio = max(height / longest, width / longest)
     if ratio > 1:
         # An extreme shape would otherwise round its short side to nothing.
         width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
@@ -100,7 +131,7 @@ def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) 
     Returns:
         float32, shape (3, rows * patch, columns * patch).
     """
-    grid = patch_grid(image.width, image.height, config)
+    grid = patch_grid(image.width, image.height, config, options.image_budget)
     height, width = grid.rows * config.patch_size, grid.columns * config.patch_size
     rgb = to_rgb(image, options)
     if options.resize == "antialiased":

@@ -24,6 +24,13 @@ class Chip(NamedTuple):
     memory_gb: tuple[int, ...]
 
     @property
+    def dtype(self) -> str:
+        """In which type `dtype="auto"` computes. M1 and M2 have no bfloat16 in their GPUs: on an M2
+        Ultra it was slower than float16 by a third and more
+        (github.com/ml-explore/mlx-examples/pull/186). Not measured with this program."""
+        return "float16" if self.name.startswith(("M1", "M2")) else "bfloat16"
+
+    @property
     def operations_per_second(self) -> float:
         """The most that its GPU could compute: 128 lanes a core, two operations a clock, the same
         in 16 and 32 bits. A prefill takes at least its operations divided by this."""
@@ -58,6 +65,12 @@ def usable_bytes(memory_gb: int) -> float:
     """An estimate of what Metal recommends to use at most on a Mac with this much memory: two
     thirds up to 36 GB, three quarters above. On a Mac, `capacity.usable_bytes` has the figure."""
     return memory_gb * 2**30 * (2 / 3 if memory_gb <= 36 else 3 / 4)
+
+
+def wired_limit_bytes(memory_bytes: int) -> int:
+    """What the GPU's limit may be raised to with `sysctl iogpu.wired_limit_mb`, until a restart:
+    all but an eighth of the memory, and at least 6 GB, which stay with macOS. Not measured."""
+    return max(0, memory_bytes - max(memory_bytes // 8, 6 * 2**30))
 
 
 def this_chip(device_name: str) -> Chip | None:

@@ -12,11 +12,11 @@ import mlx.nn as nn
 import numpy as np
 
 from .batch import BATCH_SIZE, BatchStream, as_requests
-from .capacity import room_bytes
+from .capacity import check_context, room_bytes
 from .config import PixtralConfig
 from .decoder import Decoder
 from .edits import Edit, as_edits, edited
-from .errors import CapacityError, CheckpointError, PromptError
+from .errors import CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
 from .occlusion import occlusion, occlusion_map
@@ -81,21 +81,23 @@ class Pixtral(nn.Module):
         images: Sequence[Any] = (),
         *,
         image_options: ImageOptions | None = None,
+        image_budget: int | None = None,
         raw: bool = False,
     ) -> Prompt:
         """Turn messages into the prompt that the model receives; see `Tokenizer.encode`.
+
+        Arguments:
+            image_budget: the most tokens that each image may take; a short way to say
+                `ImageOptions(image_budget=...)`, see `patch_grid`.
 
         Raises:
             PromptError, ImageError: what was sent cannot be used.
             CapacityError: more tokens than the context.
         """
+        if image_budget is not None:
+            image_options = replace(image_options or ImageOptions(), image_budget=image_budget)
         prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
-        limit = self.config.text.max_seq_len
-        if len(prompt.tokens) > limit:
-            raise CapacityError(
-                f"the prompt has {len(prompt.tokens):,} tokens, the context holds {limit:,}: send "
-                "fewer or smaller images, or less text"
-            )
+        check_context(prompt, self.config.text.max_seq_len)
         return prompt
 
     @cached_property
@@ -256,6 +258,7 @@ class Pixtral(nn.Module):
         *,
         images: Sequence[Any] = (),
         image_options: ImageOptions | None = None,
+        image_budget: int | None = None,
         raw: bool = False,
         **options: Any,
     ) -> GenerationStream:
@@ -263,7 +266,7 @@ class Pixtral(nn.Module):
 
         Arguments:
             messages: as for `encode`, or a prompt that `encode` made.
-            images, image_options, raw: as for `encode`.
+            images, image_options, image_budget, raw: as for `encode`.
             options: the fields of `GenerationOptions` (`max_tokens`, `temperature`, ...).
 
         Returns:
@@ -275,7 +278,13 @@ class Pixtral(nn.Module):
         """
         checked = GenerationOptions(**options)
         if not isinstance(messages, Prompt):
-            messages = self.encode(messages, images, image_options=image_options, raw=raw)
+            messages = self.encode(
+                messages, images, image_options=image_options, image_budget=image_budget, raw=raw
+            )
+        elif image_budget is not None:
+            raise ValueError(
+                "image_budget is for messages: give it to encode, which made the prompt"
+            )
         return GenerationStream(self, messages, checked)
 
     def generate(

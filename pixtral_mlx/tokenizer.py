@@ -240,7 +240,8 @@ class _ImageEncoder:
         if vision is None:
             raise PromptError("this model has no vision encoder: send text only")
         pixels = preprocess(chunk.image, vision, self._options)
-        grid = patch_grid(chunk.image.width, chunk.image.height, vision)
+        width, height = chunk.image.size
+        grid = patch_grid(width, height, vision, self._options.image_budget)
         self.images.append(pixels)
         self.grids.append(grid)
         return SimpleNamespace(tokens=image_tokens(grid, self._tokenizer.image_ids), image=pixels)

@@ -72,8 +72,11 @@ def test_a_plan_has_the_bytes_of_the_model_that_it_plans():
 
 def test_activations_grow_with_images_and_not_with_the_text_beyond_a_step():
     one = activation_bytes(PIXTRAL_12B, 4160, [GRID])
-    assert one == 2 * 4096 * (2 * 1024 + 3 * 4096)
-    assert activation_bytes(PIXTRAL_12B, 2 * 4160, [GRID, GRID]) == 2 * one
+    assert one == 2 * 4096 * (2 * 1024 + 3 * 4096 + 1024)
+    # Large images are encoded one by one; of the others, what the projector waits for.
+    assert activation_bytes(PIXTRAL_12B, 1, [GRID, GRID]) - one == 2 * 4096 * 1024
+    small = [(10, 10)] * 30
+    assert activation_bytes(PIXTRAL_12B, 1, small) == 2 * (1000 * 14 * 1024 + 3000 * 1024)
     text = activation_bytes(PIXTRAL_12B, 512)
     assert activation_bytes(PIXTRAL_12B, 1024) - text == 2 * 512 * 5120
 

@@ -1,0 +1,180 @@
+"""Refusals before anything is read: what they count, and that what they advise does fit."""
+
+import re
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx import capacity, macs
+from pixtral_mlx.capacity import Need, kv_bytes_per_token, weights_bytes
+from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx.cost import activation_bytes
+from pixtral_mlx.kv_format import KVFormat
+
+WORDS = "Which of them is the largest?"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    text = {"head_dim": 64, "n_layers": 8, "max_seq_len": 4000}
+    return px.load(make_official(tmp_path_factory.mktemp("room") / "m", text=text), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [Image.fromarray(np.full((96, 128, 3), 20 * n, np.uint8)) for n in range(4)]
+
+
+@pytest.fixture
+def refuse(model, monkeypatch):
+    """The message of a refusal where weights and so much more are usable; None if it fits."""
+
+    def ask(room, messages=WORDS, **options):
+        usable = weights_bytes(model) + room
+        monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: usable)
+        try:
+            model.stream(messages, **options)
+        except px.CapacityError as error:
+            return str(error)
+        return None
+
+    return ask
+
+
+def bytes_of(model, prompt, max_tokens, **options):
+    tokens = len(prompt.tokens) + max_tokens
+    grids = [(1, span.stop - span.start) for span in prompt.spans]
+    kv = KVFormat(options.get("kv_bits"))
+    return tokens * kv_bytes_per_token(model.config.text, 4, kv) + activation_bytes(
+        model.config, tokens, grids, itemsize=4
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_bits": 8}, {"kv_bits": 4}])
+def test_the_line_is_drawn_at_the_byte(model, pictures, refuse, options):
+    prompt = model.encode(WORDS, pictures)
+    needed = bytes_of(model, prompt, 30, **options)
+    assert refuse(needed, prompt, max_tokens=30, **options) is None
+    assert refuse(needed - 1, prompt, max_tokens=30, **options)
+    assert refuse(needed - 1, prompt, max_tokens=30, force=True, **options) is None
+
+
+def test_a_late_start_needs_the_plain_cache_until_then(model, refuse):
+    prompt = model.encode(WORDS)
+    plain = bytes_of(model, prompt, 1000)
+    late = {"max_tokens": 1000, "kv_bits": 4}
+    assert refuse(plain // 2, prompt, **late) is None
+    assert refuse(plain // 2, prompt, quantized_kv_start=900, **late)
+    assert refuse(plain, prompt, quantized_kv_start=900, **late) is None
+
+
+@pytest.mark.parametrize("share", [0.45, 0.55, 0.7, 0.9])
+def test_whatever_is_advised_fits(model, pictures, refuse, share):
+    prompt = model.encode(WORDS, pictures)
+    room = int(share * bytes_of(model, prompt, 20))
+    said = refuse(room, WORDS, images=pictures, max_tokens=20)
+    assert "usable are" in said and said.endswith("would fit (--force goes on all the same)")
+    ways = re.findall(r"--([a-z-]+) (\d+)", said)
+    assert [name for name, _ in ways if name != "max-tokens"] == ["image-budget", "kv-bits"]
+    for name, value in ways:
+        options = {"max_tokens": 20} | {name.replace("-", "_"): int(value)}
+        assert refuse(room, WORDS, images=pictures, **options) is None, name
+    # One token more for each image and it fits no longer; the estimate takes a row of patches.
+    budget = int(dict(ways)["image-budget"])
+    sizes = [min(span.stop - span.start, budget + 1) for span in prompt.spans]
+    words = len(prompt.tokens) - sum(span.stop - span.start for span in prompt.spans)
+    need = Need(model.config, 0, words + 20, tuple(sizes), itemsize=4)
+    assert not need.fits(room)
+    images = int(re.search(r"the first (\d) of 4 images", said)[1])
+    assert refuse(room, WORDS, images=pictures[:images], max_tokens=20) is None
+    assert refuse(room, WORDS, images=pictures[: images + 1], max_tokens=20)
+
+
+def test_an_answer_that_is_too_long(model, refuse):
+    prompt = model.encode(WORDS)
+    room = bytes_of(model, prompt, 50)
+    said = refuse(room, prompt, max_tokens=1000)
+    assert ": --max-tokens 50 would fit" in said
+    assert refuse(room, prompt, max_tokens=50) is None
+    assert refuse(room, prompt, max_tokens=51)
+
+
+def test_a_text_that_is_too_long(model, refuse):
+    prompt = px.Prompt([1] * 500)
+    room = bytes_of(model, px.Prompt([1] * 100), 20)
+    said = refuse(room, prompt, max_tokens=1)
+    assert (
+        "120 tokens of text and answer or" in said or "120 tokens of text and answer would" in said
+    )
+    assert refuse(room, px.Prompt([1] * 100), max_tokens=20) is None
+
+
+def test_weights_that_are_too_large(model, refuse, monkeypatch):
+    prompt = model.encode(WORDS)
+    room = bytes_of(model, prompt, 1)
+    said = refuse(room - weights_bytes(model) * 3 // 4, prompt, max_tokens=1)
+    assert re.search(r": 6 bits would fit: .* --bits 6`", said)
+    assert "no width would fit: it takes a machine" in refuse(-weights_bytes(model), prompt)
+
+
+def test_a_prompt_beyond_the_context(model, pictures):
+    long = "x " * 1900
+    used = len(model.encode(long).tokens)
+    assert 3600 < used < 4000
+    with pytest.raises(px.CapacityError, match="the context holds 1 to 4,000: the first") as caught:
+        model.encode(long, pictures * 3)
+    count = int(re.search(r"the first (\d+) of 12 images", str(caught.value))[1])
+    budget = int(re.search(r"--image-budget (\d+)", str(caught.value))[1])
+    every = pictures * 3
+    assert len(model.encode(long, every[:count]).tokens) <= 4000
+    assert len(model.encode(long, every, image_budget=budget).tokens) <= 4000
+    with pytest.raises(px.CapacityError):
+        model.encode(long, every[: count + 1])
+    with pytest.raises(px.CapacityError, match="send less text"):
+        model.encode("x " * 2100)
+
+
+def test_a_mac_that_keeps_room_from_its_gpu(model, refuse, monkeypatch):
+    """By what MLX reports on a Mac; nothing was run on one."""
+    assert macs.wired_limit_bytes(16 * 2**30) == 10 * 2**30
+    assert macs.wired_limit_bytes(64 * 2**30) == 56 * 2**30
+    assert macs.wired_limit_bytes(0) == 0
+    prompt = model.encode(WORDS)
+    assert "sysctl" not in refuse(0, prompt, max_tokens=50)
+    monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 16 * 2**30})
+    assert "(sudo sysctl iogpu.wired_limit_mb=10240, not measured) would fit" in refuse(
+        0, prompt, max_tokens=50
+    )
+
+
+def test_the_type_that_suits_a_chip(monkeypatch, tmp_path):
+    assert {chip.dtype for name, chip in macs.CHIPS.items() if name[:2] in ("M1", "M2")} == {
+        "float16"
+    }
+    assert {chip.dtype for name, chip in macs.CHIPS.items() if name > "M3"} == {"bfloat16"}
+    folder = make_official(tmp_path / "model")
+    for name, dtype in (
+        ("Apple M2 Pro", mx.float16),
+        ("Apple M4", mx.bfloat16),
+        ("AMD", mx.float32),
+    ):
+        monkeypatch.setattr(mx, "device_info", lambda name=name: {"device_name": name})
+        assert px.load(folder, dtype="auto").decoder.norm.weight.dtype == dtype
+
+
+def test_the_12b_on_a_mac_with_16_gigabytes():
+    """One image fits at 4 bits; twenty pages do not, and 4 bits of keys and values alone do not
+    make them fit."""
+    usable = int(macs.usable_bytes(16))
+    need = Need(PIXTRAL_12B, 7_714_819_832, 1200, (4160,))
+    assert need.fits(usable)
+    pages = Need(PIXTRAL_12B, 7_714_819_832, 1200, (3328,) * 20)
+    assert not pages.fits(usable)
+    ways = capacity._less_context(pages, 200, usable)
+    assert [way.split()[0] for way in ways] == ["the", "--image-budget"] or ways[
+        -1
+    ] == "--kv-bits 4"

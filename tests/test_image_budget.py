@@ -1,0 +1,152 @@
+"""`image_budget`: at most so many tokens an image, for any shape, and nothing else changes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from checkpoints import make_official
+from PIL import Image
+
+import pixtral_mlx as px
+from pixtral_mlx import cli
+from pixtral_mlx.config import PIXTRAL_12B_VISION
+from pixtral_mlx.image import preprocess
+
+SIZES = [
+    (1024, 768), (4000, 3000), (100, 100), (1, 1), (30_000, 2), (2, 30_000), (1024, 17),
+    (333, 1000), (16, 16), (17, 16), (1023, 1025),
+]  # fmt: skip
+BUDGETS = [2, 3, 4, 5, 17, 64, 100, 999, 1000, 2000, 3120, 4160, 10**6]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return px.load(make_official(tmp_path_factory.mktemp("budget") / "model"), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    pixels = np.random.RandomState(0).randint(0, 256, (200, 320, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def naive(width, height, budget):
+    """Try every longest side from the largest down, by the formula of mistral-common."""
+    for side in range(1024, 0, -1):
+        ratio = max(width / side, height / side)
+        w, h = (width, height) if ratio <= 1 else (round(width / ratio), round(height / ratio))
+        rows, columns = ((max(n, 1) - 1) // 16 + 1 for n in (h, w))
+        if rows * (columns + 1) <= budget:
+            return rows, columns
+    raise AssertionError
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_grid_is_the_largest_that_the_budget_allows(size):
+    full = px.patch_grid(*size, PIXTRAL_12B_VISION)
+    before = 0
+    for budget in BUDGETS:
+        grid = px.patch_grid(*size, PIXTRAL_12B_VISION, budget)
+        assert grid == naive(*size, budget)
+        assert before <= grid.tokens <= budget
+        assert (grid == full) == (full.tokens <= budget)
+        before = grid.tokens
+
+
+def test_the_shape_is_kept():
+    for size in ((4000, 3000), (3000, 1000), (500, 1000)):
+        grid = px.patch_grid(*size, PIXTRAL_12B_VISION, 500)
+        assert grid.tokens > 400
+        assert grid.columns / grid.rows == pytest.approx(size[0] / size[1], rel=0.1)
+    assert px.patch_grid(30_000, 2, PIXTRAL_12B_VISION, 10) == (1, 9)
+    assert px.patch_grid(2, 30_000, PIXTRAL_12B_VISION, 10) == (5, 1)
+
+
+def test_pixels_are_resized_once_from_the_original(picture):
+    for resize in ("official", "antialiased"):
+        options = px.ImageOptions(resize, image_budget=60)
+        found = preprocess(picture, PIXTRAL_12B_VISION, options)
+        grid = px.patch_grid(*picture.size, PIXTRAL_12B_VISION, 60)
+        assert found.shape == (3, 16 * grid.rows, 16 * grid.columns)
+        # The same as a model of a shorter longest side would see.
+        side = next(
+            s for s in range(1, 1024)
+            if px.patch_grid(*picture.size, replace(PIXTRAL_12B_VISION, image_size=s)) == grid
+        )  # fmt: skip
+        smaller = replace(PIXTRAL_12B_VISION, image_size=side)
+        expected = preprocess(picture, smaller, px.ImageOptions(resize))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_prompts_are_whole(model, picture):
+    full = model.encode("What?", [picture, picture])
+    small = model.encode("What?", [picture, picture], image_budget=50)
+    assert [span.stop - span.start for span in small.spans] == [grid.tokens for grid in small.grids]
+    assert all(40 < grid.tokens <= 50 for grid in small.grids)
+    assert len(full.tokens) - len(small.tokens) == sum(
+        a.tokens - b.tokens for a, b in zip(full.grids, small.grids, strict=True)
+    )
+    options = px.ImageOptions(resize="antialiased", image_budget=1000)
+    other = model.encode("What?", [picture, picture], image_options=options, image_budget=50)
+    assert other.grids == small.grids
+    assert not np.array_equal(other.images[0], small.images[0])
+    roomy = model.encode("What?", [picture], image_budget=10_000)
+    assert roomy.tokens == model.encode("What?", [picture]).tokens
+    np.testing.assert_array_equal(roomy.images[0], full.images[0])
+
+
+def test_it_reaches_every_way_to_ask(model, picture):
+    model.clear_cache()
+    prompt = model.encode("What?", [picture], image_budget=50)
+    ask = {"images": [picture], "image_budget": 50, "max_tokens": 4}
+    expected = model.generate(prompt, max_tokens=4)
+    assert expected.stats.image_tokens == prompt.grids[0].tokens
+    assert model.generate("What?", **ask).tokens == expected.tokens
+    assert [p.token for p in model.stream("What?", **ask)] == expected.tokens
+    (batched,) = model.generate_batch([{"messages": "What?", **ask}])
+    assert batched.tokens == expected.tokens
+    with pytest.raises(ValueError, match="image_budget is for messages: give it to encode"):
+        model.generate(prompt, image_budget=50)
+
+
+def test_features_of_another_budget_never_serve(model, picture):
+    model.clear_cache()
+    counts = []
+    for budget in (None, 200, 50, None, 50):
+        reply = model.generate("What?", images=[picture], image_budget=budget, max_tokens=3)
+        alone = model.generate(
+            "What?", images=[picture], image_budget=budget, max_tokens=3, reuse=False
+        )
+        assert reply.tokens == alone.tokens
+        np.testing.assert_allclose(reply.logprobs, alone.logprobs, atol=1e-5)
+        counts.append(reply.stats.cached_tokens > 2)
+    assert counts[0] is counts[1] is counts[2] is False
+    assert counts[3] is counts[4] is True
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [(1, "image_budget is 1; allowed is 2"), (-4, "is -4"), (0, "is 0"), (True, "is True; allowed"),
+     (7.5, "is 7.5; allowed is a whole number of tokens"), ("9", "is '9'")],
+)  # fmt: skip
+def test_budgets_that_cannot_be(model, picture, budget, said):
+    with pytest.raises(ValueError, match=said):
+        model.encode("What?", [picture], image_budget=budget)
+
+
+def test_the_command(model, picture, tmp_path, capsys):
+    file, folder = tmp_path / "picture.png", str(model.tokenizer.path.parent)
+    picture.save(file)
+    ask = ["generate", "--model", folder, "--image", str(file), "--prompt", "?", "--json"]
+    tokens = []
+    for more in ((), ("--image-budget", "50")):
+        assert cli.main([*ask, "--max-tokens", "2", *more]) == 0
+        tokens.append(json.loads(capsys.readouterr().out)["stats"]["image_tokens"])
+    assert tokens[0] == 13 * 21 and 40 < tokens[1] <= 50
+    assert cli.main(["inspect", str(file), "--image-budget", "50", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == tokens[1]
+    assert cli.main([*ask, "--image-budget", "1"]) == 2
+    assert "image_budget is 1" in capsys.readouterr().err
+    assert cli.main(["inspect", folder, "--image-budget", "50"]) == 2
+    assert "--image-budget is for an image" in capsys.readouterr().err
