@@ -110,16 +110,41 @@ class Need:
             itemsize=self.itemsize, prefill_step_size=self.prefill_step_size,
         )  # fmt: skip
 
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.activations
+
+    @property
+    def spare(self) -> int:
+        """Usable bytes that are left beside it; below 0 it does not fit."""
+        return usable_bytes() - self.total
+
     def fits(self, usable: int, **other: Any) -> bool:
         """Whether it fits, or would with other values of its fields."""
-        need = replace(self, **other)
-        return need.weights + need.cache + need.activations <= usable
+        return replace(self, **other).total <= usable
 
     def __str__(self) -> str:
         return (
             f"weights {self.weights / 1e9:.1f} GB + KV cache of {self.tokens:,} tokens "
             f"{self.cache / 1e9:.1f} GB + activations {self.activations / 1e9:.1f} GB"
         )
+
+
+def need_of(
+    model: "Pixtral",
+    prompt: "Prompt",
+    max_tokens: int,
+    kv: KVFormat | None = None,
+    prefill_step_size: int = 512,
+) -> Need:
+    """What it takes to answer a prompt with at most `max_tokens`."""
+    images = tuple(span.stop - span.start for span in prompt.spans)
+    return Need(
+        model.config, weights_bytes(model), len(prompt.tokens) - sum(images) + max_tokens, images,
+        (kv or KVFormat()).of(model.config.text), model.decoder.norm.weight.dtype.size,
+        prefill_step_size,
+    )  # fmt: skip
 
 
 def check_memory(
@@ -137,17 +162,10 @@ def check_memory(
     Raises:
         CapacityError: it cannot fit; the message says what would.
     """
-    images = tuple(span.stop - span.start for span in prompt.spans)
-    words = len(prompt.tokens) - sum(images)
-    need = Need(
-        model.config, weights_bytes(model), words + max_tokens, images,
-        (kv or KVFormat()).of(model.config.text), model.decoder.norm.weight.dtype.size,
-        prefill_step_size,
-    )  # fmt: skip
-    usable = usable_bytes()
+    need, usable = need_of(model, prompt, max_tokens, kv, prefill_step_size), usable_bytes()
     if need.fits(usable):
         return
-    ways = _less_context(need, words, usable) + _raised_limit(need)
+    ways = _less_context(need, need.text_tokens - max_tokens, usable) + _raised_limit(need)
     advice = f"{' or '.join(ways)} would fit" if ways else _fewer_bits(model, need, usable)
     raise CapacityError(
         f"{need}, usable are {usable / 1e9:.1f} GB: {advice} (--force goes on all the same)"

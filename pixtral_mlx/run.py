@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .capacity import room_bytes
+from .capacity import need_of
 from .errors import CheckpointError
 from .lookup import lookup_steps
 from .prompt_cache import content_of
@@ -64,8 +64,9 @@ class Run:
 
     def make_room(self, limit: int) -> None:
         """Earlier answers go where this one needs their memory."""
-        tokens = len(self._prompt.tokens) + limit
-        self._model.prompt_cache.shrink(max(0, room_bytes(self._model, tokens, self.kv)))
+        step = self._options.prefill_step_size
+        need = need_of(self._model, self._prompt, limit, self.kv, step)
+        self._model.prompt_cache.shrink(max(0, need.spare))
 
     def embed(self) -> mx.array | None:
         """Embeddings of what is left to read, or None where the decoder embeds the tokens."""

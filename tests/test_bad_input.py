@@ -391,7 +391,7 @@ def test_odd_text_is_only_text(model):
 def test_more_tokens_than_the_context(refused, model):
     folder = model.tokenizer.path.parent
     long = ("generate", "--model", folder, "--prompt", "x" * 300)
-    refused(1, "the prompt has 303 tokens, the context holds 256: send fewer", *long)
+    refused(1, "the prompt has 303 tokens; the context holds 1 to 256: send less text", *long)
     size = ("--image-size", "16x16", "--prompt-tokens", "300")
     refused(1, "the context holds 1 to 256", "bench", "--model", folder, *size)
     for tokens in ([], [1] * 257):

@@ -125,7 +125,7 @@ def test_context_ends_an_answer(tmp_path, picture):
     reply = short.generate(prompt, max_tokens=1000, logit_bias={2: -1e9})
     # The last token that is generated is never read, so it needs no place.
     assert len(prompt.tokens) + len(reply.tokens) - 1 == 40
-    with pytest.raises(px.CapacityError, match=r"the context holds 40"):
+    with pytest.raises(px.CapacityError, match=r"the context holds 1 to 40: send less text"):
         short.encode("Hi " * 40, [picture])
 
 

@@ -439,12 +439,11 @@ def test_clear_cache_gives_the_memory_back(model):
 
 
 def test_what_is_kept_goes_before_a_run_is_refused(model, monkeypatch):
-    from pixtral_mlx.capacity import kv_bytes_per_token, weights_bytes
+    from pixtral_mlx.capacity import need_of
 
     prompt, other = model.encode("What is this?"), model.encode("Where was that?")
     model.generate(prompt, max_tokens=1)
-    token = kv_bytes_per_token(model.config.text, 4)
-    room = weights_bytes(model) + (len(other.tokens) + NEW) * token
+    room = need_of(model, other, NEW).total
     monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: room)
     assert len(model.prompt_cache) == 1
     stream = model.stream(other, max_tokens=NEW)
