@@ -263,6 +263,8 @@ def _add_explain(commands) -> None:
     where = "a new file: .png is a picture, .html a page on which every word can be clicked"
     add("-o", "--output", required=True, metavar="FILE", help=where)
     add("--save", metavar="FILE", help="keep the trace too, in a new .safetensors file")
+    hide = "on the page: hide what each word looked at most, and measure; a run for every token"
+    add("--knock-out", action="store_true", help=hide)
     _add_sampling(explain, 64)
     _add_image_options(explain)
     explain.set_defaults(run=".explain:run")

@@ -19,6 +19,8 @@ from .picture import PICTURES, check_new, draw_words, save_new
 from .status import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .generate import Reply
     from .model import Pixtral
 
@@ -31,6 +33,8 @@ def run(arguments: Namespace) -> int:
     output = Path(arguments.output)
     check_new(output, (*PICTURES, PAGE))
     widgets = _widgets() if output.suffix.lower() == PAGE else None
+    if arguments.knock_out and widgets is None:
+        raise ImageError(f"--knock-out is for a page: {output} has to end in {PAGE}")
     if arguments.save and Path(arguments.save).exists():
         raise CheckpointError(f"{arguments.save}: exists already: choose another name")
     if not arguments.image:
@@ -44,9 +48,10 @@ def run(arguments: Namespace) -> int:
         trace = stream.reply.trace
         if trace is None:
             return 130  # Ctrl-C before there was anything to draw
-        status.step("drawing")
+        status.step("hiding patches" if arguments.knock_out else "drawing")
         if widgets is not None:
-            write_page(widgets, model, stream.reply, output)
+            progress = status.update if arguments.knock_out else None
+            write_page(widgets, model, stream.reply, output, knock_out=progress)
         else:
             save_new(draw_words(trace), output)
         if arguments.save:
@@ -70,8 +75,19 @@ def _widgets() -> Any:
         ) from error
 
 
-def write_page(widgets: Any, model: "Pixtral", reply: "Reply", path: Path) -> None:
+def write_page(
+    widgets: Any,
+    model: "Pixtral",
+    reply: "Reply",
+    path: Path,
+    *,
+    knock_out: "Callable[[int, int], None] | None" = None,
+) -> None:
     """Write the answer lens of a finished answer as one page: every word, and where it looked.
+
+    Arguments:
+        knock_out: called with (words done, all words) while what each token looked at most is
+            hidden and measured, a run for each; None measures nothing.
 
     Raises:
         ImageError: there is no word, or the page cannot be written.
@@ -81,7 +97,12 @@ def write_page(widgets: Any, model: "Pixtral", reply: "Reply", path: Path) -> No
     session = widgets.Session(model)
     try:
         session.show(reply)
-        widgets.AnswerLens(session).to_html(path)
+        lens = widgets.AnswerLens(session)
+        for token in range(len(reply.tokens)) if knock_out else ():
+            for image in range(len(reply.trace.prompt.spans)):
+                lens.measure("knock", token, image)
+            knock_out(token + 1, len(reply.tokens))
+        lens.to_html(path)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

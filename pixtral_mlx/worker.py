@@ -48,7 +48,9 @@ class Worker:
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()
         self._wake, self._closed = threading.Condition(), False
-        self._problem: BaseException = RuntimeError("this worker is closed: make a new one")
+        self._problem: BaseException = RuntimeError(
+            "the model was closed: open it again, with a new worker or session"
+        )
         self._thread = threading.Thread(target=self._run, name="pixtral-mlx worker", daemon=True)
         self._thread.start()
         atexit.register(self._close_at_exit)
@@ -108,7 +110,7 @@ class Worker:
     def _add(self, waiting: deque, item: Any) -> None:
         with self._wake:
             if self._closed:
-                raise self._problem
+                raise self._problem.with_traceback(None)  # else it grows with every caller
             waiting.append(item)
             self._wake.notify()
 
@@ -117,10 +119,15 @@ class Worker:
     def _run(self) -> None:
         import mlx.core as mx
 
+        model = None
         try:
-            self._serve(self._load())
+            model = self._load()
+            self._serve(model)
         except BaseException as error:
-            self._problem = error
+            self._problem = error if model is None else RuntimeError(
+                f"the model's thread ended ({type(error).__name__}: {error}): open it again, with a new "
+                "worker or session"
+            )  # fmt: skip
         finally:
             self._refuse()
             mx.clear_streams()  # else MLX may abort the process when Python ends

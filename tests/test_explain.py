@@ -58,6 +58,7 @@ def test_the_answer_is_that_of_generate_and_the_picture_shows_it(folder, image, 
         ("new.txt", [], "allowed endings are"),
         ("no/where.png", [], "there is no folder"),
         ("new.png", ["--save", "taken.png"], "exists already"),
+        ("new.png", ["--knock-out"], "--knock-out is for a page"),
     ],
 )
 def test_files_are_checked_before_the_model_is_opened(
@@ -110,6 +111,29 @@ def test_a_page_holds_every_word_and_nothing_from_elsewhere(image, tmp_path):
         assert np.abs(row - expected).max() < 1
         for what in ("token", "lens"):
             assert f'["{what}",{{"token":{token}}}]' in state["saved"]
+
+
+def test_a_page_with_knock_outs_has_one_for_every_word(tmp_path, capsys):
+    output = tmp_path / "page.html"
+    scene(3, 4, 5).image.save(tmp_path / "scene.png")
+    words = ["explain", "--image", str(tmp_path / "scene.png"), "--dtype", "float32"]
+    words += ["--prompt", "Describe the picture.", "-o", str(output), "--max-tokens", "5"]
+    assert main([*words, "--knock-out"]) == 0
+    found = re.search(r'id="state">(.*?)</script>', output.read_text(), re.DOTALL)
+    state = json.loads(found[1])["state"]
+    assert state["known"] == [f"knock:{token}:0" for token in range(5)]
+    model = px.load("mini", dtype="float32")
+    reply = model.generate(
+        "Describe the picture.", images=[tmp_path / "scene.png"], trace=True, max_tokens=5
+    )
+    for token in range(5):
+        name = json.dumps(["knocked", {"image": 0, "token": token}], separators=(",", ":"))
+        saved = state["saved"][name]["data"]
+        (top, bottom), (left, right), _ = reply.trace.evidence(token)
+        patches = [(r, c) for r in range(top, bottom) for c in range(left, right)]
+        drop = model.occlusion(reply.trace.prompt, token, patches, tokens=reply.tokens)
+        assert (saved["rows"], saved["columns"]) == ([top, bottom], [left, right])
+        assert saved["drop"] == pytest.approx(drop, abs=1e-3)
 
 
 def test_a_page_without_the_widgets_names_what_to_install(image, tmp_path):

@@ -209,6 +209,14 @@ def test_block_by_block_and_how_well_attention_foretells_it(session, reply):
     assert found["top"] == pytest.approx(np.abs(expected).max(), abs=1e-3)
 
 
+def test_a_map_of_rounding_does_not_look_like_much(session):
+    lens = w.AnswerLens(session)
+    drops = lens.measure("occlude", 3, 0, 4)
+    assert 0 < np.abs(drops).max() < 0.01
+    found = lens.ask("occluded", token=3, image=0, block=4, layer=None, head=None)
+    assert found["top"] == 0.01
+
+
 def test_long_work_stops_answers_clicks_and_is_one_at_a_time(session, monkeypatch):
     lens, steps = w.AnswerLens(session), []
 

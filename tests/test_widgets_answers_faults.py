@@ -32,11 +32,12 @@ def session():
 
 
 def look_one_token_late(patch):
-    look = px.Trace.image_attention
-    patch.setattr(
-        word_view.px.Trace, "image_attention",
-        lambda self, token, *a, **o: look(self, min(token + 1, len(self.tokens) - 1), *a, **o),
-    )  # fmt: skip
+    look = word_view.WordView.answer_look
+
+    def wrong(self, model, token, layer, head, image):
+        return look(self, model, token + 1, layer, head, image)
+
+    patch.setattr(word_view.WordView, "answer_look", wrong)
 
 
 def look_at_another_head(patch):

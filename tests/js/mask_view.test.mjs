@@ -9,7 +9,10 @@ const images = [
   { rows: 2, columns: 3, start: 2, breaks: true },
   { rows: 1, columns: 2, start: 10, breaks: true },
 ];
-const words = { starts: [0, 13], words: [["<s>", "[INST]"], ["What", "\n"]] };
+const words = {
+  ids: [1, 3, 10, 10, 12, 10, 10, 12, 10, 13, 10, 10, 13, 70, 71],
+  labels: { 1: "<s>", 3: "[INST]", 10: "[IMG]", 12: "[IMG_BREAK]", 13: "[IMG_END]", 70: "What", 71: "\n" },
+};
 
 test("every patch is in the block of its image", () => {
   const all = blocks(images);

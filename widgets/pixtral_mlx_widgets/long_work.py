@@ -47,7 +47,13 @@ class LongWork:
         self.ended.set()
 
     def _go_on(self) -> None:
-        self._session.look(self._step).add_done_callback(self._after)
+        try:
+            step = self._session.look(self._step)
+        except Exception as closed:
+            self._finish(None, sentence(closed))
+            self.ended.set()
+        else:
+            step.add_done_callback(self._after)
 
     def _step(self, model: Any) -> bool:
         """On the worker's thread: whether there is more to do."""
@@ -73,8 +79,4 @@ class LongWork:
                 self._finish(None if error else self._latest, error)
             self.ended.set()
             return
-        try:
-            self._go_on()
-        except RuntimeError as closed:
-            self._finish(None, sentence(closed))
-            self.ended.set()
+        self._go_on()

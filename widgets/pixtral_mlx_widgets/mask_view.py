@@ -15,10 +15,6 @@ from pixtral_mlx.mini import scene
 from .session import Session, sentence
 from .view import View
 
-MOST_WORDS = 2000
-"""Text tokens whose words travel to the browser; the others are told by their number."""
-
-
 class MaskView(View):
     """Who may see whom: in the encoder every patch sees its own image, and no other; in the decoder
     every token sees those before it.
@@ -117,7 +113,7 @@ class MaskView(View):
     # Words -------------------------------------------------------------------------------------
 
     def answer_words(self, model: Any, tokens: int) -> dict[str, Any]:
-        """The words of the text tokens: {"starts", "words"}, one list of words for each run.
+        """The prompt's ids, and how each is written: {"ids", "labels"}.
 
         Arguments:
             tokens: how many the prompt has, so that no answer belongs to another one.
@@ -125,13 +121,10 @@ class MaskView(View):
         prompt = self.prompt_shown()
         if prompt is None or len(prompt.tokens) != tokens:
             raise ValueError(f"the prompt does not have {tokens} tokens: ask again")
-        starts, words, left = [], [], MOST_WORDS
-        for start, stop in text_runs(prompt):
-            some = prompt.tokens[start : min(stop, start + left)]
-            left -= len(some)
-            starts.append(start)
-            words.append([model.tokenizer.label(token) for token in some])
-        return {"starts": starts, "words": words}
+        return {
+            "ids": np.array(prompt.tokens, np.int32),
+            "labels": {str(i): model.tokenizer.label(i) for i in set(prompt.tokens)},
+        }
 
     def questions_shown(self):
         """The words; the masks need nothing else."""
@@ -260,13 +253,3 @@ def with_image(prompt: px.Prompt, alone: px.Prompt) -> px.Prompt:
         tokens, [*prompt.images, *alone.images], [*prompt.grids, *alone.grids],
         [*prompt.spans, replace(span, start=at)],
     )  # fmt: skip
-
-
-def text_runs(prompt: px.Prompt) -> list[tuple[int, int]]:
-    """(start, stop) of what stands before, between and after the images."""
-    runs, start = [], 0
-    for span in prompt.spans:
-        runs.append((start, span.start))
-        start = span.stop
-    runs.append((start, len(prompt.tokens)))
-    return [run for run in runs if run[1] > run[0]]

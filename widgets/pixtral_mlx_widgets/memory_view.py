@@ -4,7 +4,6 @@ import threading
 from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import traitlets
@@ -20,7 +19,7 @@ from pixtral_mlx.quantize import plan_for
 from pixtral_mlx.schemes import AFFINE_BITS, KEEP_BITS, check_options
 
 from .session import Session, sentence
-from .view import View
+from .view import View, config_of
 
 AS_LOADED = 0
 BITS = (*AFFINE_BITS, KEEP_BITS)
@@ -70,12 +69,15 @@ class MemoryView(View):
     choices = traitlets.Dict().tag(sync=True)
 
     def __init__(self, source: Any = None, *, linked: bool = True, **traits: Any):
-        self._config, self._stream = PIXTRAL_12B, None
+        self._config, self._stream, problem = PIXTRAL_12B, None, ""
         self._thread: threading.Thread | None = None
         self._stopped = False
         session = source if isinstance(source, Session) else None
         if isinstance(source, str | PathLike):
-            self._config = px.load_config(Path(source))
+            try:
+                self._config = config_of(source)
+            except px.PixtralError as error:
+                problem = sentence(error)
         elif isinstance(source, px.PixtralConfig):
             self._config = source
         elif source is not None and session is None:
@@ -85,6 +87,9 @@ class MemoryView(View):
             )
         start = {"bits": AS_LOADED} if session else {}
         super().__init__(session, linked=linked, **{**start, **traits})
+        if problem:
+            self.problem = problem
+            return
         self._check_bits({"new": self.bits})
         self.choices = {
             "chips": {name: list(chip.memory_gb) for name, chip in macs.CHIPS.items()},

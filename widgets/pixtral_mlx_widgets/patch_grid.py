@@ -1,5 +1,6 @@
 """`PatchGrid`: how a picture becomes tokens."""
 
+from os import PathLike
 from typing import Any
 
 import traitlets
@@ -10,8 +11,8 @@ from pixtral_mlx.cost import prefill_operations
 from pixtral_mlx.image import ImageOptions, preprocess, to_pixels
 from pixtral_mlx.macs import CHIPS
 
-from .session import Session
-from .view import View, picture_file
+from .session import Session, sentence
+from .view import View, config_of, picture_file
 
 LARGEST_SIDE = 1536
 """End of the size slider, in pixels: beyond the longest side that the model sees."""
@@ -45,20 +46,31 @@ class PatchGrid(View):
     def __init__(self, source: Any = None, model: Any = None, **options: Any):
         self._picture, self._config = None, PIXTRAL_12B
         if source is not None and not isinstance(source, Session):
-            self._take_picture(source, model)
-            super().__init__(None, None, **options)
-            self.facts, self.state = self._picture_facts(), "ready"
-            self._save_soon()
+            problem = self._take_picture(source, model)
+            super().__init__(None, None, problem=problem, **options)
+            if not problem:
+                self.facts, self.state = self._picture_facts(), "ready"
+                self._save_soon()
         else:
             super().__init__(source, model, **options)
 
-    def _take_picture(self, source: Any, model: Any) -> None:
-        """An image alone: it is prepared here and now, since that needs no model."""
-        if isinstance(model, Session):
-            self._config = model.worker.submit(lambda model: model.config).result()
-        elif model is not None:
-            self._config = px.load_config(model) if isinstance(model, str) else model.config
-        self._picture = px.open_image(source)
+    def _take_picture(self, source: Any, model: Any) -> str:
+        """An image alone: it is prepared here and now, since that needs no model.
+
+        Returns:
+            What is wrong with it or with the model, in one sentence; "" if nothing is.
+        """
+        try:
+            if isinstance(model, Session):
+                self._config = model.worker.submit(lambda model: model.config).result()
+            elif model is not None:
+                named = isinstance(model, str | PathLike)
+                self._config = config_of(model) if named else model.config
+            _vision(self._config)
+            self._picture = px.open_image(source)
+        except px.PixtralError as error:
+            return sentence(error)
+        return ""
 
     def _picture_facts(self) -> dict[str, Any]:
         size, vision = self.answer_size(None, 0, 0), _vision(self._config)

@@ -12,8 +12,11 @@ from pixtral_mlx.mini import scene
 
 from .ablation import Ablation
 from .answer_lens import AnswerLens
+from .mask_view import MaskView
 from .memory_view import MemoryView
 from .patch_grid import PatchGrid
+from .quantization_view import QuantizationView
+from .rope_explorer import RopeExplorer
 from .sequence_strip import SequenceStrip
 from .session import Session
 from .view import View
@@ -21,7 +24,8 @@ from .vision_attention import VisionAttention
 
 PANES: tuple[tuple[str, tuple[type[View], ...]], ...] = (
     ("Answer", (AnswerLens,)), ("Image tokens", (PatchGrid, SequenceStrip)),
-    ("Attention", (VisionAttention,)), ("Ablation", (Ablation,)), ("Memory", (MemoryView,)),
+    ("Attention", (VisionAttention,)), ("Masks and positions", (MaskView, RopeExplorer)),
+    ("Ablation", (Ablation,)), ("Memory", (MemoryView,)), ("Quantization", (QuantizationView,)),
 )  # fmt: skip
 """The tabs at the right, and the widgets in them."""
 

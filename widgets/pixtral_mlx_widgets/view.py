@@ -23,6 +23,7 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.image import to_pixels
+from pixtral_mlx.mini import CHECKPOINT
 
 from . import bundle, page
 from .session import Session, sentence
@@ -242,6 +243,10 @@ class View(anywidget.AnyWidget):
         """The answer to a question of the browser, for Python; waits for it."""
         return self._look(what, arguments).result()
 
+    def do_alive(self) -> bool:
+        """The browser waits for an answer and asks whether there still is a kernel."""
+        return True
+
     def do_stop(self) -> None:
         """The reader has seen enough of the answer that is being written."""
         if self.session is not None:
@@ -366,6 +371,15 @@ def _done(function: Callable, *arguments: Any, **options: Any) -> Future:
     except Exception as error:
         future.set_exception(error)
     return future
+
+
+def config_of(source: "str | PathLike[str]") -> px.PixtralConfig:
+    """The sizes of a model, by its folder or "mini"; no weight is read.
+
+    Raises:
+        ConfigError: there is no such folder, or it holds no model.
+    """
+    return px.load_config(CHECKPOINT if str(source) == "mini" else Path(source).expanduser())
 
 
 def packed(answer: Any) -> tuple[Any, list[bytes]]:

@@ -18,6 +18,9 @@ from .view import View, heat
 SECONDS_BETWEEN_WORDS = 0.08
 """New words travel at most this often, however fast they are written."""
 
+LEAST_TOP = 0.01
+"""Nats at the end of the colours of a knock-out map, at least: rounding shall not look like much."""
+
 
 class Stopped(Exception):
     """Leaves long work that nobody wants any more."""
@@ -105,7 +108,9 @@ class WordView(View):
         count = len(trace.prompt.spans)
         if not 0 <= image < count:
             raise IndexError(f"image {image}: the question has {count}")
-        maps = [trace.image_attention(token, layer, head, image=i) for i in range(count)]
+        layers = trace.text_layers if layer is None else [layer]
+        row = np.mean([trace.token_attention(token, one, head) for one in layers], axis=0)
+        maps = [row[span.patch_positions()].reshape(span.grid) for span in trace.prompt.spans]
         chosen = maps[image]
         peak = np.unravel_index(int(chosen.argmax()), chosen.shape)
         shares = [float(one.sum()) for one in maps]
@@ -142,7 +147,7 @@ class WordView(View):
         pair = [block_means(one, block) for one in (attention, drops)]
         rho = px.rank_correlation(*pair)
         return {
-            "drops": drops, "top": float(np.abs(drops).max()), "block": block,
+            "drops": drops, "top": max(float(np.abs(drops).max()), LEAST_TOP), "block": block,
             "rho": None if np.isnan(rho) else rho,
         }  # fmt: skip
 
@@ -195,7 +200,12 @@ class WordView(View):
         def run(model: Any) -> Any:
             return function(model, self._progress(model), *arguments)
 
-        session.look(run).add_done_callback(lambda done: self._end(name, done))
+        try:
+            found = session.look(run)
+        except Exception:
+            self.work = {}
+            raise
+        found.add_done_callback(lambda done: self._end(name, done))
 
     def _progress(self, model: Any) -> Callable[[int, int], None]:
         """Shows how far the work is, answers clicks between its steps, and ends it early."""

@@ -74,8 +74,7 @@ export function nameToken({ band, token }, words) {
   if (band.kind === "row") return `token ${count(token)} (${of}, column ${token - band.start})`;
   if (band.kind === "break") return `token ${count(token)} ([IMG_BREAK] after ${of})`;
   if (band.kind === "end") return `token ${count(token)} ([IMG_END] of image ${band.image + 1})`;
-  const run = words?.starts.findLastIndex((start) => start <= token) ?? -1;
-  const word = run >= 0 ? words.words[run][token - words.starts[run]] : null;
+  const word = words?.labels[words.ids[token]];
   return `token ${count(token)}` + (word == null ? "" : ` (“${word.replaceAll("\n", "⏎")}”)`);
 }
 

@@ -165,6 +165,7 @@ export function render({ model, el }) {
 
   function update() {
     const all = model.get("choices");
+    panel.body.hidden = !all.chips;
     if (!all.chips) return;
     const loading = model.get("state") === "loading";
     panel.root.toggleAttribute("data-ready", !loading);

@@ -154,7 +154,9 @@ export function on(model, event, handler) {
 // Questions to Python -------------------------------------------------------------------------
 
 const KEPT = 128;
-const PATIENCE = 8000;
+const PATIENCE = 4000;
+const NO_ANSWER = "No answer from the kernel: what was saved is shown, this was not saved. "
+  + "Run the cell to ask again.";
 
 // Sorted like Python's json.dumps(sort_keys=True), so that both find an answer under one name.
 export function nameOf(what, args) {
@@ -221,12 +223,20 @@ export function connect(model) {
     if (model.page) return Promise.reject(new Error("Not saved in this page: this needs the kernel."));
     return new Promise((resolve, reject) => {
       const id = ++number;
-      const timer = setTimeout(() => reject(new Error(
-        "No answer from the kernel: what was saved is shown, this was not saved. "
-        + "Run the cell to ask again.")), PATIENCE);
-      waiting.set(id, { resolve, reject, timer });
+      const question = { resolve, reject, timer: null };
+      question.timer = setTimeout(() => doubt(id, what, question), PATIENCE);
+      waiting.set(id, question);
       model.send({ id, what, arguments: args }, undefined, buffers);
     });
+  }
+
+  // An answer may wait for a long step of the model. A kernel that lives says so at once: then the
+  // question waits on, else nobody will answer it.
+  function doubt(id, what, question) {
+    const wait = () => { question.timer = setTimeout(() => doubt(id, what, question), PATIENCE); };
+    const giveUp = () => { waiting.delete(id); question.reject(new Error(NO_ANSWER)); };
+    if (what === "alive") giveUp();
+    else act("alive").then(() => { if (waiting.has(id)) wait(); }, giveUp);
   }
 
   function ask(what, args = {}) {
@@ -561,9 +571,36 @@ export function answersPictures(model, root) {
   return on(model, "msg:custom", receive);
 }
 
+// What of an element can be seen in the boxes around it that scroll: [left, top, right, bottom].
+function seenPart(element, root) {
+  const { left, top, right, bottom } = element.getBoundingClientRect();
+  const part = [left, top, right, bottom];
+  for (let box = element.parentElement; box && box !== root; box = box.parentElement) {
+    if (getComputedStyle(box).overflow === "visible") continue;
+    const edge = box.getBoundingClientRect();
+    part[0] = Math.max(part[0], edge.left);
+    part[1] = Math.max(part[1], edge.top);
+    part[2] = Math.min(part[2], edge.right);
+    part[3] = Math.min(part[3], edge.bottom);
+  }
+  return part;
+}
+
+// A copy is not scrolled: what is in its boxes is moved instead.
+function scrollCopy(root, copy) {
+  const boxes = [...copy.querySelectorAll("*")];
+  [...root.querySelectorAll("*")].forEach((box, i) => {
+    if (!box.scrollTop && !box.scrollLeft) return;
+    for (const child of boxes[i].children) {
+      child.style.transform = `translate(${-box.scrollLeft}px, ${-box.scrollTop}px)`;
+    }
+  });
+}
+
 // The text is drawn through an SVG; canvases and pictures, which it cannot load, are drawn over it.
 async function pictureOf(root) {
   const copy = root.cloneNode(true);
+  scrollCopy(root, copy);
   const drawn = [...root.querySelectorAll("canvas, img")];
   copy.querySelectorAll("canvas, img").forEach((element, i) => {
     const box = drawn[i].getBoundingClientRect();
@@ -602,8 +639,14 @@ async function pictureOf(root) {
   const corner = root.getBoundingClientRect();
   for (const element of drawn) {
     const box = element.getBoundingClientRect();
-    if (!box.width || !element.width) continue;
+    const [left, top, right, bottom] = seenPart(element, root);
+    if (right <= left || bottom <= top || !element.width) continue;
+    pen.save();
+    pen.beginPath();
+    pen.rect(left - corner.left, top - corner.top, right - left, bottom - top);
+    pen.clip();
     pen.drawImage(element, box.left - corner.left, box.top - corner.top, box.width, box.height);
+    pen.restore();
   }
   return page.toDataURL("image/png");
 }

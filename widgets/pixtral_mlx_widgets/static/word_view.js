@@ -279,7 +279,8 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
     hide.disabled = blocks.disabled = busy || token == null;
     if (measured[0]) showKnock({ token, image });
     else {
-      knocked.textContent = model.page ? "Not measured for this word."
+      knocked.textContent = model.page ? "Not measured for this word before the page was saved: a bright map "
+        + "alone does not tell whether the word depends on what is bright."
         : "Hide the patches that it looked at most, and see whether the word becomes less likely.";
       canvas.show({ marked: null });
     }
