@@ -124,10 +124,12 @@ class Worker:
             model = self._load()
             self._serve(model)
         except BaseException as error:
-            self._problem = error if model is None else RuntimeError(
-                f"the model's thread ended ({type(error).__name__}: {error}): open it again, with a new "
-                "worker or session"
-            )  # fmt: skip
+            self._problem = error
+            if model is not None:
+                self._problem = RuntimeError(
+                    f"the model's thread ended ({type(error).__name__}: {error}): open it again, "
+                    "with a new worker or session"
+                )
         finally:
             self._refuse()
             mx.clear_streams()  # else MLX may abort the process when Python ends

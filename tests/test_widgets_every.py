@@ -18,10 +18,10 @@ ALONE = ("MaskView", "PatchGrid", "SequenceStrip", "VisionAttention", "AnswerLen
 """For these an image and a model are enough."""
 
 CHOSEN = {
-    "Ablation": ("choices", {"breaks": True}), "AnswerLens": ("token", 1), "MaskView": ("added", 0),
-    "MemoryView": ("chip", "M2"), "PatchGrid": ("patch", (2, 3)), "QuantizationView": ("bits", 3),
-    "RopeExplorer": ("probe", (1, 1)), "SequenceStrip": ("position", 5), "Studio": ("tab", "Memory"),
-    "VisionAttention": ("layer", 2),
+    "Ablation": ("choices", {"breaks": True}), "AnswerLens": ("token", 1),
+    "MaskView": ("broken", True), "MemoryView": ("chip", "M2"), "PatchGrid": ("patch", (2, 3)), "QuantizationView": ("bits", 3),
+    "RopeExplorer": ("probe", (1, 1)), "SequenceStrip": ("position", 5),
+    "Studio": ("tab", "Memory"), "VisionAttention": ("layer", 2),
 }  # fmt: skip
 """A choice of the reader in each kind: the trait and its value."""
 

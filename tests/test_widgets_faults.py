@@ -33,11 +33,10 @@ SCRIPT_FAULTS = {
         "shared", "shared", "if (!wanted) show(answer", "show(answer",
     ),
     "a kernel that is gone is waited for": (
-        "shared", "shared", "    else act(\"alive\").then(() => { if (waiting.has(id)) wait(); }, giveUp);",
-        "    else wait();",
+        "shared", "shared", "() => giveUp(id, question));", "wait);",
     ),
     "a living kernel is given up": (
-        "shared", "shared", 'if (what === "alive") giveUp();', "if (what) giveUp();",
+        "shared", "shared", 'if (what === "alive") giveUp', "if (what) giveUp",
     ),
     "the map of colours is reversed": (
         "shared", "shared", "Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1)",

@@ -81,6 +81,11 @@ test("a kernel that is gone is told of, one that lives is waited for", async () 
   await assert.rejects(lost, /No answer from the kernel: .* Run the cell to ask again\./);
 });
 
+test("a kernel that was started again takes no message", async () => {
+  const { ask, act } = connect({ ...standIn(), send() { throw new Error("Cannot send"); } });
+  for (const asked of [ask("look"), act("stop")]) await assert.rejects(asked, /No answer from the kernel: .* Run the cell/);
+});
+
 test("of questions that come while one is under way only the last is asked, and shown", async () => {
   const [asked, shown, waiting] = [[], [], []];
   const look = latest(

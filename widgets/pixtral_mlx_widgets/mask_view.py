@@ -15,6 +15,7 @@ from pixtral_mlx.mini import scene
 from .session import Session, sentence
 from .view import View
 
+
 class MaskView(View):
     """Who may see whom: in the encoder every patch sees its own image, and no other; in the decoder
     every token sees those before it.

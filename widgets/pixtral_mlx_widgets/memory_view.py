@@ -92,7 +92,7 @@ class MemoryView(View):
             return
         self._check_bits({"new": self.bits})
         self.choices = {
-            "chips": {name: list(chip.memory_gb) for name, chip in macs.CHIPS.items()},
+            "chips": [[name, list(chip.memory_gb)] for name, chip in macs.CHIPS.items()],
             "bits": [AS_LOADED, *BITS] if session else list(BITS),
             "most": {"images": MOST_IMAGES, "side": LARGEST_SIDE, "text_tokens": MOST_TEXT},
             "can_measure": session is not None,

@@ -5,10 +5,13 @@ import html as escape
 import json
 import os
 import queue
+import secrets
 import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -115,12 +118,12 @@ def png(page: str) -> bytes:
             "Chrome, or name one in PIXTRAL_BROWSER"
         )
     # The browser fetches the page from here and sends back what it drew.
-    pictures: queue.Queue[bytes] = queue.Queue()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page, pictures))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/#picture"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [browser, *FLAGS, f"--user-data-dir={folder}", "--window-size=1012,800", address]
+    with (
+        receiver(page) as (address, pictures),
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+    ):
+        size = "--window-size=1012,800"
+        command = [browser, *FLAGS, f"--user-data-dir={folder}", size, f"{address}#picture"]
         nothing = subprocess.DEVNULL
         process = subprocess.Popen(command, stdout=nothing, stderr=nothing)
         try:
@@ -133,26 +136,50 @@ def png(page: str) -> bytes:
         finally:
             process.terminate()
             process.wait()
-            server.shutdown()
-            server.server_close()
 
 
-def _handler(page: str, pictures: "queue.Queue[bytes]") -> type[BaseHTTPRequestHandler]:
-    """Serves one page, which may talk to nobody else, and takes one picture."""
+@contextmanager
+def receiver(page: str = "") -> "Iterator[tuple[str, queue.Queue[bytes]]]":
+    """A server for browsers of this machine, at an address that nobody can guess: it takes
+    pictures, and has a page that may talk to nobody else.
+
+    Yields:
+        (its address, the pictures that came).
+    """
+    pictures: queue.Queue[bytes] = queue.Queue()
+    path = f"/{secrets.token_urlsafe()}"
     served = page.replace(POLICY, f"{POLICY}; connect-src 'self'").encode()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(path, served, pictures))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}{path}", pictures
+    finally:
+        server.shutdown()
+        server.server_close()
 
+
+def decoded(address: str) -> bytes:
+    """The bytes of a data: URL; none of them if it holds nothing."""
+    return base64.b64decode(address.partition(",")[2])
+
+
+def _handler(
+    path: str, served: bytes, pictures: "queue.Queue[bytes]"
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/" else 404)
+            self.send_response(200 if self.path == path else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
-            if self.path == "/":
+            if self.path == path:
                 self.wfile.write(served)
 
         def do_POST(self) -> None:
-            length = min(int(self.headers.get("Content-Length", 0)), LARGEST_PICTURE)
-            pictures.put(base64.b64decode(self.rfile.read(length).partition(b",")[2]))
-            self.send_response(204)
+            length = int(self.headers.get("Content-Length", 0))
+            known = self.path == path and length <= LARGEST_PICTURE
+            if known:
+                pictures.put(decoded(self.rfile.read(length).decode("ascii", "replace")))
+            self.send_response(204 if known else 404)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:

@@ -5,10 +5,10 @@ computes on the worker's thread, and {id, data} with binary buffers, or {id, pro
 Rows travel, never maps. A method `do_<what>(...)` acts at once, without the model.
 """
 
-import base64
 import inspect
 import io
 import json
+import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -30,6 +30,9 @@ from .session import Session, sentence
 
 SAVE_AFTER_SECONDS = 1.0
 """How long nobody must have asked anything until what is shown is kept, see `View.keep`."""
+
+SHOWN_SECONDS = 5
+"""How long a notebook that shows the widget has to draw a picture of it."""
 
 LOSSLESS_PIXELS = 400_000
 """A larger picture travels as JPEG."""
@@ -86,7 +89,8 @@ class View(anywidget.AnyWidget):
     ):
         super().__init__(**traits)
         self._saving: threading.Timer | None = None
-        self._pictures: dict[int, threading.Event | str] = {}
+        self._pictures: queue.Queue[bytes] = queue.Queue()
+        self._on_screen = False  # the browser has said so
         self.session: Session | None = source if isinstance(source, Session) else None
         if self.session is None and model is not None:
             self.session = model if isinstance(model, Session) else Session(model)
@@ -188,8 +192,11 @@ class View(anywidget.AnyWidget):
         """A message: always answered, also if it makes no sense."""
         if not isinstance(content, dict):
             return
-        if "picture" in content:
-            self._displayed(content["picture"], content.get("png"))
+        if "shown" in content:
+            self._on_screen = True
+            return
+        if "png" in content:
+            self._pictures.put(page.decoded(content["png"]))
             return
         number, what = content.get("id"), content.get("what")
         arguments = content.get("arguments") or {}
@@ -342,25 +349,14 @@ class View(anywidget.AnyWidget):
 
     def _picture_displayed(self) -> bytes | None:
         """Ask the browser; None if it does not answer soon, for example since nothing is shown."""
-        if self.comm is None or not self._displayed_somewhere:
-            return None
-        number, event = len(self._pictures) + 1, threading.Event()
-        self._pictures[number] = event
-        self.send({"picture": number})
-        event.wait(2)
-        answer = self._pictures.pop(number)
-        return base64.b64decode(answer) if isinstance(answer, str) else None
-
-    _displayed_somewhere = False
-
-    def _displayed(self, number: Any, png: Any) -> None:
-        """The browser says that it shows the widget (picture 0), or sends the picture."""
-        self._displayed_somewhere = True
-        event = self._pictures.get(number)
-        if isinstance(event, threading.Event):
-            if isinstance(png, str):
-                self._pictures[number] = png
-            event.set()
+        if getattr(self.comm, "kernel", None) is None:
+            return None  # this is no notebook
+        with page.receiver() as (address, self._pictures):
+            self.send({"picture": address})
+            try:
+                return self._pictures.get(timeout=SHOWN_SECONDS if self._on_screen else 1) or None
+            except queue.Empty:
+                return None
 
 
 def _done(function: Callable, *arguments: Any, **options: Any) -> Future:

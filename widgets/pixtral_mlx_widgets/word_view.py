@@ -19,7 +19,7 @@ SECONDS_BETWEEN_WORDS = 0.08
 """New words travel at most this often, however fast they are written."""
 
 LEAST_TOP = 0.01
-"""Nats at the end of the colours of a knock-out map, at least: rounding shall not look like much."""
+"""Nats at the end of a knock-out map's colours, at least: rounding shall not look like much."""
 
 
 class Stopped(Exception):

@@ -252,6 +252,7 @@ export function render({ model, el }) {
   const breaker = tag("button", { type: "button", onclick() {
     model.set("broken", !model.get("broken"));
     model.save_changes();
+    act("alive").catch(fail);   // without a kernel nothing is measured
   } });
   const doing = (words, run) => tag("button", { type: "button", onclick: () => run().catch(fail) }, words);
   const adder = doing("add an image", () => act("add", { seed: seeds() }));

@@ -169,8 +169,8 @@ export function render({ model, el }) {
     if (!all.chips) return;
     const loading = model.get("state") === "loading";
     panel.root.toggleAttribute("data-ready", !loading);
-    chip.show(Object.keys(all.chips).map((name) => [name, name]), model.get("chip"));
-    memory.show(all.chips[model.get("chip")].map((size) => [size, `${size} GB`]), model.get("memory_gb"));
+    chip.show(all.chips.map(([name]) => [name, name]), model.get("chip"));
+    memory.show(Object.fromEntries(all.chips)[model.get("chip")].map((size) => [size, `${size} GB`]), model.get("memory_gb"));
     bits.replaceChildren(choice({
       label: "weights", value: model.get("bits"),
       options: all.bits.map((one) => [one, one === 0 ? "as loaded" : `${one} bits`]), onChoose: (one) => set({ bits: one }),

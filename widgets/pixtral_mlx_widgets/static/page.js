@@ -42,5 +42,5 @@ if (location.hash === "#picture") {
   // For Python's to_png, which serves the page and waits for what it draws.
   await new Promise((resolve) => setTimeout(resolve, 600));
   const root = place.querySelector(".px-widget");
-  await fetch("/", { method: "POST", body: await root.picture() });
+  await fetch(location.pathname, { method: "POST", body: await root.picture() });
 }

@@ -278,6 +278,9 @@ export function render({ model, el }) {
     : model.get("mode") === "affine" ? `${model.get("bits")} bits, groups of ${model.get("group_size")}`
       : `${model.get("mode")}: ${model.get("bits")} bits, groups of ${model.get("group_size")}`;
 
+  // What was measured belongs to the choices: without a kernel, which would forget it, both stay.
+  const chooseScheme = (changes) => act("alive").then(() => set(changes), (error) => { panel.fail(error.message); showChoices(); });
+
   function showChoices() {
     choices.hidden = model.get("given");
     if (choices.hidden) return;
@@ -286,13 +289,13 @@ export function render({ model, el }) {
     const fixed = all.fixed[model.get("mode")];
     const option = (name, label, options) => choice({
       label, value: model.get(name), options: options.map((one) => [one, String(one)]),
-      onChoose: (value) => set({ [name]: value }),
+      onChoose: (value) => chooseScheme({ [name]: value }),
     }).root;
     choices.replaceChildren(
       option("mode", "mode", all.mode),
       option("bits", "bits", fixed ? [fixed[0]] : all.bits),
       option("group_size", "group", fixed ? [fixed[1]] : all.group_size),
-      checkbox({ label: "the vision encoder too", value: model.get("vision"), onChange: (vision) => set({ vision }) }).root);
+      checkbox({ label: "the vision encoder too", value: model.get("vision"), onChange: (vision) => chooseScheme({ vision }) }).root);
   }
 
   function say(one) {

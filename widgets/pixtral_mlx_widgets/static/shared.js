@@ -226,7 +226,8 @@ export function connect(model) {
       const question = { resolve, reject, timer: null };
       question.timer = setTimeout(() => doubt(id, what, question), PATIENCE);
       waiting.set(id, question);
-      model.send({ id, what, arguments: args }, undefined, buffers);
+      try { model.send({ id, what, arguments: args }, undefined, buffers); }
+      catch { giveUp(id, question); }   // the kernel was started again, and knows nothing of this
     });
   }
 
@@ -234,9 +235,14 @@ export function connect(model) {
   // question waits on, else nobody will answer it.
   function doubt(id, what, question) {
     const wait = () => { question.timer = setTimeout(() => doubt(id, what, question), PATIENCE); };
-    const giveUp = () => { waiting.delete(id); question.reject(new Error(NO_ANSWER)); };
-    if (what === "alive") giveUp();
-    else act("alive").then(() => { if (waiting.has(id)) wait(); }, giveUp);
+    if (what === "alive") giveUp(id, question);
+    else act("alive").then(() => { if (waiting.has(id)) wait(); }, () => giveUp(id, question));
+  }
+
+  function giveUp(id, question) {
+    waiting.delete(id);
+    clearTimeout(question.timer);
+    question.reject(new Error(NO_ANSWER));
   }
 
   function ask(what, args = {}) {
@@ -562,12 +568,15 @@ export function sized(canvas, width, height) {
 export function answersPictures(model, root) {
   async function receive(message) {
     if (message?.picture == null) return;
-    let png = null;
-    try { png = (await pictureOf(root)).split(",")[1]; } catch { /* Python finds another way */ }
-    model.send({ picture: message.picture, png });
+    let png = "";
+    try { png = await pictureOf(root); } catch { /* Python finds another way */ }
+    // While a cell runs, the kernel takes no messages: the picture goes straight to Python, if that
+    // is on this machine.
+    fetch(message.picture, { method: "POST", mode: "no-cors", body: png })
+      .catch(() => model.send({ png }));
   }
   if (model.page) { root.picture = () => pictureOf(root); return () => {}; }
-  model.send({ picture: 0 });
+  model.send({ shown: true });
   return on(model, "msg:custom", receive);
 }
 

@@ -40,6 +40,9 @@ export function whose(mode, layer, head) {
   return `Layer ${layer}, ${one ? `head ${head}` : "mean of all heads"}`;
 }
 
+// Whether the rollout that is there is that of a patch.
+export const isRolled = (rolled, image, patch) => String(rolled) === String([image, ...patch ?? []]);
+
 export function render({ model, el }) {
   const panel = frame(el, "Where a patch looks");
   const { ask, act, close } = connect(model);
@@ -57,8 +60,11 @@ export function render({ model, el }) {
   const modes = choice({
     label: "show", value: model.get("mode"),
     options: [["mean", "mean of heads"], ["head", "one head"], ["rollout", "rollout"]],
-    onChoose: (mode) => set(mode === "head" ? { head: model.get("head") ?? 0, mode }
-      : mode === "mean" ? { head: null, mode } : { mode }),
+    onChoose(mode) {
+      set(mode === "head" ? { head: model.get("head") ?? 0, mode } : mode === "mean" ? { head: null, mode } : { mode });
+      const there = isRolled(model.get("rolled"), model.get("image"), model.get("patch"));
+      if (mode === "rollout" && !there) act("alive").catch((error) => panel.fail(error.message));
+    },
   });
   const heads = headStrip({ onChoose: chooseHead });
   const key = tag("p", { class: "px-quiet px-small", hidden: true });
@@ -76,10 +82,10 @@ export function render({ model, el }) {
     async (image, patch, layer, mode, head, rolled) => {
       const answer = await ask("heads", { layer, patch, image });
       if (mode !== "rollout") return { answer, map: pick(answer, head ?? answer.maps.shape[0] - 1) };
-      const there = String(rolled) === String([image, ...patch]);
+      const there = isRolled(rolled, image, patch);
       return { answer, map: there ? pick(await ask("rollout", { patch, image }), 0) : null };
     },
-    ({ answer, map }) => { panel.fail(model.get("problem")); show(answer, map); },
+    ({ answer, map }) => { if (map) panel.fail(model.get("problem")); show(answer, map); },
     (error) => { forget(); panel.fail(error.message); },
   );
 
@@ -113,7 +119,8 @@ export function render({ model, el }) {
     else if (shown) panel.say(describe(whose(mode, model.get("layer"), model.get("head")), patch, shown));
     else if (mode === "rollout" && all) {
       panel.say(model.get("work").stage ? "Attention is being followed back through all layers."
-        : "The rollout was stopped: choose a patch, or rollout again.");
+        : model.page ? "The rollout of this patch is not in this page."
+          : "The rollout was stopped: choose a patch, or rollout again.");
     }
   }
 
