@@ -19,7 +19,8 @@ ALONE = ("MaskView", "PatchGrid", "SequenceStrip", "VisionAttention", "AnswerLen
 
 CHOSEN = {
     "Ablation": ("choices", {"breaks": True}), "AnswerLens": ("token", 1),
-    "MaskView": ("broken", True), "MemoryView": ("chip", "M2"), "PatchGrid": ("patch", (2, 3)), "QuantizationView": ("bits", 3),
+    "MaskView": ("broken", True), "MemoryView": ("chip", "M2"), "PatchGrid": ("patch", (2, 3)),
+    "QuantizationView": ("bits", 3),
     "RopeExplorer": ("probe", (1, 1)), "SequenceStrip": ("position", 5),
     "Studio": ("tab", "Memory"), "VisionAttention": ("layer", 2),
 }  # fmt: skip
