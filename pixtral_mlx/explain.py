@@ -98,10 +98,11 @@ def write_page(
     try:
         session.show(reply)
         lens = widgets.AnswerLens(session)
-        for token in range(len(reply.tokens)) if knock_out else ():
-            for image in range(len(reply.trace.prompt.spans)):
-                lens.measure("knock", token, image)
-            knock_out(token + 1, len(reply.tokens))
+        if knock_out:
+            for token in range(len(reply.tokens)):
+                for image in range(len(session.prompt.spans)):
+                    lens.measure("knock", token, image)
+                knock_out(token + 1, len(reply.tokens))
         lens.to_html(path)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -39,7 +39,7 @@ def test_a_sample_is_asked_with_one_click(studio):
     screenshot(studio, "studio-empty")
     assert root.locator(".px-sample").count() == 3
     root.locator(".px-sample").nth(1).click()
-    studio.eventually("session.reply is not None and not session.busy", True)
+    studio.eventually("session.reply is not None and not session.busy", True, 60)
     answer = root.locator(".px-said-assistant").last
     answer.wait_for()
     assert answer.text_content() == studio.kernel("session.reply.text")
