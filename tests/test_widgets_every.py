@@ -106,6 +106,34 @@ def test_its_page_is_whole(session, kind, tmp_path):
         assert sorted(inner) == sorted(getattr(w, k).name for k in KINDS if k != "Studio")
 
 
+def test_a_page_has_every_word_though_something_else_is_kept_meanwhile(session, monkeypatch):
+    """As by the timer that keeps what is shown: the chosen word alone."""
+    lens = w.AnswerLens(session, linked=False)
+    ask, state = lens.ask, lens._page_state
+    timer = threading.Thread(target=lens.keep)
+    begun, page_is_made = threading.Event(), threading.Event()
+
+    def slow(what, **arguments):
+        if threading.current_thread() is timer and what == "look":  # it has begun on one word
+            begun.set()
+            page_is_made.wait(2)
+        return ask(what, **arguments)
+
+    def late():
+        page_is_made.set()
+        timer.join(5)
+        return state()
+
+    monkeypatch.setattr(lens, "ask", slow)
+    monkeypatch.setattr(lens, "_page_state", late)
+    timer.start()
+    begun.wait(10)
+    text = lens.to_html()
+    timer.join()
+    for token in range(len(session.reply.tokens)):
+        assert json.dumps(f'["token",{{"token":{token}}}]') in text
+
+
 # What goes wrong ----------------------------------------------------------------------------------
 
 

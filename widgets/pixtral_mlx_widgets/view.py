@@ -89,6 +89,7 @@ class View(anywidget.AnyWidget):
     ):
         super().__init__(**traits)
         self._saving: threading.Timer | None = None
+        self._keeping = threading.RLock()  # a page is made of what its own `keep` has found
         self._pictures: queue.Queue[bytes] = queue.Queue()
         self._on_screen = False  # the browser has said so
         self.session: Session | None = source if isinstance(source, Session) else None
@@ -285,16 +286,17 @@ class View(anywidget.AnyWidget):
         """Put the answers that are shown into `saved`, for a page without a kernel."""
         if self.session is not None and self.session.closed:
             return
-        found, epoch = {}, self.facts.get("epoch")
-        for what, arguments in self.questions_shown():
-            try:
-                data, buffers = packed(self.ask(what, **arguments))
-            except Exception:  # what cannot be computed now was not shown either
-                continue
-            key = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
-            found[key] = {"data": data, "buffers": buffers}
-        if self.facts.get("epoch") == epoch:
-            self.saved = found
+        with self._keeping:
+            found, epoch = {}, self.facts.get("epoch")
+            for what, arguments in self.questions_shown():
+                try:
+                    data, buffers = packed(self.ask(what, **arguments))
+                except Exception:  # what cannot be computed now was not shown either
+                    continue
+                key = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
+                found[key] = {"data": data, "buffers": buffers}
+            if self.facts.get("epoch") == epoch:
+                self.saved = found
 
     def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
         """One page that works without a kernel and without a network, drawn by the same script.
@@ -311,13 +313,11 @@ class View(anywidget.AnyWidget):
         """
         if self.session is not None:
             self.session.wait()
-        self.keep()
-        text = page.html(
-            type(self).__name__,
-            self.name,
-            self._page_state(),
-            {key: (child.name, child._page_state()) for key, child in self.page_children().items()},
-        )
+        with self._keeping:
+            self.keep()
+            state = self._page_state()
+        inner = {key: (one.name, one._page_state()) for key, one in self.page_children().items()}
+        text = page.html(type(self).__name__, self.name, state, inner)
         if path is not None:
             page.write_new(Path(path), text.encode())
         return text
