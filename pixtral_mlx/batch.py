@@ -62,7 +62,7 @@ class _Request:
         given = dict(arguments)
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
-        self.index, self.options = index, _checked(given)
+        self.index, self.options = index, check_options(given)
         if not isinstance(messages, Prompt):
             messages = model.encode(messages, pictures, **encoding)
         stream = GenerationStream(model, messages, self.options)  # checks, and is never iterated
@@ -123,7 +123,14 @@ class _Request:
         return self.index, self.reply
 
 
-def _checked(options: Mapping[str, Any]) -> GenerationOptions:
+def check_options(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> GenerationOptions:
+    """Options of a request, and how many are answered at once.
+
+    Raises:
+        ValueError: out of range, or something that a batch does not have.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; allowed is a whole number from 1 on")
     checked = GenerationOptions(**options)
     if checked.trace or checked.edits:
         raise ValueError("a batch keeps no trace and takes no edits: use generate for these")
@@ -160,10 +167,9 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
         batch_size: int = BATCH_SIZE,
         **options: Any,
     ):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}; allowed is a whole number from 1 on")
         named = ("messages", "images", *ENCODING)
-        _checked({name: value for name, value in options.items() if name not in named})
+        shared = {name: value for name, value in options.items() if name not in named}
+        check_options(shared, batch_size)
         self._model, self._size = model, batch_size
         self._incoming = ((n, {**options, **request}) for n, request in enumerate(requests))
         self._running: dict[int, _Request] = {}

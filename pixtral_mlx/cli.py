@@ -126,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_convert(commands)
     _add_generate(commands)
+    _add_batch(commands)
     _add_explain(commands)
     _add_lab(commands)
     _add_chat(commands)
@@ -251,6 +252,28 @@ def _add_generate(commands) -> None:
     _add_sampling(generate, 256)
     _add_image_options(generate)
     generate.set_defaults(run=".commands:generate")
+
+
+def _add_batch(commands) -> None:
+    batch = commands.add_parser(
+        "batch",
+        help="one question about many files, a row of JSON each",
+        description="Answer one question about each file. Run it again after a kill: it goes on.",
+    )
+    _add_model(batch)
+    add = batch.add_argument
+    files = "images and PDFs, or folders of them (without their subfolders); x.pdf#page=2-5"
+    add("files", nargs="+", metavar="FOLDER|FILES", help=files)
+    add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
+    add("-o", "--output", required=True, metavar="JSONL", help="a row is added for each file")
+    add("--per-page", action="store_true", help="a row for each page of a PDF, not for each PDF")
+    add("--overwrite", action="store_true", help="forget the rows that are in the file")
+    add("--batch-size", type=int, default=8, metavar="N", help="answers written at once (8)")
+    add("--system", metavar="TEXT", help="system prompt")
+    add("--raw", action="store_true", help="no chat template: plain completion, for base models")
+    _add_sampling(batch, 256)
+    _add_image_options(batch)
+    batch.set_defaults(run=".batch_files:run")
 
 
 def _add_explain(commands) -> None:
