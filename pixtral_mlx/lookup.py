@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from .sampling import PENALTY_TOKENS, Sampler
 
@@ -76,6 +77,16 @@ class Drafter:
         self._length = min(max(grown, 1), self._longest)
         self._recent.append(accepted)
         self.pays = len(self._recent) < RECENT_DRAFTS or sum(self._recent) >= LEAST_ACCEPTED
+
+
+def can_pay(decoder: nn.Module) -> bool:
+    """Whether a pass over a few tokens is cheaper than as many passes over one.
+
+    Not on a CPU with quantized weights, which MLX unpacks again for each token there: then nothing
+    is drafted at all (measured by `benchmarks/lookup.py`).
+    """
+    on_cpu = mx.default_device() == mx.Device(mx.cpu)
+    return not (on_cpu and any(hasattr(module, "bits") for module in decoder.modules()))
 
 
 def lookup_steps(

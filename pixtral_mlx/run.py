@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from .capacity import need_of
 from .errors import CheckpointError
-from .lookup import lookup_steps
+from .lookup import can_pay, lookup_steps
 from .prompt_cache import content_of
 from .recorder import Recorder
 from .sampling import Sampler
@@ -98,7 +98,7 @@ class Run:
             embeddings: what `embed` gave.
         """
         longest = self._options.prompt_lookup_num_tokens
-        if longest:
+        if longest and can_pay(self._model.decoder):
             chosen = lookup_steps(self, limit, longest, embeddings)
         else:
             chosen = self.plain_steps(limit, embeddings)

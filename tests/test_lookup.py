@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.decoder import Decoder
-from pixtral_mlx.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter
+from pixtral_mlx.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter, can_pay
 
 LOOKUP = {"prompt_lookup_num_tokens": 8}
 TABLE = "".join(f"| cup {n} | {n % 3} | 1.{n % 4}0 |\n" for n in range(8))
@@ -221,6 +222,30 @@ def test_drafting_ends_where_nothing_is_accepted(model, scripted):
     assert reply.stats.accepted_tokens < LEAST_ACCEPTED
     last = max(n for n, size in enumerate(script.passes) if size > 1)
     assert len(script.passes) - last > 100  # one token at a time from there on
+
+
+@pytest.mark.parametrize("answer", [TABLE, RECORDS, "".join(f"xy{chr(33 + n)}" for n in range(80))])
+def test_the_benchmark_counts_what_a_decoder_would_do(model, scripted, answer):
+    place = Path(__file__).parent.parent / "benchmarks" / "lookup.py"
+    benchmark: dict = {"__name__": "benchmark", "__file__": str(place)}
+    exec(compile(place.read_text(), place, "exec"), benchmark)
+    prompt, tokens, script = scripted("Go", answer)
+    stats = model.generate(prompt, max_tokens=len(tokens), **LOOKUP).stats
+    drafted, accepted, passes = benchmark["simulate"](prompt.tokens, tokens, 8)
+    assert stats.drafted_tokens == drafted
+    # The end token is no part of the answer, and no token is read after it.
+    assert accepted - stats.accepted_tokens in (0, 1)
+    assert script.passes[2:][: len(passes)] == passes
+
+
+def test_nothing_is_drafted_where_it_cannot_pay(model, monkeypatch):
+    options = {"max_tokens": 20, "logit_bias": {117: 99.0}, "reuse": False, **LOOKUP}
+    four = px.quantized_copy(model, bits=4, group_size=32)
+    cpu = mx.default_device() == mx.Device(mx.cpu)
+    assert (four.generate("abab", **options).stats.drafted_tokens == 0) == cpu
+    assert model.generate("abab", **options).stats.drafted_tokens > 0
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    assert can_pay(four.decoder)
 
 
 # The drafts -------------------------------------------------------------------------------------
