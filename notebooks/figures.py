@@ -1,6 +1,7 @@
 """The course's figures, drawn with Pillow: plain charts that a notebook keeps as pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -62,46 +63,106 @@ def bars(
     return page
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str):
-    """Lines through points (x, y), with a legend; both axes begin at zero.
+class Axis(NamedTuple):
+    """From `low` to `high`, with marks; powers of ten where `log`."""
+
+    low: float
+    high: float
+    marks: list[float]
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """How far along the axis a value lies, 0 to 1; none lies below the lowest power of ten."""
+        value = max(self.low, float(np.log10(max(value, LEAST)))) if self.log else value
+        return (value - self.low) / (self.high - self.low)
+
+    def label(self, mark: float) -> str:
+        """What is written at a mark."""
+        return f"{10**mark:g}" if self.log else f"{mark:,.4g}"
+
+
+LEAST = 1e-7
+"""What an axis of powers of ten shows: less is rounding."""
+
+
+def axis(values: Iterable[float], log: bool = False) -> Axis:
+    """An axis for some values: from zero, with a mark at every whole number if they are few whole
+    numbers, else at quarters of a round number; or, with `log`, at powers of ten."""
+    every = list(values)
+    low, high = min([*every, 0]), max([*every, 0])
+    if log:
+        low = np.floor(np.log10(max(LEAST, min([v for v in every if v > 0], default=0.1))))
+        high = max(np.ceil(np.log10(max(high, LEAST))), low + 1)
+        return Axis(low, high, list(np.arange(low, high + 1, 1 + (high - low) // 7)), True)
+    if all(value == int(value) for value in every) and 0 < high - low <= 8:
+        return Axis(low, high, list(range(int(low), int(high) + 1)))
+    low, high = -ceiling(-low) if low < 0 else 0, ceiling(high) if high > 0 or low == 0 else 0
+    step = max(high, -low) / 4
+    return Axis(low, high, [step * i for i in range(-4, 5) if low <= step * i <= high])
+
+
+def plane(x: Axis, y: Axis, title: str, names: tuple[str, str], height: int = 400):
+    """An empty chart: (page, pen, place), where `place` turns a point into pixels.
 
     Arguments:
-        x, y: what the axes are, with units.
+        names: what the axes are, with units.
     """
-    left, right, top, bottom = 84, 24, 68, 60
-    height = 400
+    left, right, top, bottom = 90, 24, 68, 60
     page, pen = _page(WIDTH, height)
-    points = [point for one in series.values() for point in one]
-    most_x, most_y = (ceiling(max(p[axis] for p in points)) for axis in (0, 1))
 
-    def place(px: float, py: float) -> tuple[float, float]:
+    def place(point: Sequence[float]) -> tuple[float, float]:
+        across, up = x.share(point[0]), y.share(point[1])
         return (
-            left + px / most_x * (WIDTH - left - right),
-            height - bottom - py / most_y * (height - top - bottom),
+            left + across * (WIDTH - left - right),
+            height - bottom - up * (height - top - bottom),
         )
 
     pen.text((PAD, PAD - 4), title, fill=INK, font=_font(18))
-    for i in range(5):
-        (cx, _), (_, cy) = place(most_x * i / 4, 0), place(0, most_y * i / 4)
-        pen.line((left, cy, WIDTH - right, cy), fill=RULE)
-        pen.text(
-            (left - 8, cy), f"{most_y * i / 4:,.4g}", fill=QUIET_INK, font=_font(14), anchor="rm"
-        )
-        label = f"{most_x * i / 4:,.4g}"
-        pen.text((cx, height - bottom + 14), label, fill=QUIET_INK, font=_font(14), anchor="mm")
-    middle = (left + WIDTH - right) / 2
-    pen.text((middle, height - 18), x, fill=INK, font=_font(15), anchor="mm")
-    legend = float(left)
-    pen.text((PAD, top - 24), y, fill=INK, font=_font(15), anchor="lm")
-    legend += _font(15).getlength(y) - 40
-    for colour, (name, one) in zip(SERIES, series.items(), strict=False):
-        at = [place(*point) for point in one]
+    for mark in y.marks:
+        at = height - bottom - (mark - y.low) / (y.high - y.low) * (height - top - bottom)
+        pen.line((left, at, WIDTH - right, at), fill=RULE)
+        pen.text((left - 8, at), y.label(mark), fill=QUIET_INK, font=_font(14), anchor="rm")
+    for mark in x.marks:
+        at = left + (mark - x.low) / (x.high - x.low) * (WIDTH - left - right)
+        below = (at, height - bottom + 14)
+        pen.text(below, x.label(mark), fill=QUIET_INK, font=_font(14), anchor="mm")
+    middle = ((left + WIDTH - right) / 2, height - 18)
+    pen.text(middle, names[0], fill=INK, font=_font(15), anchor="mm")
+    pen.text((PAD, top - 24), names[1], fill=INK, font=_font(15), anchor="lm")
+    return page, pen, place
+
+
+def legend(pen: "_Pen", series: Iterable[str], after: str) -> None:
+    """The names of several things and their colours, behind the name of the axis."""
+    x = PAD + _font(15).getlength(after) + 28
+    for colour, name in zip(SERIES, series, strict=False):
+        pen.ellipse((x, 39, x + 10, 49), fill=colour)
+        pen.text((x + 16, 44), name, fill=INK, font=_font(15), anchor="lm")
+        x += 36 + _font(15).getlength(name)
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    x: str,
+    y: str,
+    log: bool = False,
+):
+    """Lines through points (x, y), with a legend; axes begin at zero.
+
+    Arguments:
+        x, y: what the axes are, with units.
+        log: powers of ten upwards.
+    """
+    points = [point for one in series.values() for point in one]
+    across, up = axis(p[0] for p in points), axis((p[1] for p in points), log)
+    page, pen, place = plane(across, up, title, (x, y))
+    for colour, one in zip(SERIES, series.values(), strict=False):
+        at = [place(point) for point in one]
         pen.line(at, fill=colour, width=3, joint="curve")
         for cx, cy in at if len(at) < 40 else ():
             pen.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour)
-        pen.line((legend, top - 24, legend + 22, top - 24), fill=colour, width=4)
-        pen.text((legend + 28, top - 24), name, fill=INK, font=_font(15), anchor="lm")
-        legend += 48 + _font(15).getlength(name)
+    legend(pen, series, y)
     return page
 
 

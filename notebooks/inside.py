@@ -15,24 +15,23 @@ def some(count: int, most: int) -> list[int]:
     return sorted({round(n) for n in np.linspace(0, count - 1, min(most, count))})
 
 
-def answers(model: px.Pixtral, asked: Any, max_tokens: int = 8) -> list[tuple[px.Prompt, list]]:
-    """The model's own greedy answers to questions: (prompt, tokens), those without words left out.
+def answers(model: px.Pixtral, asked: Any, max_tokens: int = 8) -> list[px.Reading]:
+    """The model's own greedy answers to questions, read once; those without words are left out.
 
-    They are what two versions of a model are compared on: each reads the same answer.
+    They are what other runs are set against: each reads the same answer.
     """
     prompts = [model.encode(q.text, images=q.images) for q in asked]
     found = [(p, model.generate(p, max_tokens=max_tokens).tokens) for p in prompts]
-    return [(prompt, tokens) for prompt, tokens in found if tokens]
+    return [px.read_answer(model, prompt, tokens) for prompt, tokens in found if tokens]
 
 
-def mean_kl(model: px.Pixtral, read: Any, edits: Any = (), other: Any = None) -> float:
+def mean_kl(read: Sequence[px.Reading], edits: Any = (), other: Any = None) -> float:
     """How far the next-word distributions move over some answers: KL in nats a token, mean.
 
     Arguments:
-        read: (prompt, tokens) pairs.
-        edits, other: as for `px.compare_runs`.
+        edits, other: of the second run, as for `px.compare_runs`.
     """
-    moved = [px.compare_runs(model, p, tokens, edits, other=other).kl for p, tokens in read]
+    moved = [one.against(edits, other=other).kl for one in read]
     return float(np.concatenate(moved).mean())
 
 
@@ -248,3 +247,32 @@ def check_block(answer: Any, drops: np.ndarray) -> Verdict:
         more = int((drops > own).sum())
         return Verdict(False, f"Hiding it costs {own:.2f} nats; {more} blocks cost more.")
     return Verdict(True, f"Hiding it costs {own:.2f} nats, more than any other.")
+
+
+def check_rank(answer: Any) -> Verdict:
+    """A function from two lists of numbers, none twice, to their rank correlation."""
+    if not callable(answer):
+        return Verdict(False, "Give a function of two lists of numbers.")
+    random = np.random.default_rng(7)
+    for effect in (random.normal(size=9), np.exp(4 * random.normal(size=9))):
+        attention = np.exp(random.normal(size=9)) + effect / effect.max()
+        right = px.rank_correlation(attention, effect)
+        try:
+            found = float(answer(attention, effect))
+        except Exception as error:
+            return Verdict(False, f"Give a number: it raises {type(error).__name__}: {error}.")
+        if not abs(found - right) < 1e-6:
+            seen = f"For nine blocks it gives {found:+.2f}; their rankings agree by {right:+.2f}."
+            return Verdict(False, f"{seen} {_why_not_rank(found, attention, effect)}")
+    return Verdict(True, "Only the order counts, not how much is looked at or lost.")
+
+
+def _why_not_rank(found: float, attention: np.ndarray, effect: np.ndarray) -> str:
+    once = np.corrcoef(attention.argsort(), effect.argsort())[0, 1]
+    if abs(found - np.corrcoef(attention, effect)[0, 1]) < 1e-6:
+        return "That is the correlation of the numbers: one large loss decides it. Use their ranks."
+    if abs(found - once) < 1e-6:
+        return "argsort says which block comes first, not which place a block has: take it twice."
+    if abs(found + px.rank_correlation(attention, effect)) < 1e-6:
+        return "One of the rankings is the wrong way round."
+    return "Put the place of each number in its list for the number, then correlate the places."

@@ -1,12 +1,11 @@
 """Maps, points and words as pictures: the figures of notebooks 5 to 9 beside those of `figures`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from figures import PAD, RULE, SERIES, WIDTH, ceiling
+from figures import PAD, RULE, SERIES, axis, legend, plane
 from pixtral_mlx.picture import INK, PAPER, QUIET_INK, cividis
 
 
@@ -44,51 +43,28 @@ def sheet(
     return page
 
 
-def points(groups: Mapping[str, Sequence[tuple[float, float]]], title: str, x: str, y: str):
+def points(
+    groups: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    x: str,
+    y: str,
+    log: bool = False,
+):
     """Points (x, y), a colour a group, with a legend.
 
     Arguments:
         x, y: what the axes are, with units.
+        log: powers of ten upwards.
     """
-    left, right, top, bottom, height = 90, 24, 68, 60, 420
-    every = np.array([point for group in groups.values() for point in group], float)
-    low, high = every.min(axis=0), every.max(axis=0)
-    low = np.array([-ceiling(-one) if one < 0 else 0 for one in low])
-    high = np.array([ceiling(one) if one > 0 else 0 for one in high])
-    high[high == low] += 1  # one value alone
-    span = high - low
-    page = Image.new("RGB", (WIDTH, height), PAPER)
-    pen = ImageDraw.Draw(page)
-
-    def place(point: Any) -> tuple[float, float]:
-        share = (np.array(point, float) - low) / span
-        return (
-            left + share[0] * (WIDTH - left - right),
-            height - bottom - share[1] * (height - top - bottom),
-        )
-
-    pen.text((PAD, PAD - 4), title, fill=INK, font=_font(18))
-    (_, zero), step = place((0, 0)), np.maximum(high, -low) / 4
-    for i in range(-4, 5):
-        (cx, cy), at = place(step * i), step * i
-        if low[1] <= at[1] <= high[1]:
-            pen.line((left, cy, WIDTH - right, cy), fill=RULE)
-            pen.text((left - 8, cy), _short(at[1]), fill=QUIET_INK, font=_font(14), anchor="rm")
-        if low[0] <= at[0] <= high[0]:
-            below = (cx, height - bottom + 14)
-            pen.text(below, _short(at[0]), fill=QUIET_INK, font=_font(14), anchor="mm")
-    pen.line((left, zero, WIDTH - right, zero), fill=QUIET_INK)
-    middle = ((left + WIDTH - right) / 2, height - 18)
-    pen.text(middle, x, fill=INK, font=_font(15), anchor="mm")
-    pen.text((PAD, top - 24), y, fill=INK, font=_font(15), anchor="lm")
-    legend = PAD + _font(15).getlength(y) + 28
-    for colour, (name, group) in zip(SERIES, groups.items(), strict=False):
-        for point in group:
-            cx, cy = place(point)
+    every = [point for group in groups.values() for point in group]
+    across, up = axis(float(p[0]) for p in every), axis((float(p[1]) for p in every), log)
+    page, pen, place = plane(across, up, title, (x, y), 420)
+    if up.low < 0 and not log:
+        pen.line((*place((across.low, 0)), *place((across.high, 0))), fill=QUIET_INK)
+    for colour, group in zip(SERIES, groups.values(), strict=False):
+        for cx, cy in map(place, group):
             pen.ellipse((cx - 4, cy - 4, cx + 4, cy + 4), fill=colour)
-        pen.ellipse((legend, top - 29, legend + 10, top - 19), fill=colour)
-        pen.text((legend + 16, top - 24), name, fill=INK, font=_font(15), anchor="lm")
-        legend += 36 + _font(15).getlength(name)
+    legend(pen, groups, y)
     return page
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import edits
     from .checkpoint import load
-    from .compare import Comparison, compare_runs, first_difference
+    from .compare import Comparison, Reading, compare_runs, first_difference, read_answer
     from .config import PixtralConfig, TextConfig, VisionConfig, load_config
     from .errors import (
         CapacityError,
@@ -38,7 +38,7 @@ __version__ = "0.1.0"
 # Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
 _HOMES = {
     "checkpoint": ("load",),
-    "compare": ("Comparison", "compare_runs", "first_difference"),
+    "compare": ("Comparison", "Reading", "compare_runs", "first_difference", "read_answer"),
     "config": ("PixtralConfig", "TextConfig", "VisionConfig", "load_config"),
     "errors": (
         "CapacityError",
@@ -81,6 +81,7 @@ __all__ = [
     "PixtralError",
     "Prompt",
     "PromptError",
+    "Reading",
     "Reply",
     "TensorError",
     "TextConfig",
@@ -101,6 +102,7 @@ __all__ = [
     "quantization_errors",
     "quantized_copy",
     "rank_correlation",
+    "read_answer",
     "sampling_probabilities",
 ]
 

@@ -38,6 +38,76 @@ class Comparison:
     second: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One answer as one run reads it; from `read_answer`. Others are set against it.
+
+    Arguments:
+        model, prompt, tokens: what was read. prompt: without edits.
+        hidden: the states that chose the tokens, shape (tokens, D).
+    """
+
+    model: "Pixtral"
+    prompt: Prompt
+    tokens: Sequence[int]
+    hidden: mx.array
+
+    def against(
+        self,
+        edits: Sequence[Edit] = (),
+        *,
+        other: "Pixtral | None" = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Comparison:
+        """Read the same answer once more, with `edits` or by another model, and compare.
+
+        Arguments and errors as for `compare_runs`.
+        """
+        second = read_answer(other or self.model, self.prompt, self.tokens, edits, progress)
+        parts = []
+        for start in range(0, len(self.tokens), POSITIONS_AT_ONCE):
+            part = slice(start, start + POSITIONS_AT_ONCE)
+            chosen = mx.array(list(self.tokens[part]))[:, None]
+            p, q = (_log_softmax(one.model, one.hidden[part]) for one in (self, second))
+            kl = mx.maximum((mx.exp(p) * (p - q)).sum(axis=-1), 0)  # rounding may fall below 0
+            own = [mx.take_along_axis(one, chosen, axis=-1)[:, 0] for one in (p, q)]
+            parts.append(np.array(mx.stack([kl, *own])))
+        return Comparison(*np.concatenate(parts, axis=1))
+
+
+def read_answer(
+    model: "Pixtral",
+    prompt: Prompt,
+    tokens: Sequence[int],
+    edits: Sequence[Edit] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Reading:
+    """Read an answer, teacher-forced: each token behind the same words before it.
+
+    To set many runs against one, read that one once and ask for `reading.against(edits)`.
+
+    Arguments:
+        prompt: from `model.encode`, without edits.
+        tokens: the answer, for example `reply.tokens`.
+        edits: of this run.
+        progress: called with (tokens read, tokens to read).
+
+    Raises:
+        ValueError: the answer has no tokens.
+        IndexError: an edit names what is not there.
+    """
+    if not tokens:
+        raise ValueError("the answer has no tokens: there is nothing to compare")
+    changed = edited(prompt, edits, model)
+    length = len(changed.tokens) + len(tokens) - 1
+
+    def report(done: int) -> None:
+        if progress:
+            progress(done, length)
+
+    return Reading(model, prompt, tokens, _hidden(model, changed, tokens, edits, report))
+
+
 def compare_runs(
     model: "Pixtral",
     prompt: Prompt,
@@ -62,26 +132,14 @@ def compare_runs(
         ValueError: the answer has no tokens.
         IndexError: an edit names what is not there.
     """
-    if not tokens:
-        raise ValueError("the answer has no tokens: there is nothing to compare")
-    other = model if other is None else other
-    prompts = [edited(prompt, before, model), edited(prompt, edits, other)]
-    lengths = [len(p.tokens) + len(tokens) - 1 for p in prompts]
+    second = edited(prompt, edits, other or model)  # refuses what is not there before any run
+    lengths = [len(p.tokens) + len(tokens) - 1 for p in (edited(prompt, before, model), second)]
 
-    def report(run: int) -> Callable[[int], None]:
-        return lambda done: progress and progress(run * lengths[0] + done, sum(lengths))
+    def report(run: int) -> Callable[[int, int], None]:
+        return lambda done, _: progress and progress(run * lengths[0] + done, sum(lengths))
 
-    first = _hidden(model, prompts[0], tokens, before, report(0))
-    second = _hidden(other, prompts[1], tokens, edits, report(1))
-    parts = []
-    for start in range(0, len(tokens), POSITIONS_AT_ONCE):
-        part = slice(start, start + POSITIONS_AT_ONCE)
-        chosen = mx.array(list(tokens[part]))[:, None]
-        p, q = _log_softmax(model, first[part]), _log_softmax(other, second[part])
-        kl = mx.maximum((mx.exp(p) * (p - q)).sum(axis=-1), 0)  # rounding may fall below 0
-        own = [mx.take_along_axis(one, chosen, axis=-1)[:, 0] for one in (p, q)]
-        parts.append(np.array(mx.stack([kl, *own])))
-    return Comparison(*np.concatenate(parts, axis=1))
+    first = read_answer(model, prompt, tokens, before, report(0))
+    return first.against(edits, other=other, progress=report(1))
 
 
 def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int | None:

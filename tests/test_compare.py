@@ -71,6 +71,20 @@ def test_equal_runs_do_not_part_and_the_first_may_be_edited(model, prompt):
     assert not np.allclose(forth.kl, back.kl, rtol=1e-3)  # KL has a direction
 
 
+def test_an_answer_read_once_is_set_against_many_runs(model, prompt, monkeypatch):
+    tokens = model.generate(prompt, max_tokens=5).tokens
+    expected = [px.compare_runs(model, prompt, tokens, changes) for changes in CHANGES]
+    read, hidden = [], compare._hidden
+    monkeypatch.setattr(compare, "_hidden", lambda *given: read.append(given[3]) or hidden(*given))
+    first = px.read_answer(model, prompt, tokens)
+    found = [first.against(changes) for changes in CHANGES]
+    assert read == [(), *CHANGES]
+    for one, other in zip(found, expected, strict=True):
+        assert np.array_equal(one.kl, other.kl)
+        assert np.array_equal(one.first, other.first)
+        assert np.array_equal(one.second, other.second)
+
+
 def test_text_alone_and_an_empty_answer(model):
     prompt = model.encode("What?")
     tokens = model.generate(prompt, max_tokens=3).tokens

@@ -52,6 +52,10 @@ SOLUTIONS = {
     "speed-answer": "speed_answer = 273e9 / step_bytes(4)[0]",
     "ruler-answer": "ruler_answer = 3.5",
     "worst-answer": "worst_part = max(effects, key=effects.get)",
+    "rank-answer": (
+        "def agreement(*lists):\n"
+        "    return np.corrcoef(*(np.argsort(np.argsort(one)) for one in lists))[0, 1]"
+    ),
     "block-answer": (
         "drops = block_means(found, 2)\n"
         "missed_most = tuple(int(n) for n in np.unravel_index(drops.argmax(), drops.shape))"
@@ -59,8 +63,9 @@ SOLUTIONS = {
 }
 """What makes the checks content, by the id of the cell that holds the answer."""
 
-OTHER_MODELS = ("2", "3")
-"""Notebooks also run on a random checkpoint: they use its token ids and compute by hand."""
+OTHER_MODELS = ("1", "2", "3", "6", "8", "claims")
+"""Notebooks also run on a random checkpoint: they use its sizes and token ids and compute by hand.
+The others do too, in minutes, since its answers have no end."""
 
 SECONDS = 300
 """At most, for one notebook on a busy machine; idle, each takes less than 40."""

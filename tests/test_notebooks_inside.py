@@ -46,6 +46,18 @@ def test_points_lie_where_their_numbers_say():
     assert four_below - zero == pytest.approx((zero - eight) / 2, abs=2)
 
 
+def test_an_axis_has_round_marks():
+    assert figures.axis([2, 3, 8]).marks == list(range(9))  # few whole numbers
+    assert figures.axis([0.5, 3.1]).marks == pytest.approx([0, 0.8, 1.6, 2.4, 3.2])
+    assert figures.axis([-0.4, 7]).marks == pytest.approx([0, 2, 4, 6, 8])
+    assert figures.axis([0, 0]).share(0) == 0
+    powers = figures.axis([0.02, 3, 0], log=True)
+    assert [powers.label(mark) for mark in powers.marks] == ["0.01", "0.1", "1", "10"]
+    assert powers.share(0.1) == pytest.approx(1 / 3)
+    assert powers.share(0) == 0
+    assert figures.axis([0.0], log=True).high > figures.axis([0.0], log=True).low
+
+
 def test_points_of_one_value_can_be_drawn():
     assert pictures.points({"a": [(0, 0)]}, "title", "x", "y").size[0] == figures.WIDTH
 
@@ -131,7 +143,28 @@ DROPS = np.array([[0.1, 0.2, 4.0]])
 LENS = ["the", "a", "red", "red"]
 WORDS = [(" star", 0.7), ("two", 0.2), ("b", 0.1)]
 
+PLACES = lambda x: np.argsort(np.argsort(x))  # noqa: E731
+RANKS = {
+    "right": (lambda a, b: np.corrcoef(PLACES(a), PLACES(b))[0, 1], "Only the order"),
+    "numbers": (lambda a, b: np.corrcoef(a, b)[0, 1], "one large loss decides"),
+    "argsort once": (lambda a, b: np.corrcoef(np.argsort(a), np.argsort(b))[0, 1], "twice"),
+    "turned": (lambda a, b: np.corrcoef(PLACES(a), -PLACES(b))[0, 1], "wrong way round"),
+    "other": (lambda a, b: 0.123, "Put the place"),
+    "nothing": (lambda a, b: None, "Give a number"),
+    "not a number": (lambda a, b: np.nan, "Put the place"),
+}
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_a_wrong_rank_correlation_is_explained(name):
+    answer, why = RANKS[name]
+    verdict = inside.check_rank(answer)
+    assert verdict.right == (name == "right")
+    assert why in verdict.text
+
+
 CHECKS = {
+    "rank": inside.check_rank,
     "heads": lambda answer: inside.check_heads(answer, DISTANCES),
     "settled": lambda answer: inside.check_settled(answer, LENS),
     "says": lambda answer: inside.check_says(answer, WORDS),
