@@ -51,7 +51,7 @@ def bars(
         y = top + i * line
         pen.text((left - 12, y + 15), name, fill=INK, font=font, anchor="rm")
         pen.rectangle((left, y + 4, left + max(1, round(room * value / most)), y + 26), SERIES[0])
-        number = f"{value:.0%}" if unit == "%" else f"{value:,.4g} {unit}".strip()
+        number = f"{value:.0%}" if unit == "%" else f"{value:,.3g} {unit}".strip()
         pen.text((left + room * value / most + 8, y + 15), number, fill=INK, font=font, anchor="lm")
     if chance is not None:
         x, bottom = left + room * chance / most, top + line * len(values)

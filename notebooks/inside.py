@@ -56,7 +56,7 @@ def check_heads(answer: Any, distances: np.ndarray) -> Verdict:
     nearer, farther = int((distances < near).sum()), int((distances > far).sum())
     seen = f"They look {near:.2f} and {far:.2f} patches far on average;"
     if nearer or farther:
-        return Verdict(False, f"{seen} {nearer} heads look nearer, {farther} farther.")
+        return Verdict(False, f"{seen} heads that look nearer: {nearer}, farther: {farther}.")
     return Verdict(True, f"{seen} no head looks nearer, none farther.")
 
 
@@ -245,7 +245,7 @@ def check_block(answer: Any, drops: np.ndarray) -> Verdict:
     own, most = float(drops[found]), float(drops.max())
     if own < most:
         more = int((drops > own).sum())
-        return Verdict(False, f"Hiding it costs {own:.2f} nats; {more} blocks cost more.")
+        return Verdict(False, f"Hiding it costs {own:.2f} nats; blocks that cost more: {more}.")
     return Verdict(True, f"Hiding it costs {own:.2f} nats, more than any other.")
 
 

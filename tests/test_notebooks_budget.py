@@ -72,7 +72,7 @@ def test_bits_of_the_ruler_count():
 def test_the_worst_part_is_the_one_with_the_largest_effect():
     effects = {"a": 0.1, "b": 0.3, "c": 0.2}
     assert budget.check_part("b", effects).right
-    assert "2 parts" in budget.check_part("a", effects).text
+    assert "more: 2" in budget.check_part("a", effects).text
     assert not budget.check_part("d", effects).right
 
 
