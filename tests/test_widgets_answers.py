@@ -197,14 +197,15 @@ def test_knock_out_is_the_drop_without_the_strongest_patches(session, model, rep
 
 def test_block_by_block_and_how_well_attention_foretells_it(session, reply):
     lens = w.AnswerLens(session)
-    drops = lens.measure("occlude", 13, 0, 4)
-    expected = reply.trace.model.occlusion_map("Describe the picture.", 13, 4, images=[SCENE.image])
+    drops = lens.measure("occlude", 12, 0, 4)
+    expected = reply.trace.model.occlusion_map("Describe the picture.", 12, 4, images=[SCENE.image])
     assert drops == pytest.approx(expected, abs=1e-3)
-    found = lens.ask("occluded", token=13, image=0, block=4, layer=None, head=None)
-    attention = reply.trace.image_attention(13)
+    found = lens.ask("occluded", token=12, image=0, block=4, layer=None, head=None)
+    attention = reply.trace.image_attention(12)
     blocks = [(slice(r, r + 4), slice(c, c + 4)) for r in (0, 4) for c in (0, 4, 8)]
-    pair = [[float(m[b].mean()) for b in blocks] for m in (attention, expected)]
-    ranks = [np.argsort(np.argsort(one)) for one in pair]
+    pair = [[float(m[b].mean()) for b in blocks] for m in (attention, drops)]
+    # Equal ones share their ranks: what no block changes is the same to the last bit.
+    ranks = [[sum(b < a for b in one) + sum(b == a for b in one) / 2 for a in one] for one in pair]
     assert found["rho"] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-6)
     assert found["top"] == pytest.approx(np.abs(expected).max(), abs=1e-3)
 
@@ -212,7 +213,7 @@ def test_block_by_block_and_how_well_attention_foretells_it(session, reply):
 def test_a_map_of_rounding_does_not_look_like_much(session):
     lens = w.AnswerLens(session)
     drops = lens.measure("occlude", 3, 0, 4)
-    assert 0 < np.abs(drops).max() < 0.01
+    assert np.abs(drops).max() < 0.01
     found = lens.ask("occluded", token=3, image=0, block=4, layer=None, head=None)
     assert found["top"] == 0.01
 

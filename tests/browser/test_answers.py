@@ -158,7 +158,10 @@ def test_python_chooses_too(answers, lens):
 
 
 def test_the_logit_lens_names_each_layer(answers, lens):
+    answers.run_code("lens.token = 1")
     rows = answers.kernel("lens.ask('lens', token=1)['layers']")
+    lens.locator(".px-word.px-chosen", has_text=answers.kernel("lens.words[1]['text']")).wait_for()
+    answers.page.wait_for_timeout(500)
     shown = lens.locator(".px-layer")
     assert shown.count() == len(rows)
     for row, one in zip(rows, shown.all(), strict=True):
@@ -169,6 +172,7 @@ def test_the_logit_lens_names_each_layer(answers, lens):
 
 
 def test_temperature_and_top_p_show_what_is_drawn_from(answers, lens):
+    answers.run_code("lens.token = 1")
     slide(lens, "temperature", 20)
     answers.eventually("lens.temperature", 1.0)
     slide(lens, "temperature", 20)
@@ -198,11 +202,12 @@ def test_hiding_what_it_looked_at_is_measured(answers, lens):
 
 
 def test_hiding_block_by_block_has_the_colours_of_its_drops(answers, lens):
+    answers.run_code("lens.token = 4")  # the number of rows: it depends on the picture
     lens.get_by_text("Hide block by block").click()
-    answers.eventually("'occlude:3:0:1' in lens.known", True, 60)
+    answers.eventually("'occlude:4:0:1' in lens.known", True, 60)
     found = answers.kernel(
         "(lambda a: [a['drops'].tolist(), a['top'], a['rho']])"
-        "(lens.ask('occluded', token=3, image=0, block=1, layer=None, head=None))"
+        "(lens.ask('occluded', token=4, image=0, block=1, layer=None, head=None))"
     )
     drops, top, rho = np.array(found[0]), found[1], found[2]
     place = np.round(127 * drops / top) / 127

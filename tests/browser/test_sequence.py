@@ -242,6 +242,9 @@ def cividis(share):
 
 def test_the_table_is_sorted_by_a_click(book):
     root = book.widget(1)
+    if not book.kernel("quantization.errors"):
+        root.get_by_role("button", name="Measure every matrix").click()
+        book.eventually("len(quantization.errors) == 39 and not quantization.work", True)
     root.locator(".px-sort").first.click()
     names = root.locator(".px-worst .px-link").all_text_contents()
     assert len(names) == 10 and names == sorted(names)
