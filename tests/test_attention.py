@@ -3,9 +3,12 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from checkpoints import make_official
 
+import pixtral_mlx as px
 from pixtral_mlx import attention
 from pixtral_mlx.attention import attend
+from pixtral_mlx.capacity import kv_bytes_per_token
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 32
 
@@ -92,3 +95,29 @@ def test_the_scores_of_a_layer_are_never_there(monkeypatch, mask):
     assert peak(1024) < 0.2 * scores
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**30)
     assert peak(1024) >= scores
+
+
+@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="a GPU works in tiles")
+def test_the_peak_of_a_prefill_grows_with_the_kv_cache_alone(monkeypatch, tmp_path):
+    """Per token of the prompt at most twice its keys and values (a cache that grows is copied);
+    neither scores nor the logits of a step (8 MB, one position is enough) are ever held."""
+    sizes = {"dim": 64, "n_layers": 8, "n_heads": 8, "n_kv_heads": 1, "head_dim": 32}
+    folder = make_official(tmp_path / "long", text={**sizes, "hidden_dim": 128, "vocab_size": 8000})
+    model = px.load(folder, dtype="float32")
+    mx.eval(model.parameters())
+    per_token = kv_bytes_per_token(model.config.text, 4)
+
+    def peak(length):
+        prompt = px.Prompt([1, *(300 + n % 100 for n in range(length - 1))])
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        options = {"max_tokens": 1, "reuse": False, "prefill_step_size": 256}
+        return model.generate(prompt, **options).stats.peak_bytes - before
+
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**14)
+    peak(300)
+    short, long = peak(512), peak(1536)
+    assert long - short < 2 * 1024 * per_token
+    assert short < 512 * per_token + 3_000_000
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**30)
+    assert peak(1536) - peak(512) > 4 * 1024 * per_token
