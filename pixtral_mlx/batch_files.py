@@ -83,8 +83,7 @@ def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:
         for file, source in _files(name):
             place, choice = split_choice(source)
             key = (place.resolve() if isinstance(place, Path) else place, choice)
-            if key not in found:
-                found[key] = Item(file, source)
+            found.setdefault(key, Item(file, source))
     items = list(found.values())
     if not items:
         raise ImageError(

@@ -1,6 +1,5 @@
 """`pixtral-mlx batch`: a row a file, whatever happens meanwhile."""
 
-import fcntl
 import json
 import os
 import signal
@@ -131,6 +130,7 @@ def test_files_are_taken_once_and_missing_ones_named(places, monkeypatch):
     names = ["scans/1.png", "scans", "scans/../scans/0.png", "scans/report.pdf#page=2"]
     files = [item.file for item in find_items(names)]
     assert files[0] == "scans/1.png" and len(files) == len(set(files)) == 7
+    assert "scans/../scans/0.png" not in files  # the first name of a file counts
     assert [item.file for item in find_items(["scans/notes.txt"])] == ["scans/notes.txt"]
     with pytest.raises(px.ImageError, match=r"missing\.png: no such file or folder"):
         find_items(["scans", "missing.png"])
@@ -216,8 +216,8 @@ def test_rows_made_otherwise_are_not_mixed(here, capsys, words):
     assert (status, after) == (1, rows)
     said = capsys.readouterr().err.splitlines()[-1]
     assert "line 1 was made with" in said and "or --overwrite" in said
-    _, new = here("scans/1.png", "--overwrite", *words)
-    assert [row["file"] for row in new] == ["scans/1.png"]
+    _, new = here("scans/1.png", "scans/2.png", "--overwrite", *words)
+    assert sorted(row["file"] for row in new) == ["scans/1.png", "scans/2.png"]
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,7 @@ def test_overwriting_waits_for_the_first_row(here, tmp_path):
 
 def test_two_processes_do_not_write_to_one_file(tmp_path):
     path = tmp_path / "out.jsonl"
-    with path.open("ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with RowFile(path, MADE):
         with pytest.raises(px.PixtralError, match="another process writes to it"):
             RowFile(path, MADE)
     with RowFile(path, MADE) as file:
