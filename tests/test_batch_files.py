@@ -245,9 +245,8 @@ def test_overwriting_waits_for_the_first_row(here, tmp_path):
 
 def test_two_processes_do_not_write_to_one_file(tmp_path):
     path = tmp_path / "out.jsonl"
-    with RowFile(path, MADE):
-        with pytest.raises(px.PixtralError, match="another process writes to it"):
-            RowFile(path, MADE)
+    with RowFile(path, MADE), pytest.raises(px.PixtralError, match="another process writes"):
+        RowFile(path, MADE)
     with RowFile(path, MADE) as file:
         assert file.rows == []
 
