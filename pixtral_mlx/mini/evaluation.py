@@ -156,6 +156,8 @@ def _examine(folders: _Folders, dtype: str | None, seed: int) -> Findings:
             turned = transposed(prompt, stored.tokenizer.image_ids)
             reply = stored.generate(turned, max_tokens=ANSWER_TOKENS)
             found.count(question.kind, "transposed", reply.text == expected[question.kind])
+    for model in models.values():
+        model.clear_cache()  # no other scene has these pictures
     return found
 
 
