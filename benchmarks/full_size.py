@@ -10,25 +10,19 @@ each process and bytes written. Everything is deleted at the end unless `--keep`
 
 import argparse
 import json
-import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
+from importlib.metadata import version
 from pathlib import Path
 
-import mlx.core as mx
-import numpy as np
+from processes import check_disk, measured
 
-from pixtral_mlx import layouts
-from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig
-from pixtral_mlx.safetensors_io import SafetensorsWriter
-from pixtral_mlx.tokenizer_file import shipped_tekken
+MAKER = str(Path(__file__).with_name("random_checkpoint.py"))
+BYTES = 35e9
+"""At full size: the checkpoint, its conversion, and some room."""
 
-PARAMS = PIXTRAL_12B.to_params()
-BLOCK = 32 * 2**20  # weights; 64 MB of bf16
 GOAL_RESIDENT = 1.5e9
 GOAL_WEIGHTS = (7.0e9, 7.8e9)
 
@@ -66,22 +60,25 @@ print(json.dumps({"seconds": time.perf_counter() - start, "prompt_tokens": len(p
 def main() -> None:
     """Write, convert, optionally generate, report, delete."""
     arguments = parse()
-    params = scaled(arguments.scale)
     workdir = Path(tempfile.mkdtemp(prefix="full-size-", dir=arguments.workdir))
     source, target = workdir / "official", workdir / "converted"
-    report: dict[str, dict] = {"machine": {"cores": os.cpu_count(), "mlx": mx.__version__}}
+    report: dict[str, dict] = {"machine": {"cores": os.cpu_count(), "mlx": version("mlx")}}
     try:
-        check_disk(workdir, params)
-        report["write"] = write_checkpoint(source, params)
+        check_disk(workdir, BYTES * max(arguments.scale, 0.15))
+        report["write"] = measured(
+            [sys.executable, MAKER, str(source), "--scale", str(arguments.scale)]
+        )
         print(report["write"], file=sys.stderr, flush=True)
         options = json.dumps(json.loads(arguments.options))
-        report["convert"] = measured(CONVERT, str(source), str(target), options)
+        report["convert"] = measured(
+            [sys.executable, "-c", CONVERT, str(source), str(target), options]
+        )
         report["convert"]["folder_bytes"] = sum(f.stat().st_size for f in target.iterdir())
         print(report["convert"], file=sys.stderr, flush=True)
         if not arguments.keep:
             shutil.rmtree(source)
         if arguments.generate:
-            report["generate"] = measured(GENERATE, str(target))
+            report["generate"] = measured([sys.executable, "-c", GENERATE, str(target)])
     finally:
         if not arguments.keep:
             shutil.rmtree(workdir, ignore_errors=True)
@@ -101,85 +98,6 @@ def parse() -> argparse.Namespace:
     add("--keep", action="store_true", help="delete nothing")
     add("--json", metavar="FILE", help="write the numbers there too")
     return parser.parse_args()
-
-
-def scaled(share: float) -> dict:
-    """Pixtral 12B's sizes with a share of its layers."""
-    eye = PARAMS["vision_encoder"]
-    eye = eye | {"num_hidden_layers": max(1, round(share * eye["num_hidden_layers"]))}
-    layers = max(1, round(share * PARAMS["n_layers"]))
-    return PARAMS | {"n_layers": layers, "vision_encoder": eye}
-
-
-def official_shapes(params: dict) -> dict[str, tuple[int, ...]]:
-    """{official name: shape as stored there}."""
-    config = PixtralConfig.from_params(params)
-    ours = layouts.shapes(config)
-    table = layouts.to_ours(layouts.OFFICIAL, config)
-    return {s.theirs: s.transform.stored_shape(ours[name]) for name, s in table.items()}
-
-
-def check_disk(place: Path, params: dict) -> None:
-    """Stop before the disk is full."""
-    weights = sum(math.prod(shape) for shape in official_shapes(params).values())
-    needed, free = int(weights * 2.8), shutil.disk_usage(place).free
-    if free < needed:
-        sys.exit(f"{place}: {free:,} bytes free, {needed:,} needed; use --workdir or --scale")
-
-
-def write_checkpoint(folder: Path, params: dict) -> dict:
-    """A random official folder; gaussian weights of standard deviation 1 / sqrt(width)."""
-    start = time.perf_counter()
-    folder.mkdir()
-    (folder / "params.json").write_text(json.dumps(params, indent=2))
-    shutil.copyfile(shipped_tekken(), folder / "tekken.json")
-    shapes = official_shapes(params)
-    values = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
-    blocks: dict[float, mx.array] = {}
-    path = folder / "consolidated.safetensors"
-    rows = [(name, "BF16", shape) for name, shape in shapes.items()]
-    with SafetensorsWriter(path, rows, {"format": "pt"}) as writer:
-        for number, (name, shape) in enumerate(shapes.items()):
-            if len(shape) == 1:
-                fill = mx.zeros if name.endswith(".bias") else mx.ones
-                writer.write(name, 0, fill(shape, dtype=mx.bfloat16))
-                continue
-            scale = 1.0 if "tok_embeddings" in name else math.prod(shape[1:]) ** -0.5
-            if scale not in blocks:
-                blocks[scale] = mx.array(values * scale).astype(mx.bfloat16)
-            write_matrix(writer, name, shape, blocks[scale], offset=97 * number)
-    seconds = time.perf_counter() - start
-    return {"seconds": seconds, "bytes": path.stat().st_size}
-
-
-def write_matrix(
-    writer: SafetensorsWriter, name: str, shape: tuple[int, ...], block: mx.array, *, offset: int
-) -> None:
-    """Rows cut from the block, each tensor from a place of its own."""
-    width = math.prod(shape[1:])
-    step = (BLOCK - offset) // width
-    for row in range(0, shape[0], step):
-        count = min(step, shape[0] - row)
-        piece = block[offset : offset + count * width].reshape(count, *shape[1:])
-        writer.write(name, row, piece)
-
-
-def measured(script: str, *words: str) -> dict:
-    """Run Python code in a process of its own: what it reports, and its peak resident bytes."""
-    start = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, text=True
-    )
-    answer = child.stdout.read() if child.stdout else ""
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"the measured process failed with status {child.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on a Mac, kB on Linux
-    return json.loads(answer.splitlines()[-1]) | {
-        "process_seconds": time.perf_counter() - start,
-        "peak_resident_bytes": usage.ru_maxrss * unit,
-    }
 
 
 def print_report(report: dict, *, whole: bool) -> None:

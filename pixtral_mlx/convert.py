@@ -12,8 +12,11 @@ The output grows in a hidden folder beside its destination and takes its name wh
 import errno
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +31,12 @@ from .errors import CapacityError, CheckpointError
 from .layouts import Source, Transform
 from .new_folder import new_folder, refuse_existing, remove_stale
 from .quantize import Plan, TensorPlan, as_written, plan_for, written_layout
-from .rounding import origin_of, relative_error, round_trip, slices, squares_of
+from .rounding import come_back, origin_of, relative_error, slices, squares_of, stored
 from .safetensors_io import SafetensorsWriter
 from .schemes import check_options
+
+THREADS = 2
+"""That quantize at a time; while one reads, writes or adds up errors, the other keeps MLX busy."""
 
 HEADER_BYTES = 256
 """An upper bound of what one tensor adds to a file's header."""
@@ -134,10 +140,10 @@ def _carry_out(
 
     start = time.perf_counter()
     try:
-        with new_folder(folder) as partial:
-            # First, because it needs the most memory, and gives it back.
-            tokenizer = write_tokenizer(partial, source, target)
+        with new_folder(folder) as partial, ThreadPoolExecutor(1) as beside:
+            words = beside.submit(write_tokenizer, partial, source, target)
             errors, files = _write_weights(source, table, plan, partial, progress, shard_bytes)
+            tokenizer = words.result()
             write_index(partial, plan, files)
             write_config(partial, target, plan, tokenizer)
             write_errors(partial, plan, errors)
@@ -164,23 +170,48 @@ def _write_weights(
     errors: dict[str, float] = {}
     files: dict[str, str] = {}
     done = 0
+    lock = threading.Lock()
 
     def read(count: int) -> None:
         nonlocal done
-        done += count
-        if progress:
-            progress(done, total)
+        with lock:
+            done += count
+            if progress:
+                progress(done, total)
 
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         outputs = [output for tensor in shard for output in tensor.outputs()]
         rows = [(output.name, output.dtype, output.shape) for output in outputs]
-        with SafetensorsWriter(folder / file, rows, {"format": "mlx"}) as writer:
-            for tensor in shard:
-                origin, transform = origins[tensor.name], table[tensor.name].transform
-                errors[tensor.name] = _write_tensor(writer, tensor, origin, transform, read)
+        with (
+            SafetensorsWriter(folder / file, rows, {"format": "mlx"}) as writer,
+            _threads() as pool,
+        ):
+            written = {
+                tensor.name: pool.submit(
+                    _write_tensor, writer, tensor, origins[tensor.name],
+                    table[tensor.name].transform, read,
+                )
+                for tensor in shard
+            }  # fmt: skip
+            errors |= {name: error.result() for name, error in written.items()}
         files |= dict.fromkeys((output.name for output in outputs), file)
     return errors, files
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads with an MLX stream each; at the end nothing runs any more, and after a mistake or
+    Ctrl-C nothing new begins."""
+
+    def own_stream() -> None:
+        mx.set_default_stream(mx.new_stream(mx.default_device()))
+
+    pool = ThreadPoolExecutor(THREADS, initializer=own_stream)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _write_tensor(
@@ -194,13 +225,14 @@ def _write_tensor(
     names = [output.name for output in tensor.outputs()]
     squares = np.zeros(2)
     for start, stop, rows in slices(tensor, origin, transform):
-        parts, kept = round_trip(rows, tensor)
+        parts = stored(rows, tensor)
         for name, part in zip(names, parts, strict=True):
             writer.write(name, start, part)
+        kept = come_back(parts, tensor)
         squares += squares_of(rows, kept, tensor, origin, (start, stop))
-        mx.clear_cache()
         if origin:
             read(origin.nbytes * (stop - start) // tensor.shape[0])
+    mx.clear_cache()
     return relative_error(squares)
 
 

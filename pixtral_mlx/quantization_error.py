@@ -28,12 +28,13 @@ from .errors import CheckpointError
 from .quantize import TensorPlan, as_written, plan_for
 from .rounding import (
     array_slices,
+    come_back,
     dequantized,
     origin_of,
     relative_error,
-    round_trip,
     slices,
     squares_of,
+    stored,
 )
 from .schemes import KEEP_BITS, Scheme, check_options
 
@@ -155,7 +156,7 @@ def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
     nn.quantize(copy, class_predicate=lambda path, _: _entry(schemes.get(path)))
     weights = []
     for tensor in plan.tensors:
-        parts, _ = round_trip(_weights(model, tensor), tensor)
+        parts = stored(_weights(model, tensor), tensor)
         stem = layouts.module_of(tensor.name)
         names = [tensor.name, f"{stem}.scales", f"{stem}.biases"]
         weights += zip(names, parts, strict=False)  # one array has one name
@@ -228,7 +229,10 @@ def _measured(work: list[Work], read: Reader) -> Iterator[TensorError]:
         squares = np.zeros(2)
         before, sliced = read(tensor)
         for start, stop, rows in sliced:
-            kept = round_trip(rows, tensor)[1] if module is None else _rows(module, start, stop)
+            if module is None:
+                kept = come_back(stored(rows, tensor), tensor)
+            else:
+                kept = _rows(module, start, stop)
             squares += squares_of(rows, kept, tensor, None, (start, stop))
             mx.clear_cache()
         yield TensorError(
@@ -237,8 +241,8 @@ def _measured(work: list[Work], read: Reader) -> Iterator[TensorError]:
         )  # fmt: skip
 
 
-def _rows(module: Any, start: int, stop: int) -> mx.array:
-    """Some rows of a quantized matrix, as weights."""
+def _rows(module: Any, start: int, stop: int) -> np.ndarray:
+    """Some rows of a quantized matrix, as weights in float32."""
     how = Scheme(module.bits, module.group_size, module.mode).entry()
     return dequantized([part[start:stop] for part in _parts(module)], how)
 

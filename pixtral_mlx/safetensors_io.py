@@ -7,6 +7,7 @@ touched, so that a truncated download or a pickle with the wrong name ends in on
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
@@ -245,7 +246,7 @@ def _read_bytes(path: Path, offset: int, size: int) -> bytearray:
 
 
 class SafetensorsWriter:
-    """One safetensors file whose tensors arrive as slices of rows, in any order.
+    """One safetensors file whose tensors arrive as slices of rows, in any order, from any thread.
 
     Names, types and shapes are known beforehand, so the header is written first and every slice
     goes straight to its place: nothing is held in memory. Use as a context manager; the data is on
@@ -280,6 +281,7 @@ class SafetensorsWriter:
         self._head = len(text).to_bytes(8, "little") + text
         self._path = Path(path)
         self._descriptor = -1
+        self._lock = threading.Lock()
 
     def write(self, name: str, row: int, rows: mx.array) -> None:
         """Put `rows` (count, ...) at row `row` of tensor `name`; every row is written once."""
@@ -295,7 +297,8 @@ class SafetensorsWriter:
         values = np.ascontiguousarray(np.array(rows, copy=False), dtype=kind)
         row_bytes = prod(shape[1:]) * ITEM_BYTES[dtype]
         self._write_at(self._base + entry["data_offsets"][0] + row * row_bytes, values.data)
-        self._missing -= values.nbytes
+        with self._lock:
+            self._missing -= values.nbytes
 
     def _write_at(self, offset: int, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")

@@ -2,12 +2,15 @@
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -19,9 +22,11 @@ import safetensors
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import rounding, safetensors_io
+from pixtral_mlx import convert as convert_module
+from pixtral_mlx import export, rounding, safetensors_io
 from pixtral_mlx.convert import convert
 from pixtral_mlx.errors import CapacityError, CheckpointError, ConfigError
+from pixtral_mlx.tokenizer_file import shipped_tekken
 
 Usage = namedtuple("Usage", "total used free")
 PICTURE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (48, 80, 3)).astype(np.uint8))
@@ -270,8 +275,10 @@ def test_errors_are_measured_and_saved(official, tmp_path):
     assert 0.001 < errors[8] < errors[4] / 8 < errors[3] / 15 < 0.02
     weight = checkpoints.official_tensors(checkpoints.official_params())
     exact = mx.array(weight["layers.1.feed_forward.w1.weight"]).astype(mx.bfloat16)
-    near = mx.dequantize(*mx.quantize(exact, 64, 4), group_size=64, bits=4)
-    difference = (near.astype(mx.float32) - exact.astype(mx.float32)).square().sum()
+    weight, scales, biases = mx.quantize(exact, 64, 4)
+    float32 = (a.astype(mx.float32) for a in (scales, biases))
+    near = mx.dequantize(weight, *float32, group_size=64, bits=4)
+    difference = (near - exact.astype(mx.float32)).square().sum()
     expected = (difference / exact.astype(mx.float32).square().sum()).sqrt().item()
     assert errors[4] == pytest.approx(expected, rel=1e-4)
 
@@ -452,3 +459,42 @@ def test_a_folder_without_a_tokenizer_converts_and_says_so(tmp_path):
     result = convert(source, tmp_path / "out")
     assert "tekken.json" in result.notes[0]
     assert not (tmp_path / "out" / "tokenizer.json").exists()
+
+
+def test_the_chat_template_is_that_of_the_whole_tekken_file():
+    from mistral_common.integrations.chat_templates.chat_templates import (
+        convert_tokenizer_to_chat_template,
+    )
+
+    file = shipped_tekken()
+    whole = convert_tokenizer_to_chat_template(str(file))
+    assert "[IMG]" in whole
+    assert export._tekken_template(file) == whole
+
+
+def test_the_collector_of_rubbish_is_as_it_was(official, tmp_path):
+    assert gc.isenabled()
+    convert(official, tmp_path / "out")
+    assert gc.isenabled()
+
+
+def test_threads_share_the_work_and_the_first_mistake_ends_it(official, tmp_path, monkeypatch):
+    """Threads write into one file; nothing may write into it once it is closed."""
+    real, threads, running = convert_module._write_tensor, set(), []
+
+    def write(writer, tensor, *rest):
+        threads.add(threading.get_ident())
+        running.append(tensor.name)
+        if tensor.name == "decoder.layers.1.attention.wq.weight":
+            raise CheckpointError("a mistake")
+        time.sleep(0.01)
+        done = real(writer, tensor, *rest)
+        running.remove(tensor.name)
+        return done
+
+    monkeypatch.setattr(convert_module, "_write_tensor", write)
+    with pytest.raises(CheckpointError, match="a mistake"):
+        convert(official, tmp_path / "out")
+    assert running == ["decoder.layers.1.attention.wq.weight"]
+    assert len(threads) == convert_module.THREADS and threading.get_ident() not in threads
+    assert not (tmp_path / "out").exists()

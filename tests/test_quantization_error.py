@@ -14,6 +14,7 @@ from pixtral_mlx.convert import convert
 from pixtral_mlx.errors import CheckpointError, ConfigError
 from pixtral_mlx.mini import scene
 from pixtral_mlx.quantization_error import together
+from pixtral_mlx.rounding import dequantized
 
 SCHEMES = [{"bits": 2}, {"bits": 4, "group_size": 32}, {"mode": "mxfp4"}, {"mode": "nvfp4"}]
 
@@ -91,12 +92,25 @@ def test_several_matrices_together_are_one_long_matrix(model):
     difference = whole = 0.0
     for one in some:
         weights = arrays[one.name]
-        parts = mx.quantize(weights, bits=3, group_size=64)
-        back = np.array(mx.dequantize(*parts, bits=3, group_size=64).astype(mx.float32), np.float64)
+        weight, *rest = mx.quantize(weights, bits=3, group_size=64)
+        rest = [part.astype(mx.float32) for part in rest]  # as kernels multiply them
+        back = np.array(mx.dequantize(weight, *rest, bits=3, group_size=64), np.float64)
         exact = np.array(weights.astype(mx.float32), np.float64)
         difference, whole = difference + ((back - exact) ** 2).sum(), whole + (exact**2).sum()
     assert together(some) == pytest.approx((difference / whole) ** 0.5, rel=1e-5)
     assert together([]) == 0
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("group_size", [32, 128])
+def test_weights_come_back_as_mlx_gives_them_back(bits, group_size):
+    weights = mx.random.normal((6, 256)).astype(mx.bfloat16)
+    how = {"bits": bits, "group_size": group_size, "mode": "affine"}
+    weight, scales, biases = parts = mx.quantize(weights, **how)
+    expected = mx.dequantize(weight, scales.astype(mx.float32), biases.astype(mx.float32), **how)
+    found = dequantized(list(parts), how)
+    assert found.dtype == np.float32 and found.shape == (6, 256)
+    assert found == pytest.approx(np.array(expected), rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("options", SCHEMES, ids=str)

@@ -1,0 +1,76 @@
+"""Processes whose time and memory are measured.
+
+The parent must stay small, and so imports neither MLX nor NumPy: on Linux the peak of a process
+counts that of the process which started it.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+
+def measured(command: Sequence[str], environment: dict[str, str] | None = None) -> dict:
+    """Run a command: what its last line of JSON says, its seconds, and its peak resident bytes.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    start = time.perf_counter()
+    child = subprocess.Popen(
+        list(command), stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
+    )
+    said = child.stdout.read() if child.stdout else ""
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"{command[0]} failed with status {child.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on a Mac, kB on Linux
+    lines = said.strip().splitlines()
+    answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    return {
+        **answer,
+        "process_seconds": seconds,
+        "processor_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_resident_bytes": usage.ru_maxrss * unit,
+    }
+
+
+def median(runs: Sequence[dict], name: str) -> float:
+    """Of one number of several runs."""
+    return statistics.median(run[name] for run in runs)
+
+
+def spread(runs: Sequence[dict], name: str, digits: int = 1) -> str:
+    """Median, lowest and highest: "3.1 (2.9 to 4.0)"."""
+    values = [run[name] for run in runs]
+    low, high = min(values), max(values)
+    return f"{median(runs, name):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def peer_version(python: str) -> str:
+    """`mlx-vlm 0.7.10, MLX 0.32.4` as that Python has them."""
+    script = "from importlib.metadata import version as v; print('mlx-vlm', v('mlx-vlm') + ', MLX'"
+    script += ", v('mlx'))"
+    return subprocess.run(
+        [python, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def our_version() -> str:
+    """`pixtral-mlx 0.1.0, MLX 0.32.4` as this Python has them."""
+    return f"pixtral-mlx {version('pixtral-mlx')}, MLX {version('mlx')}"
+
+
+def check_disk(place: Path, needed: float) -> None:
+    """Stop before the disk is full."""
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        sys.exit(f"{place}: {free:,} bytes free, {needed:,.0f} needed; choose another place")

@@ -1,0 +1,86 @@
+"""Pixtral with random weights, made in memory: to measure a machine without the real ones.
+
+>>> random_model(PIXTRAL_12B)  # the full size in 4 bits, 7.7 GB
+>>> random_model(scaled(PIXTRAL_12B, 0.1))
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from .checkpoint import as_dtype
+from .config import PixtralConfig
+from .layouts import module_of
+from .model import Pixtral
+from .quantize import plan_for
+from .schemes import check_options
+from .tokenizer_file import shipped_tekken
+
+
+def scaled(config: PixtralConfig, share: float) -> PixtralConfig:
+    """The same widths with a share of the layers, at least one of each.
+
+    Raises:
+        ValueError: a share that is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of {share:g} of the layers: allowed is above 0, at most 1")
+    text = replace(config.text, n_layers=max(1, round(share * config.text.n_layers)))
+    vision = config.vision
+    if vision is not None:
+        layers = max(1, round(share * vision.num_hidden_layers))
+        vision = replace(vision, num_hidden_layers=layers)
+    return PixtralConfig(text, vision)
+
+
+def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> Pixtral:
+    """A model that answers with noise at the speed of a trained one.
+
+    Matrices are quantized as a conversion would quantize them; weights come into being when they
+    are first used, so that a check of memory comes before them.
+
+    Arguments:
+        config: the sizes; Pixtral 12B's tokenizer must fit them (131,072 words).
+        bits: of the text matrices, as in `convert`.
+        dtype: of activations and of what is not quantized; None is bfloat16.
+
+    Raises:
+        CheckpointError: mistral-common does not bring the tokenizer.
+        ValueError: bits that cannot be.
+    """
+    kind = as_dtype(dtype) or mx.bfloat16
+    plan = plan_for(config, check_options(bits=bits))
+    schemes = {module_of(tensor.name): tensor.scheme for tensor in plan.tensors}
+
+    def predicate(path: str, _: nn.Module) -> Any:
+        scheme = schemes.get(path)
+        return scheme.entry() if scheme else False
+
+    model = Pixtral(config, shipped_tekken())
+    nn.quantize(model, class_predicate=predicate)
+    leaves: Any = tree_flatten(model.parameters())
+    model.load_weights([(name, _noise(name, array, bits, kind)) for name, array in leaves])
+    model.eval()
+    return model
+
+
+def _noise(name: str, array: mx.array, bits: int, kind: mx.Dtype) -> mx.array:
+    """Values that keep activations near 1: matrices have a standard deviation of 1 / sqrt(width),
+    quantized ones by the spread of uniform integers of so many bits."""
+    shape = array.shape
+    if array.dtype == mx.uint32:
+        return mx.random.bits(shape)  # type: ignore[operator]
+    step = 12**0.5 / (2**bits - 1) / 64  # as for a width of 4096
+    if name.endswith(".scales"):
+        return mx.full(shape, step, dtype=kind)
+    if name.endswith(".biases"):
+        return mx.full(shape, -step * (2**bits - 1) / 2, dtype=kind)
+    if name.endswith(".bias"):
+        return mx.zeros(shape, dtype=kind)
+    if array.ndim == 1:
+        return mx.ones(shape, dtype=kind)
+    width = array.size // shape[0]
+    return (mx.random.normal(shape) * width**-0.5).astype(kind)
