@@ -329,14 +329,26 @@ def _add_inspect(commands) -> None:
 
 
 def _add_bench(commands) -> None:
-    bench = commands.add_parser("bench", help="tokens/s, GB/s, time to first token, peak memory")
+    bench = commands.add_parser(
+        "bench",
+        help="tokens/s, GB/s, time to first token, peak memory",
+        description="Measure a model on this machine; prints Markdown, medians of the runs.",
+    )
     _add_model(bench)
     add = bench.add_argument
-    add("--image-size", default="512x512", metavar="WxH", help="of the picture (default 512x512)")
+    random = (
+        "instead of --model: random weights in 4 bits, this share of Pixtral 12B's layers (1: all)"
+    )
+    add("--random", type=float, metavar="SHARE", help=random)
+    sizes = "of the pictures (default 512 768 1024); 512 is 512x512"
+    add("--image-size", nargs="+", default=["512", "768", "1024"], metavar="WxH", help=sizes)
     add("--prompt-tokens", type=int, default=256, metavar="N", help="of the text prompt (256)")
     add("--max-tokens", type=int, default=32, metavar="N", help="decoded a run (32)")
     add("--runs", type=int, default=3, metavar="N", help="the median is reported (3)")
-    add("--json", action="store_true", help="one JSON object instead of a table")
+    bandwidth = "of the memory, if you know it (default: as published, or measured by copying)"
+    add("--bandwidth", type=float, metavar="GB/S", help=bandwidth)
+    where = "JSON instead of the table, or beside it into a new FILE"
+    add("--json", nargs="?", const="-", metavar="FILE", help=where)
     bench.set_defaults(run=".bench:run")
 
 

@@ -53,7 +53,7 @@ def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> 
     """
     kind = as_dtype(dtype) or mx.bfloat16
     plan = plan_for(config, check_options(bits=bits))
-    schemes = {module_of(tensor.name): tensor.scheme for tensor in plan.tensors}
+    schemes = {module_of(tensor.name): tensor.scheme for tensor in plan.tensors if tensor.scheme}
 
     def predicate(path: str, _: nn.Module) -> Any:
         scheme = schemes.get(path)
@@ -72,7 +72,7 @@ def _noise(name: str, array: mx.array, bits: int, kind: mx.Dtype) -> mx.array:
     quantized ones by the spread of uniform integers of so many bits."""
     shape = array.shape
     if array.dtype == mx.uint32:
-        return mx.random.bits(shape)  # type: ignore[operator]
+        return mx.random.randint(0, 2**32 - 1, shape, mx.uint32)
     step = 12**0.5 / (2**bits - 1) / 64  # as for a width of 4096
     if name.endswith(".scales"):
         return mx.full(shape, step, dtype=kind)

@@ -12,6 +12,16 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def format_markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The same as a Markdown table, aligned in a terminal too; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return [f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])]
+
+
 def format_bytes(nbytes: int) -> str:
     """Decimal units, as disks and the documents count: 7.71 GB, 2.0 MB."""
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"

@@ -319,7 +319,7 @@ def test_a_pipe_that_holds_no_text(refused, model):
 @pytest.mark.parametrize(
     "options",
     [("--image-size", "0x0"), ("--image-size", "big"), ("--runs", "0"), ("--max-tokens", "1"),
-     ("--prompt-tokens", "-4")],
+     ("--prompt-tokens", "-4"), ("--random", "2"), ("--random", "0.5", "--model", "x")],
     ids=" ".join,
 )  # fmt: skip
 def test_measurements_that_cannot_be(refused, options):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -274,14 +275,58 @@ def test_inspect_an_image(here, places, capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["tokens"] == 18
 
 
-def test_bench(here, capsys):
-    small = ("--image-size", "32x32", "--prompt-tokens", "8", "--max-tokens", "2", "--runs", "1")
-    assert here("bench", "--model", "4bit", *small) == 0
-    assert "32x32 image" in capsys.readouterr().out
+def test_bench(here, capsys, tmp_path):
+    small = ("--prompt-tokens", "8", "--max-tokens", "2", "--runs", "1", "--bandwidth", "50")
+    small += ("--image-size", "32x16", "48")
+    file = tmp_path / "bench.json"
+    assert here("bench", "--model", "4bit", *small, "--json", file) == 0
+    text = capsys.readouterr().out
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert [row[0] for row in cells[2:]] == ["8 words", "32x16 image", "48x48 image"]
+    assert len({line.count("|") for line in table}) == len({len(line) for line in table}) == 1
+    assert "Bandwidth 50 GB/s, given (--bandwidth)" in text and "share of the bound says" in text
+    report = json.loads(file.read_text())
+    assert report["machine"].keys() >= {"system", "chip", "device", "memory_bytes"}
+    assert report["versions"]["pixtral-mlx"] == px.__version__
+    assert report["settings"]["max_tokens"] == 2 and report["bandwidth"]["kind"] == "given"
+    assert report["open_seconds"] > 0 and report["first_token_after_open_seconds"] > 0
+    words, wide, square = report["results"].values()
+    assert (words["prompt_tokens"], wide["vision_seconds"] > 0) == (8, True)
+    assert square["prompt_tokens"] - wide["prompt_tokens"] == 12 - 3
+    for row, r in zip(cells[2:], report["results"].values(), strict=True):
+        speed = r["decode_tokens_per_second"]
+        assert r["decode_gigabytes_per_second"] == pytest.approx(
+            speed * r["decode_step_bytes"] / 1e9
+        )
+        assert r["decode_share_of_bound"] == pytest.approx(
+            speed / r["decode_bound_tokens_per_second"]
+        )
+        assert r["decode_bound_tokens_per_second"] == pytest.approx(50e9 / r["decode_step_bytes"])
+        assert row[5] == f"{speed:,.1f}" and r["peak_bytes"] > report["weights_bytes"]
+    assert here("bench", "--model", "4bit", *small, "--json", file) == 2
+    assert "exists already" in capsys.readouterr().err
     assert here("bench", "--model", "4bit", *small, "--json") == 0
-    results = json.loads(capsys.readouterr().out)["results"]
-    assert {r["prompt_tokens"] for r in results.values()} >= {8}
-    assert all(r["decode_tokens_per_second"] > 0 for r in results.values())
+    assert json.loads(capsys.readouterr().out)["results"].keys() == report["results"].keys()
+
+
+def test_bench_of_random_weights(here, capsys, monkeypatch):
+    """The 12B's own widths would take minutes on a CPU: a small model stands in."""
+    import pixtral_mlx.config as config
+
+    mini = px.load("mini").config
+    words = config.PIXTRAL_12B.text.vocab_size
+    text = replace(mini.text, vocab_size=words)
+    monkeypatch.setattr(config, "PIXTRAL_12B", px.PixtralConfig(text, mini.vision))
+    small = ("--prompt-tokens", "4", "--max-tokens", "2", "--runs", "1", "--image-size", "16")
+    small += ("--bandwidth", "50", "--dtype", "float32")
+    assert here("bench", "--random", "0.5", *small) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("random weights in 4 bits, 50 % of Pixtral 12B's layers")
+    assert "16x16 image" in said.out and "pixtral-mini" not in said.err
+    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 10**6)
+    assert here("bench", "--random", "0.5", *small) == 1
+    assert "usable are 0.0 GB" in capsys.readouterr().err
 
 
 def test_demo(here, capsys, tmp_path, monkeypatch):

@@ -1,12 +1,16 @@
 """What a run costs by arithmetic, against numbers that were worked out elsewhere."""
 
+from dataclasses import replace
+
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import macs
-from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx import bandwidth, macs
+from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.cost import (
     activation_bytes,
     decode_bytes,
@@ -16,6 +20,7 @@ from pixtral_mlx.cost import (
 )
 from pixtral_mlx.image import patch_grid
 from pixtral_mlx.quantize import plan_for
+from pixtral_mlx.random_model import random_model, scaled
 from pixtral_mlx.schemes import check_options
 
 GRID = patch_grid(1024, 1024, PIXTRAL_12B.vision)
@@ -112,6 +117,75 @@ def test_chips():
     assert macs.usable_bytes(36) == 24 * 2**30
     assert macs.usable_bytes(64) == 48 * 2**30
     # Within a generation the larger chip reads faster.
-    for letter in "1234":
+    for letter in "123456":
         speeds = [c.gigabytes_per_second for name, c in macs.CHIPS.items() if name[1] == letter]
-        assert speeds == sorted(speeds)
+        assert speeds == sorted(speeds) and speeds
+
+
+def test_every_chip_that_was_sold_is_there_with_its_source():
+    names = {chip.name.split(",")[0] for chip in macs.CHIPS.values()}
+    kinds = ("", " Pro", " Max", " Ultra")
+    made = {f"M{n}{kind}" for n in range(1, 6) for kind in kinds} - {"M4 Ultra"}  # never made
+    assert made <= names
+    for chip in macs.CHIPS.values():
+        assert chip.source.startswith("https://")
+        if chip.name != "M1":
+            assert "apple.com/" in chip.source
+    # Published: 75 % more than the M3 Pro, 50 % more than the M3 Ultra.
+    assert macs.CHIPS["M4 Pro"].gigabytes_per_second / 1.75 == pytest.approx(156, abs=7)
+    assert macs.CHIPS["M5 Ultra"].gigabytes_per_second / 1.5 == pytest.approx(819, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["M3 Max", "M4 Max", "M5 Max"])
+def test_memory_tells_the_two_bandwidths_of_a_name_apart(name):
+    slow, fast = (chip for chip in macs.CHIPS.values() if chip.name.split(",")[0] == name)
+    assert slow.gigabytes_per_second < fast.gigabytes_per_second
+    assert not set(slow.memory_gb) & set(fast.memory_gb)
+    for chip in (slow, fast):
+        for size in chip.memory_gb:
+            assert macs.this_chip(f"Apple {name}", size * 2**30) == chip
+    assert macs.this_chip(f"Apple {name}") == fast
+
+
+def test_the_bandwidth_of_a_machine(monkeypatch):
+    assert bandwidth.machine_bandwidth(4800)[:2] == (4800, "given")
+    with pytest.raises(ValueError, match="allowed is more than 0"):
+        bandwidth.machine_bandwidth(-1)
+    monkeypatch.setattr(bandwidth, "COPY_BYTES", 2**22)
+    found = bandwidth.machine_bandwidth()
+    if mx.default_device() == mx.Device(mx.cpu):
+        assert found.kind == "measured" and "copies of 4 MB" in found.source
+        assert 0.05 < found.gigabytes_per_second < 5000
+    # On a Mac the chip's name and memory decide, if its GPU computes.
+    mac = {"device_name": "Apple M4 Max", "memory_size": 36 * 2**30}
+    monkeypatch.setattr(mx, "device_info", lambda: mac)
+    assert bandwidth.machine_bandwidth().kind == "measured"
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    found = bandwidth.machine_bandwidth()
+    assert (found.gigabytes_per_second, found.kind) == (410, "published")
+    assert found.source.startswith("M4 Max, 32 cores: https://support.apple.com/")
+
+
+def test_a_random_model_is_one_of_a_conversion():
+    small = replace(
+        PIXTRAL_12B.text, dim=128, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=32, hidden_dim=256
+    )
+    eye = replace(
+        PIXTRAL_12B_VISION, hidden_size=64, intermediate_size=128, num_hidden_layers=4,
+        num_attention_heads=2,
+    )  # fmt: skip
+    config = px.PixtralConfig(small, eye)
+    half = scaled(config, 0.5)
+    assert (half.text.n_layers, half.vision.num_hidden_layers) == (2, 2)
+    assert (scaled(config, 0.01).text.n_layers, half.text.dim) == (1, 128)
+    with pytest.raises(ValueError, match="above 0, at most 1"):
+        scaled(config, 1.5)
+    model = random_model(config, dtype="float32")
+    leaves = dict(tree_flatten(model.parameters()))
+    plan = plan_for(config, check_options(bits=4, dtype="float32"))
+    assert sum(array.nbytes for array in leaves.values()) == plan.nbytes
+    image = Image.linear_gradient("L").resize((64, 48)).convert("RGB")
+    logits = np.array(model.logits(model.encode("?", [image])))
+    assert np.isfinite(logits).all() and 0.1 < logits.std() < 30
+    weight = leaves["decoder.layers.0.feed_forward.w1.weight"]
+    assert len(set(np.array(weight).ravel().tolist())) > weight.size / 2

@@ -366,7 +366,7 @@ def test_other_sizes_and_wrong_ones(tmp_path):
 def test_a_run_is_measured(session, monkeypatch):
     view = w.MemoryView(session, side=128, images=2, text_tokens=50, prediction=10.0)
     asked, epoch = session.prompt, session.epoch
-    monkeypatch.setattr(macs, "this_chip", lambda name: macs.CHIPS["M2"])
+    monkeypatch.setattr(macs, "this_chip", lambda *_: macs.CHIPS["M2"])
     view.do_measure()
     view.wait(120)
     assert view.problem == "" and view.work == {}

@@ -275,7 +275,7 @@ def took(model: Any, reply: px.Reply) -> dict[str, Any]:
     read = decode_bytes(
         step_weight_bytes(loaded_bytes(model)), model.config.text, context, itemsize
     )
-    chip = macs.this_chip(device)
+    chip = macs.this_chip(device, float(mx.device_info().get("memory_size", 0)))
     return {
         "tokens_per_second": stats.decode_tokens_per_second,
         "gigabytes_per_second": stats.decode_tokens_per_second * read / 1e9,
