@@ -136,6 +136,12 @@ def test_sixteen_bits_change_the_layout_and_nothing_else(tmp_path, make):
     assert np.array_equal(before[1], after[1])
 
 
+def test_weights_that_are_kept_in_fewer_bits_have_an_error(exact, tmp_path):
+    errors = convert(exact, tmp_path / "out", bits=16).errors  # float32 in, bfloat16 out
+    matrices = [errors[name] for name in errors if ".attention.w" in name]
+    assert matrices and all(2**-11 < error < 2**-8 for error in matrices)
+
+
 def test_a_converted_folder_is_a_source_too(exact, tmp_path):
     convert(exact, tmp_path / "one", bits=16, dtype="float32")
     convert(tmp_path / "one", tmp_path / "two", bits=16, dtype="float32")
