@@ -17,6 +17,8 @@ studio
 
 @pytest.fixture(scope="module")
 def studio(lab):
+    lab.requests.clear()  # other modules may have served pages of their own
+    lab.messages.clear()
     opened = lab.notebook("studio", [SETUP])
     yield opened
     opened.close()
