@@ -14,6 +14,7 @@ from typing import Any
 from .checkpoint import Checkpoint
 from .config import PixtralConfig
 from .quantize import Plan
+from .tokenizer_file import import_jsonschema
 
 # CLIP's, as in mistral-common's image encoder.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -65,6 +66,7 @@ def write_tokenizer(folder: Path, source: Checkpoint, config: PixtralConfig) -> 
     copy = folder / ("tekken.json" if file.suffix == ".json" else file.name)
     shutil.copyfile(file, copy)
     with _quiet():
+        import_jsonschema()
         words = _from_tekken(copy) if file.suffix == ".json" else _from_sentencepiece(copy)
         words.save_pretrained(folder)
     if config.vision:

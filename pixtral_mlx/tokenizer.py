@@ -18,6 +18,7 @@ from .config import VisionConfig
 from .errors import CheckpointError, ConfigError, PixtralError, PromptError
 from .image import ImageOptions, PatchGrid, patch_grid, preprocess
 from .messages import ROLES, open_messages
+from .tokenizer_file import import_jsonschema
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,7 @@ def image_tokens(grid: PatchGrid, ids: tuple[int, int, int]) -> list[int]:
 def _load_mistral(path: Path, changed: int) -> Any:
     """mistral-common's tokenizer; the 12B's takes 2 s to build, so a few are kept, each until its
     file has another modification time (`changed`)."""
+    import_jsonschema()
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
     try:

@@ -6,8 +6,10 @@ mistral-common ships, after a sample of ids has been compared.
 """
 
 import base64
+import importlib
 import importlib.util
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,20 @@ def _shipped(folder: Path, config: PixtralConfig) -> Path:
             " that belongs to the model into the folder"
         )
     return shipped
+
+
+def import_jsonschema() -> None:
+    """What mistral-common imports, without a detour of a second and a half: where JupyterLab has
+    brought `rfc3987_syntax`, jsonschema builds its grammar when it is imported, to check formats
+    ("iri") that nothing here uses. Later imports of `rfc3987_syntax` find it as always."""
+    slow = "rfc3987_syntax"
+    if "jsonschema" in sys.modules or slow in sys.modules:
+        return
+    sys.modules[slow] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        importlib.import_module("jsonschema")
+    finally:
+        del sys.modules[slow]
 
 
 def shipped_tekken() -> Path:

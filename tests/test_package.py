@@ -54,6 +54,18 @@ def test_import_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_the_first_prompt_waits_for_no_grammar():
+    """jsonschema builds one where JupyterLab has brought `rfc3987_syntax`, for 1.5 s."""
+    code = (
+        "import sys, importlib.util as u, pixtral_mlx as px; px.load('mini').encode('Hello');"
+        "print('jsonschema' in sys.modules, 'rfc3987_syntax' in sys.modules);"
+        "found = u.find_spec('rfc3987_syntax') is not None;"
+        "exec('import rfc3987_syntax') if found else None; print('whole')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "whole"]
+
+
 def test_the_core_never_imports_the_widgets_or_the_references():
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
