@@ -103,15 +103,16 @@ def _files(name: str) -> Iterator[tuple[str, Path | str]]:
             raise ImageError(f"{name}: no such file or folder: check the name")
         yield name, path
         return
-    others = 0
+    others = []
     for file in sorted(path.iterdir()):
         if file.is_file() and not file.name.startswith("."):
             if file.suffix.lower() in SUFFIXES:
                 yield str(file), file
             else:
-                others += 1
+                others.append(file.name)
     if others:
-        log.warning("%s: %d files are left out, neither images nor PDFs", name, others)
+        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        log.warning("left out, neither image nor PDF: %s%s", ", ".join(others[:3]), more)
 
 
 def _pages(item: Item) -> list[Item]:
