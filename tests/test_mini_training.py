@@ -18,7 +18,7 @@ from pixtral_mlx.convert import convert
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.mini import CHECKPOINT, learning, scene
 from pixtral_mlx.mini.__main__ import main
-from pixtral_mlx.mini.course import Course, Stage
+from pixtral_mlx.mini.course import Course, Stage, rate_at
 from pixtral_mlx.mini.curves import HEIGHT, LOSS, MARGIN, RIGHT, WIDTH, draw_curves
 from pixtral_mlx.mini.export import export, take_weights
 from pixtral_mlx.mini.learning import Pupil, mini_config, rounded_text_loss, text_loss
@@ -223,6 +223,7 @@ STAGES = (
     Stage("see", 3, 0.02, 64),
     Stage("answer", 3, 0.02, 300, 2),
     Stage("round", 3, 0.02, 300, 2),
+    Stage("average", 4, 0.02, 300, 2),
     Stage("polish", 3, 0.006, 300),
 )
 
@@ -253,7 +254,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
 
         return report
 
-    for steps in (2, 3, 3, 4):
+    for steps in (2, 3, 3, 4, 2):
         with pytest.raises(Stopped):
             course("parts").run(stop_after(steps))
     resumed = course("parts")
@@ -264,7 +265,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
         for name in ("whole", "parts")
     ]
     assert logs[0] == logs[1]
-    assert len(logs[0]) == 12
+    assert len(logs[0]) == 16
     with pytest.raises(CheckpointError, match="seed 0, not 1"):
         Course(tmp_path / "parts", TEKKEN, config=config, stages=STAGES, seed=1)
 
@@ -304,8 +305,32 @@ def test_stages_move_what_they_should(tmp_path, tokenizer):
     course.run(report)
     assert moved["see"] == {"model.vision_encoder", "heads.patches"}
     assert moved["answer"] == {"model.projector", "model.decoder", "heads.places"}
-    assert moved["round"] == moved["answer"]
+    assert moved["round"] == moved["average"] == moved["answer"]
     assert moved["polish"] >= {"model.vision_encoder", "model.projector", "model.decoder"}
+
+
+def test_averaging_ends_with_the_mean_of_all_but_the_first_quarter(tmp_path, tokenizer):
+    stages = (Stage("average", 8, 0.02, 300, 2),)
+    course = Course(tmp_path, TEKKEN, config=tiny_config(tokenizer), stages=stages, workers=0)
+    seen = []
+    course.run(lambda _: seen.append(weights(course)))
+    after = weights(Course(tmp_path, TEKKEN, stages=stages, workers=0))
+    for name, values in after.items():
+        each = np.array([step[name] for step in seen[2:]], np.float64)
+        assert np.allclose(values, each.mean(axis=0), rtol=1e-5, atol=1e-7), name
+    assert not np.allclose(
+        after["model.projector.w_in.weight"],
+        seen[-1]["model.projector.w_in.weight"],
+        rtol=1e-5,
+        atol=1e-7,
+    )
+
+
+def test_rates_rise_and_fall_but_stay_level_while_weights_are_averaged():
+    falls, level = Stage("finish", 1000, 0.1, 300), Stage("average", 1000, 0.1, 300)
+    assert [rate_at(falls, step) for step in (49, 99, 400)] == pytest.approx([0.05, 0.1, 0.1])
+    assert rate_at(falls, 700) == pytest.approx(0.05)
+    assert [rate_at(level, step) for step in (49, 99, 999)] == pytest.approx([0.05, 0.1, 0.1])
 
 
 def test_an_export_is_an_official_checkpoint_and_comes_back(tmp_path, tokenizer):

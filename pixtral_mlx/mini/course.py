@@ -1,4 +1,4 @@
-"""The six stages of training, one step after another, resumable at any of them.
+"""The seven stages of training, one step after another, resumable at any of them.
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
@@ -6,6 +6,8 @@
 4. `settle`: the same at a lower rate, with fewer of them.
 5. `round`: half of the lessons with weights rounded to 4 bits, so that a conversion loses little.
 6. `finish`: the same at a lower rate, with fewer numbers, and rounded in smaller groups too.
+7. `average`: the same at a level rate. It ends with the mean of the weights that it went through,
+   which is more often right than any of them (Izmailov et al., 2018).
 
 Weights that are trained already go through `polish`: everything together, at a lower rate.
 
@@ -47,7 +49,7 @@ class Stage:
     """One stage.
 
     Arguments:
-        name: "see", "answer", "count", "settle", "round", "finish" or "polish".
+        name: "see", "answer", "count", "settle", "round", "finish", "average" or "polish".
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
@@ -71,6 +73,7 @@ STAGES = (
     Stage("settle", 550, 0.006, 1500, 4, counting=2.0),
     Stage("round", 800, 0.006, 1500, 4, counting=3.0),
     Stage("finish", 600, 0.004, 1500, 4, counting=2.5),
+    Stage("average", 1500, 0.006, 1500, 4, counting=3.0),
 )
 """What the bundled checkpoint went through."""
 
@@ -79,14 +82,14 @@ CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
 
 FIRST_LESSON = {
     "answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6, "round": 4 * 10**6,
-    "finish": 5 * 10**6,
+    "finish": 5 * 10**6, "average": 6 * 10**6,
 }  # fmt: skip
 """Numbers of lessons, so that no stage sees those of another."""
 
-FROZEN_VISION = ("answer", "count", "settle", "round", "finish")
+FROZEN_VISION = ("answer", "count", "settle", "round", "finish", "average")
 """Stages that leave the vision encoder as it is."""
 
-ROUNDED = {"round": (64,), "finish": (64, 32)}
+ROUNDED = {"round": (64,), "finish": (64, 32), "average": (64, 32)}
 """Stages with rounded weights in every second lesson: the sizes of the groups, in turn."""
 
 WARM_UP = 100
@@ -96,8 +99,9 @@ SAVE_EVERY = 100
 
 
 def rate_at(stage: Stage, step: int) -> float:
-    """Up in `WARM_UP` steps, level to the middle, then down in a straight line to almost zero."""
-    left = 1 - step / stage.steps
+    """Up in `WARM_UP` steps, level to the middle, then down in a straight line to almost zero;
+    level to the end where weights are averaged."""
+    left = 1.0 if stage.name == "average" else 1 - step / stage.steps
     return stage.rate * min((step + 1) / WARM_UP, 1.0, max(left / 0.6, 0.01))
 
 
@@ -178,6 +182,8 @@ class Course:
                     self.save()
             if stage.name == "see":
                 _divide_by_rms(self.pupil, self._maker(stage)(0))
+            if stage.name == "average":
+                self.pupil.update(self._mean)
             self.stage, self.step = self.stage + 1, 0
             if self.stage < len(self.stages):
                 self._begin_stage()
@@ -195,6 +201,7 @@ class Course:
             model.vision_encoder.freeze()  # type: ignore[union-attr]
         self.optimizer = learning.make_optimizer()
         self.optimizer.init(self.pupil.trainable_parameters())
+        self._mean: dict[str, Any] = {}
         # Lessons take turns among the losses.
         self._gradients = [nn.value_and_grad(self.pupil, loss) for loss in self._losses(name)]
 
@@ -225,17 +232,31 @@ class Course:
         (loss, right), gradients = mean(*found)
         gradients = nn.average_gradients(gradients, self._group)
         self.optimizer.update(self.pupil, gradients)
-        mx.eval(self.pupil.parameters(), self.optimizer.state, loss, right)
         self.step += 1
+        if stage.name == "average":
+            self._average(self.step - stage.steps // 4)
+        mx.eval(self.pupil.parameters(), self.optimizer.state, self._mean, loss, right)
         return {
             "stage": stage.name, "step": self.step, "steps": stage.steps, "loss": loss.item(),
             "right": right.tolist(), "seconds": time.perf_counter() - start,
         }  # fmt: skip
 
+    def _average(self, number: int) -> None:
+        """Let the present weights, the `number`-th of them, into their mean."""
+        if number == 1:
+            self._mean = self.pupil.trainable_parameters()
+        elif number > 1:
+            self._mean = tree_map(
+                lambda mean, now: mean + (now - mean) / number,
+                self._mean, self.pupil.trainable_parameters(),
+            )  # fmt: skip
+
     def save(self) -> None:
         """Write the state."""
         if self._group.rank() == 0:
             trees = {"pupil": self.pupil.parameters(), "optimizer": self.optimizer.state}
+            if self._mean:
+                trees["mean"] = self._mean
             write_state(self.folder, State(self.config, self.seed, self.stage, self.step, trees))
 
     def _restore(self, state: State) -> None:
@@ -244,6 +265,7 @@ class Course:
             self._begin_stage()
         self.pupil.update(state.trees["pupil"])
         self.optimizer.state = state.trees["optimizer"]
+        self._mean = state.trees.get("mean", {})
         if self._group.rank() == 0:
             names = [stage.name for stage in self.stages]
             forget_later_records(self.folder, names, (self.stage, self.step))

@@ -24,7 +24,7 @@ class State:
         config: sizes of the model.
         seed: of weights and lessons.
         stage, step: how many stages are complete, and how many steps of the next.
-        trees: "pupil" (weights) and "optimizer".
+        trees: "pupil" (weights), "optimizer" and, while weights are averaged, "mean".
     """
 
     config: PixtralConfig
