@@ -17,7 +17,8 @@ from pathlib import Path
 
 
 def measured(command: Sequence[str], environment: dict[str, str] | None = None) -> dict:
-    """Run a command: what its last line of JSON says, its seconds, and its peak resident bytes.
+    """Run a command: its seconds, its peak resident bytes, and what its last line of JSON says,
+    which goes first where both say it.
 
     Raises:
         SystemExit: it failed.
@@ -36,10 +37,10 @@ def measured(command: Sequence[str], environment: dict[str, str] | None = None) 
     lines = said.strip().splitlines()
     answer = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
     return {
-        **answer,
         "process_seconds": seconds,
         "processor_seconds": usage.ru_utime + usage.ru_stime,
         "peak_resident_bytes": usage.ru_maxrss * unit,
+        **answer,
     }
 
 

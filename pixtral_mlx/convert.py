@@ -141,18 +141,18 @@ def _carry_out(
     start = time.perf_counter()
     try:
         with new_folder(folder) as partial, ThreadPoolExecutor(1) as beside:
-            words = beside.submit(write_tokenizer, partial, source, target)
+            tokenizer = beside.submit(write_tokenizer, partial, source, target)
             errors, files = _write_weights(source, table, plan, partial, progress, shard_bytes)
-            tokenizer = words.result()
             write_index(partial, plan, files)
-            write_config(partial, target, plan, tokenizer)
+            write_config(partial, target, plan, tokenizer.result())
             write_errors(partial, plan, errors)
             write_card(partial, plan, source, errors)
             nbytes = sum((partial / file).stat().st_size for file in set(files.values()))
     except OSError as error:
         raise _write_error(folder, plan, error) from error
     seconds = time.perf_counter() - start
-    return Conversion(folder, plan, source.folder, seconds, nbytes, errors, tokenizer.notes)
+    notes = (source.tokenizer_problem,) if source.tokenizer_problem else ()
+    return Conversion(folder, plan, source.folder, seconds, nbytes, errors, notes)
 
 
 def _write_weights(
@@ -192,7 +192,7 @@ def _write_weights(
                     _write_tensor, writer, tensor, origins[tensor.name],
                     table[tensor.name].transform, read,
                 )
-                for tensor in shard
+                for tensor in sorted(shard, key=lambda tensor: -tensor.nbytes)  # evens the ends
             }  # fmt: skip
             errors |= {name: error.result() for name, error in written.items()}
         files |= dict.fromkeys((output.name for output in outputs), file)

@@ -1,28 +1,19 @@
 """The small files of a converted folder: what mlx-vlm and people need beside the weights."""
 
-import gc
 import json
-import logging
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .checkpoint import Checkpoint
 from .config import PixtralConfig
+from .hf_tokenizer import SpecialIds, write_hf_tokenizer
 from .quantize import Plan
-from .tokenizer_file import import_jsonschema
 
 # CLIP's, as in mistral-common's image encoder.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = 3
-
-BYTE_WORDS = 256
-"""The least that a Tekken file holds: a word for each byte."""
 
 TRANSFORMERS_CONFIG = "config.4.0.0.json"
 """Read instead of `config.json` by transformers from that version on, if `config.json` says so."""
@@ -34,47 +25,27 @@ HF_TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TokenizerIds:
-    """The ids that `config.json` repeats; None where no tokenizer is known.
-
-    Arguments:
-        bos, eos, pad: begin, end, padding.
-        notes: lines for the user.
-    """
-
-    bos: int | None = None
-    eos: int | None = None
-    pad: int | None = None
-    notes: tuple[str, ...] = ()
-
-
-def write_tokenizer(folder: Path, source: Checkpoint, config: PixtralConfig) -> TokenizerIds:
+def write_tokenizer(folder: Path, source: Checkpoint, config: PixtralConfig) -> SpecialIds:
     """Copy the tokenizer file, and derive from it what transformers and mlx-vlm read.
-
-    `tokenizer.json` is made by transformers' own converter, the chat template by mistral-common's.
 
     Raises:
         OSError: the disk is full or not writable.
+        CheckpointError: the file cannot be read.
     """
     file = source.tokenizer_file
     if file is None:
         for name in HF_TOKENIZER_FILES:
             if (source.folder / name).is_file():
                 shutil.copyfile(source.folder / name, folder / name)
-        return TokenizerIds(notes=(source.tokenizer_problem,) if source.tokenizer_problem else ())
+        return SpecialIds()
     copy = folder / ("tekken.json" if file.suffix == ".json" else file.name)
     shutil.copyfile(file, copy)
-    with _quiet():
-        import_jsonschema()
-        words = _from_tekken(copy) if file.suffix == ".json" else _from_sentencepiece(copy)
-        words.save_pretrained(folder)
     if config.vision:
         _write_processor(folder, config)
-    return TokenizerIds(words.bos_token_id, words.eos_token_id, words.pad_token_id)
+    return write_hf_tokenizer(copy)
 
 
-def write_config(folder: Path, config: PixtralConfig, plan: Plan, ids: TokenizerIds) -> None:
+def write_config(folder: Path, config: PixtralConfig, plan: Plan, ids: SpecialIds) -> None:
     """`config.json` as mlx-vlm (with vision) or mlx-lm (without) reads it.
 
     What mlx-vlm calls "pixtral" is "llava" to transformers, where "pixtral" names the vision
@@ -238,68 +209,3 @@ def _write_processor(folder: Path, config: PixtralConfig) -> None:
         folder / "preprocessor_config.json", pixels | {"processor_class": "PixtralProcessor"}
     )
     write_json(folder / "processor_config.json", words)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers warns at import that torch is missing, which is as intended here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-def _from_tekken(file: Path) -> Any:
-    from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer
-
-    collecting = gc.isenabled()
-    gc.disable()  # it would look through a million small objects again and again, and free none
-    try:
-        return convert_tekken_tokenizer(str(file), chat_template=_tekken_template(file))
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _tekken_template(file: Path) -> str:
-    """mistral-common's chat template for a Tekken file: version and abilities decide, not words,
-    and so a file of a few words is asked, which takes a tenth of the time."""
-    from mistral_common.integrations.chat_templates.chat_templates import (
-        convert_tokenizer_to_chat_template,
-    )
-
-    data = json.loads(file.read_text(encoding="utf-8"))
-    words = data["vocab"][:BYTE_WORDS]
-    specials = data["config"]["default_num_special_tokens"]
-    sizes = {"num_vocab_tokens": len(words), "default_vocab_size": len(words) + specials}
-    small = data | {"vocab": words, "config": data["config"] | sizes}
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place, file.name)
-        copy.write_text(json.dumps(small), encoding="utf-8")
-        return convert_tokenizer_to_chat_template(str(copy))
-
-
-def _from_sentencepiece(file: Path) -> Any:
-    """Pixtral Large's v7m1: byte fallback, and no space put before the text, because the chat
-    template writes the spaces that mistral-common writes."""
-    from mistral_common.integrations.chat_templates.chat_templates import (
-        convert_tokenizer_to_chat_template,
-    )
-    from tokenizers.models import BPE
-    from transformers import LlamaTokenizer
-    from transformers.convert_slow_tokenizer import SentencePieceExtractor
-    from transformers.tokenization_utils_base import generate_merges
-
-    extractor: Any = SentencePieceExtractor(str(file))
-    found = extractor.extract(BPE)
-    # In the order of the scores: pieces that are runs of spaces have low ids and low scores.
-    scores = {piece.piece: piece.score for piece in extractor.proto.pieces}
-    return LlamaTokenizer(
-        vocab=found["vocab"],
-        merges=generate_merges(found["vocab"], scores),
-        extra_special_tokens=found["additional_special_tokens"],
-        add_prefix_space=False,
-        chat_template=convert_tokenizer_to_chat_template(str(file)),
-    )

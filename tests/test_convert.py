@@ -23,7 +23,7 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import convert as convert_module
-from pixtral_mlx import export, rounding, safetensors_io
+from pixtral_mlx import hf_tokenizer, rounding, safetensors_io
 from pixtral_mlx.convert import convert
 from pixtral_mlx.errors import CapacityError, CheckpointError, ConfigError
 from pixtral_mlx.tokenizer_file import shipped_tekken
@@ -475,7 +475,42 @@ def test_the_chat_template_is_that_of_the_whole_tekken_file():
     file = shipped_tekken()
     whole = convert_tokenizer_to_chat_template(str(file))
     assert "[IMG]" in whole
-    assert export._tekken_template(file) == whole
+    assert hf_tokenizer._tekken_template(file) == whole
+
+
+def tokenizer_files(folder):
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def test_a_large_tokenizer_is_converted_by_a_process_of_its_own(official, tmp_path, monkeypatch):
+    convert(official, tmp_path / "here")
+    monkeypatch.setattr(hf_tokenizer, "SMALL_BYTES", 0)
+    monkeypatch.setattr(hf_tokenizer, "_here", lambda _: 1 / 0)
+    (tmp_path / "json.py").write_text("raise SystemExit('taken from the working folder')")
+    monkeypatch.chdir(tmp_path)
+    convert(official, tmp_path / "there")
+    assert tokenizer_files(tmp_path / "there") == tokenizer_files(tmp_path / "here")
+    configs = [json.loads((tmp_path / n / "config.json").read_text()) for n in ("here", "there")]
+    assert configs[0] == configs[1]
+    assert configs[0]["bos_token_id"] == 1
+
+
+def test_what_goes_wrong_in_that_process_is_said_in_one_line(official, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf_tokenizer, "SMALL_BYTES", 0)
+    file = tmp_path / "tekken.json"
+    shutil.copyfile(official / "tekken.json", file)
+    (tmp_path / "tokenizer_config.json").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        hf_tokenizer.write_hf_tokenizer(file)
+    assert caught.value.errno == errno.EISDIR
+    assert caught.value.filename == str(tmp_path / "tokenizer_config.json")
+    file.write_text('{"vocab": []}')
+    with pytest.raises(
+        CheckpointError, match=r"^tekken\.json: .*KeyError.*; check the file"
+    ) as caught:
+        hf_tokenizer.write_hf_tokenizer(file)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_collector_of_rubbish_is_as_it_was(official, tmp_path):
