@@ -3,8 +3,9 @@
     python benchmarks/many_images.py --peer-python PYTHON_WITH_MLX_VLM
 
 Pixtral's real width (1024, 16 heads, FFN 4096), 4 layers, float32, 32 x 32 patches an image, the
-same random weights and pixels for both. Each side is a process of its own; they take turns, and
-medians are printed, with the largest difference between what they give. Without `--peer-python`
+same random weights and pixels for both, each in the order in which that side takes them. Each side
+is a process of its own; they take turns, and medians are printed, with the largest difference
+between what they give. Without `--peer-python`
 only this project is measured.
 """
 
@@ -136,14 +137,14 @@ def serve(name: str, place: str) -> None:
     """In a child: read a number of images, encode them, answer with time and memory."""
     import mlx.core as mx
 
-    tower, encode, version = (our_tower if name == "pixtral-mlx" else peer_tower)()
+    tower, prepare, encode, version = (our_tower if name == "pixtral-mlx" else peer_tower)()
     tower.load_weights([(n, mx.array(a)) for n, a in np.load(Path(place, f"{name}.npz")).items()])
     mx.eval(tower.parameters())
     print(f"{version}, MLX {mx.__version__}, {mx.default_device()}", flush=True)
     for line in sys.stdin:
         side = PATCHES * 16
         pixels = np.random.RandomState(1).standard_normal((int(line), 3, side, side))
-        images = mx.array(pixels.astype(np.float32))
+        images = prepare(pixels.astype(np.float32))
         mx.eval(images)
         mx.clear_cache()
         mx.reset_peak_memory()
@@ -157,27 +158,39 @@ def serve(name: str, place: str) -> None:
 
 
 def our_tower():
-    """This project's encoder."""
+    """This project's encoder: itself, what makes its input, how it is called, its version."""
     from dataclasses import replace
+
+    import mlx.core as mx
 
     import pixtral_mlx as px
     from pixtral_mlx.config import PIXTRAL_12B_VISION
     from pixtral_mlx.vision import VisionEncoder
 
     tower = VisionEncoder(replace(PIXTRAL_12B_VISION, num_hidden_layers=LAYERS))
-    return tower, lambda images: tower(list(images)), f"pixtral-mlx {px.__version__}"
+    return (
+        tower,
+        lambda pixels: [mx.array(p) for p in pixels],
+        tower,
+        f"pixtral-mlx {px.__version__}",
+    )
 
 
 def peer_tower():
-    """mlx-vlm's encoder, called as its Pixtral model calls it."""
+    """The same of mlx-vlm's, called as its Pixtral model calls it."""
     from importlib.metadata import version
 
+    import mlx.core as mx
     from mlx_vlm.models.pixtral.config import VisionConfig
     from mlx_vlm.models.pixtral.vision import PixtralVisionModel
 
     config = VisionConfig(num_hidden_layers=LAYERS, image_size=1024, patch_size=16)
     tower, name = PixtralVisionModel(config), f"mlx-vlm {version('mlx-vlm')}"
-    return tower, lambda images: tower(images.transpose(0, 2, 3, 1))[0], name
+
+    def prepare(pixels):
+        return mx.contiguous(mx.array(pixels).transpose(0, 2, 3, 1))
+
+    return tower, prepare, lambda images: tower(images)[0], name
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def convert(arguments: Namespace) -> int:
     check_options(**options)  # mistakes are named before a download, which draws its own bars
     if not arguments.dry_run:
         refuse_existing(Path(arguments.dst).expanduser())
-    source = resolve(arguments.src)
+    source = arguments.src if arguments.dry_run else resolve(arguments.src)
     with Status("preparing") as status:
 
         def progress(done: int, total: int) -> None:

@@ -12,6 +12,7 @@ The output grows in a hidden folder beside its destination and takes its name wh
 import errno
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ def convert(
         src: a folder in the official, HF or (unquantized) MLX layout, or a hub id.
         dst: the new folder; must not exist.
         bits ... recipe: see `schemes.check_options`.
-        dry_run: plan and check, write nothing.
+        dry_run: plan and check, write nothing; of a hub id's weights only headers are fetched.
         progress: called with (bytes read, bytes to read) of the source after every slice.
         shard_bytes: the most that one weight file may hold, since a reader may map or hold one
             at a time; a single larger tensor has a file of its own.
@@ -109,22 +110,28 @@ def convert(
         dtype=dtype, recipe=recipe,
     )  # fmt: skip
     folder = Path(dst).expanduser()
-    if not dry_run:
-        refuse_existing(folder)
-    source = open_checkpoint(resolve(src))
-    if source.quantization is not None:
-        raise CheckpointError(
-            f"{source.folder}: quantized already ({_described(source)}); rounding twice loses more "
-            "than rounding once, convert from the original weights"
-        )
+    if dry_run:
+        with tempfile.TemporaryDirectory() as place:
+            source = _unquantized(src, outline_in=Path(place))
+        return Conversion(folder, plan_for(source.config, options), Path(src))
+    refuse_existing(folder)
+    source = _unquantized(src)
     target = as_written(source.config)
     table = layouts.to_ours(written_layout(target), target)
     plan = plan_for(source.config, options)
-    if dry_run:
-        return Conversion(folder, plan, source.folder)
     remove_stale(folder)  # first, since it takes room
     _check_disk(folder, plan, source)
     return _carry_out(source, target, table, plan, folder, progress, shard_bytes)
+
+
+def _unquantized(src: str | os.PathLike[str], outline_in: Path | None = None) -> Checkpoint:
+    source = open_checkpoint(resolve(src, outline_in))
+    if source.quantization is not None:
+        raise CheckpointError(
+            f"{src}: quantized already ({_described(source)}); rounding twice loses more "
+            "than rounding once, convert from the original weights"
+        )
+    return source
 
 
 def _carry_out(

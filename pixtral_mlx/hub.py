@@ -7,10 +7,13 @@ the next run continues; the rest is left to `snapshot_download`.
 
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -41,7 +44,64 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
             that can be read.
         CapacityError: the disk has no room for what is still to come.
     """
+    from huggingface_hub import snapshot_download
+
+    found = _files_of(repo_id, revision)
+    if isinstance(found, Path):
+        return found
+    commit, sizes = found
+    with _one_line(repo_id):
+        _check_disk(repo_id, commit, sizes)
+        for name in sizes:
+            if name.endswith(".safetensors"):
+                _fetch_weights(repo_id, name, commit)
+        patterns = [glob.escape(name) for name in sizes]
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+
+
+def outline(repo_id: str, place: Path) -> Path:
+    """Bring what a plan needs: the small files, and of the weights only the headers, in files of
+    the full length that hold no data and take no room. The hub's cache stays as it is.
+
+    Returns:
+        A new folder in `place` with the repository's name; without a network, or with
+        `HF_HUB_OFFLINE=1`, the cached one.
+
+    Raises:
+        CheckpointError: as for `fetch`.
+    """
     from huggingface_hub import HfApi, snapshot_download
+
+    found = _files_of(repo_id, None)
+    if isinstance(found, Path):
+        return found
+    commit, sizes = found
+    folder = place / repo_id.rpartition("/")[2]
+    weights = [name for name in sizes if name.endswith(".safetensors")]
+    with _one_line(repo_id):
+        patterns = [glob.escape(name) for name in sizes if name not in weights]
+        snapshot_download(repo_id, revision=commit, allow_patterns=patterns, local_dir=folder)
+        for name in weights:
+            header = HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit)
+            entries = {
+                tensor: {
+                    "dtype": info.dtype,
+                    "shape": info.shape,
+                    "data_offsets": info.data_offsets,
+                }
+                for tensor, info in header.tensors.items()
+            }
+            text = json.dumps(entries).encode()
+            end = max((info.data_offsets[1] for info in header.tensors.values()), default=0)
+            with (folder / name).open("wb") as file:
+                file.write(len(text).to_bytes(8, "little") + text)
+                file.truncate(8 + len(text) + end)
+    return folder
+
+
+def _files_of(repo_id: str, revision: str | None) -> Path | tuple[str, dict[str, int]]:
+    """(commit, {file that a model needs: bytes}); without a network the cached folder."""
+    from huggingface_hub import HfApi
 
     try:
         info = HfApi().model_info(repo_id, revision=revision, files_metadata=True)
@@ -52,16 +112,16 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
         raise _explained(repo_id, error) from error
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     try:
-        names = needed_files(sizes)
+        return info.sha or "main", {name: sizes[name] for name in needed_files(sizes)}
     except CheckpointError as error:
         raise CheckpointError(f"{repo_id}: {error}") from None
+
+
+@contextmanager
+def _one_line(repo_id: str) -> Iterator[None]:
+    """Whatever the hub or the network answers becomes one line."""
     try:
-        _check_disk(repo_id, info.sha or "main", {name: sizes[name] for name in names})
-        for name in names:
-            if name.endswith(".safetensors"):
-                _fetch_weights(repo_id, name, info.sha)
-        patterns = [glob.escape(name) for name in names]
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+        yield
     except (CheckpointError, CapacityError):
         raise
     except Exception as error:
@@ -141,7 +201,7 @@ def _check_disk(repo_id: str, commit: str, sizes: dict[str, int]) -> None:
         )
 
 
-def _fetch_weights(repo_id: str, name: str, commit: str | None) -> None:
+def _fetch_weights(repo_id: str, name: str, commit: str) -> None:
     """Put one weight file into the hub's cache, going on where an earlier run stopped."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import WeakFileLock

@@ -15,7 +15,8 @@ class FakeHub:
 
     `gated` repositories refuse their files; `break_after` cuts the next download of a weight file
     after that many bytes, and with `then_refuse` those that follow fail; `declared` overrides a
-    file's stated size. With `elsewhere`, weight files lie on another host, as behind the real hub.
+    file's stated size; `sent` counts the bytes of files. With `elsewhere`, weight files lie on
+    another host, as behind the real hub.
     """
 
     def __init__(self, repositories):
@@ -26,6 +27,7 @@ class FakeHub:
         self.declared = {}
         self.elsewhere = False
         self.requests = []
+        self.sent = 0
         self.tokens = {"hub": set(), "elsewhere": set()}
         self.endpoint = ""
 
@@ -102,20 +104,23 @@ def _handler(hub):
             return self.json({"id": repository, "sha": COMMIT, "siblings": siblings})
 
         def file(self, name, data, body):
-            first = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or [0, 0])[1])
-            part = data[first:]
+            span = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            first = int(span[1]) if span else 0
+            part = data[first : int(span[2]) + 1 if span and span[2] else None]
             cut = hub.break_after if body and name.endswith(".safetensors") else None
             if cut == 0:
                 return self.refuse(410, "")
-            self.send_response(206 if first else 200)
+            self.send_response(206 if span else 200)
             self.send_header("Content-Length", str(len(part)))
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+            if span:
+                last = first + len(part) - 1
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if body:
+                hub.sent += len(part)
                 self.wfile.write(part if cut is None else part[:cut])
             if cut is not None:
                 hub.break_after = 0 if hub.then_refuse else None

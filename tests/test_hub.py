@@ -12,6 +12,11 @@ from fake_hub import COMMIT, serve
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.hub import needed_files
 
+CONVERT = """
+import sys
+from pixtral_mlx.cli import main
+main(["convert", sys.argv[1], sys.argv[2], "--dry-run", "--bits", "4"])
+"""
 SCRIPT = """
 import sys
 from pixtral_mlx.errors import PixtralError
@@ -49,6 +54,13 @@ def hub(repositories):
 
 def run(hub, home, *arguments, **settings):
     """What a fresh process prints on its last line when it fetches."""
+    lines = printed(hub, home, SCRIPT, *arguments, **settings).splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def printed(hub, home, script, *arguments, **settings):
+    """What a script prints in a process that knows only this hub."""
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {
         "HF_ENDPOINT": hub.endpoint,
@@ -61,12 +73,10 @@ def run(hub, home, *arguments, **settings):
         if name not in settings:
             environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, "-c", script, *arguments],
         env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    lines = done.stdout.strip().splitlines()
-    assert len(lines) == 1, done.stdout + done.stderr
-    return lines[0]
+    return done.stdout.strip() or done.stderr.strip()
 
 
 def folder_of(line):
@@ -140,6 +150,25 @@ def test_a_damaged_beginning_is_found(hub, tmp_path):
     partial.write_bytes(b"x" * 100_000)
     assert "arrived damaged" in run(hub, tmp_path, "made-up/official")
     folder_of(run(hub, tmp_path, "made-up/official"))
+
+
+@pytest.mark.parametrize("name", ["official", "hf"])
+def test_a_plan_needs_no_weights(hub, repositories, tmp_path, name):
+    files = repositories[f"made-up/{name}"]
+    (tmp_path / "there").mkdir()
+    for file in files:
+        if "/" not in file:
+            (tmp_path / "there" / file).write_bytes(files[file])
+    arguments = [str(tmp_path / "there"), "out"]
+    here = printed(hub, tmp_path, CONVERT, *arguments)
+    assert "bits per weight" in here
+    assert not hub.requests
+    assert printed(hub, tmp_path / "home", CONVERT, f"made-up/{name}", "out") == here
+    spans = {n: span for n, span in hub.downloads() if n.endswith(".safetensors")}
+    assert set(spans.values()) == {"bytes=0-100000"}
+    assert hub.sent < sum(len(files[n]) for n in spans)
+    assert not list((tmp_path / "home").rglob("blobs/*"))
+    assert not Path("out").exists()
 
 
 def test_disk_is_checked_before_anything_is_downloaded(hub, tmp_path):
