@@ -6,8 +6,9 @@
 4. `settle`: the same at a lower rate, with fewer of them.
 5. `round`: half of the lessons with weights rounded to 4 bits, so that a conversion loses little.
 6. `finish`: the same at a lower rate, with fewer numbers, and rounded in smaller groups too.
-7. `average`: the same at a level rate. It ends with the mean of the weights that it went through,
-   which is more often right than any of them (Izmailov et al., 2018).
+7. `average`: the same at a level rate, with numbers up to those that scenes ask for. It ends with
+   the mean of the weights that it went through, which is more often right than any of them
+   (Izmailov et al., 2018).
 
 Weights that are trained already go through `polish`: everything together, at a lower rate.
 
@@ -34,6 +35,8 @@ from ..tokenizer import Tokenizer
 from . import learning
 from .export import take_weights
 from .lessons import Feeder, Lesson, Words, text_lesson, vision_lesson
+from .questions import HIGHEST
+from .scenes import COUNTED
 from .state import (
     STATE_FILE,
     State,
@@ -56,6 +59,7 @@ class Stage:
         lessons: that one step learns from. Each has another grid shape; a step with one shape only
             would teach to give that shape's number of rows to every question.
         counting: how much more often than usual it is asked to count.
+        most: counts go up to this number.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Stage:
     budget: int
     lessons: int = 1
     counting: float = 1.0
+    most: int = HIGHEST
 
 
 STAGES = (
@@ -73,7 +78,7 @@ STAGES = (
     Stage("settle", 550, 0.006, 1500, 4, counting=2.0),
     Stage("round", 800, 0.006, 1500, 4, counting=3.0),
     Stage("finish", 600, 0.004, 1500, 4, counting=2.5),
-    Stage("average", 1500, 0.006, 1500, 4, counting=3.0),
+    Stage("average", 2000, 0.006, 1500, 4, counting=3.0, most=COUNTED),
 )
 """What the bundled checkpoint went through."""
 
@@ -292,7 +297,7 @@ def make_lesson(
         seed, number + FIRST_LESSON[stage.name], vision,
         tokenizer=_words(tokenizer_file, vision), budget=stage.budget,
         progress=lesson / (stage.steps * stage.lessons) if stage.name == "answer" else 1.0,
-        counting=stage.counting,
+        counting=stage.counting, most=stage.most,
     )  # fmt: skip
 
 

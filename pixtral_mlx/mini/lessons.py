@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from random import Random
 
@@ -21,7 +21,7 @@ from ..image import ImageOptions, PatchGrid, preprocess
 from ..tokenizer import Tokenizer, image_tokens
 from .drawing import CHARACTERS, COLOURS, SHAPES
 from .layout import LARGEST, PATCHES, Layout, Thing, draw, make_layout, pick
-from .questions import KINDS, Asked, ask
+from .questions import HIGHEST, KINDS, Asked, ask
 
 NAMES = ("", *SHAPES, *CHARACTERS)
 """What a cell can hold; the throw-away heads of the first stage tell them apart."""
@@ -115,7 +115,7 @@ def _pixels(layouts: list[Layout], config: VisionConfig) -> np.ndarray:
 
 def text_lesson(
     seed: int, step: int, config: VisionConfig, *, tokenizer: "Words", progress: float,
-    budget: int = 4500, counting: float = 1.0,
+    budget: int = 4500, counting: float = 1.0, most: int = HIGHEST,
 ) -> Lesson:  # fmt: skip
     """Pictures with questions and answers, for the later stages.
 
@@ -124,6 +124,7 @@ def text_lesson(
         progress: 0 to 1; grids grow over the first 0.25.
         budget: tokens in the batch, about.
         counting: how much more often than usual it is asked to count.
+        most: counts go up to this number.
     """
     random = Random(f"text {seed} {step}")
     largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
@@ -137,7 +138,8 @@ def text_lesson(
     prefix, places = tokenizer.prefix(shapes)
     count = max(budget // (len(prefix) + questions * 18), 4)
     scenes = [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
-    asked = [a for scene in scenes for a in _questions(scene, random, kind, questions, counting)]
+    ask_about = partial(_questions, random, kind, questions, counting, most)
+    asked = [question for scene in scenes for question in ask_about(scene)]
     tokens, learnt = tokenizer.encode(asked)
     evidence = np.zeros((*tokens.shape, len(prefix)), bool)
     for i, question in enumerate(asked):
@@ -199,14 +201,14 @@ def _outward(layout: Layout, cell: int, neighbour: int) -> int:
 
 
 def _questions(
-    scene: list[Layout], random: Random, kind: str, number: int, counting: float
+    random: Random, kind: str, number: int, counting: float, most: int, scene: list[Layout]
 ) -> list[Asked]:
     """`number` questions about one scene; those that it does not allow give way to others."""
     found: list[Asked] = []
     weights = WEIGHTS | {"count": counting * WEIGHTS["count"]}
     while len(found) < number:
         chosen = kind or _weighted(random, weights)
-        asked = ask(chosen, scene[0], random, scene[-1])
+        asked = ask(chosen, scene[0], random, scene[-1], most=most)
         if asked is None and kind == "which":
             asked = Asked("which", "Describe the picture.", "nothing")
         if asked is not None:

@@ -10,6 +10,8 @@ from .layout import Layout, Thing, pick
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 """How numbers are written in answers."""
 
+HIGHEST = len(NUMBERS) - 1
+
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 PLURALS = {name: f"{name}es" if name.endswith("ss") else f"{name}s" for name in SHAPES}
 
@@ -99,7 +101,7 @@ def ask(
     random: Random,
     other: Layout | None = None,
     *,
-    most: int = len(NUMBERS) - 1,
+    most: int = HIGHEST,
 ) -> Asked | None:
     """Ask something about a scene.
 
