@@ -23,7 +23,7 @@ from .commands import load_model
 from .cost import decode_bytes, step_weight_bytes
 from .generate import GenerationStats
 from .status import Status
-from .tables import format_markdown
+from .tables import format_bytes, format_markdown
 from .tokenizer import Prompt
 
 CACHED_BYTES = 2**28
@@ -134,7 +134,7 @@ def format_report(report: dict[str, Any]) -> str:
     settings = report["settings"]
     memory = f", {facts['memory_bytes'] / 2**30:.0f} GB" if facts["memory_bytes"] else ""
     lines = [
-        f"{report['model']}, {report['weights_bytes'] / 1e9:.2f} GB of weights, activations "
+        f"{report['model']}, {format_bytes(report['weights_bytes'])} of weights, activations "
         f"{settings['dtype'] or 'as stored'}; {facts['chip']} ({facts['device']}, "
         f"{facts['cores']} cores{memory}), {facts['system']} {facts['architecture']}; pixtral-mlx "
         f"{versions['pixtral-mlx']}, MLX {versions['mlx']}, Python {facts['python']}; medians of "
@@ -161,7 +161,7 @@ def format_report(report: dict[str, Any]) -> str:
                 f"{r['decode_tokens_per_second']:,.1f}",
                 f"{r['decode_gigabytes_per_second']:.2f}",
                 f"{100 * r['decode_share_of_bound']:.0f} %",
-                f"{r['peak_bytes'] / 1e9:.2f} GB",
+                f"{format_bytes(r['peak_bytes'])}",
             )
         )
     return "\n".join([*lines, "", *format_markdown(rows)])

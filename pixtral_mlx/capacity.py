@@ -16,6 +16,7 @@ from .cost import activation_bytes
 from .errors import CapacityError
 from .kv_format import KV_BITS, KVFormat
 from .macs import wired_limit_bytes
+from .tables import format_bytes
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -126,8 +127,8 @@ class Need:
 
     def __str__(self) -> str:
         return (
-            f"weights {self.weights / 1e9:.1f} GB + KV cache of {self.tokens:,} tokens "
-            f"{self.cache / 1e9:.1f} GB + activations {self.activations / 1e9:.1f} GB"
+            f"weights {format_bytes(self.weights)} + KV cache of {self.tokens:,} tokens "
+            f"{format_bytes(self.cache)} + activations {format_bytes(self.activations)}"
         )
 
 
@@ -168,7 +169,7 @@ def check_memory(
     ways = _less_context(need, need.text_tokens - max_tokens, usable) + _raised_limit(need)
     advice = f"{' or '.join(ways)} would fit" if ways else _fewer_bits(model, need, usable)
     raise CapacityError(
-        f"{need}, usable are {usable / 1e9:.1f} GB: {advice} (--force goes on all the same)"
+        f"{need}, usable are {format_bytes(usable)}: {advice} (--force goes on all the same)"
     )
 
 

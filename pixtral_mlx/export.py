@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint
 from .config import PixtralConfig
 from .hf_tokenizer import SpecialIds, write_hf_tokenizer
 from .quantize import Plan
+from .tables import format_bytes
 
 # CLIP's, as in mistral-common's image encoder.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -105,7 +106,7 @@ def write_card(folder: Path, plan: Plan, source: Checkpoint, errors: dict[str, f
         "---\nlibrary_name: mlx\ntags: [mlx, pixtral]\n---\n",
         f"# {source.folder.resolve().name}, converted for MLX\n",
         f"- weights: {plan.parameters:,}, {plan.bits_per_weight:.2f} bits each "
-        f"({plan.nbytes / 1e9:.2f} GB)",
+        f"({format_bytes(plan.nbytes)})",
         f"- quantization: {'; '.join(schemes)}; the rest in {plan.dtype}",
     ]
     if worst:

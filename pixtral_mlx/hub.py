@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 from .errors import CapacityError, CheckpointError
 from .folder import choose_weights
+from .tables import format_bytes
 
 RETRIES = 3
 """Times that a broken connection is taken up again without a byte of progress."""
@@ -196,7 +197,7 @@ def _check_disk(repo_id: str, commit: str, sizes: dict[str, int]) -> None:
     needed, free = max(missing - begun, 0), shutil.disk_usage(there).free
     if needed > free:
         raise CapacityError(
-            f"{repo_id}: {needed / 1e9:.1f} GB to download, {free / 1e9:.1f} GB free in {there};"
+            f"{repo_id}: {format_bytes(needed)} to download, {format_bytes(free)} free in {there};"
             " free some space or set HF_HOME to another disk"
         )
 

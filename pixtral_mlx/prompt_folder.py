@@ -25,6 +25,7 @@ from .errors import CheckpointError
 from .kv_format import KVFormat
 from .prompt_cache import Content
 from .safetensors_io import TensorInfo, read_header
+from .tables import format_bytes
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -183,7 +184,7 @@ class PromptFolder:
                     arrays[f"{number}.{what}{part}"] = array[..., : len(content.tokens), :]
         nbytes = sum(array.nbytes for array in arrays.values())
         if nbytes > min(self.max_bytes, shutil.disk_usage(self.folder).free // 2):
-            raise OSError(f"{nbytes / 1e9:.1f} GB are too much for it")
+            raise OSError(f"{format_bytes(nbytes)} are too much for it")
         about = json.dumps(
             {
                 "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Plain text tables, for terminals."""
+"""Plain text for terminals: tables and sizes."""
 
 from collections.abc import Sequence
 

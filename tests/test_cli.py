@@ -335,7 +335,7 @@ def test_bench_of_random_weights(here, capsys, monkeypatch):
     assert "16x16 image" in said.out and "pixtral-mini" not in said.err
     monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 10**6)
     assert here("bench", "--random", "0.5", *small) == 1
-    assert "usable are 0.0 GB" in capsys.readouterr().err
+    assert "usable are 1.0 MB" in capsys.readouterr().err
 
 
 def test_demo(here, capsys, tmp_path, monkeypatch):

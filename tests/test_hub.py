@@ -174,7 +174,7 @@ def test_a_plan_needs_no_weights(hub, repositories, tmp_path, name):
 def test_disk_is_checked_before_anything_is_downloaded(hub, tmp_path):
     hub.declared["consolidated.safetensors"] = 10**18
     line = run(hub, tmp_path, "made-up/official")
-    assert line.startswith("CapacityError made-up/official: 1000000000.0 GB to download, ")
+    assert line.startswith("CapacityError made-up/official: 1000000000.00 GB to download, ")
     assert hub.downloads() == []
 
 
