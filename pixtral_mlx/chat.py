@@ -62,7 +62,6 @@ class Chat:
         self._start = [{"role": "system", "content": system}] if system else []
         self.messages: list[dict[str, Any]] = list(self._start)
         self.waiting: list[dict[str, Any]] = []
-        self._side = model.config.vision.image_size if model.config.vision else 1
 
     def handle(self, line: str) -> None:
         """Carry out a command, or answer a question.
@@ -73,9 +72,8 @@ class Chat:
         command, _, rest = line.partition(" ")
         if command == "/image":
             with Status("opening the image"):
-                parts = open_picture(
-                    rest.strip().strip("'\""), self._pictures, longest_side=self._side
-                )
+                source = rest.strip().strip("'\"")
+                parts = open_picture(source, self._pictures, self._model.config.vision)
             self.waiting += parts
             images = [part["image"] for part in self.waiting if part["type"] == "image"]
             opened = f"{images[-1].width} x {images[-1].height} pixels"

@@ -8,16 +8,18 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from .config import VisionConfig
 from .errors import ImageError, PromptError
 from .image import ImageOptions, decode_image, open_image
 from .image_source import is_pdf, read_source
 from .pdf import open_pages, split_choice
 
 ROLES = ("system", "user", "assistant", "tool")
+NO_VISION = "this model has no vision encoder: send text only"
 
 
 def open_messages(
-    messages: Any, images: Any, options: ImageOptions, *, longest_side: int
+    messages: Any, images: Any, options: ImageOptions, vision: VisionConfig | None
 ) -> list[dict[str, Any]]:
     """Messages in one shape, their pictures opened.
 
@@ -25,7 +27,7 @@ def open_messages(
         messages: a string, or chat messages in the OpenAI / Mistral shape.
         images: with a string, pictures that stand before the text.
         options: how pictures are prepared.
-        longest_side: of the pages of a PDF, in pixels.
+        vision: of the model, for the size of a PDF's pages; None if it has none.
 
     Returns:
         Messages whose content is a string or a list of `{"type": "text", "text": str}` and
@@ -36,19 +38,20 @@ def open_messages(
         ImageError: a picture that cannot be used.
     """
     listed = _as_messages(messages, images)
-    return [
-        _open_message(message, index, options, longest_side) for index, message in enumerate(listed)
-    ]
+    return [_open_message(message, index, options, vision) for index, message in enumerate(listed)]
 
 
-def open_picture(source: Any, options: ImageOptions, *, longest_side: int) -> list[dict[str, Any]]:
+def open_picture(
+    source: Any, options: ImageOptions, vision: VisionConfig | None
+) -> list[dict[str, Any]]:
     """A picture as a part of a message; a PDF as two parts a page, its number and its picture.
 
     Arguments:
         source: as for `open_image`; also a PDF, of which `#page=2-5` after its name chooses pages.
-        longest_side: of the pages of a PDF, in pixels.
+        vision: of the model, for the size of a PDF's pages; None if it has none.
 
     Raises:
+        PromptError: a PDF for a model without a vision encoder.
         ImageError: as `open_image` and `open_pages`.
     """
     if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
@@ -56,8 +59,10 @@ def open_picture(source: Any, options: ImageOptions, *, longest_side: int) -> li
     place, choice = split_choice(source)
     data, name = read_source(place)
     if is_pdf(data):
+        if vision is None:
+            raise PromptError(NO_VISION)
         parts = []
-        for number, page in open_pages(data, name, longest_side=longest_side, choice=choice):
+        for number, page in open_pages(data, name, vision, options, choice):
             parts.append({"type": "text", "text": f"Page {number}:"})
             parts.append({"type": "image", "image": page})
         return parts
@@ -89,7 +94,7 @@ def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]
 
 
 def _open_message(
-    message: Any, index: int, options: ImageOptions, longest_side: int
+    message: Any, index: int, options: ImageOptions, vision: VisionConfig | None
 ) -> dict[str, Any]:
     """Check one message and replace its pictures by opened ones."""
     where = f"messages[{index}]"
@@ -107,7 +112,7 @@ def _open_message(
         )
     parts: list[dict[str, Any]] = []
     for i, part in enumerate(content):
-        opened = _open_part(part, f"{where}.content[{i}]", options, longest_side)
+        opened = _open_part(part, f"{where}.content[{i}]", options, vision)
         if len(opened) == 2 and parts and not _has_image(parts) and i == len(content) - 1:
             # mistral-common moves one picture at the end to the start, and would leave the number
             # of a page behind.
@@ -121,7 +126,9 @@ def _open_message(
     return {**message, "content": parts}
 
 
-def _open_part(part: Any, where: str, options: ImageOptions, side: int) -> list[dict[str, Any]]:
+def _open_part(
+    part: Any, where: str, options: ImageOptions, vision: VisionConfig | None
+) -> list[dict[str, Any]]:
     if isinstance(part, str):
         return [{"type": "text", "text": part}]
     kind = part.get("type") if isinstance(part, Mapping) else None
@@ -135,7 +142,7 @@ def _open_part(part: Any, where: str, options: ImageOptions, side: int) -> list[
             source = source.get("url")
         if source is None:
             raise PromptError(f"{where}.{kind}: missing: give a path, a URL or a picture")
-        return open_picture(source, options, longest_side=side)
+        return open_picture(source, options, vision)
     raise PromptError(
         f"{where}: type {kind!r}; allowed are text, image_url and image"
         if isinstance(part, Mapping)

@@ -19,6 +19,7 @@ from .edits import Edit, as_edits, edited
 from .errors import CheckpointError, PromptError
 from .generate import GenerationOptions, GenerationStream, Reply
 from .image import ImageOptions
+from .messages import NO_VISION
 from .occlusion import occlusion, occlusion_map
 from .places import Patch
 from .projector import Projector
@@ -172,7 +173,7 @@ class Pixtral(nn.Module):
         """
         encoder, projector = self.vision_encoder, self.projector
         if encoder is None or projector is None:
-            raise PromptError("this model has no vision encoder: send text only")
+            raise PromptError(NO_VISION)
         if tap is not None and tap.edits:
             return tap("projector", projector(encoder(prompt.images, tap)))
         digests = [image_digest(image) for image in prompt.images]

@@ -6,15 +6,18 @@
 import os
 import re
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from .config import VisionConfig
 from .errors import ImageError
-from .image import MAX_PIXELS
+from .image import MAX_PIXELS, ImageOptions, patch_grid
 
 MAX_PAGES = 100
 """At most this many pages of one PDF are drawn for one question."""
@@ -49,13 +52,15 @@ def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]
 
 
 def open_pages(
-    data: bytes, name: str, *, longest_side: int, choice: str | None = None
+    data: bytes, name: str, vision: VisionConfig, options: ImageOptions, choice: str | None = None
 ) -> list[tuple[int, Image.Image]]:
     """Draw pages, on white, with their annotations and the contents of forms.
 
     Arguments:
         data, name: the file, and what it is called in messages.
-        longest_side: of each picture, in pixels: the model's `image_size`.
+        vision, options: the longest side of each picture is the model's `image_size`, or shorter
+            where an image budget asks for it: letters drawn small are legible longer than letters
+            made small.
         choice: "3", "2-5" or "1,4-6"; None is all pages.
 
     Returns:
@@ -71,7 +76,7 @@ def open_pages(
                 f"{name}: {len(numbers):,} pages; at most {MAX_PAGES} are read at once: choose "
                 f"some, for example {name}#page=1-20"
             )
-        return [(n, _draw(document[n - 1], f"{name}, page {n}", longest_side)) for n in numbers]
+        return [(n, _draw(document[n - 1], f"{name}, page {n}", vision, options)) for n in numbers]
 
 
 @contextmanager
@@ -119,7 +124,7 @@ def _chosen(count: int, name: str, choice: str | None) -> list[int]:
     return list(numbers)
 
 
-def _draw(page: Any, name: str, longest_side: int) -> Image.Image:
+def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> Image.Image:
     """One page; sizes are checked before anything is drawn."""
     from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
@@ -130,6 +135,15 @@ def _draw(page: Any, name: str, longest_side: int) -> Image.Image:
                 f"{name}: holds a picture of {columns}x{rows} pixels; at most {MAX_PIXELS:,} are "
                 "decoded: export the page as an image"
             )
-    # PDFium rounds sides up: a little less than the side, or rounding may give a pixel more.
-    scale = (longest_side - 1e-3) / max(page.get_size())
-    return page.render(scale=scale).to_pil()
+    sides, budget = page.get_size(), options.image_budget
+
+    def scale(pixels: int) -> float:
+        # PDFium rounds sides up: a little less, or rounding may give a pixel more.
+        return (pixels - 1e-3) / max(sides)
+
+    def too_many(pixels: int) -> bool:
+        width, height = (ceil(side * scale(pixels)) for side in sides)
+        return budget is not None and patch_grid(width, height, vision).tokens > budget
+
+    pixels = bisect_left(range(1, vision.image_size + 1), True, key=too_many)  # most that fit
+    return page.render(scale=scale(pixels)).to_pil()

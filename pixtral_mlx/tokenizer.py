@@ -17,7 +17,7 @@ import numpy as np
 from .config import VisionConfig
 from .errors import CheckpointError, ConfigError, PixtralError, PromptError
 from .image import ImageOptions, PatchGrid, patch_grid, preprocess
-from .messages import ROLES, open_messages
+from .messages import NO_VISION, ROLES, open_messages
 from .tokenizer_file import import_jsonschema
 
 
@@ -143,8 +143,7 @@ class Tokenizer:
             ImageError: a picture that cannot be used.
         """
         options = options or ImageOptions()
-        side = self.vision.image_size if self.vision else 1
-        opened = open_messages(messages, images, options, longest_side=side)
+        opened = open_messages(messages, images, options, self.vision)
         encoder = _ImageEncoder(self, options)
         tokens = self._encode_raw(opened, encoder) if raw else self._encode_chat(opened, encoder)
         return _locate(tokens, encoder)
@@ -239,7 +238,7 @@ class _ImageEncoder:
     def __call__(self, chunk: Any) -> SimpleNamespace:
         vision = self._tokenizer.vision
         if vision is None:
-            raise PromptError("this model has no vision encoder: send text only")
+            raise PromptError(NO_VISION)
         pixels = preprocess(chunk.image, vision, self._options)
         width, height = chunk.image.size
         grid = patch_grid(width, height, vision, self._options.image_budget)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,12 @@ def message(source, *texts, last=False):
 # Pages -----------------------------------------------------------------------------------------
 
 
+def pages_of(data, side, choice=None, image_budget=None):
+    """Pages for a model that looks at pictures of this size."""
+    vision = replace(px.load("mini").config.vision, image_size=side)
+    return open_pages(data, "x.pdf", vision, ImageOptions(image_budget=image_budget), choice)
+
+
 @pytest.mark.parametrize(
     ("points", "pixels"),
     [
@@ -99,7 +106,7 @@ def message(source, *texts, last=False):
     ],
 )
 def test_a_page_has_the_models_longest_side_and_never_more(points, pixels):
-    ((number, page),) = open_pages(make_blank(points), "x.pdf", longest_side=1024)
+    ((number, page),) = pages_of(make_blank(points), 1024)
     assert (number, page.size, page.mode) == (1, pixels, "RGB")
     assert page.getextrema() == ((255, 255),) * 3  # paper is white
 
@@ -107,14 +114,25 @@ def test_a_page_has_the_models_longest_side_and_never_more(points, pixels):
 @pytest.mark.parametrize("side", [16, 64, 999, 1024, 1540])
 def test_rounding_never_adds_a_pixel(side):
     sizes = [(100 + n * 7.77, 100 + n * 13.13) for n in range(40)]
-    pages = open_pages(make_blank(*sizes), "x.pdf", longest_side=side)
+    pages = pages_of(make_blank(*sizes), side)
     assert {max(page.size) for _, page in pages} == {side}
 
 
+def test_a_page_is_drawn_as_small_as_an_image_budget_asks():
+    """Not drawn large and then made small, which leaves nothing of thin lines."""
+    vision = px.load("mini").config.vision
+    for size in ((612, 792), (1000, 100), (30, 40)):
+        for budget in (20, 300, 450):
+            ((_, page),) = pages_of(make_blank(size), 1024, image_budget=budget)
+            tokens = px.patch_grid(*page.size, vision).tokens
+            assert tokens <= budget
+            wider = tuple(round(side * 1.05) + 1 for side in page.size)
+            assert px.patch_grid(*wider, vision).tokens > 0.9 * budget
+            assert max(page.size) / min(page.size) == pytest.approx(max(size) / min(size), rel=0.1)
+
+
 def test_a_page_that_is_turned_is_drawn_turned():
-    ((_, page),) = open_pages(
-        make_blank((612, 792), extra=b"/Rotate 90"), "x.pdf", longest_side=1024
-    )
+    ((_, page),) = pages_of(make_blank((612, 792), extra=b"/Rotate 90"), 1024)
     assert page.size == (1024, 792)
 
 
@@ -125,7 +143,7 @@ def test_a_page_that_is_turned_is_drawn_turned():
 def test_pages_are_chosen_by_number(choice, numbers):
     data = make_pdf(5)
     assert page_numbers(data, "x.pdf", choice) == numbers
-    pages = open_pages(data, "x.pdf", longest_side=64, choice=choice)
+    pages = pages_of(data, 64, choice=choice)
     assert [number for number, _ in pages] == numbers
     for number, page in pages:
         np.testing.assert_allclose(page.getpixel((20, 20)), COLOURS[number - 1], atol=4)
@@ -136,7 +154,7 @@ def test_pages_are_chosen_by_number(choice, numbers):
 )
 def test_choices_that_are_none_are_named(choice):
     with pytest.raises(px.ImageError, match=r"#page=.*(write #page=3|pages are 1 to 5)"):
-        open_pages(make_pdf(5), "x.pdf", longest_side=64, choice=choice)
+        pages_of(make_pdf(5), 64, choice=choice)
 
 
 def test_a_choice_stands_at_the_end_of_a_name(tmp_path):
@@ -192,7 +210,7 @@ def test_twenty_pages_on_a_small_checkpoint(model):
 
 def test_letter_pages_at_full_size_are_about_65000_tokens():
     sizes = px.load("mini").config.vision
-    ((_, page),) = open_pages(make_blank((612, 792)), "x.pdf", longest_side=sizes.image_size)
+    ((_, page),) = pages_of(make_blank((612, 792)), sizes.image_size)
     assert 20 * px.patch_grid(*page.size, sizes).tokens == 65_280
 
 
@@ -201,7 +219,7 @@ def test_letter_pages_at_full_size_are_about_65000_tokens():
 
 def fails(data, match, **options):
     with pytest.raises(px.ImageError, match=match) as error:
-        open_pages(data, "x.pdf", longest_side=64, **options)
+        pages_of(data, 64, **options)
     assert "\n" not in str(error.value)
 
 
@@ -217,7 +235,7 @@ def test_damaged_and_empty_documents():
 )
 def test_pages_of_an_impossible_size_stay_small(box):
     width, height = box.split()
-    ((_, page),) = open_pages(make_blank((width, height)), "x.pdf", longest_side=64)
+    ((_, page),) = pages_of(make_blank((width, height)), 64)
     assert max(page.size) <= 64
 
 
@@ -231,7 +249,7 @@ def test_a_password():
 def test_too_many_pages(model):
     data = make_blank(*[(50, 50)] * (pdf.MAX_PAGES + 1))
     fails(data, r"101 pages; at most 100 .*x\.pdf#page=1-20")
-    assert len(open_pages(data, "x.pdf", longest_side=16, choice="2-101")) == 100
+    assert len(pages_of(data, 16, choice="2-101")) == 100
 
 
 def test_a_huge_picture_inside_is_refused_before_it_is_drawn(monkeypatch):
