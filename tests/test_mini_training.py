@@ -1,9 +1,14 @@
 """pixtral-mini's recipe: lessons are real requests, and training resumes bit for bit."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -153,6 +158,36 @@ def test_labels_name_what_patches_show():
     assert lesson.labels.shape[:2] == (len(lesson.pixels[0]), lesson.pixels[0][0, 0].size // 256)
     assert lesson.labels[..., 0].min() >= 0
     assert lesson.labels[..., 2].max() >= 0
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed():
+    script = """
+import os, sys, time
+from pixtral_mlx.mini.processes import worker_processes
+if __name__ == "__main__":
+    with worker_processes(2) as pool:
+        print(*{pool.submit(os.getpid).result() for _ in range(2)}, flush=True)
+        pool.submit(time.sleep, 60)
+        time.sleep(60)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        workers = [int(pid) for pid in child.stdout.readline().split()]
+        assert workers and all(map(_runs, workers))
+        child.kill()
+    deadline = time.monotonic() + 20
+    while any(map(_runs, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")  # a process that nobody waits for may stay as a zombie
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 def test_workers_give_the_lessons_in_order():

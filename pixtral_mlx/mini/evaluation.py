@@ -4,14 +4,11 @@ Every answer is generated greedily through `Pixtral.generate`, from pictures and
 that training never uses, and counts only if it is right letter by letter.
 """
 
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from ..checkpoint import load
@@ -23,6 +20,7 @@ from ..recorder import TraceOptions
 from ..tokenizer import ImageSpan, Prompt, image_tokens
 from .layout import Layout
 from .looking import Looked, look
+from .processes import worker_processes
 from .questions import NUMBERS, outline
 from .scenes import scene
 
@@ -113,16 +111,8 @@ def _in_processes(
     if workers < 2:
         yield from map(examine, seeds)
         return
-    # "spawn": a process that Metal or a thread lives in must not be forked.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts
-    ) as pool:
+    with worker_processes(workers) as pool:
         yield from pool.map(examine, seeds)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the process that counts; it ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=1)

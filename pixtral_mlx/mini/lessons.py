@@ -5,13 +5,11 @@ pixels pipeline as a user's. `Feeder` draws them in other processes, ahead of ti
 """
 
 import re
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from random import Random
 
 import numpy as np
@@ -21,6 +19,7 @@ from ..image import ImageOptions, PatchGrid, preprocess
 from ..tokenizer import Tokenizer, image_tokens
 from .drawing import CHARACTERS, COLOURS, SHAPES
 from .layout import LARGEST, PATCHES, Layout, Thing, draw, make_layout, pick
+from .processes import worker_processes
 from .questions import HIGHEST, KINDS, Asked, ask
 
 NAMES = ("", *SHAPES, *CHARACTERS)
@@ -281,10 +280,7 @@ class Feeder:
         if not self._workers:
             yield from map(self._make, range(start, stop))
             return
-        # "spawn": a process that Metal or a thread lives in must not be forked.
-        with ProcessPoolExecutor(
-            self._workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts
-        ) as pool:
+        with worker_processes(self._workers) as pool:
             waiting: deque[Future[Lesson]] = deque()
             for step in range(start, stop):
                 waiting.append(pool.submit(self._make, step))
@@ -292,8 +288,3 @@ class Feeder:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the process that trains; it ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
