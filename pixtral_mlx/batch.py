@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .capacity import room_bytes
+from .capacity import need_of, room_bytes
 from .errors import CheckpointError, PixtralError
 from .generate import GenerationOptions, GenerationStream, Reply, _StopText
 from .run import Run
@@ -70,6 +70,9 @@ class _Request:
         length = len(self.prompt.tokens)
         self.limit = min(self.options.max_tokens, model.config.text.max_seq_len - length + 1)
         self.most_tokens = length + self.limit
+        step = self.options.prefill_step_size
+        need = need_of(model, self.prompt, self.limit, prefill_step_size=step)
+        self.activations = need.activations
         self._text = _StopText(model.tokenizer.stream_decoder(), tuple(self.options.stop))
         self._start = self._first = 0.0
 
@@ -238,6 +241,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
         """
         rows = [*self._running.values(), request]
         room = room_bytes(self._model, len(rows) * max(row.most_tokens for row in rows))
+        room -= request.activations  # while its prompt is read
         if self._running and (len(rows) > self._size or room < 0):
             return False
         self._model.prompt_cache.shrink(max(0, room))

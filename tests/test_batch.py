@@ -1,5 +1,7 @@
 """Batches: the answers of single runs, whoever comes, goes or fails meanwhile."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cases import picture
@@ -186,7 +188,8 @@ def test_answers_come_as_they_are_finished_and_requests_as_there_is_room(model):
     assert watched.most == 3  # two are written, one waits
 
 
-def test_fewer_at_once_where_memory_is_short(model, monkeypatch):
+@pytest.mark.parametrize("activations", [0, 90])
+def test_fewer_at_once_where_memory_is_short(model, monkeypatch, activations):
     from pixtral_mlx import batch
 
     asked = []
@@ -195,13 +198,16 @@ def test_fewer_at_once_where_memory_is_short(model, monkeypatch):
         asked.append(tokens)
         return 200 - tokens
 
+    monkeypatch.setattr(batch, "need_of", lambda *_, **__: SimpleNamespace(activations=activations))
+
     model.generate("An earlier question?", max_tokens=2)
     assert len(model.prompt_cache)
     monkeypatch.setattr(batch, "room_bytes", room)
     requests = [f"Question {n}?" for n in range(5)] + ["long " * 120]
     watched = Watched(requests)
     finished = dict(watched.answers(model.stream_batch(watched, max_tokens=60, reuse=False)))
-    assert watched.most == 3  # two rows of some 70 tokens fit, and the long one runs alone
+    # Two rows of some 70 tokens fit, or one beside activations; the long one runs alone.
+    assert watched.most == (2 if activations else 3)
     assert max(asked) > 200 and len(finished) == 6
     assert not model.prompt_cache.nbytes  # what was kept has made way
     for number, request in enumerate(requests):
