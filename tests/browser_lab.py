@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 import pixtral_mlx
 import pixtral_mlx_widgets
@@ -123,7 +123,9 @@ class Lab:
 
 
 class Notebook:
-    """An open notebook."""
+    """An open notebook. `expect` waits: a page draws a little after its kernel."""
+
+    expect = staticmethod(expect)
 
     def __init__(self, lab: Lab, path: Path, run: bool):
         self.lab, self.page, self.path = lab, lab.page, path

@@ -118,7 +118,7 @@ def test_a_click_on_a_word_chooses_it(answers, lens):
     check_map(answers, heat(lens), answers.kernel(f"looked({token})"))
     rivals = answers.kernel(f"lens.ask('token', token={token})['rivals']")
     shown = lens.locator(".px-rivals tbody tr")
-    assert shown.count() == len(rivals) + 1
+    answers.expect(shown).to_have_count(len(rivals) + 1)
     first = shown.first.locator(".px-number").first.inner_text()
     assert float(first) == pytest.approx(rivals[0]["p"], abs=0.006)
     caption = lens.locator(".px-caption")
@@ -238,7 +238,7 @@ def test_a_click_is_answered_while_the_answer_is_written(answers, lens):
     lens.get_by_role("button", name="Stop").first.click()
     answers.eventually("session.busy", False)
     assert answers.kernel("session.reply.finish_reason") == "interrupted"
-    assert "stopped" in lens.inner_text()
+    answers.expect(lens).to_contain_text("stopped")
 
 
 def test_run_again_asks_with_the_settings(answers, lens):
@@ -315,8 +315,7 @@ def test_the_second_run_is_shown_beside_the_first(answers, ablation):
     answers.eventually("bool(ablation.result)", True, 30)
     result = answers.kernel("ablation.result")
     second = ablation.locator(".px-words").nth(1).locator(".px-word")
-    answers.page.wait_for_timeout(300)
-    assert second.all_inner_texts() == [word["text"] for word in result["second_words"]]
+    answers.expect(second).to_have_text([word["text"] for word in result["second_words"]])
     assert answers.kernel("session.reply.text") == result["first"]
     differs = ["px-differs" in one.get_attribute("class") for one in second.all()]
     at = result["first_difference"]
@@ -339,8 +338,7 @@ def test_a_problem_is_one_line_and_goes_away(answers, ablation):
     answers.run_code("ablation.edits = [px.edits.NoBreakTokens()]")
     ablation.get_by_role("button", name="Run without them").click()
     answers.eventually("ablation.result.get('names')", ["break tokens"])
-    answers.page.wait_for_timeout(300)
-    assert not problem.is_visible()
+    answers.expect(problem).to_be_hidden()
 
 
 def test_narrow_cells_do_not_scroll_sideways(answers, lens, ablation):

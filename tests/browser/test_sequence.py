@@ -138,7 +138,8 @@ def test_a_click_in_the_strip_chooses_the_patch_everywhere(book, strip):
     book.eventually("strip.patch", [3, 7])
     assert book.kernel("strip.position") == 2 + 3 * 11 + 7
     assert book.kernel("session.selection['patch']") == [3, 7]
-    assert "Token 42: [IMG] (id 10), row 3, column 7." in root.locator(".px-caption").text_content()
+    text = "Token 42: [IMG] (id 10), row 3, column 7."
+    book.expect(root.locator(".px-caption")).to_contain_text(text)
     settle(book)
     picture = root.locator("canvas.px-patches")
     # The ring: around patch (3, 7) and around no other.
@@ -232,7 +233,8 @@ def test_the_map_has_the_colours_of_the_errors(book):
     canvas.click(position={"x": 30 + 5.5 * wide, "y": 18 + 4.5 * 20})
     book.eventually("quantization.tensor", "decoder.layers.4.feed_forward.w2.weight")
     assert book.kernel("quantization.layer") == 4
-    assert "decoder layer 4, w2 (128 × 256)" in root.locator(".px-caption").text_content()
+    text = "decoder layer 4, w2 (128 × 256)"
+    book.expect(root.locator(".px-caption")).to_contain_text(text)
 
 
 def cividis(share):

@@ -43,8 +43,7 @@ def test_a_sample_is_asked_with_one_click(studio):
     root.locator(".px-sample").nth(1).click()
     studio.eventually("session.reply is not None and not session.busy", True, 60)
     answer = root.locator(".px-said-assistant").last
-    answer.wait_for()
-    assert answer.text_content() == studio.kernel("session.reply.text")
+    studio.expect(answer).to_have_text(studio.kernel("session.reply.text"))
     assert root.locator(".px-said-user img").count() == 1
     screenshot(studio, "studio-answered")
 
@@ -59,9 +58,8 @@ def test_the_keyboard_asks_and_goes_on(studio):
     )
     studio.eventually("session.busy", False)
     assert studio.kernel("[m['role'] for m in session.messages]") == ["user", "assistant"] * 2
-    assert root.locator(".px-said-assistant").last.text_content() == studio.kernel(
-        "session.messages[-1]['content']"
-    )
+    answer = studio.kernel("session.messages[-1]['content']")
+    studio.expect(root.locator(".px-said-assistant").last).to_have_text(answer)
     root.get_by_text("go on with this conversation").click()
 
 
@@ -82,7 +80,7 @@ def test_picked_files_are_sent_and_others_refused(studio, tmp_path):
     assert root.locator(".px-pending").count() == 1
     ask(studio, "How many columns are there?")
     studio.eventually("session.reply is not None and session.reply.text", "three")
-    assert root.locator(".px-pending").count() == 0
+    studio.expect(root.locator(".px-pending")).to_have_count(0)
 
 
 def test_a_broken_picture_is_one_sentence_and_the_studio_goes_on(studio, tmp_path):
