@@ -1,4 +1,4 @@
-"""The seven stages of training, one step after another, resumable at any of them.
+"""The eight stages of training, one step after another, resumable at any of them.
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
@@ -9,6 +9,8 @@
 7. `average`: the same at a level rate, with numbers up to those that scenes ask for. It ends with
    the mean of the weights that it went through, which is more often right than any of them
    (Izmailov et al., 2018).
+8. `anneal`: the same at a low rate that falls to nothing, three of four lessons rounded: weights
+   that rounding does not hurt need not have a mean that it does not hurt.
 
 Weights that are trained already go through `polish`: everything together, at a lower rate.
 
@@ -52,7 +54,7 @@ class Stage:
     """One stage.
 
     Arguments:
-        name: "see", "answer", "count", "settle", "round", "finish", "average" or "polish".
+        name: one of those above.
         steps: of the optimizer.
         rate: highest learning rate of the matrices; others move at a tenth.
         budget: patches ("see") or tokens in one lesson, about.
@@ -79,6 +81,7 @@ STAGES = (
     Stage("round", 800, 0.006, 1500, 4, counting=3.0),
     Stage("finish", 600, 0.004, 1500, 4, counting=2.5),
     Stage("average", 2000, 0.006, 1500, 4, counting=3.0, most=COUNTED),
+    Stage("anneal", 700, 0.003, 1500, 4, counting=3.0, most=COUNTED),
 )
 """What the bundled checkpoint went through."""
 
@@ -87,15 +90,18 @@ CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
 
 FIRST_LESSON = {
     "answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6, "round": 4 * 10**6,
-    "finish": 5 * 10**6, "average": 6 * 10**6,
+    "finish": 5 * 10**6, "average": 6 * 10**6, "anneal": 7 * 10**6,
 }  # fmt: skip
 """Numbers of lessons, so that no stage sees those of another."""
 
-FROZEN_VISION = ("answer", "count", "settle", "round", "finish", "average")
+FROZEN_VISION = ("answer", "count", "settle", "round", "finish", "average", "anneal")
 """Stages that leave the vision encoder as it is."""
 
-ROUNDED = {"round": (64,), "finish": (64, 32), "average": (64, 32)}
-"""Stages with rounded weights in every second lesson: the sizes of the groups, in turn."""
+ROUNDED: dict[str, tuple[int | None, ...]] = {
+    "round": (None, 64), "finish": (None, 64, None, 32), "average": (None, 64, None, 32),
+    "anneal": (None, 64, 32, 64),
+}  # fmt: skip
+"""Stages with rounded weights: the sizes of the groups in the lessons of a step; None is exact."""
 
 WARM_UP = 100
 """Steps until the full rate."""
@@ -214,11 +220,9 @@ class Course:
         if name == "see":
             return [partial(learning.vision_loss, self.pupil)]
         plain = partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)
-        losses = []
-        for group_size in ROUNDED.get(name, ()):
-            rounded = partial(learning.rounded_text_loss, self.pupil, group_size=group_size)
-            losses += [plain, rounded]
-        return losses or [plain]
+        rounded = partial(learning.rounded_text_loss, self.pupil)
+        sizes = ROUNDED.get(name, (None,))
+        return [partial(rounded, group_size=size) if size else plain for size in sizes]
 
     def _maker(self, stage: Stage) -> Callable[[int], Lesson]:
         if self.config.vision is None:
