@@ -130,7 +130,7 @@ def check_part(answer: Any, effects: Mapping[str, float]) -> Verdict:
     if not isinstance(answer, str) or answer not in effects:
         return Verdict(False, f"Give one of: {', '.join(effects)}.")
     own, worse = effects[answer], [name for name in effects if effects[name] > effects[answer]]
-    seen = f"Rounding it alone moves the answers by {own:.3f} nats a token"
+    seen = f"Rounding it alone moves the answers by {own:.2g} nats a token"
     if worse:
         return Verdict(False, f"{seen}; parts that move them more: {len(worse)}.")
     return Verdict(True, f"{seen}, more than any other part.")
