@@ -172,20 +172,26 @@ class VisionEncoder(nn.Module):
             raise ImageError("the vision encoder was given no image: pass at least one")
         if tap is not None and tap.edits:
             return self._encode(images, tap)  # edits may look at all images at once
-        # Group after group, so that memory does not grow with the number of images.
-        parts: list[mx.array] = []
-        for group in _groups(images, sizes):
-            parts.append(self._encode(group, tap, parts[-1:]))
-        return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+        # Group after group, each into its place, so that with the number of images only the
+        # features grow.
+        first, *others = _groups(images, sizes)
+        features = self._encode(first, tap)
+        start = features.shape[0]
+        features = mx.pad(features, [(0, sum(sizes) - start), (0, 0)]) if others else features
+        for group in others:
+            part = self._encode(group, tap, after=features)
+            features[start : start + part.shape[0]] = part
+            start += part.shape[0]
+        return features
 
     def _encode(
-        self, images: Sequence, tap: Tap | None = None, after: Sequence[mx.array] = ()
+        self, images: Sequence, tap: Tap | None = None, after: mx.array | None = None
     ) -> mx.array:
         """Some images in the same matrices; nothing is computed before `after` is."""
-        x = mx.concatenate([self.embed(image) for image in images])
-        if after:
-            x = mx.depends([x], list(after))[0]
-        x = self.ln_pre(x)
+        pixels = [image if isinstance(image, mx.array) else mx.array(image) for image in images]
+        if after is not None:
+            pixels = mx.depends(pixels, [after])
+        x = self.ln_pre(mx.concatenate([self.embed(image) for image in pixels]))
         grids = [self.grid(image) for image in images]
         angles = self.rope.angles(grids)
         cosine, sine = mx.cos(angles), mx.sin(angles)
@@ -196,9 +202,9 @@ class VisionEncoder(nn.Module):
             x = layer(x, cosine, sine, lengths, tap, f"vision.{i}")
         return x
 
-    def embed(self, image) -> mx.array:
+    def embed(self, pixels: mx.array) -> mx.array:
         """Patch embedding of one image: (channels, height, width) -> (patches, D)."""
-        pixels = mx.array(image).astype(self.patch_conv.weight.dtype)
+        pixels = pixels.astype(self.patch_conv.weight.dtype)
         return self.patch_conv(pixels.transpose(1, 2, 0)[None]).reshape(-1, self.ln_pre.weight.size)
 
     def grid(self, image) -> tuple[int, int]:

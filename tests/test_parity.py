@@ -9,6 +9,7 @@ import pytest
 from golden_checks import Golden
 
 import pixtral_mlx as px
+from pixtral_mlx import vision
 
 WITH_IMAGES = [name for name in cases.CASES if name != "text_only"]
 
@@ -104,7 +105,9 @@ def test_plain_nemo_folders_give_the_same_logits(tmp_path, goldens, make):
     golden_checks.check_all(model, goldens["text_only"])
 
 
-def test_images_do_not_see_one_another(model):
+@pytest.mark.parametrize("at_once", [1000, 25, 1])
+def test_images_do_not_see_one_another(model, monkeypatch, at_once):
+    monkeypatch.setattr(vision, "PATCHES_AT_ONCE", at_once)
     sizes = [(40, 90), (64, 64), (200, 20), (16, 16)]
     parts = [cases.image(*size, seed=i) for i, size in enumerate(sizes)]
     images = model.encode([cases.user(*parts)]).images
@@ -113,8 +116,10 @@ def test_images_do_not_see_one_another(model):
     assert mx.abs(together - alone).max().item() <= 1e-5
 
 
-def test_memory_of_many_images_grows_with_their_number(model):
-    image = model.encode([cases.user(cases.image(256, 256))]).images[0]
+def test_memory_of_many_images_grows_by_their_features_alone(model, monkeypatch):
+    """A mask or a map over all patches would grow with the square."""
+    monkeypatch.setattr(vision, "PATCHES_AT_ONCE", 256)  # images of this size go one by one
+    image = mx.array(model.encode([cases.user(cases.image(256, 256))]).images[0])
 
     def peak_bytes(count: int) -> int:
         mx.clear_cache()
@@ -123,8 +128,8 @@ def test_memory_of_many_images_grows_with_their_number(model):
         mx.eval(model.vision_encoder([image] * count))
         return mx.get_peak_memory() - before
 
-    # Four times the images; a mask or a map over all patches would take sixteen times as much.
-    assert peak_bytes(12) < 6 * peak_bytes(3)
+    features = model.vision_encoder([image]).nbytes
+    assert peak_bytes(12) - peak_bytes(3) < 1.2 * 9 * features
 
 
 class JumpingCache:
