@@ -83,6 +83,11 @@ def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
             images -= min(images, most)
 
 
+def _as_mlx(image) -> mx.array:
+    """`mx.array` would copy one that is MLX's already."""
+    return image if isinstance(image, mx.array) else mx.array(image)
+
+
 def _groups(images: Sequence, sizes: Sequence[int]) -> Iterator[list]:
     """Neighbours of together at most `PATCHES_AT_ONCE` patches; a larger image is alone."""
     group, patches = [], 0
@@ -188,7 +193,7 @@ class VisionEncoder(nn.Module):
         self, images: Sequence, tap: Tap | None = None, after: mx.array | None = None
     ) -> mx.array:
         """Some images in the same matrices; nothing is computed before `after` is."""
-        pixels = [image if isinstance(image, mx.array) else mx.array(image) for image in images]
+        pixels = [_as_mlx(image) for image in images]
         if after is not None:
             pixels = mx.depends(pixels, [after])
         x = self.ln_pre(mx.concatenate([self.embed(image) for image in pixels]))
@@ -202,9 +207,9 @@ class VisionEncoder(nn.Module):
             x = layer(x, cosine, sine, lengths, tap, f"vision.{i}")
         return x
 
-    def embed(self, pixels: mx.array) -> mx.array:
+    def embed(self, image) -> mx.array:
         """Patch embedding of one image: (channels, height, width) -> (patches, D)."""
-        pixels = pixels.astype(self.patch_conv.weight.dtype)
+        pixels = _as_mlx(image).astype(self.patch_conv.weight.dtype)
         return self.patch_conv(pixels.transpose(1, 2, 0)[None]).reshape(-1, self.ln_pre.weight.size)
 
     def grid(self, image) -> tuple[int, int]:

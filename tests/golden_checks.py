@@ -73,7 +73,7 @@ def check_inputs(model, golden: Golden):
 def check_vision(model, golden: Golden, prompt) -> None:
     """Patch embedding, ln_pre, every layer, and the encoder's own result."""
     encoder, rows = model.vision_encoder, "patch_rows"
-    x = mx.concatenate([encoder.embed(mx.array(image)) for image in prompt.images])
+    x = mx.concatenate([encoder.embed(image) for image in prompt.images])
     golden.close("patch_embedding", x, VISION, rows)
     x = encoder.ln_pre(x)
     golden.close("ln_pre", x, VISION, rows)

@@ -434,7 +434,7 @@ def test_weights_that_are_not_numbers(refused, folder, tmp_path):
 
 def test_not_enough_memory(refused, folder, monkeypatch, capsys):
     monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 100_000)
-    line = refused(1, "usable are 0.0 GB", *ask(folder))
+    line = refused(1, "usable are 0.1 MB", *ask(folder))
     assert "more memory" in line and "--force" in line
     assert cli.main([*map(str, ask(folder, "--force"))]) == 0
     assert capsys.readouterr().err == ""

@@ -59,7 +59,7 @@ def softmax(queries, keys, mask):
 def naive_vision(model, prompt):
     """[layer] -> (H, N, N) over all images, with a mask: the way of the paper, materialised."""
     encoder = model.vision_encoder
-    x = encoder.ln_pre(mx.concatenate([encoder.embed(mx.array(image)) for image in prompt.images]))
+    x = encoder.ln_pre(mx.concatenate([encoder.embed(image) for image in prompt.images]))
     angles = encoder.rope.angles(prompt.grids)
     cosine, sine = mx.cos(angles), mx.sin(angles)
     image_of = np.repeat(np.arange(len(prompt.grids)), [g.patches for g in prompt.grids])
