@@ -18,24 +18,24 @@ import sys
 import tempfile
 from pathlib import Path
 
-from processes import check_disk, measured, median, our_version, peer_version, spread
+from processes import PEAK, check_disk, measured, median, our_version, peer_version, spread
 
 MAKER = str(Path(__file__).with_name("random_checkpoint.py"))
 BYTES = 8e9
 """The checkpoint twice (official and HF), and two conversions."""
 
-OURS = """
-import json, sys, time
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+OURS = (
+    PEAK
+    + """
+import json, time
 from pixtral_mlx.convert import convert
 import pixtral_mlx.export
 start = time.perf_counter()
 convert(sys.argv[1], sys.argv[2], bits=4, projector_bits=16)
 seconds = time.perf_counter() - start
-peak = sum(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
-peak *= 1 if sys.platform == "darwin" else 1024
-print(json.dumps({"seconds": seconds, "peak_resident_bytes": peak}))
+print(json.dumps({"seconds": seconds, "peak_resident_bytes": peak_resident_bytes()}))
 """
+)
 
 THEIRS = """
 import json, sys, time

@@ -17,7 +17,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from processes import check_disk, measured
+from processes import PEAK, check_disk, measured
 
 MAKER = str(Path(__file__).with_name("random_checkpoint.py"))
 BYTES = 35e9
@@ -26,8 +26,10 @@ BYTES = 35e9
 GOAL_RESIDENT = 1.5e9
 GOAL_WEIGHTS = (7.0e9, 7.8e9)
 
-CONVERT = """
-import json, sys
+CONVERT = (
+    PEAK
+    + """
+import json
 from pixtral_mlx.convert import convert
 steps = [0]
 def progress(done, total):
@@ -37,8 +39,10 @@ def progress(done, total):
 result = convert(sys.argv[1], sys.argv[2], progress=progress, **json.loads(sys.argv[3]))
 print(json.dumps({"seconds": result.seconds, "weight_bytes": result.nbytes,
                   "bits_per_weight": result.plan.bits_per_weight,
-                  "largest_relative_error": max(result.errors.values())}))
+                  "largest_relative_error": max(result.errors.values()),
+                  "peak_resident_bytes": peak_resident_bytes()}))
 """
+)
 
 GENERATE = """
 import json, sys, time

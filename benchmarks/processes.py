@@ -15,6 +15,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+PEAK = """
+import sys
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+
+def peak_resident_bytes():
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * sum(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN))
+"""
+"""For a script that starts a process itself: the largest sizes of both, added."""
+
 
 def measured(command: Sequence[str], environment: dict[str, str] | None = None) -> dict:
     """Run a command: its seconds, its peak resident bytes, and what its last line of JSON says,
