@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from processes import PEAK, check_disk, measured, median, our_version, peer_version, spread
+from processes import PEAK, both_sides, check_disk, measured, median, spread
 
 MAKER = str(Path(__file__).with_name("random_checkpoint.py"))
 BYTES = 8e9
@@ -53,18 +53,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
     arguments = parser.parse_args()
-    sides = {"pixtral-mlx": [sys.executable, "-c", OURS]}
-    print(our_version())
-    if arguments.peer_python:
-        sides["mlx-vlm"] = [arguments.peer_python, "-c", THEIRS]
-        print(peer_version(arguments.peer_python))
+    sides = both_sides(OURS, THEIRS, arguments.peer_python)
     with tempfile.TemporaryDirectory(prefix="conversion-") as place:
         source = write_source(Path(place))
         runs: dict[str, list[dict]] = {name: [] for name in sides}
         for number in range(arguments.rounds):
-            for name, command in sides.items():
+            for name, (python, script) in sides.items():
                 target = Path(place, f"{name}-{number}")
-                run = measured([*command, str(source), str(target)])
+                run = measured([python, "-c", script, str(source), str(target)])
                 run["bytes"] = weight_bytes(target)
                 runs[name].append(run)
                 print(f"round {number + 1}, {name}: {json.dumps(run)}", file=sys.stderr, flush=True)

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 PEAK = """
 import sys
@@ -66,18 +66,16 @@ def spread(runs: Sequence[dict], name: str, digits: int = 1) -> str:
     return f"{median(runs, name):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def peer_version(python: str) -> str:
-    """`mlx-vlm 0.7.10, MLX 0.32.4` as that Python has them."""
-    script = "from importlib.metadata import version as v; print('mlx-vlm', v('mlx-vlm') + ', MLX'"
-    script += ", v('mlx'))"
-    return subprocess.run(
-        [python, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def our_version() -> str:
-    """`pixtral-mlx 0.1.0, MLX 0.32.4` as this Python has them."""
-    return f"pixtral-mlx {version('pixtral-mlx')}, MLX {version('mlx')}"
+def both_sides(ours: Any, theirs: Any, peer_python: str | None) -> dict[str, tuple[str, Any]]:
+    """{side: (its Python, what it runs)}, and their versions printed; without a peer only ours."""
+    sides = {"pixtral-mlx": (sys.executable, ours)}
+    if peer_python:
+        sides["mlx-vlm"] = (peer_python, theirs)
+    for name, (python, _) in sides.items():
+        script = "from importlib.metadata import version as v; import sys"
+        script += "; print(sys.argv[1], v(sys.argv[1]) + ', MLX', v('mlx'))"
+        subprocess.run([python, "-c", script, name], check=True)
+    return sides
 
 
 def check_disk(place: Path, needed: float) -> None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from processes import check_disk, measured, median, our_version, peer_version, spread
+from processes import both_sides, check_disk, measured, median, spread
 
 MAKER = str(Path(__file__).with_name("random_checkpoint.py"))
 BYTES = 5e9
@@ -61,11 +61,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-model", action="store_true", help="help and import only")
     arguments = parser.parse_args()
-    sides = {"pixtral-mlx": (sys.executable, OURS)}
-    print(our_version())
-    if arguments.peer_python:
-        sides["mlx-vlm"] = (arguments.peer_python, THEIRS)
-        print(peer_version(arguments.peer_python))
+    sides = both_sides(OURS, THEIRS, arguments.peer_python)
     with tempfile.TemporaryDirectory(prefix="start-up-") as place:
         steps, model = list(OURS), Path(place, "4bit")
         if arguments.no_model:

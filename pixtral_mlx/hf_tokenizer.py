@@ -62,8 +62,8 @@ def _in_a_process(file: Path) -> SpecialIds:
     home = str(Path(__file__).parents[1])
     paths = os.pathsep.join([*filter(None, sys.path), home])
     done = subprocess.run(
-        [sys.executable, "-P", "-m", __name__, str(file)], capture_output=True, text=True,
-        encoding="utf-8", env={**os.environ, "PYTHONPATH": paths}, check=False,
+        [sys.executable, "-P", "-m", __name__, str(file)], stdin=subprocess.DEVNULL,
+        capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONPATH": paths}, check=False,
     )  # fmt: skip
     if done.returncode:
         why = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
