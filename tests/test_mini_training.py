@@ -291,7 +291,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
 
         return report
 
-    for steps in (2, 3, 3, 4, 2):
+    for steps in (2, 3, 3, 4, 4):
         with pytest.raises(Stopped):
             course("parts").run(stop_after(steps))
     resumed = course("parts")
