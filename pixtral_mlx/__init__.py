@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .quantization_error import TensorError, quantization_errors, quantized_copy
     from .recorder import TraceOptions
     from .sampling import sampling_probabilities
+    from .this_machine import Machine, machine
     from .tokenizer import ImageSpan, Prompt, Tokenizer
     from .trace import Trace
     from .trace_file import open_trace
@@ -55,6 +56,7 @@ _HOMES = {
     "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "recorder": ("TraceOptions",),
     "sampling": ("sampling_probabilities",),
+    "this_machine": ("Machine", "machine"),
     "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
     "trace": ("Trace",),
     "trace_file": ("open_trace",),
@@ -74,6 +76,7 @@ __all__ = [
     "ImageError",
     "ImageOptions",
     "ImageSpan",
+    "Machine",
     "PatchGrid",
     "Piece",
     "Pixtral",
@@ -95,6 +98,7 @@ __all__ = [
     "first_difference",
     "load",
     "load_config",
+    "machine",
     "mean_distance",
     "open_image",
     "open_trace",

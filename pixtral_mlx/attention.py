@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .device import on_gpu
 from .kv_format import dense
 
 SCORES_AT_ONCE = 2**22
@@ -49,7 +50,7 @@ def attend(
         keys, values = (dense(part, cache, queries.dtype) for part in (keys, values))
     N = keys.shape[2]
     step = max(FEWEST_QUERIES, SCORES_AT_ONCE // (B * H * N))
-    if step >= L or mx.default_device() != mx.Device(mx.cpu):
+    if step >= L or on_gpu():
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
     parts: list[mx.array] = []
     for start in range(0, L, step):

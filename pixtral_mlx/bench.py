@@ -4,8 +4,6 @@ The table is Markdown, to be pasted into BENCHMARKS.md; `--json` has every numbe
 """
 
 import json
-import os
-import platform
 import statistics
 import time
 from argparse import Namespace
@@ -17,13 +15,13 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from .bandwidth import machine_bandwidth
 from .capacity import check_memory, weights_bytes
 from .commands import load_model
 from .cost import decode_bytes, step_weight_bytes
 from .generate import GenerationStats
 from .status import Status
 from .tables import format_bytes, format_markdown
+from .this_machine import machine, machine_bandwidth
 from .tokenizer import Prompt
 
 CACHED_BYTES = 2**28
@@ -44,7 +42,7 @@ def run(arguments: Namespace) -> int:
     report = {
         "model": _name(arguments),
         "weights_bytes": weights_bytes(model),
-        "machine": machine_facts(),
+        "machine": machine().facts(),
         "versions": {name: version(name) for name in ("pixtral-mlx", "mlx", "mlx-lm")},
         "settings": {
             name: getattr(arguments, name)
@@ -63,27 +61,6 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         _write(json.dumps(report, indent=2), arguments.json)
     return 0
-
-
-def machine() -> str:
-    """What this runs on: system, architecture and MLX's device."""
-    return f"{platform.system()} {platform.machine()}, {mx.device_info()['device_name']}"
-
-
-def machine_facts() -> dict[str, Any]:
-    """The same, piece by piece, with memory and cores where they are known."""
-    memory = mx.device_info().get("memory_size") or 0
-    if not memory and hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "architecture": platform.machine(),
-        "chip": str(mx.device_info()["device_name"]),
-        "device": "GPU" if mx.default_device() == mx.Device(mx.gpu) else "CPU",
-        "cores": os.cpu_count(),
-        "memory_bytes": int(memory),
-        "python": platform.python_version(),
-    }
 
 
 def text_prompt(model: Any, tokens: int) -> Prompt:
@@ -136,7 +113,8 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [
         f"{report['model']}, {format_bytes(report['weights_bytes'])} of weights, activations "
         f"{settings['dtype'] or 'as stored'}; {facts['chip']} ({facts['device']}, "
-        f"{facts['cores']} cores{memory}), {facts['system']} {facts['architecture']}; pixtral-mlx "
+        f"{facts['cores']} cores{memory}), {facts['system']} {facts['architecture']}, "
+        f"float32 products in {facts['float32_products']}; pixtral-mlx "
         f"{versions['pixtral-mlx']}, MLX {versions['mlx']}, Python {facts['python']}; medians of "
         f"{settings['runs']} runs of {settings['max_tokens']} tokens.",
         f"Bandwidth {found['gigabytes_per_second']:.4g} GB/s, {found['kind']} ({found['source']}). "

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .device import on_gpu
 from .sampling import PENALTY_TOKENS, Sampler
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ NGRAMS = (3, 2)
 RECENT_DRAFTS, LEAST_ACCEPTED = 32, 8
 """Drafting ends when so many drafts in a row brought fewer tokens than this together: checking a
 draft is not free, and one token at a time the next step starts before the last token is read."""
+LONGEST_ON_A_GPU = 7
+"""Tokens of a draft there: with the one before them 8 queries, the most that Metal's attention for
+few queries takes (`sdpa_vector`); a ninth would go the slower way of a prefill."""
 
 
 class Drafter:
@@ -85,8 +89,7 @@ def can_pay(decoder: nn.Module) -> bool:
     Not on a CPU with quantized weights, which MLX unpacks again for each token there: then nothing
     is drafted at all (measured by `benchmarks/lookup.py`).
     """
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    return not (on_cpu and any(hasattr(module, "bits") for module in decoder.modules()))
+    return on_gpu() or not any(hasattr(module, "bits") for module in decoder.modules())
 
 
 def lookup_steps(
@@ -95,12 +98,13 @@ def lookup_steps(
     """At most `limit` tokens and their log-probabilities, as `Run.steps`.
 
     Arguments:
-        longest: tokens in a draft at most.
+        longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
         embeddings: what `Run.embed` gave.
     """
     sampler = run.sampler()
     list(run.generate_step(sampler, 0, embeddings))  # reads the prompt and chooses, no more
     first = sampler.read()
+    longest = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
     drafter, left = Drafter([*run.tokens, first[0]], longest), limit - 1
     yield first
     while left and drafter.pays:

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from .checkpoint import Checkpoint, TensorRef
+from .device import on_gpu
 from .errors import CheckpointError
 from .layouts import Transform
 from .quantize import TensorPlan
@@ -82,7 +83,7 @@ def dequantized(parts: list[mx.array], how: dict[str, Any]) -> np.ndarray:
     if len(parts) == 2:
         return _float32(mx.dequantize(parts[0], parts[1], **how))
     weight, scales, biases = parts[0], *(part.astype(mx.float32) for part in parts[1:])
-    if 8 % how["bits"] == 0 and mx.default_device() == mx.Device(mx.cpu):
+    if 8 % how["bits"] == 0 and not on_gpu():
         return _unpacked(weight, scales, biases, how)
     return _float32(mx.dequantize(weight, scales, biases, **how))
 

@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx import bandwidth, macs
+from pixtral_mlx import device, macs, this_machine
 from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.cost import (
     activation_bytes,
@@ -147,22 +147,47 @@ def test_memory_tells_the_two_bandwidths_of_a_name_apart(name):
 
 
 def test_the_bandwidth_of_a_machine(monkeypatch):
-    assert bandwidth.machine_bandwidth(4800)[:2] == (4800, "given")
+    assert this_machine.machine_bandwidth(4800)[:2] == (4800, "given")
     with pytest.raises(ValueError, match="allowed is more than 0"):
-        bandwidth.machine_bandwidth(-1)
-    monkeypatch.setattr(bandwidth, "COPY_BYTES", 2**22)
-    found = bandwidth.machine_bandwidth()
-    if mx.default_device() == mx.Device(mx.cpu):
-        assert found.kind == "measured" and "copies of 4 MB" in found.source
-        assert 0.05 < found.gigabytes_per_second < 5000
+        this_machine.machine_bandwidth(-1)
+    monkeypatch.setattr(this_machine, "COPY_BYTES", 2**22)
+    for gpu in (False, True):  # by NumPy, and where MLX computes
+        with device.assumed(gpu=gpu):
+            assert 0.05 < this_machine.copy_speed() < 5000
     # On a Mac the chip's name and memory decide, if its GPU computes.
     mac = {"device_name": "Apple M4 Max", "memory_size": 36 * 2**30}
     monkeypatch.setattr(mx, "device_info", lambda: mac)
-    assert bandwidth.machine_bandwidth().kind == "measured"
-    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
-    found = bandwidth.machine_bandwidth()
+    with device.assumed(gpu=False):
+        found = this_machine.machine_bandwidth()
+        assert found.kind == "measured" and "copies of 4 MB" in found.source
+    with device.assumed(gpu=True):
+        found = this_machine.machine_bandwidth()
     assert (found.gigabytes_per_second, found.kind) == (410, "published")
     assert found.source.startswith("M4 Max, 32 cores: https://support.apple.com/")
+
+
+def test_the_precision_of_float32_products_is_measured(monkeypatch):
+    def product_of(mantissa_bits):
+        """A product whose inputs keep so many bits of their mantissa, as TF32's keep 10."""
+
+        def rounded(array):
+            whole = np.array(array).view(np.uint32).astype(np.uint64)
+            drop = 23 - mantissa_bits
+            return mx.array(
+                (((whole + (1 << (drop - 1))) >> drop) << drop).astype(np.uint32).view(np.float32)
+            )
+
+        return lambda self, other: multiply(rounded(self), rounded(other))
+
+    here = px.machine()
+    assert here.float32_products in ("float32", "TF32")
+    assert here.facts()["float32_error"] == here.float32_error > 0
+    multiply = mx.matmul
+    for bits, expected in ((22, "float32"), (10, "TF32"), (7, "less than TF32")):
+        this_machine._float32_error.cache_clear()
+        monkeypatch.setattr(mx.array, "__matmul__", product_of(bits))
+        assert px.machine().float32_products == expected
+    this_machine._float32_error.cache_clear()
 
 
 def test_a_random_model_is_one_of_a_conversion():

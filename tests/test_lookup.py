@@ -11,8 +11,9 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
+from pixtral_mlx import device
 from pixtral_mlx.decoder import Decoder
-from pixtral_mlx.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter, can_pay
+from pixtral_mlx.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter
 
 LOOKUP = {"prompt_lookup_num_tokens": 8}
 TABLE = "".join(f"| cup {n} | {n % 3} | 1.{n % 4}0 |\n" for n in range(8))
@@ -241,11 +242,19 @@ def test_the_benchmark_counts_what_a_decoder_would_do(model, scripted, answer):
 def test_nothing_is_drafted_where_it_cannot_pay(model, monkeypatch):
     options = {"max_tokens": 20, "logit_bias": {117: 99.0}, "reuse": False, **LOOKUP}
     four = px.quantized_copy(model, bits=4, group_size=32)
-    cpu = mx.default_device() == mx.Device(mx.cpu)
-    assert (four.generate("abab", **options).stats.drafted_tokens == 0) == cpu
-    assert model.generate("abab", **options).stats.drafted_tokens > 0
-    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
-    assert can_pay(four.decoder)
+    for gpu in (False, True):
+        with device.assumed(gpu=gpu):
+            assert (four.generate("abab", **options).stats.drafted_tokens > 0) == gpu
+            assert model.generate("abab", **options).stats.drafted_tokens > 0
+
+
+@pytest.mark.parametrize(("gpu", "most"), [(False, 20), (True, 7)])
+def test_a_gpu_checks_at_most_eight_tokens_at_once(scripted, model, gpu, most):
+    prompt, tokens, script = scripted("Go", TABLE)
+    with device.assumed(gpu=gpu):
+        reply = model.generate(prompt, prompt_lookup_num_tokens=20, reuse=False)
+    assert reply.tokens == tokens[:-1]
+    assert max(script.passes[2:]) == 1 + most
 
 
 # The drafts -------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..bench import machine
 from ..errors import CheckpointError
 from ..tables import format_table
+from ..this_machine import machine
 from .evaluation import QUANTIZED, Findings
 from .looking import Looked
 from .questions import KINDS
