@@ -30,6 +30,12 @@ FLOAT32_ERROR = 5e-6
 bits of mantissa 3e-4, those of bfloat16 2e-3."""
 TF32_ERROR = 1e-3
 
+GPU_JOB_SECONDS = 5.0
+"""After which macOS ends a GPU job, and with it the process (`Caused GPU Timeout Error`). Apple
+does not document it: Metal jobs were seen to end at 5,001 ms (KhronosGroup/MoltenVK issue 2675; 5 s
+in exo-explore/exo pull request 1620). With the display on it may end one sooner (`Impacting
+Interactivity`, ml-explore/mlx issue 3267, which names no time)."""
+
 
 @dataclass(frozen=True)
 class Machine:
