@@ -85,17 +85,7 @@ class _Request:
             embeddings = run.embed()
             if embeddings is not None:
                 stats.vision_seconds = time.perf_counter() - self._start
-            tokens = mx.array(self.prompt.tokens[run.computed :])[None]
-            done, end = 0, tokens.shape[1] - 1
-            run.progress(0, end + 1)
-            while done < end:
-                part = slice(done, min(done + self.options.prefill_step_size, end))
-                rows = None if embeddings is None else embeddings[None, part]
-                model.decoder.hidden(tokens[:, part], run.cache, rows)
-                mx.eval([layer.state for layer in run.cache])
-                mx.clear_cache()
-                done = part.stop
-                run.progress(done, end + 1)
+            run.read(embeddings)
         self.prompt = replace(self.prompt, images=[])  # their pixels have been seen
         return run.cache
 

@@ -62,11 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _drop_output()
             place = f"{error.filename}: " if error.filename else ""
             return _fail(arguments.command, f"{place}{error.strerror or error}", 1)
-        return _fail(
-            arguments.command,
-            f"{type(error).__name__}: {error} (PIXTRAL_MLX_DEBUG=1 shows where)",
-            1,
-        )
+        from .device import remedy  # brings MLX along
+
+        advice = remedy(str(error)) or "PIXTRAL_MLX_DEBUG=1 shows where"
+        return _fail(arguments.command, f"{type(error).__name__}: {error} ({advice})", 1)
 
 
 def _prepare_streams() -> None:

@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from .edits import Edit, edited
+from .pace import Pace
 from .tap import Tap
 from .tokenizer import Prompt
 
@@ -164,13 +165,12 @@ def _hidden(
     tap = Tap(prompt, edits) if edits else None
     embeddings, cache = model.embed(longer, tap), make_prompt_cache(model.decoder)
     ids, found = mx.array(longer.tokens)[None], []
-    for start in range(0, len(longer.tokens), TOKENS_A_STEP):
-        part = slice(start, start + TOKENS_A_STEP)
-        hidden = model.decoder.hidden(ids[:, part], cache, embeddings[None, part], tap)[0]
-        wanted = hidden[max(len(prompt.tokens) - 1 - start, 0) :]
-        mx.eval(wanted, [layer.state for layer in cache])
-        found.append(wanted)
-        report(min(start + TOKENS_A_STEP, len(longer.tokens)))
+    parts = Pace(model.config.text, TOKENS_A_STEP).parts(ids.shape[1])
+    for done, hidden in model.decoder.prefill(ids, cache, embeddings[None], tap, parts=parts):
+        first = max(len(prompt.tokens) - 1 - (done - hidden.shape[1]), 0)
+        found.append(hidden[0, first:])
+        mx.eval(found[-1])
+        report(done)
     return mx.concatenate(found)
 
 

@@ -5,6 +5,7 @@
 run on it unchanged.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -144,6 +145,32 @@ class Decoder(nn.Module):
         for i, (layer, layer_cache) in enumerate(zip(self.layers, caches, strict=True)):
             x = layer(x, mask, layer_cache, tap, f"text.{i}")
         return self.norm(x)
+
+    def prefill(
+        self,
+        inputs: mx.array,
+        cache: list[Any],
+        input_embeddings: mx.array | None = None,
+        tap: Tap | None = None,
+        *,
+        parts: Iterable[slice],
+    ) -> Iterator[tuple[int, mx.array]]:
+        """Read a prompt part by part, so that activations are those of one part.
+
+        Arguments:
+            inputs, cache, input_embeddings, tap: as for `__call__`.
+            parts: positions of each step, which follow one another.
+
+        Returns:
+            After each step (positions read, its hidden states as from `hidden`); keys and values
+            are in the cache, the last layer's states are not computed until somebody asks.
+        """
+        for part in parts:
+            rows = None if input_embeddings is None else input_embeddings[:, part]
+            hidden = self.hidden(inputs[:, part], cache, rows, tap)
+            mx.eval([layer.state for layer in cache])
+            mx.clear_cache()
+            yield part.stop, hidden
 
     def unembed(self, x: mx.array) -> mx.array:
         """Logits of normalised hidden states: shape (..., D) -> (..., vocabulary)."""

@@ -10,6 +10,16 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
+REMEDIES = {
+    "Impacting Interactivity": "the GPU worked too long while the display was on: a smaller "
+    "--prefill-step-size, or the display switched off, helps",
+    "GPU Timeout": "one piece of work took the GPU too long: a smaller --prefill-step-size helps",
+    "Insufficient Memory": "the GPU's memory was full: fewer tokens, --image-budget or --kv-bits "
+    "help, and so does closing other programs",
+}
+"""What Metal says when macOS ends a GPU's work, and what helps. Where MLX hears of it on a thread
+of the system the process ends with SIGABRT, and nobody can say more than Metal's own line."""
+
 _assumed: bool | None = None
 
 
@@ -18,6 +28,11 @@ def on_gpu() -> bool:
     if _assumed is not None:
         return _assumed
     return mx.default_device() == mx.Device(mx.gpu)
+
+
+def remedy(said: str) -> str:
+    """What helps against an error of Metal's, one line; "" if it is not one of those above."""
+    return next((text for sign, text in REMEDIES.items() if "[METAL]" in said and sign in said), "")
 
 
 @contextmanager

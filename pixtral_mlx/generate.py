@@ -42,7 +42,7 @@ class GenerationOptions:
         logit_bias: added to the logits of token ids.
         seed: makes sampling repeatable.
         stop: strings that end the answer; they are not part of it.
-        prefill_step_size: prompt tokens a step; less takes less memory.
+        prefill_step_size: prompt tokens a step at most, see `pace`; less takes less memory.
         kv_bits: 8 or 4 keeps keys and values in so many bits; None as they are computed.
         kv_group_size: how many share a scale: 32, 64 or 128 (None: 64, or 32 for narrow heads).
         quantized_kv_start: tokens from which on they are quantized; above 0 nothing is reused.

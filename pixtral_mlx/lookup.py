@@ -99,10 +99,10 @@ def lookup_steps(
 
     Arguments:
         longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
-        embeddings: what `Run.embed` gave.
+        embeddings: of the last prompt token, from `Run.read`.
     """
     sampler = run.sampler()
-    list(run.generate_step(sampler, 0, embeddings))  # reads the prompt and chooses, no more
+    list(run.generate_step(sampler, 0, embeddings))  # chooses, no more
     first = sampler.read()
     longest = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
     drafter, left = Drafter([*run.tokens, first[0]], longest), limit - 1

@@ -9,6 +9,7 @@ import mlx.core as mx
 from .capacity import need_of
 from .errors import CheckpointError
 from .lookup import can_pay, lookup_steps
+from .pace import Pace
 from .prompt_cache import content_of
 from .recorder import Recorder
 from .sampling import Sampler
@@ -59,7 +60,6 @@ class Run:
         if self._kept is not None and self._content is not None:
             self.cache, self.computed = self._kept.take(self._content, self.cache)
         self.drafted = self.accepted = 0  # tokens, by prompt lookup
-        self._given = len(prompt.tokens) - self.computed
         self.all_embeddings: mx.array | None = None
 
     def make_room(self, limit: int) -> None:
@@ -82,12 +82,35 @@ class Run:
         mx.eval(self.all_embeddings, *(recorder.vision.values() if recorder else ()))
         return self.all_embeddings[self.computed :]
 
-    def progress(self, done: int, _: int) -> None:
-        """mlx-lm has read `done` of the tokens that it was given."""
-        every = len(self._prompt.tokens)
-        self.computed = every - self._given + done
+    def read(self, embeddings: mx.array | None) -> mx.array | None:
+        """Read the prompt but for its last token.
+
+        Arguments:
+            embeddings: what `embed` gave.
+
+        Returns:
+            Those of the last token, shape (1, D), or None where there are none.
+        """
+        from mlx_lm.generate import maybe_quantize_kv_cache
+
+        start, end = self.computed, len(self._prompt.tokens) - 1
+        tokens = mx.array(self._prompt.tokens[start:])[None]
+        rows = None if embeddings is None else embeddings[None]
+        pace = Pace(self._model.config.text, self._options.prefill_step_size)
+        self._progress(start)
+        for done, _ in self._model.decoder.prefill(
+            tokens, self.cache, rows, self._tap, parts=pace.parts(end - start)
+        ):
+            if later := self.kv.step_options():
+                maybe_quantize_kv_cache(self.cache, **later)
+            self._progress(start + done)
+        return None if embeddings is None else embeddings[-1:]
+
+    def _progress(self, computed: int) -> None:
+        """So many tokens of the prompt have been read."""
+        self.computed = computed
         if self._options.progress is not None:
-            self._options.progress(self.computed, every)
+            self._options.progress(computed, len(self._prompt.tokens))
 
     def steps(
         self, limit: int, embeddings: mx.array | None
@@ -97,12 +120,18 @@ class Run:
         Arguments:
             embeddings: what `embed` gave.
         """
+        from mlx_lm.generate import generation_stream
+
+        with mx.stream(generation_stream):
+            last = self.read(embeddings)
         longest = self._options.prompt_lookup_num_tokens
         if longest and can_pay(self._model.decoder):
-            chosen = lookup_steps(self, limit, longest, embeddings)
+            chosen = lookup_steps(self, limit, longest, last)
         else:
-            chosen = self.plain_steps(limit, embeddings)
+            chosen = self.plain_steps(limit, last)
         for token, logprob in chosen:
+            if not self._written:
+                self._progress(len(self._prompt.tokens))
             self._written.append(token)
             # One token at a time, mlx-lm has read it by now; the last of several it has not.
             self.computed = min(len(self._prompt.tokens) + len(self._written), self.cache[0].offset)
@@ -125,7 +154,7 @@ class Run:
     def generate_step(
         self, sampler: Sampler, limit: int, embeddings: mx.array | None
     ) -> Generator[Any, None, None]:
-        """mlx-lm's `generate_step` on what is left to read; `sampler` keeps what it chooses.
+        """mlx-lm's `generate_step` from the last token on; `sampler` keeps what it chooses.
 
         With a limit of 0 it chooses the first token and ends.
         """
@@ -139,8 +168,6 @@ class Run:
             logits_processors=sampler.processors,
             prompt_cache=self.cache,
             input_embeddings=embeddings,
-            prefill_step_size=self._options.prefill_step_size,
-            prompt_progress_callback=None if self._written else self.progress,
             **self.kv.step_options(),
         )
 

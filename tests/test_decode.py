@@ -43,7 +43,7 @@ def events(monkeypatch, tmp_path):
 
         return read_function
 
-    monkeypatch.setattr(Decoder, "__call__", told("step", Decoder.__call__))
+    monkeypatch.setattr(Decoder, "hidden", told("step", Decoder.hidden))
     monkeypatch.setattr(mx, "async_eval", told("launch", mx.async_eval))
     monkeypatch.setattr(mx, "eval", told("wait", mx.eval))
     for name in READS:
