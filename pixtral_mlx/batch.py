@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from .activations import nan_error
 from .capacity import need_of, room_bytes
-from .errors import CheckpointError, PixtralError
+from .errors import PixtralError
 from .generate import GenerationOptions, GenerationStream, Reply, _StopText
 from .run import Run
 from .sampling import Sampler, is_greedy, seeded
@@ -62,7 +63,7 @@ class _Request:
         given = dict(arguments)
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
-        self.index, self.options = index, check_options(given)
+        self.index, self.options, self._model = index, check_options(given), model
         if not isinstance(messages, Prompt):
             messages = model.encode(messages, pictures, **encoding)
         stream = GenerationStream(model, messages, self.options)  # checks, and is never iterated
@@ -75,6 +76,7 @@ class _Request:
         self.activations = need.activations
         self._text = _StopText(model.tokenizer.stream_decoder(), tuple(self.options.stop))
         self._start = self._first = 0.0
+        self._error: PixtralError | None = None
 
     def read(self, model: "Pixtral") -> list[Any]:
         """Read the prompt but for its last token; its keys and values, a cache a layer."""
@@ -90,12 +92,10 @@ class _Request:
         return run.cache
 
     def write(self, token: int, logprob: float) -> bool:
-        """Add a token to the answer; whether a stop string has ended it."""
+        """Add a token to the answer; whether a stop string, or NaN, has ended it."""
         if math.isnan(logprob):
-            raise CheckpointError(
-                "the model computes NaN: look for damaged weights with "
-                "`pixtral-mlx inspect --check`"
-            )
+            self._error = nan_error(self._model)
+            return True
         self.reply.tokens.append(token)
         self.reply.logprobs.append(logprob)
         self.reply.text += self._text.add(token)
@@ -109,11 +109,11 @@ class _Request:
         stats.prompt_seconds, stats.decode_seconds = self._first - self._start, now - self._first
         stats.peak_bytes = mx.get_peak_memory()
 
-    def finish(self, reason: str) -> tuple[int, Reply]:
-        """The answer as it is handed out."""
+    def finish(self, reason: str) -> tuple[int, Reply | PixtralError]:
+        """The answer as it is handed out, or what went wrong with it."""
         self.reply.text += self._text.flush()
         self.reply.finish_reason = reason
-        return self.index, self.reply
+        return self.index, self._error or self.reply
 
 
 def check_options(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> GenerationOptions:
@@ -172,7 +172,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
     def __next__(self) -> tuple[int, Reply | PixtralError]:
         return next(self._finished)
 
-    def interrupt(self) -> list[tuple[int, Reply]]:
+    def interrupt(self) -> list[tuple[int, Reply | PixtralError]]:
         """Stop here: what there is of the answers that were being written."""
         self._finished.close()
         running, self._running = self._running, {}
@@ -264,9 +264,9 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
             return seeded(options), sampler.processors
         return self._samplers.setdefault(kind, sampler.draw), sampler.processors
 
-    def _step(self, generator: Any) -> Iterator[tuple[int, Reply]]:
-        """One token more for every answer; those that are finished."""
-        finished = []
+    def _step(self, generator: Any) -> Iterator[tuple[int, Reply | PixtralError]]:
+        """One token more for every answer; those that are finished, or have failed."""
+        finished: list[tuple[int, Reply | PixtralError]] = []
         for response in generator.next_generated():
             request, reason = self._running[response.uid], response.finish_reason
             request.clock()

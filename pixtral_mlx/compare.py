@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from .activations import nan_error
 from .edits import Edit, edited
 from .pace import Pace
 from .tap import Tap
@@ -73,6 +74,9 @@ class Reading:
             kl = mx.maximum((mx.exp(p) * (p - q)).sum(axis=-1), 0)  # rounding may fall below 0
             own = [mx.take_along_axis(one, chosen, axis=-1)[:, 0] for one in (p, q)]
             parts.append(np.array(mx.stack([kl, *own])))
+            for one, logprobs in zip((self, second), own, strict=True):
+                if mx.isnan(logprobs).any():
+                    raise nan_error(one.model)
         return Comparison(*np.concatenate(parts, axis=1))
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from .activations import nan_error
 from .capacity import check_context, check_memory
 from .edits import Edit, as_edits, edited
-from .errors import CheckpointError
 from .kv_format import KVFormat
 from .maps import Evidence
 from .recorder import Recorder, TraceOptions, live_trace
@@ -316,10 +316,7 @@ class GenerationStream(Iterator[Piece]):
             first = None
             for token, logprob in run.steps(limit, embeddings):
                 if math.isnan(logprob):
-                    raise CheckpointError(
-                        "the model computes NaN: look for damaged weights with "
-                        "`pixtral-mlx inspect --check`"
-                    )
+                    raise nan_error(model)
                 now = time.perf_counter()
                 first = first or now
                 stats.prompt_seconds, stats.decode_seconds = first - start, now - first

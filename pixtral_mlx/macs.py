@@ -28,8 +28,8 @@ class Chip(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """In which type `dtype="auto"` computes. M1 and M2 have no bfloat16 in their GPUs: on an M2
-        Ultra it was slower than float16 by a third and more
+        """In which type `dtype="auto"` computes the decoder. M1 and M2 have no bfloat16 in their
+        GPUs: on an M2 Ultra it was slower than float16 by a third and more
         (github.com/ml-explore/mlx-examples/pull/186). Not measured with this program."""
         return "float16" if self.name.startswith(("M1", "M2")) else "bfloat16"
 

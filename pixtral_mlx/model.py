@@ -54,7 +54,7 @@ class Pixtral(nn.Module):
         self.projector = Projector(config.vision, config.text) if config.vision else None
         self.decoder = Decoder(config.text)
         self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
-        self._source: Any = None  # what `px.load` loaded, its dtype and its arrays
+        self._source: Any = None  # what `px.load` loaded, its `Precision`, its arrays
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -126,9 +126,9 @@ class Pixtral(nn.Module):
             raise CheckpointError(
                 "the weights are not as they were loaded: open a prompt cache right after px.load"
             )
-        checkpoint, dtype, _ = self._source
+        checkpoint, kinds, _ = self._source
         self.prompt_cache.check(self)
-        self.prompt_cache.folder = PromptFolder(folder, self, model_identity(checkpoint, dtype))
+        self.prompt_cache.folder = PromptFolder(folder, self, model_identity(checkpoint, kinds))
 
     def clear_cache(self) -> None:
         """Forget what earlier calls left, and give the memory back; files stay.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
+from .activations import nan_error
 from .edits import Edit, MaskPatches, edited
 from .image import PatchGrid
 from .places import Patch, check_index, image_grid, is_whole
@@ -122,7 +123,10 @@ class _Run:
         tokens = mx.array(self.prompt.tokens)[None]
         states = model.decoder.hidden(tokens, None, mx.stack(versions), self._tap)[:, -1]
         logits = model.decoder.unembed(states).astype(mx.float32)
-        return np.array(logits[:, self._token] - mx.logsumexp(logits, axis=-1))
+        found = np.array(logits[:, self._token] - mx.logsumexp(logits, axis=-1))
+        if np.isnan(found).any():
+            raise nan_error(model)
+        return found
 
 
 def _blocks(grid: PatchGrid, side: int) -> Iterator[list[int]]:

@@ -214,10 +214,11 @@ class PromptCache:
     def keep(self, content: Content, layers: list[Any]) -> None:
         """Keep the keys and values of `content`, which `layers` hold and perhaps more.
 
-        What they replace goes: entries that are a beginning of this one.
+        What they replace goes: entries that are a beginning of this one. NaN is not kept, which
+        would be in every answer that goes on from it.
         """
         length = len(content.tokens)
-        if length == 0:
+        if length == 0 or _holds_nan(layers[-1], length):
             return
         if self.folder is not None:
             self.folder.save(content, layers)
@@ -257,6 +258,13 @@ class PromptCache:
             if array.nbytes <= self.max_bytes:
                 self._kept[digest] = _Kept(array.nbytes, array)
         self.shrink(self.max_bytes)
+
+
+def _holds_nan(layer: Any, length: int) -> bool:
+    """Whether the values of a layer do, up to a position; the last layer has it from all others."""
+    parts: Any = tree_flatten(layer.values)
+    floats = [array[..., :length, :] for _, array in parts if array.dtype != mx.uint32]
+    return any(mx.isnan(array).any().item() for array in floats)
 
 
 def cut(layer: Any, length: int) -> Any:

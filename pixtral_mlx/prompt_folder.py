@@ -28,7 +28,7 @@ from .safetensors_io import TensorInfo, read_header
 from .tables import format_bytes
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+    from .checkpoint import Checkpoint, Precision
     from .config import PixtralConfig
     from .model import Pixtral
 
@@ -231,15 +231,14 @@ class PromptFolder:
         (self.folder / name).unlink(missing_ok=True)
 
 
-def model_identity(checkpoint: "Checkpoint", dtype: Any) -> str:
+def model_identity(checkpoint: "Checkpoint", kinds: "Precision") -> str:
     """A name for weights as they were loaded, from what is cheap to read.
 
     Of every file its name, size and time of change, of every tensor its place, type, shape and
-    first and last bytes; the configuration, the dtype, and this package's version.
+    first and last bytes; the configuration, the types computed in, and this package's version.
     """
     name = hashlib.blake2b(digest_size=32)
-    kind = str(dtype).rpartition(".")[2]
-    settings = [__version__, checkpoint.layout, kind, checkpoint.config.to_params()]
+    settings = [__version__, checkpoint.layout, str(kinds), checkpoint.config.to_params()]
     name.update(json.dumps(settings, sort_keys=True).encode())
     for file in sorted({ref.file for ref in checkpoint.tensors.values()}):
         seen = file.stat()

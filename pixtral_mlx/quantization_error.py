@@ -11,7 +11,7 @@ the 12B needs no more memory than pixtral-mini.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -144,9 +144,7 @@ def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
     from .model import Pixtral
 
     _opened(model)  # refuses one that is quantized already
-    own = str(model.decoder.norm.weight.dtype).removeprefix("mlx.core.")
-    wanted: dict[str, Any] = {"dtype": own, **options}
-    plan = plan_for(model.config, check_options(**wanted))
+    plan = plan_for(model.config, check_options(**options))
     copy = Pixtral(
         as_written(model.config),
         model._tokenizer_file,
@@ -156,13 +154,21 @@ def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
     nn.quantize(copy, class_predicate=lambda path, _: _entry(schemes.get(path)))
     weights = []
     for tensor in plan.tensors:
-        parts = stored(_weights(model, tensor), tensor)
+        kept = tensor if "dtype" in options else replace(tensor, dtype=_own(model, tensor.name))
+        parts = stored(_weights(model, tensor), kept)
         stem = layouts.module_of(tensor.name)
         names = [tensor.name, f"{stem}.scales", f"{stem}.biases"]
         weights += zip(names, parts, strict=False)  # one array has one name
     copy.load_weights(weights)
     copy.eval()
     return copy
+
+
+def _own(model: "Pixtral", name: str) -> str:
+    """The type that a model computes a parameter in; encoder and projector may have another."""
+    encoder = None if name.startswith("decoder.") else model.vision_encoder
+    norm = model.decoder.norm if encoder is None else encoder.ln_pre
+    return str(norm.weight.dtype).removeprefix("mlx.core.")
 
 
 def _opened(source: "str | PathLike[str] | Pixtral") -> tuple[PixtralConfig, Reader]:

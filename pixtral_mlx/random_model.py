@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .checkpoint import as_dtype
+from .checkpoint import precision
 from .config import PixtralConfig
 from .layouts import module_of
 from .model import Pixtral
@@ -45,13 +45,13 @@ def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> 
     Arguments:
         config: the sizes; Pixtral 12B's tokenizer must fit them (131,072 words).
         bits: of the text matrices, as in `convert`.
-        dtype: of activations and of what is not quantized; None is bfloat16.
+        dtype: as for `load`; None is bfloat16.
 
     Raises:
         CheckpointError: mistral-common does not bring the tokenizer.
         ValueError: bits that cannot be.
     """
-    kind = as_dtype(dtype) or mx.bfloat16
+    kinds = precision(dtype)
     plan = plan_for(config, check_options(bits=bits))
     schemes = {module_of(tensor.name): tensor.scheme for tensor in plan.tensors if tensor.scheme}
 
@@ -62,7 +62,9 @@ def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> 
     model = Pixtral(config, shipped_tekken())
     nn.quantize(model, class_predicate=predicate)
     leaves: Any = tree_flatten(model.parameters())
-    model.load_weights([(name, _noise(name, array, bits, kind)) for name, array in leaves])
+    model.load_weights(
+        [(name, _noise(name, array, bits, kinds.of(name) or mx.bfloat16)) for name, array in leaves]
+    )
     model.eval()
     return model
 
