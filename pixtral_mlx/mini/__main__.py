@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         "--write", action="store_true", help="put what is printed into the checkpoint's README"
     )
     evaluate.set_defaults(run=_evaluate)
+    novelty = commands.add_parser("novelty", help="ask about what training never drew")
+    novelty.add_argument("--scenes", type=_count, default=300)
+    novelty.set_defaults(run=_novelty)
     words = commands.add_parser("words", help="write the tokenizer file")
     words.add_argument("dst", type=Path, metavar="DST")
     words.set_defaults(run=_words)
@@ -134,6 +137,29 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print("\n".join(lines))
     if arguments.write:
         write_section(readme, lines)
+
+
+def _novelty(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ..checkpoint import load
+    from .evaluation import FIRST_SEED
+    from .novelty import ask_new, census, drawn_by_training, novelty_table
+    from .report import conditions
+
+    start, drawn = time.perf_counter(), census(drawn_by_training())
+    known, pairs = drawn.contents, drawn.pairs
+    seeds = range(FIRST_SEED, FIRST_SEED + arguments.scenes)
+    with tqdm(total=len(seeds), unit="scene") as bar:
+        found, old = ask_new(load(CHECKPOINT, "float32"), seeds, known=known, progress=bar.update)
+    seconds = time.perf_counter() - start
+    print(*conditions(CHECKPOINT, seeds, dtype="float32", workers=1, seconds=seconds), sep="\n")
+    print(f"training {drawn.pictures:,} pictures, {len(known):,} contents")
+    print(
+        f"pairs    {len(pairs):,} of shape, colour and cell; the rarest {min(pairs.values())} times"
+    )
+    print(f"old      {old:,} of {len(seeds):,} scenes have a content of training\n")
+    print(*novelty_table(found), sep="\n")
 
 
 def _words(arguments: argparse.Namespace) -> None:

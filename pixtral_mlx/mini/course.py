@@ -20,7 +20,7 @@ Started by `mlx.launch`, several processes share the work: each takes a lesson o
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,17 @@ from ..errors import CheckpointError
 from ..tokenizer import Tokenizer
 from . import learning
 from .export import take_weights
-from .lessons import Feeder, Lesson, Words, text_lesson, vision_lesson
+from .layout import Layout
+from .lessons import (
+    Feeder,
+    Lesson,
+    Words,
+    text_lesson,
+    text_random,
+    text_scenes,
+    vision_layouts,
+    vision_lesson,
+)
 from .questions import HIGHEST
 from .scenes import COUNTED
 from .state import (
@@ -300,9 +310,28 @@ def make_lesson(
     return text_lesson(
         seed, number + FIRST_LESSON[stage.name], vision,
         tokenizer=_words(tokenizer_file, vision), budget=stage.budget,
-        progress=lesson / (stage.steps * stage.lessons) if stage.name == "answer" else 1.0,
-        counting=stage.counting, most=stage.most,
+        progress=_progress(stage, lesson), counting=stage.counting, most=stage.most,
     )  # fmt: skip
+
+
+def layouts(stage: Stage, seed: int, steps: int | None = None) -> Iterator[Layout]:
+    """What the pictures show that a stage draws in one process: those of `make_lesson`, in order.
+
+    Arguments:
+        steps: the first so many; all if None.
+    """
+    for lesson in range((stage.steps if steps is None else steps) * stage.lessons):
+        if stage.name == "see":
+            yield from vision_layouts(seed, lesson, stage.budget)
+            continue
+        random = text_random(seed, lesson + FIRST_LESSON[stage.name])
+        scenes = text_scenes(random, progress=_progress(stage, lesson), budget=stage.budget)[1]
+        yield from itertools.chain.from_iterable(scenes)
+
+
+def _progress(stage: Stage, lesson: int) -> float:
+    """How far pictures have grown; see `text_lesson`."""
+    return lesson / (stage.steps * stage.lessons) if stage.name == "answer" else 1.0
 
 
 _WORDS: dict[Path, Words] = {}

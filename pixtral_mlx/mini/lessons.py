@@ -33,6 +33,9 @@ OUTWARDS = {(0, 0): (-1, 0), (0, 1): (0, 1), (1, 1): (1, 0), (1, 0): (0, -1)}
 QUESTIONS = 6
 """Questions about each picture of a batch."""
 
+FEWER_QUESTIONS = {"which": 4, "describe": 1}
+"""The same, in batches that ask one kind only."""
+
 WEIGHTS = {
     "colour": 0.6, "shape": 0.5, "at": 2.2, "where": 1.0, "read": 2.0, "rows": 0.2,
     "columns": 0.2, "wide": 0.15, "next": 2.6, "count": 2.8,
@@ -81,12 +84,17 @@ def vision_lesson(seed: int, step: int, config: VisionConfig, budget: int = 1500
         seed, step: choose the scenes.
         budget: patches in the batch, about.
     """
+    layouts = vision_layouts(seed, step, budget)
+    labels = np.stack([_labels(layout) for layout in layouts])
+    return Lesson([_pixels(layouts, config)], labels)
+
+
+def vision_layouts(seed: int, step: int, budget: int) -> list[Layout]:
+    """What the pictures of a `vision_lesson` show."""
     random = Random(f"vision {seed} {step}")
     rows, columns = (pick(random, range(1, LARGEST + 1)) for _ in range(2))
     count = max(budget // (PATCHES * PATCHES * rows * columns), 4)
-    layouts = [make_layout(random, rows, columns) for _ in range(min(count, 64))]
-    labels = np.stack([_labels(layout) for layout in layouts])
-    return Lesson([_pixels(layouts, config)], labels)
+    return [make_layout(random, rows, columns) for _ in range(min(count, 64))]
 
 
 def _labels(layout: Layout) -> np.ndarray:
@@ -125,18 +133,11 @@ def text_lesson(
         counting: how much more often than usual it is asked to count.
         most: counts go up to this number.
     """
-    random = Random(f"text {seed} {step}")
-    largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
-    chance = random.random()
-    kind = "which" if chance < 0.1 else "describe" if chance < 0.2 else ""
-    shapes = [tuple(pick(random, range(1, largest + 1)) for _ in range(2))]
-    while kind == "which" and len(shapes) < 2:
-        other = tuple(pick(random, range(1, largest + 1)) for _ in range(2))
-        shapes += [other] if other != shapes[0] else []
-    questions = 1 if kind == "describe" else 4 if kind == "which" else QUESTIONS
+    random = text_random(seed, step)
+    kind, scenes = text_scenes(random, progress=progress, budget=budget)
+    questions = FEWER_QUESTIONS.get(kind, QUESTIONS)
+    shapes = [(layout.rows, layout.columns) for layout in scenes[0]]
     prefix, places = tokenizer.prefix(shapes)
-    count = max(budget // (len(prefix) + questions * 18), 4)
-    scenes = [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
     ask_about = partial(_questions, random, kind, questions, counting, most)
     asked = [question for scene in scenes for question in ask_about(scene)]
     tokens, learnt = tokenizer.encode(asked)
@@ -152,6 +153,30 @@ def text_lesson(
         pixels, labels, prefix, places, tokens, learnt, np.array(target, np.int32), by_place,
         evidence, share,
     )  # fmt: skip
+
+
+def text_random(seed: int, step: int) -> Random:
+    """Where the chance of a `text_lesson` comes from: first its scenes, then its questions."""
+    return Random(f"text {seed} {step}")
+
+
+def text_scenes(random: Random, *, progress: float, budget: int) -> tuple[str, list[list[Layout]]]:
+    """What the pictures of a `text_lesson` show, before it is asked about.
+
+    Returns:
+        The kind that all questions are of ("" for several), and for each scene its pictures.
+    """
+    largest = min(LARGEST, 2 + int(progress / 0.25 * (LARGEST - 2)))
+    chance = random.random()
+    kind = "which" if chance < 0.1 else "describe" if chance < 0.2 else ""
+    shapes = [tuple(pick(random, range(1, largest + 1)) for _ in range(2))]
+    while kind == "which" and len(shapes) < 2:
+        other = tuple(pick(random, range(1, largest + 1)) for _ in range(2))
+        shapes += [other] if other != shapes[0] else []
+    images = sum(PatchGrid(PATCHES * rows, PATCHES * columns).tokens for rows, columns in shapes)
+    length = 2 + images + FEWER_QUESTIONS.get(kind, QUESTIONS) * 18
+    count = max(budget // length, 4)
+    return kind, [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
 
 
 def _target(asked: Asked, layout: Layout) -> tuple[int, int]:
