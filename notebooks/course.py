@@ -1,4 +1,4 @@
-"""What the notebooks of the course share: held-out scenes, accuracy, and answers to exercises."""
+"""What the notebooks of the course share: new scenes, accuracy, and answers to exercises."""
 
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
@@ -59,7 +59,7 @@ def relative_error(ours: Any, theirs: Any) -> float:
 
 
 def scenes(count: int, rows: int | None = None, columns: int | None = None) -> list[Scene]:
-    """Scenes that training never saw; the same ones every time."""
+    """Newly drawn scenes, from seeds that training never uses; the same ones every time."""
     return [scene(HELD_OUT + number, rows, columns) for number in range(count)]
 
 

@@ -1,7 +1,7 @@
 """`pixtral-mlx demo`: the main job in small, on a machine without network or GPU.
 
 pixtral-mini, in the official layout as Mistral publishes the 12B, is converted to 4 bits, answers
-questions about a scene that it was never trained on, and a picture shows where it looked.
+questions about a newly drawn scene, and a picture shows where it looked.
 """
 
 import tempfile
