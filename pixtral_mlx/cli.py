@@ -82,6 +82,7 @@ def _prepare_notes() -> None:
     """Our own notes go to stderr, a line each; what libraries have to say goes nowhere."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a note may interrupt the status line
     logging.basicConfig(format=f"{clear}note: %(message)s", stream=sys.stderr)
+    logging.getLogger("pixtral_mlx").setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")  # advice to us, not to the person who typed
     # transformers, which mlx-lm brings along, would say that PyTorch is missing.

@@ -1,37 +1,40 @@
 """Model folders from the Hugging Face hub: only the files needed, into the hub's own cache.
 
-huggingface_hub finds, names and places the files. Its downloads of weights start again from the
-first byte after an interruption, so the weights are fetched here, piece by piece into a file that
-the next run continues; the rest is left to `snapshot_download`.
+huggingface_hub finds, names and places the files. Weights are fetched by `download`, which resumes
+and checks them; the rest is left to `snapshot_download`.
 """
 
 import glob
-import hashlib
 import json
-import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-from .errors import CapacityError, CheckpointError
+from .download import (
+    DISK_FULL,
+    NOT_WRITABLE,
+    RemoteFile,
+    fetch_weights,
+    first_line,
+    repo_cache,
+    status_of,
+)
+from .errors import CapacityError, CheckpointError, PixtralError
 from .folder import choose_weights
 from .tables import format_bytes
 
-RETRIES = 3
-"""Times that a broken connection is taken up again without a byte of progress."""
-
 _TOKENIZERS = re.compile(r"tekken\.json|[^/]*\.model\.v\w+")
 _SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     """Bring a model's files into the hub's cache; what is there already is not fetched again.
+
+    Weights that were fetched are compared with the sha256 that the hub gives, and a note
+    (`logging`, INFO) says so.
 
     Arguments:
         repo_id: "owner/name".
@@ -41,8 +44,8 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
         The folder with the files. Without a network, or with `HF_HUB_OFFLINE=1`, the cached one.
 
     Raises:
-        CheckpointError: no such repository, a gated one, no network and no cache, or no weights
-            that can be read.
+        CheckpointError: no such repository, a gated one, no network and no cache, no weights that
+            can be read, or a file that arrived damaged.
         CapacityError: the disk has no room for what is still to come.
     """
     from huggingface_hub import snapshot_download
@@ -50,13 +53,13 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     found = _files_of(repo_id, revision)
     if isinstance(found, Path):
         return found
-    commit, sizes = found
+    commit, files = found
     with _one_line(repo_id):
-        _check_disk(repo_id, commit, sizes)
-        for name in sizes:
+        _check_disk(repo_id, commit, files)
+        for name, remote in files.items():
             if name.endswith(".safetensors"):
-                _fetch_weights(repo_id, name, commit)
-        patterns = [glob.escape(name) for name in sizes]
+                fetch_weights(repo_id, name, commit=commit, remote=remote)
+        patterns = [glob.escape(name) for name in files]
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
 
 
@@ -76,11 +79,11 @@ def outline(repo_id: str, place: Path) -> Path:
     found = _files_of(repo_id, None)
     if isinstance(found, Path):
         return found
-    commit, sizes = found
+    commit, files = found
     folder = place / repo_id.rpartition("/")[2]
-    weights = [name for name in sizes if name.endswith(".safetensors")]
+    weights = [name for name in files if name.endswith(".safetensors")]
     with _one_line(repo_id):
-        patterns = [glob.escape(name) for name in sizes if name not in weights]
+        patterns = [glob.escape(name) for name in files if name not in weights]
         snapshot_download(repo_id, revision=commit, allow_patterns=patterns, local_dir=folder)
         for name in weights:
             header = HfApi().parse_safetensors_file_metadata(repo_id, name, revision=commit)
@@ -100,8 +103,9 @@ def outline(repo_id: str, place: Path) -> Path:
     return folder
 
 
-def _files_of(repo_id: str, revision: str | None) -> Path | tuple[str, dict[str, int]]:
-    """(commit, {file that a model needs: bytes}); without a network the cached folder."""
+def _files_of(repo_id: str, revision: str | None) -> Path | tuple[str, dict[str, RemoteFile]]:
+    """(commit, {file that a model needs: what the hub says of it}); without a network the cached
+    folder."""
     from huggingface_hub import HfApi
 
     try:
@@ -111,9 +115,12 @@ def _files_of(repo_id: str, revision: str | None) -> Path | tuple[str, dict[str,
         if cached is not None and not _refused(error):
             return cached
         raise _explained(repo_id, error) from error
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    files = {
+        file.rfilename: RemoteFile(file.size or 0, getattr(file.lfs, "sha256", None))
+        for file in info.siblings or ()
+    }
     try:
-        return info.sha or "main", {name: sizes[name] for name in needed_files(sizes)}
+        return info.sha or "main", {name: files[name] for name in needed_files(files)}
     except CheckpointError as error:
         raise CheckpointError(f"{repo_id}: {error}") from None
 
@@ -175,23 +182,15 @@ def _cached(repo_id: str, revision: str | None) -> Path | None:
     return None
 
 
-def _repo_cache(repo_id: str) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = repo_folder_name(repo_id=repo_id, repo_type="model")
-    return Path(constants.HF_HUB_CACHE).expanduser() / folder
-
-
-def _check_disk(repo_id: str, commit: str, sizes: dict[str, int]) -> None:
+def _check_disk(repo_id: str, commit: str, files: dict[str, RemoteFile]) -> None:
     """Compare what is still to come with the free space where it will lie."""
     from huggingface_hub import try_to_load_from_cache
 
-    place = _repo_cache(repo_id)
+    place = repo_cache(repo_id)
     cached = [
-        n for n in sizes if isinstance(try_to_load_from_cache(repo_id, n, revision=commit), str)
+        n for n in files if isinstance(try_to_load_from_cache(repo_id, n, revision=commit), str)
     ]
-    missing = sum(size for name, size in sizes.items() if name not in cached)
+    missing = sum(remote.size for name, remote in files.items() if name not in cached)
     begun = sum(path.stat().st_size for path in place.glob("blobs/*.partial"))
     there = next(folder for folder in (place, *place.parents) if folder.is_dir())
     needed, free = max(missing - begun, 0), shutil.disk_usage(there).free
@@ -202,107 +201,37 @@ def _check_disk(repo_id: str, commit: str, sizes: dict[str, int]) -> None:
         )
 
 
-def _fetch_weights(repo_id: str, name: str, commit: str) -> None:
-    """Put one weight file into the hub's cache, going on where an earlier run stopped."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import WeakFileLock
-
-    if isinstance(try_to_load_from_cache(repo_id, name, revision=commit), str):
-        return
-    url = hf_hub_url(repo_id, name, revision=commit)
-    remote = get_hf_file_metadata(url)
-    if not remote.etag or not re.fullmatch(r"[\w.-]+", remote.etag):
-        return  # nothing to recognise the file by: snapshot_download takes it whole
-    blob = _repo_cache(repo_id) / "blobs" / remote.etag
-    partial = blob.with_name(blob.name + ".partial")
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(str(partial) + ".lock"):
-        if blob.exists():
-            return
-        begun = _size(partial)
-        if remote.size is not None and begun > remote.size:
-            partial.unlink()
-        _download(url, partial, size=remote.size, name=name)
-        if begun and _SHA256.fullmatch(remote.etag) and _sha256(partial) != remote.etag:
-            partial.unlink()
-            raise CheckpointError(f"{repo_id}: {name} arrived damaged; run the command again")
-        os.replace(partial, blob)
-    Path(str(partial) + ".lock").unlink(missing_ok=True)
-
-
-def _download(url: str, partial: Path, *, size: int | None, name: str) -> None:
-    """Append to a file until it is whole; a connection that breaks is taken up again.
-
-    huggingface_hub's own `http_get` keeps up to 10 MB back that a break then loses.
-    """
-    from huggingface_hub.utils import are_progress_bars_disabled
-    from tqdm.auto import tqdm
-
-    hidden = are_progress_bars_disabled() or None  # None: hidden where there is no terminal
-    with tqdm(
-        total=size, initial=_size(partial), desc=name, unit="B", unit_scale=True, disable=hidden
-    ) as progress:
-        failures = 0
-        while True:
-            before = _size(partial)
-            try:
-                _append(url, partial, size, progress)
-                return
-            except Exception as error:
-                failures = 1 if _size(partial) > before else failures + 1
-                if failures > RETRIES or getattr(error, "response", None) is not None:
-                    raise
-                time.sleep(failures)
-
-
-def _append(url: str, partial: Path, size: int | None, progress: Any) -> None:
-    """One request for what is missing."""
-    from huggingface_hub import get_hf_file_metadata
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
-
-    begun = _size(partial)
-    if size is not None and begun >= size:
-        return
-    place = get_hf_file_metadata(url).location  # asked again each time: signed links expire
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if urlparse(place).netloc != urlparse(url).netloc:
-        headers.pop("authorization", None)  # a token is for the hub, not for where files lie
-    if begun:
-        headers["Range"] = f"bytes={begun}-"
-    with http_stream_backoff("GET", place, headers=headers, retry_on_exceptions=()) as response:
-        hf_raise_for_status(response)
-        whole = response.status_code == 200  # not 206: the server sends all of it again
-        with partial.open("wb" if whole else "ab") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                progress.update(len(chunk))
-    if size is not None and _size(partial) != size:
-        raise ConnectionError(f"{_size(partial)} of {size} bytes arrived")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _explained(repo_id: str, error: Exception) -> CheckpointError:
-    """One line for what the hub or the network answered."""
+def _explained(repo_id: str, error: Exception) -> PixtralError:
+    """One line for what the hub, the network or the disk answered."""
     from huggingface_hub import constants
     from huggingface_hub import errors as hub
 
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, hub.GatedRepoError):
+    if isinstance(error, hub.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # "not in the cache either" says less than why it did not come
+    status = status_of(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number in DISK_FULL:
+        return CapacityError(
+            f"{repo_id}: the disk is full ({first_line(error)}); free some space or set HF_HOME to"
+            " another disk, and run it again: it goes on where it stopped"
+        )
+    if number in NOT_WRITABLE:
+        text = (
+            f"the cache cannot be written ({first_line(error)}); set HF_HOME to a folder that can"
+        )
+    elif isinstance(error, hub.GatedRepoError):
         text = (
             f"a gated repository; accept its terms at {constants.ENDPOINT}/{repo_id} and log in"
             " with `hf auth login`"
         )
     elif isinstance(error, hub.RevisionNotFoundError):
         text = "no such revision on the hub; check the branch, tag or commit"
-    elif isinstance(error, hub.RepositoryNotFoundError) or status in (401, 403, 404):
+    elif status == 403:
+        text = (
+            f"the hub refuses access (status 403); accept the terms at {constants.ENDPOINT}/"
+            f"{repo_id}, and log in with `hf auth login` and a token that may read it"
+        )
+    elif isinstance(error, hub.RepositoryNotFoundError) or status in (401, 404):
         text = (
             "no such folder here and no such repository on the hub, or a private one; check the"
             " spelling, or log in with `hf auth login`"
@@ -314,9 +243,9 @@ def _explained(repo_id: str, error: Exception) -> CheckpointError:
     elif status is not None:
         text = f"the hub answered with status {status}; try again later"
     else:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         text = (
             f"no such folder here, and the hub cannot be reached or the download broke off"
-            f" ({said}); check the network and run it again, it goes on where it stopped"
+            f" ({first_line(error)}); check the network and run it again, it goes on where it"
+            " stopped"
         )
     return CheckpointError(f"{repo_id}: {text}")

@@ -1,5 +1,6 @@
 """Hub ids, against a hub that runs in this process: huggingface_hub itself is not replaced."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,12 @@ CONVERT = """
 import sys
 from pixtral_mlx.cli import main
 main(["convert", sys.argv[1], sys.argv[2], "--dry-run", "--bits", "4"])
+"""
+INSPECT = """
+import sys
+from pixtral_mlx.cli import main
+sys.stderr = sys.stdout
+main(["inspect", sys.argv[1]])
 """
 SCRIPT = """
 import sys
@@ -142,14 +149,15 @@ def test_the_token_stays_with_the_hub(hub, tmp_path):
     assert hub.tokens["elsewhere"] == {None}
 
 
-def test_a_damaged_beginning_is_found(hub, tmp_path):
-    hub.break_after, hub.then_refuse = 100_000, True
-    run(hub, tmp_path, "made-up/official")
-    hub.break_after = None
-    partial = next(tmp_path.rglob("*.partial"))
-    partial.write_bytes(b"x" * 100_000)
-    assert "arrived damaged" in run(hub, tmp_path, "made-up/official")
-    folder_of(run(hub, tmp_path, "made-up/official"))
+def test_the_command_says_that_hashes_are_as_the_hub_says(hub, tmp_path):
+    lines = printed(hub, tmp_path, INSPECT, "made-up/official").splitlines()
+    whole = hub.repositories["made-up/official"]["consolidated.safetensors"]
+    digest = hashlib.sha256(whole).hexdigest()[:12]
+    assert any(
+        line.startswith("note: consolidated.safetensors: ")
+        and line.endswith(f" MB, sha256 {digest}... as the hub says")
+        for line in lines
+    )
 
 
 @pytest.mark.parametrize("name", ["official", "hf"])

@@ -1,0 +1,394 @@
+"""Weights from a hub that surprises: the file comes whole and checked, or one line says why not."""
+
+import errno
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import time
+import types
+
+import huggingface_hub
+import huggingface_hub.file_download
+import huggingface_hub.utils
+import pytest
+from fake_hub import COMMIT, serve
+from huggingface_hub import constants
+
+from pixtral_mlx import download, hub
+from pixtral_mlx.errors import CapacityError, CheckpointError
+
+NAME = "made-up/model"
+WEIGHTS = bytes(range(256)) * 1200
+DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
+FILE = "consolidated.safetensors"
+CHECKED = f"{FILE}: 0.3 MB, sha256 {DIGEST[:12]}... as the hub says"
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch, caplog):
+    """A hub that this process takes for the real one, its cache in `tmp_path`, and no waiting."""
+    files = {FILE: WEIGHTS, "params.json": b"{}", "tekken.json": b"{}"}
+    for name in [n for n in os.environ if "proxy" in n.lower() or n.startswith("HF_")]:
+        monkeypatch.delenv(name)
+    with serve({NAME: files}) as running:
+        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        huggingface_hub.close_session()
+        caplog.set_level(logging.INFO, logger="pixtral_mlx")
+        yield running
+        huggingface_hub.close_session()
+
+
+def notes(caplog):
+    return [r.getMessage() for r in caplog.records if r.name.startswith("pixtral_mlx")]
+
+
+def weight_requests(fake):
+    return [span for name, span in fake.downloads() if name == FILE]
+
+
+def arrived(tmp_path):
+    """Fetch, and see that the cache holds the right bytes and nothing half done."""
+    folder = hub.fetch(NAME)
+    assert (folder / FILE).read_bytes() == WEIGHTS
+    assert not list(tmp_path.rglob("*.partial"))
+    return folder
+
+
+def begin(tmp_path, data=WEIGHTS[:100_000]):
+    """What an earlier run left of the file."""
+    partial = download.repo_cache(NAME) / "blobs" / f"{DIGEST}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(data)
+    return partial
+
+
+def plain(handler, data):
+    return handler.answer_with(200, data, Content_Length=len(data))
+
+
+def head(**headers):
+    """An answer to HEAD with the headers that a download needs, and these (None: without it)."""
+
+    def answer(handler, data):
+        usual = {"ETag": f'"{DIGEST}"', "Content_Length": len(data), "X_Repo_Commit": COMMIT}
+        kept = {n: value for n, value in {**usual, **headers}.items() if value is not None}
+        return handler.answer_with(200, **kept)
+
+    return answer
+
+
+def got(status, body=None, **headers):
+    """An answer to GET; without a body of its own it sends the right bytes."""
+
+    def answer(handler, data):
+        return handler.answer_with(status, data if body is None else body, **headers)
+
+    return answer
+
+
+# What is shown and checked --------------------------------------------------------------------
+
+
+def test_the_hash_is_compared_and_shown_once(fake, tmp_path, caplog, monkeypatch):
+    folder = arrived(tmp_path)
+    assert notes(caplog) == [CHECKED]
+    caplog.clear()
+    monkeypatch.setattr(hashlib, "sha256", None)  # a later load reads nothing of it
+    assert hub.fetch(NAME) == folder
+    assert notes(caplog) == []
+
+
+def test_a_file_damaged_twice_is_one_line_and_is_fetched_again(fake, tmp_path, caplog):
+    bad = got(200, b"x" + WEIGHTS[1:], Content_Length=len(WEIGHTS))
+    fake.odd_gets += [bad, bad]
+    found = hashlib.sha256(b"x" + WEIGHTS[1:]).hexdigest()
+    said = f"sha256 {found[:12]}..., the hub says {DIGEST[:12]}..."
+    with pytest.raises(CheckpointError) as caught:
+        hub.fetch(NAME)
+    assert str(caught.value) == (
+        f"{NAME}: {FILE} arrived damaged ({said}) and is removed; run the command again"
+    )
+    assert notes(caplog) == [
+        f"{FILE}: it arrived damaged ({said}); huggingface_hub fetches it whole"
+    ]
+    assert not [path for path in tmp_path.rglob("*") if path.name in (FILE, DIGEST)]
+    arrived(tmp_path)
+
+
+def test_without_a_hash_nothing_is_claimed(fake, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("fake_hub.lfs", lambda name, data: {})
+    fake.odd_heads += [head(ETag='"abc"')] * 3
+    arrived(tmp_path)
+    assert notes(caplog) == [f"{FILE}: 0.3 MB, not checked: the hub gives no sha256"]
+
+
+# What the real hub may do and the fake one did not ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [head(Content_Length=None), head(ETag=f'W/"{DIGEST}"'), head(ETag=DIGEST)],
+    ids=["no size", "weak", "bare"],
+)
+def test_other_spellings_of_the_headers(fake, tmp_path, caplog, odd):
+    fake.odd_heads += [odd] * 2
+    begin(tmp_path)
+    arrived(tmp_path)
+    assert weight_requests(fake) == ["bytes=100000-"]
+    assert notes(caplog) == [CHECKED]
+
+
+def test_a_server_that_ignores_ranges(fake, tmp_path, caplog):
+    begin(tmp_path)
+    fake.odd_gets += [plain]
+    arrived(tmp_path)
+    assert weight_requests(fake) == ["bytes=100000-"]
+    assert notes(caplog) == [CHECKED]
+
+
+def test_a_server_that_gives_less_than_was_asked_for(fake, tmp_path, caplog):
+    begin(tmp_path)
+    end, size = 200_000, len(WEIGHTS)
+    span = f"bytes 100000-{end - 1}/{size}"
+    fake.odd_gets += [got(206, WEIGHTS[100_000:end], Content_Length=100_000, Content_Range=span)]
+    arrived(tmp_path)
+    assert weight_requests(fake) == ["bytes=100000-", "bytes=200000-"]
+    assert notes(caplog) == [CHECKED]
+
+
+def test_a_file_without_a_stated_length_that_breaks_off(fake, tmp_path, caplog):
+    fake.odd_gets += [got(200, WEIGHTS[:5000])]
+    arrived(tmp_path)
+    assert weight_requests(fake) == ["", "bytes=5000-"]
+    assert notes(caplog) == [CHECKED]
+
+
+def test_too_many_requests_are_waited_for(fake, tmp_path, caplog):
+    fake.odd_gets += [got(429, b"", Retry_After=1, Content_Length=0)]
+    fake.odd_heads += [got(503, b"", Content_Length=0)]
+    arrived(tmp_path)
+    assert notes(caplog) == [CHECKED]
+
+
+SIZE = len(WEIGHTS)
+ODD_GETS = {
+    "416": (got(416, b"", Content_Length=0), "the answer has status 416 (no range)"),
+    "204": (got(204, b""), "the answer has status 204 (no range)"),
+    "418": (got(418, b"", Content_Length=0), "the answer has status 418 (no range)"),
+    "another range": (
+        got(206, WEIGHTS[:9], Content_Length=9, Content_Range=f"bytes 0-8/{SIZE}"),
+        f"the answer has status 206 (bytes 0-8/{SIZE})",
+    ),
+    "another total": (
+        got(206, b"x", Content_Length=1, Content_Range="bytes 100000-100000/100001"),
+        "the answer has status 206 (bytes 100000-100000/100001)",
+    ),
+    "a page": (
+        got(200, b"<html>log in</html>", Content_Length=19),
+        f"the answer has 19 bytes, not {SIZE}",
+    ),
+    "gzip": (got(200, Content_Encoding="gzip"), "the answer is encoded as gzip"),
+    "too long": (got(200, WEIGHTS + b"x"), f"more than its {SIZE:,} bytes came"),
+    "damaged": (got(200, bytes(SIZE), Content_Length=SIZE), "it arrived damaged (sha256"),
+}
+
+
+@pytest.mark.parametrize(("odd", "said"), ODD_GETS.values(), ids=ODD_GETS)
+def test_odd_answers_leave_the_file_to_huggingface_hub(fake, tmp_path, caplog, odd, said):
+    begin(tmp_path)
+    fake.odd_gets += [odd]
+    arrived(tmp_path)
+    assert weight_requests(fake) == ["bytes=100000-", ""]
+    note, checked = notes(caplog)
+    assert note.startswith(f"{FILE}: ") and said in note
+    assert note.endswith("; huggingface_hub fetches it whole")
+    assert checked == CHECKED
+
+
+ODD_HEADS = {
+    "no etag": (head(ETag=None), "no etag that can be used (None)"),
+    "a path": (head(ETag='"../../x"'), "no etag that can be used (../../x)"),
+    "another size": (head(Content_Length=5), f"the hub says {SIZE:,} bytes and 5 bytes"),
+}
+
+
+@pytest.mark.parametrize(("odd", "said"), ODD_HEADS.values(), ids=ODD_HEADS)
+def test_odd_headers_leave_the_file_to_huggingface_hub(fake, tmp_path, caplog, odd, said):
+    fake.odd_heads += [odd]
+    arrived(tmp_path)
+    note, checked = notes(caplog)
+    assert said in note and checked == CHECKED
+
+
+def test_a_refusal_of_another_host_is_a_surprise(fake, tmp_path, caplog):
+    fake.elsewhere = True
+    fake.odd_gets += [got(403, b"", Content_Length=0)]
+    arrived(tmp_path)
+    assert "the answer has status 403" in notes(caplog)[0]
+    assert notes(caplog)[1] == CHECKED
+
+
+@pytest.mark.parametrize(
+    ("odd", "times", "said"),
+    [
+        (got(500, b"", Content_Length=0), 6, "the hub answered with status 500"),
+        (got(200, b"", Content_Length=SIZE), 4, ""),  # breaks off before the first byte
+    ],
+)
+def test_what_never_gets_better_is_left_to_huggingface_hub(
+    fake, tmp_path, caplog, odd, times, said
+):
+    fake.odd_gets += [odd] * times
+    arrived(tmp_path)
+    assert said in notes(caplog)[0] and notes(caplog)[1] == CHECKED
+
+
+# Another version of huggingface_hub -------------------------------------------------------------
+
+INSIDES = [
+    ("huggingface_hub", "get_hf_file_metadata"),
+    ("huggingface_hub", "hf_hub_url"),
+    ("huggingface_hub.file_download", "are_symlinks_supported"),
+    ("huggingface_hub.utils", "WeakFileLock"),
+    ("huggingface_hub.utils", "are_progress_bars_disabled"),
+    ("huggingface_hub.utils", "build_hf_headers"),
+    ("huggingface_hub.utils", "hf_raise_for_status"),
+    ("huggingface_hub.utils", "http_stream_backoff"),
+]
+
+
+@pytest.mark.parametrize(("module", "name"), INSIDES, ids=[name for _, name in INSIDES])
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "changed"])
+def test_insides_that_change(fake, tmp_path, caplog, monkeypatch, module, name, gone):
+    real = sys.modules[module]
+
+    class Other(types.ModuleType):
+        """The module as we import it; huggingface_hub's own imports are done."""
+
+        def __getattr__(self, asked):
+            if asked == name and gone:
+                raise AttributeError(asked)
+            return None if asked == name else getattr(real, asked)
+
+    monkeypatch.setitem(sys.modules, module, Other(module))
+    fake.odd_gets += [got(403, b"", Content_Length=0)] if name == "hf_raise_for_status" else []
+    arrived(tmp_path)
+    note, checked = notes(caplog)
+    assert note.endswith("; huggingface_hub fetches it whole")
+    assert (f"cannot import name '{name}'" if gone else "not callable") in note
+    assert checked == CHECKED
+
+
+def test_insides_of_an_answer_that_change(fake, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(download, "_append", lambda *_: object().url)
+    arrived(tmp_path)
+    assert "has no attribute 'url'" in notes(caplog)[0]
+
+
+def test_a_cache_without_symbolic_links(fake, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    folder = arrived(tmp_path)
+    assert notes(caplog) == [
+        f"{FILE}: the cache's disk has no symbolic links; huggingface_hub fetches it whole",
+        CHECKED,
+    ]
+    assert not (folder / FILE).is_symlink()
+    assert sum(p.stat().st_size == SIZE for p in tmp_path.rglob("*") if p.is_file()) == 1
+
+
+# What nobody else could do better ---------------------------------------------------------------
+
+
+def refused(fake, kind=CheckpointError):
+    """The line, after one attempt and no other."""
+    with pytest.raises(kind) as caught:
+        hub.fetch(NAME)
+    assert len(weight_requests(fake)) <= 1
+    assert str(caught.value).startswith(f"{NAME}: ") and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (got(401, b"", X_Error_Code="GatedRepo", Content_Length=0), "a gated repository; accept"),
+        (got(403, b"", Content_Length=0), "the hub refuses access (status 403); accept the terms"),
+        (got(404, b"", X_Error_Code="EntryNotFound", Content_Length=0), "no such"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["odd_heads", "odd_gets"])
+def test_refusals_of_files_stand(fake, caplog, answer, said, kind):
+    getattr(fake, kind).append(answer)
+    assert said in refused(fake)
+    assert notes(caplog) == []
+
+
+def test_too_many_requests_for_too_long(fake, tmp_path, caplog):
+    partial = begin(tmp_path)
+    fake.odd_gets += [got(429, b"", Content_Length=0)] * 6
+    with pytest.raises(CheckpointError, match="status 429; try again later"):
+        hub.fetch(NAME)
+    assert partial.exists() and notes(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.ENOSPC, CapacityError, "the disk is full"),
+        (errno.EROFS, CheckpointError, "the cache cannot be written"),
+    ],
+)
+def test_disks_that_are_full_or_closed(fake, caplog, monkeypatch, number, kind, said):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    assert said in refused(fake, kind)
+    assert notes(caplog) == [CHECKED]
+
+
+def test_an_interruption_stands(fake, monkeypatch, caplog):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "_is_whole", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        hub.fetch(NAME)
+    assert len(weight_requests(fake)) == 1 and notes(caplog) == []
+
+
+def test_a_network_that_fails_keeps_what_has_come(fake, tmp_path, caplog):
+    partial = begin(tmp_path)
+    span = f"bytes 100000-{SIZE - 1}/{SIZE}"
+    fake.odd_gets += [got(206, b"", Content_Length=9, Content_Range=span)] * 4
+    with pytest.raises(CheckpointError, match="it goes on where it stopped"):
+        hub.fetch(NAME)
+    assert partial.read_bytes() == WEIGHTS[:100_000]
+    assert notes(caplog) == []
+    arrived(tmp_path)
+    assert weight_requests(fake) == ["bytes=100000-"] * 5
+
+
+def test_what_was_begun_goes_where_the_whole_has_no_room_beside_it(fake, tmp_path, monkeypatch):
+    partial = begin(tmp_path)
+    usage = type("Usage", (), {"free": SIZE - 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(huggingface_hub.file_download, "_check_disk_space", lambda *_: None)
+    fake.odd_gets += [got(416, b"", Content_Length=0)]
+    seen = []
+    whole = huggingface_hub.snapshot_download
+
+    def watched(*arguments, **options):
+        seen.append(partial.exists())
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", watched)
+    arrived(tmp_path)
+    assert seen[0] is False
