@@ -97,15 +97,20 @@ def status_of(error: Exception) -> int | None:
 
 def _check_fetched(repo_id: str, name: str, file: Path, remote: RemoteFile) -> None:
     """Keep what huggingface_hub fetched if it is sound, else remove it."""
-    blob = file.resolve()
-    problem = _difference(blob, name, remote.sha256 or _sha256_of(blob.name))
-    if problem:
-        blob.unlink()
-        file.unlink(missing_ok=True)
+    places = [file]  # a link to a blob named by its etag, which may be a link to a shared one
+    while places[-1].is_symlink():
+        places.append(places[-1].parent / os.readlink(places[-1]))
+    blob, etag = places[-1], places[:2][-1].name
+    partial = blob.with_name(f"{etag}.partial")
+    os.replace(blob, partial)  # so that an interruption leaves nothing unchecked
+    if problem := _difference(partial, name, remote.sha256 or _sha256_of(etag)):
+        for path in (partial, *places):
+            path.unlink(missing_ok=True)
         raise CheckpointError(
             f"{repo_id}: {name} arrived damaged ({problem}) and is removed; run the command again"
         )
-    (repo_cache(repo_id) / "blobs" / f"{blob.name}.partial").unlink(missing_ok=True)
+    os.replace(partial, blob)
+    (repo_cache(repo_id) / "blobs" / partial.name).unlink(missing_ok=True)
 
 
 def _is_final(error: Exception) -> bool:

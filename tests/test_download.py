@@ -21,6 +21,7 @@ from pixtral_mlx.errors import CapacityError, CheckpointError
 
 NAME = "made-up/model"
 WEIGHTS = bytes(range(256)) * 1200
+SIZE = len(WEIGHTS)
 DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
 FILE = "consolidated.safetensors"
 CHECKED = f"{FILE}: 0.3 MB, sha256 {DIGEST[:12]}... as the hub says"
@@ -129,6 +130,48 @@ def test_without_a_hash_nothing_is_claimed(fake, tmp_path, caplog, monkeypatch):
     assert notes(caplog) == [f"{FILE}: 0.3 MB, not checked: the hub gives no sha256"]
 
 
+@pytest.mark.parametrize("surprise", [[], [got(416, b"", Content_Length=0)]], ids=["ours", "whole"])
+def test_the_etag_is_a_hash_too(fake, tmp_path, caplog, monkeypatch, surprise):
+    monkeypatch.setattr("fake_hub.lfs", lambda name, data: {})
+    fake.odd_gets += surprise
+    arrived(tmp_path)
+    assert notes(caplog)[len(surprise) :] == [CHECKED]
+
+
+def test_an_interrupted_check_is_made_up_for(fake, tmp_path, caplog, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    fake.odd_gets += [got(416, b"", Content_Length=0)]
+    with monkeypatch.context() as patched:
+        patched.setattr(download, "_difference", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hub.fetch(NAME)
+    caplog.clear()
+    fake.requests.clear()
+    arrived(tmp_path)
+    assert notes(caplog) == [CHECKED] and weight_requests(fake) == []
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_blobs_that_repositories_share(fake, tmp_path, sound):
+    blobs = download.repo_cache(NAME) / "blobs"
+    partial, store = begin(tmp_path), tmp_path / "cache" / "store"
+    store.mkdir()
+    (store / "f00").write_bytes(WEIGHTS if sound else b"other")
+    (blobs / DIGEST).symlink_to(store / "f00")
+    file = blobs.parent / FILE
+    file.symlink_to(f"blobs/{DIGEST}")
+    if sound:
+        download._check_fetched(NAME, FILE, file, download.RemoteFile(SIZE))
+        assert file.read_bytes() == WEIGHTS and not partial.exists()
+    else:
+        with pytest.raises(CheckpointError, match="arrived damaged"):
+            download._check_fetched(NAME, FILE, file, download.RemoteFile(SIZE))
+        assert not any(path.is_symlink() for path in (file, blobs / DIGEST))
+    assert [path.name for path in store.iterdir()] == ["f00"] * sound
+
+
 # What the real hub may do and the fake one did not ----------------------------------------------
 
 
@@ -177,7 +220,6 @@ def test_too_many_requests_are_waited_for(fake, tmp_path, caplog):
     assert notes(caplog) == [CHECKED]
 
 
-SIZE = len(WEIGHTS)
 ODD_GETS = {
     "416": (got(416, b"", Content_Length=0), "the answer has status 416 (no range)"),
     "204": (got(204, b""), "the answer has status 204 (no range)"),
@@ -240,6 +282,7 @@ def test_a_refusal_of_another_host_is_a_surprise(fake, tmp_path, caplog):
     [
         (got(500, b"", Content_Length=0), 6, "the hub answered with status 500"),
         (got(200, b"", Content_Length=SIZE), 4, ""),  # breaks off before the first byte
+        (got(200, b""), 4, f"0 of {SIZE:,} bytes arrived"),
     ],
 )
 def test_what_never_gets_better_is_left_to_huggingface_hub(
