@@ -13,15 +13,9 @@ from .batch import check_options
 from .commands import generation_options, image_options, load_model, question, read_stdin_text
 from .errors import ImageError, PixtralError
 from .generate import Reply
-from .image_source import is_pdf, read_source
+from .image_source import SUFFIXES, is_pdf, read_source
 from .pdf import page_numbers, split_choice
 from .row_file import RowFile
-
-SUFFIXES = {
-    ".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm",
-    ".pgm", ".pbm", ".avif", ".pdf",
-}  # fmt: skip
-"""What is taken from a folder; a file that is named is taken whatever it is called."""
 
 # What the answers do not depend on; every other option is written into the rows.
 _INDIFFERENT = {

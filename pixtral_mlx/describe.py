@@ -15,7 +15,7 @@ from .commands import read_stdin
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .errors import CheckpointError
 from .image import ImageOptions, exif_orientation, open_image, patch_grid, to_rgb
-from .image_source import short_name
+from .image_source import SUFFIXES, short_name
 from .picture import draw_patch_grid, save_new
 from .status import Status
 from .tables import format_table
@@ -53,7 +53,7 @@ def _is_image(what: str) -> bool:
         if path.exists():
             return not path.is_dir() and path.suffix not in (".safetensors", ".json")
     # There is no such file: a name that ends like a picture's gets the error of a picture.
-    return path.suffix.lower() in Image.registered_extensions()
+    return path.suffix.lower() in {*SUFFIXES, *Image.registered_extensions()}
 
 
 def describe_image(

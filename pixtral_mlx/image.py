@@ -7,6 +7,8 @@ Everything is checked before it is decoded.
 import io
 import logging
 import platform
+import re
+import struct
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -19,12 +21,15 @@ from PIL import Image, ImageOps
 
 from .config import VisionConfig
 from .errors import ImageError
-from .image_source import is_pdf, read_source
+from .image_source import is_heic, is_pdf, read_source
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
 FEWEST_TOKENS = 2  # of an image: one patch and the end token
+
+# The boxes in a HEIF container that state the size of each picture and tile in it.
+_HEIC_SIZES = re.compile(rb"ispe\0{4}(.{8})", re.DOTALL)
 
 # CLIP's mean and standard deviation of RGB, as mistral-common has them.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -63,7 +68,7 @@ class ImageOptions:
         resize: "official" is cubic interpolation without antialiasing, as the model was
             trained; "antialiased" is Pillow's bicubic, smoother on scans shrunk a lot.
         orient: whether to turn the picture by its EXIF orientation. The reference does not;
-            phones rely on it.
+            phones rely on it. HEIC states it elsewhere than in EXIF, and is always upright.
         grey16: what becomes of 16-bit grey: "scale" to 8 bits, or "clip" as the reference does,
             which turns most of such a picture white.
         image_budget: the most tokens that a picture may take, see `patch_grid`; None is no limit
@@ -223,11 +228,11 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
         options: `ImageOptions`; only `orient` is read here.
 
     Returns:
-        The decoded first frame, in its own mode.
+        The decoded first frame (of HEIC the main one), in its own mode.
 
     Raises:
         ImageError: not found, not an image of an allowed format, empty, truncated, too large,
-            or not fetched within the limits.
+            not fetched within the limits, or pillow-heif is missing.
     """
     options = options or ImageOptions()
     if isinstance(source, Image.Image):
@@ -245,7 +250,7 @@ def decode_image(data: bytes, name: str, options: ImageOptions) -> Image.Image:
 
 
 def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Image:
-    _check_size(image, name)
+    _check_size(*image.size, name)
     with _damage_named(name):
         image.load()
     return _upright(image) if options.orient else image
@@ -257,10 +262,20 @@ def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
         raise ImageError(f"{name}: empty, 0 bytes: give an image file")
     if is_pdf(data):
         raise ImageError(f"{name}: a PDF, not one picture: generate, chat and batch read its pages")
+    image = _open_heic(data, name) if is_heic(data) else _open(data, name)
+    with _damage_named(name):
+        frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        used = "main one" if image.format == "HEIF" else "first"
+        log.warning("%s: has %d frames; the %s is used", name, frames, used)
+    return image, name
+
+
+def _open(data: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # sizes are ours to check, remarks on metadata no use
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name}: {str(error).split(',')[0]}; at most {MAX_PIXELS:,} are decoded: shrink it "
@@ -268,14 +283,32 @@ def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
         ) from error
     except Exception as error:  # damaged headers raise nearly anything in Pillow
         raise ImageError(
-            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)}: convert "
-            "it to one of them"
+            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)} and HEIC: "
+            "convert it to one of them"
+        ) from error
+
+
+def _open_heic(data: bytes, name: str) -> Image.Image:
+    """pillow-heif's class itself, so that what Pillow opens elsewhere stays as it is.
+
+    It turns the picture as its container says and sets the orientation in EXIF to upright. libheif
+    refuses pictures that are larger than the size stated for them.
+    """
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise ImageError(
+            f'{name}: HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"'
         ) from error
     with _damage_named(name):
-        frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        log.warning("%s: has %d frames; the first is used", name, frames)
-    return image, name
+        image = HeifImageFile(io.BytesIO(data))
+    # More may be decoded than is shown: edges are cut off, tiles put together.
+    sizes = [struct.unpack(">II", size) for size in _HEIC_SIZES.findall(data)]
+    if tiling := image.info.get("tiling"):
+        sizes.append((tiling["image_width"], tiling["image_height"]))
+    for width, height in sizes:
+        _check_size(width, height, name)
+    return image
 
 
 @contextmanager
@@ -312,8 +345,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, name: str) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"{name}: {width}x{height} pixels: nothing to look at")
     if width * height > MAX_PIXELS:

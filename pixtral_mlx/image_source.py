@@ -17,11 +17,21 @@ from typing import Any
 
 from .errors import ImageError
 
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".avif", ".heic", ".heif", ".hif", ".pdf",
+}  # fmt: skip
+"""How files of pictures and PDFs are called; what is in them decides when they are opened."""
+
 MAX_FILE_BYTES = 200_000_000
 MAX_URL_BYTES = 50_000_000
 URL_SECONDS = 20.0
 
 _BLOCK_BYTES = 1 << 16
+_MAX_BRANDS_BYTES = 1024
+_HEIC_BRANDS = {
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1",
+}  # fmt: skip
 _URL_LETTERS = "%/:=&?~#+!$,;'@()*[]|"  # what an address may hold beside letters and digits
 
 
@@ -61,6 +71,18 @@ def read_source(source: Any) -> tuple[bytes, str]:
 def is_pdf(data: bytes) -> bool:
     """Whether this is a PDF; its mark may stand anywhere in the first 1024 bytes."""
     return b"%PDF-" in data[:1024]
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether these are pictures in HEVC in a HEIF container, by the brands at its start.
+
+    AVIF has the same container and names itself among the brands; Pillow reads it.
+    """
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), len(data), _MAX_BRANDS_BYTES)
+    brands = {data[at : at + 4] for at in range(8, end, 4)}
+    return bool(brands & _HEIC_BRANDS) and not brands & {b"avif", b"avis"}
 
 
 def short_name(name: str) -> str:

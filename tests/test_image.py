@@ -232,7 +232,7 @@ NOT_IMAGES = {
     "text": b"This is no picture.\r\n",
     "svg": SVG,
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-    "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "mp4": b"\0\0\0\x18ftypisom\0\0\0\0isommp42",
     "ico": encoded(picture(16, 16), "ICO"),
     "zeros": bytes(1000),
     "half a signature": b"\x89PNG",
