@@ -20,7 +20,6 @@ from .errors import PixtralError
 from .generate import GenerationOptions, GenerationStream, Reply, _StopText
 from .run import Run
 from .sampling import Sampler, is_greedy, seeded
-from .tokenizer import Prompt
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -64,9 +63,8 @@ class _Request:
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
         self.index, self.options, self._model = index, check_options(given), model
-        if not isinstance(messages, Prompt):
-            messages = model.encode(messages, pictures, **encoding)
-        stream = GenerationStream(model, messages, self.options)  # checks, and is never iterated
+        prompt = model.as_prompt(messages, pictures, **encoding)
+        stream = GenerationStream(model, prompt, self.options)  # checks, and is never iterated
         self.prompt, self.reply = stream.prompt, stream.reply
         length = len(self.prompt.tokens)
         self.limit = min(self.options.max_tokens, model.config.text.max_seq_len - length + 1)

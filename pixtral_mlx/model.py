@@ -1,6 +1,6 @@
 """The whole of Pixtral: encode the messages, see the images, merge, decode."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import cached_property
 from os import PathLike
@@ -100,6 +100,32 @@ class Pixtral(nn.Module):
         prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
         check_context(prompt, self.config.text.max_seq_len)
         return prompt
+
+    def as_prompt(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        images: Sequence[Any] = (),
+        **options: Any,
+    ) -> Prompt:
+        """Messages as `encode` takes them, or the prompt that it made of them before.
+
+        Arguments:
+            images, options: as for `encode`; nothing of them goes with a `Prompt`, which has its
+                pictures and its form.
+
+        Raises:
+            PromptError: a `Prompt` together with any of them.
+        """
+        if not isinstance(messages, Prompt):
+            return self.encode(messages, images, **options)
+        none = images is None or (isinstance(images, Sized) and len(images) == 0)
+        for name, value in {"images": None if none else images, **options}.items():
+            if value is not None and value is not False:
+                raise PromptError(
+                    f"{name}= goes with messages, and this is a Prompt, which is encoded already: "
+                    "give it to encode, which makes the prompt"
+                )
+        return messages
 
     @cached_property
     def prompt_cache(self) -> PromptCache:
@@ -278,15 +304,10 @@ class Pixtral(nn.Module):
             PromptError, ImageError, CapacityError: as for `encode`, or not enough memory.
         """
         checked = GenerationOptions(**options)
-        if not isinstance(messages, Prompt):
-            messages = self.encode(
-                messages, images, image_options=image_options, image_budget=image_budget, raw=raw
-            )
-        elif image_budget is not None:
-            raise ValueError(
-                "image_budget is for messages: give it to encode, which made the prompt"
-            )
-        return GenerationStream(self, messages, checked)
+        prompt = self.as_prompt(
+            messages, images, image_options=image_options, image_budget=image_budget, raw=raw
+        )
+        return GenerationStream(self, prompt, checked)
 
     def generate(
         self,
@@ -384,7 +405,7 @@ class Pixtral(nn.Module):
         Returns:
             Nats, float32, shape (rows, columns) of the image.
         """
-        prompt = messages if isinstance(messages, Prompt) else self.encode(messages, images)
+        prompt = self.as_prompt(messages, images)
         return occlusion_map(
             self, prompt, token, block=block, image=image, tokens=tokens, edits=edits,
             progress=progress,
@@ -402,5 +423,5 @@ class Pixtral(nn.Module):
         edits: Sequence[Edit] = (),
     ) -> float:
         """The same, in nats, for one set of patches that are hidden together; see `occlusion`."""
-        prompt = messages if isinstance(messages, Prompt) else self.encode(messages, images)
+        prompt = self.as_prompt(messages, images)
         return occlusion(self, prompt, token, patches, image=image, tokens=tokens, edits=edits)

@@ -106,8 +106,39 @@ def test_it_reaches_every_way_to_ask(model, picture):
     assert [p.token for p in model.stream("What?", **ask)] == expected.tokens
     (batched,) = model.generate_batch([{"messages": "What?", **ask}])
     assert batched.tokens == expected.tokens
-    with pytest.raises(ValueError, match="image_budget is for messages: give it to encode"):
-        model.generate(prompt, image_budget=50)
+
+
+WITH_A_PROMPT = [
+    {"images": ["a.png"]}, {"images": Image.new("RGB", (9, 9))}, {"image_budget": 50},
+    {"image_options": px.ImageOptions()}, {"raw": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", WITH_A_PROMPT, ids=lambda given: next(iter(given)))
+def test_a_prompt_has_its_pictures_and_takes_no_others(model, picture, given):
+    prompt = model.encode("What?", [picture])
+    (name,) = given
+    problem = pytest.raises(px.PromptError, match=f"^{name}= goes with messages, and this is a Pr")
+    with problem:
+        model.generate(prompt, **given)
+    with problem:
+        model.stream(prompt, **given)
+    with problem:
+        model.generate_batch([{"messages": prompt, **given}])
+    replies = model.generate_batch(
+        [{"messages": prompt, **given}, "?"], max_tokens=1, return_errors=True
+    )
+    assert isinstance(replies[0], px.PromptError) and isinstance(replies[1], px.Reply)
+    if name == "images":
+        with problem:
+            model.occlusion_map(prompt, 0, **given)
+        with problem:
+            model.occlusion(prompt, 0, [0], **given)
+    else:
+        with problem:  # for all, and so for this one
+            model.generate_batch([prompt], **given)
+    empty = {"images": [], "image_budget": None, "image_options": None, "raw": False}
+    assert model.generate(prompt, max_tokens=2, **empty).stats.image_tokens > 0
 
 
 def test_features_of_another_budget_never_serve(model, picture):
