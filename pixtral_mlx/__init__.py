@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from . import edits
     from .checkpoint import load
     from .compare import Comparison, Reading, compare_runs, first_difference, read_answer
-    from .config import PixtralConfig, TextConfig, VisionConfig, load_config
+    from .config import PixtralConfig, TextConfig, VisionConfig
     from .errors import (
         CapacityError,
         CheckpointError,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         PixtralError,
         PromptError,
     )
+    from .folder import load_config
     from .generate import GenerationOptions, GenerationStats, GenerationStream, Piece, Reply
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
     from .maps import Evidence, mean_distance, rank_correlation
@@ -40,7 +41,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load",),
     "compare": ("Comparison", "Reading", "compare_runs", "first_difference", "read_answer"),
-    "config": ("PixtralConfig", "TextConfig", "VisionConfig", "load_config"),
+    "config": ("PixtralConfig", "TextConfig", "VisionConfig"),
     "errors": (
         "CapacityError",
         "CheckpointError",
@@ -49,6 +50,7 @@ _HOMES = {
         "PixtralError",
         "PromptError",
     ),
+    "folder": ("load_config",),
     "generate": ("GenerationOptions", "GenerationStats", "GenerationStream", "Piece", "Reply"),
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
     "maps": ("Evidence", "mean_distance", "rank_correlation"),

@@ -188,23 +188,6 @@ class PixtralConfig:
         return params
 
 
-def load_config(folder: str | Path) -> PixtralConfig:
-    """Read the configuration of a model folder; `params.json` wins over `config.json`.
-
-    Raises:
-        ConfigError: neither file is there, or one is not valid.
-    """
-    folder = Path(folder)
-    if (folder / "params.json").is_file():
-        return PixtralConfig.from_params(read_json(folder / "params.json"))
-    if (folder / "config.json").is_file():
-        return PixtralConfig.from_hf(read_json(folder / "config.json"))
-    raise ConfigError(
-        f"{folder}: no params.json (official layout) and no config.json (HF, MLX): "
-        "this is not a model folder"
-    )
-
-
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 

@@ -1,11 +1,12 @@
 """What lies in a model folder: which files hold the weights, and what their headers say."""
 
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import PixtralConfig, read_json
-from .errors import CheckpointError
+from .errors import CheckpointError, ConfigError
 from .safetensors_io import TensorInfo, read_header
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -101,8 +102,30 @@ def _indexed(folder: Path, index: str) -> list[Path]:
     return [folder / name for name in names]
 
 
+def load_config(folder: str | PathLike[str]) -> PixtralConfig:
+    """Read the configuration of a model folder: the one that `px.load` takes there.
+
+    Raises:
+        ConfigError: neither file is there, or the one that counts is not valid.
+    """
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("params.json", "config.json")):
+        raise ConfigError(
+            f"{folder}: no params.json (official layout) and no config.json (HF, MLX): "
+            "this is not a model folder"
+        )
+    try:
+        files = weight_files(folder)
+    except (CheckpointError, OSError):
+        files = []  # a configuration without weights, or not all of them
+    return read_configuration(folder, files)[0]
+
+
 def read_configuration(folder: Path, files: list[Path]) -> tuple[PixtralConfig, Mapping[str, Any]]:
     """The sizes, and the contents of `config.json` if that is where they come from.
+
+    The weights decide: consolidated ones, or none at all, go with `params.json` if it is there,
+    others with `config.json` if it is there.
 
     Arguments:
         files: as `weight_files` chose them.
@@ -112,7 +135,7 @@ def read_configuration(folder: Path, files: list[Path]) -> tuple[PixtralConfig, 
         ConfigError: it lacks a key or has a wrong value.
     """
     official, other = folder / "params.json", folder / "config.json"
-    consolidated = files[0].name.startswith("consolidated")
+    consolidated = not files or files[0].name.startswith("consolidated")
     if official.is_file() and (consolidated or not other.is_file()):
         return PixtralConfig.from_params(read_json(official)), {}
     if not other.is_file():

@@ -1,13 +1,16 @@
 """Sizes from `params.json` and `config.json`; what is missing, odd or another model is named."""
 
 import copy
+import json
 from dataclasses import asdict
 
 import pytest
-from checkpoints import hf_config, official_params
+from checkpoints import hf_config, make_hf, make_official, official_params
 
-from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig, load_config
+import pixtral_mlx as px
+from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig
 from pixtral_mlx.errors import ConfigError
+from pixtral_mlx.folder import load_config
 
 PIXTRAL_LARGE = {
     "dim": 12288, "n_layers": 88, "head_dim": 128, "hidden_dim": 28672, "n_heads": 96,
@@ -148,6 +151,27 @@ def test_file_that_is_not_a_json_object(tmp_path, text):
 def test_folder_without_configuration(tmp_path):
     with pytest.raises(ConfigError, match=r"no params\.json .* and no config\.json"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["official", "hf"])
+def test_the_weights_decide_which_configuration_counts(tmp_path, layout):
+    """`load_config` reads the one that `load` takes, also where another model's lies beside it."""
+    make = {"official": make_official, "hf": make_hf}[layout]
+    folder = make(tmp_path / "model")
+    mine = {"official": "params.json", "hf": "config.json"}[layout]
+    other = {"official": "config.json", "hf": "params.json"}[layout]
+    params = official_params(text={"dim": 256, "n_layers": 7})
+    (folder / other).write_text(json.dumps(params if other == "params.json" else hf_config(params)))
+    assert load_config(folder) == px.load(folder).config
+    assert load_config(folder).text.dim != 256
+    (folder / mine).rename(tmp_path / mine)  # the weights' own is gone
+    if layout == "official":
+        assert load_config(folder).text.dim == 256  # consolidated weights are no reason to give up
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    (folder / "config.json").write_text("{")
+    (folder / "params.json").write_text(json.dumps(params))
+    assert load_config(folder).text.dim == 256  # without weights the official one
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from ..config import PixtralConfig, VisionConfig, load_config
+from ..config import PixtralConfig, VisionConfig
 from ..errors import CheckpointError
+from ..folder import load_config
 from ..tokenizer import Tokenizer
 from . import learning
 from .export import take_weights
