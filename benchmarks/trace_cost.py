@@ -69,6 +69,7 @@ def rows(dtype: mx.Dtype) -> None:
     shape = (1, eyes.num_attention_heads, grid.patches, eyes.head_dim)
     recorder("vision.0.queries", mx.random.normal(shape).astype(dtype), 0)
     recorder("vision.0.keys", mx.random.normal(shape).astype(dtype), 0)
+    recorder.join()
     vision_bytes = recorder.nbytes * eyes.num_hidden_layers
     recorder(
         "text.0.queries", mx.random.normal((1, text.n_heads, 1, text.head_dim)).astype(dtype), 0

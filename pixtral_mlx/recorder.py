@@ -58,6 +58,7 @@ class Recorder:
     def __init__(self, first: int, options: TraceOptions):
         self._first, self._options = first, options
         self._states = set(options.states)
+        self._parts: dict[str, list[mx.array]] = {}  # of the encoder, a group of images each
         self.vision: dict[str, mx.array] = {}
         self.text: dict[str, list[mx.array]] = {}
         self.states: dict[str, list[mx.array]] = {}
@@ -73,13 +74,18 @@ class Recorder:
             return
         options, number = self._options, int(layer)
         seen = where == "vision" and what in ("queries", "keys")
-        if seen and _wanted(number, options.vision_layers):  # one group of images after another
-            parts = [self.vision[site]] if site in self.vision else []
-            self.vision[site] = mx.concatenate([*parts, value[0]], axis=1) if parts else value[0]
+        if seen and _wanted(number, options.vision_layers):
+            self._parts.setdefault(site, []).append(value[0])
         # Prefill ends with a step of one token, and every step after it is one token.
         chosen = where == "text" and what in ("queries", "") and position >= self._first
         if chosen and _wanted(number, options.text_layers):
             self.text.setdefault(site, []).append(value)
+
+    def join(self) -> None:
+        """All images have been encoded: what came group by group becomes one array a site."""
+        for site, parts in self._parts.items():
+            self.vision[site] = mx.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        self._parts.clear()
 
     def finish(self) -> None:
         """Nothing more comes: any thread may look."""

@@ -79,6 +79,8 @@ class Run:
             return rest
         tap = self._tap if self._edits or (recorder and recorder.sees_vision) else None
         self.all_embeddings = model.embed(prompt, tap, kept=self._kept)
+        if recorder is not None:
+            recorder.join()
         mx.eval(self.all_embeddings, *(recorder.vision.values() if recorder else ()))
         return self.all_embeddings[self.computed :]
 
