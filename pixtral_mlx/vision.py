@@ -4,6 +4,7 @@ Images of any size and shape, patch by patch, no class token, no final norm. Sev
 run through the same matrices together; each attends within itself.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -97,7 +98,8 @@ def _groups(images: Sequence, sizes: Sequence[int]) -> Iterator[list]:
             group, patches = [], 0
         group.append(image)
         patches += size
-    yield group
+    if group:
+        yield group
 
 
 def _split(x: mx.array, images: int) -> mx.array:
@@ -172,27 +174,42 @@ class VisionEncoder(nn.Module):
         Raises:
             ImageError: no image, or one whose shape does not fit.
         """
-        sizes = [rows * columns for rows, columns in map(self.grid, images)]
-        if not sizes:
+        last = deque(self.steps(images, tap), maxlen=1)
+        if not last:
             raise ImageError("the vision encoder was given no image: pass at least one")
-        if tap is not None and tap.edits:
-            return self._encode(images, tap)  # edits may look at all images at once
-        # Group after group, each into its place, so that with the number of images only the
-        # features grow.
-        first, *others = _groups(images, sizes)
-        features = self._encode(first, tap)
-        start = features.shape[0]
-        features = mx.pad(features, [(0, sum(sizes) - start), (0, 0)]) if others else features
-        for group in others:
-            part = self._encode(group, tap, after=features)
-            features[start : start + part.shape[0]] = part
+        return last[0]
+
+    def steps(self, images: Sequence, tap: Tap | None = None) -> Iterator[mx.array]:
+        """`__call__` layer by layer, for who has other things to do in between.
+
+        Arguments and errors as for `__call__`.
+
+        Yields:
+            The states after each layer, which nobody has computed yet; at last the features.
+        """
+        sizes = [rows * columns for rows, columns in map(self.grid, images)]
+        # Edits may look at all images at once. Otherwise group after group, each into its place,
+        # so that with the number of images only the features grow.
+        whole = tap is not None and tap.edits
+        features, start = None, 0
+        for group in [images] if whole else _groups(images, sizes):
+            part = mx.array(0)
+            for part in self._encode(group, tap, after=features):
+                yield part
+            if features is None:
+                rest = sum(sizes) - part.shape[0]
+                features = mx.pad(part, [(0, rest), (0, 0)]) if rest else part
+            else:
+                features[start : start + part.shape[0]] = part
             start += part.shape[0]
-        return features
+        if features is not None:
+            yield features
 
     def _encode(
         self, images: Sequence, tap: Tap | None = None, after: mx.array | None = None
-    ) -> mx.array:
-        """Some images in the same matrices; nothing is computed before `after` is."""
+    ) -> Iterator[mx.array]:
+        """The states of some images in the same matrices, after each layer; nothing is computed
+        before `after` is."""
         pixels = [_as_mlx(image) for image in images]
         if after is not None:
             pixels = mx.depends(pixels, [after])
@@ -205,7 +222,7 @@ class VisionEncoder(nn.Module):
             x, lengths = tap("vision.embeddings", x), tap.lengths(lengths)
         for i, layer in enumerate(self.layers):
             x = layer(x, cosine, sine, lengths, tap, f"vision.{i}")
-        return x
+            yield x
 
     def embed(self, image) -> mx.array:
         """Patch embedding of one image: (channels, height, width) -> (patches, D)."""

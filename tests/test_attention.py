@@ -128,3 +128,23 @@ def test_the_peak_of_a_prefill_grows_with_the_kv_cache_alone(monkeypatch, tmp_pa
     assert short < 512 * per_token + 3_000_000
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 2**30)
     assert peak(1536) - peak(512) > 4 * 1024 * per_token
+
+
+def test_the_encoder_gives_its_states_layer_by_layer(tmp_path):
+    """Computed one after the other or all at the end: the same bits."""
+    model = px.load(make_official(tmp_path / "steps"), dtype="float32")
+    rng = np.random.RandomState(0)
+    sizes = [(32, 48), (16, 16), (640, 640), (16, 32)]  # the large one is a group of its own
+    images = [rng.standard_normal((3, *size)).astype(np.float32) for size in sizes]
+    encoder = model.vision_encoder
+    steps = []
+    for hidden in encoder.steps(images):
+        mx.eval(hidden)
+        steps.append(hidden)
+    layers, groups = model.config.vision.num_hidden_layers, 3
+    assert len(steps) == groups * layers + 1
+    patches = [h * w // 256 for h, w in sizes]
+    assert [s.shape[0] for s in steps[::layers]] == [patches[0] + 1, *patches[2:], sum(patches)]
+    np.testing.assert_array_equal(steps[-1], encoder(images))
+    with pytest.raises(px.ImageError, match="given no image"):
+        encoder([])
