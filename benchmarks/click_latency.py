@@ -23,6 +23,7 @@ from typing import Any
 import mlx.core as mx
 from PIL import Image
 
+import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from pixtral_mlx.mini import scene
 
@@ -46,9 +47,14 @@ def main() -> None:
     if arguments.side:
         picture = picture.resize((arguments.side, arguments.side))
     step = decode_step(session, picture)
-    report: dict[str, Any] = {"cores": os.cpu_count(), "mlx": mx.__version__, "step_ms": 1e3 * step}
+    products = px.machine().float32_products
+    report: dict[str, Any] = {
+        "cores": os.cpu_count(), "mlx": mx.__version__, "float32_products": products,
+        "step_ms": 1e3 * step,
+    }  # fmt: skip
     late = False
     print(f"decode step with nobody asking: {1e3 * step:.1f} ms (mean)")
+    print(f"float32 products in {products}")
     print(f"patches: {session.prompt.grids[0].patches:,}")
     for what in ("look", "token", "lens", "heads", "rollout"):
         seconds = clicks(session, picture, what, arguments.clicks)

@@ -25,6 +25,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
+import pixtral_mlx as px
 from pixtral_mlx.config import TextConfig
 from pixtral_mlx.decoder import Decoder
 
@@ -38,7 +39,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    print(f"MLX {mx.__version__}, {mx.default_device()}, {arguments.width} wide, 8 layers")
+    print(
+        f"MLX {mx.__version__}, {mx.default_device()}, float32 products in "
+        f"{px.machine().float32_products}; {arguments.width} wide, 8 layers"
+    )
     print("| weights | variant | of the plain step | in the rounds |")
     print("|---|---|---|---|")
     for bits in (None, 4):
@@ -79,7 +83,7 @@ def measure(decoder: Decoder, rounds: int) -> dict[str, list[float]]:
         mx.eval(logits)
         print(f"(the first step, {name}: {time.perf_counter() - start:.2f} s)", flush=True)
         expected = logits if expected is None else expected
-        if not mx.allclose(logits, expected, atol=1e-3):
+        if not mx.allclose(logits, expected, atol=px.machine().tolerance(1e-3)):
             raise SystemExit(f"{name}: other logits, off by {mx.abs(logits - expected).max()}")
     times: dict[str, list[float]] = {name: [] for name in steppers}
     for number in range(rounds + 1):

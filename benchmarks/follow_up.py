@@ -44,7 +44,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = checkpoints.make_official(Path(place, "model"), text=TEXT, vision=VISION)
         model = px.load(folder)
-        print(f"pixtral-mlx {px.__version__}, MLX {mx.__version__}, {mx.default_device()}")
+        print(
+            f"pixtral-mlx {px.__version__}, MLX {mx.__version__}, {mx.default_device()}, "
+            f"float32 products in {px.machine().float32_products}"
+        )
         start = time.perf_counter()
         first = model.encode("What is this?", [picture])
         pixels_seconds = time.perf_counter() - start

@@ -57,6 +57,7 @@ prompt = model.encode("Describe.", images=[Image.fromarray(pixels)])
 reply = model.generate(prompt, max_tokens=4, force=True)
 print(json.dumps({"seconds": time.perf_counter() - start, "prompt_tokens": len(prompt.tokens),
                   "image_tokens": sum((c + 1) * r for r, c in prompt.grids),
+                  "float32_products": reply.stats.float32_products,
                   "tokens": len(reply.tokens), "mlx_peak_bytes": mx.get_peak_memory()}))
 """
 

@@ -49,7 +49,9 @@ def main() -> None:
     import checkpoints
 
     print(
-        f"pixtral-mlx {px.__version__}, MLX {mx.__version__}, {mx.default_device()}\n", flush=True
+        f"pixtral-mlx {px.__version__}, MLX {mx.__version__}, {mx.default_device()}, "
+        f"float32 products in {px.machine().float32_products}\n",
+        flush=True,
     )
     mx.random.seed(0)
     decoder = Decoder(TEXT)

@@ -172,7 +172,7 @@ def our_tower():
         tower,
         lambda pixels: [mx.array(p) for p in pixels],
         tower,
-        f"pixtral-mlx {px.__version__}",
+        f"pixtral-mlx {px.__version__}, float32 products in {px.machine().float32_products}",
     )
 
 

@@ -118,6 +118,8 @@ def ours(arguments: argparse.Namespace):
     from pixtral_mlx.config import PIXTRAL_12B_VISION
     from pixtral_mlx.kv_format import KVFormat
 
+    precision = px.machine().float32_products
+    version = f"pixtral-mlx {px.__version__}, float32 products in {precision}"
     text = px.TextConfig(
         dim=DIM, n_layers=arguments.text_layers, head_dim=HEAD_DIM, hidden_dim=HIDDEN,
         n_heads=HEADS, n_kv_heads=KV_HEADS, norm_eps=1e-5, rope_theta=1e9, vocab_size=WORDS,
@@ -133,7 +135,7 @@ def ours(arguments: argparse.Namespace):
     def read(ids, embeddings):
         return model.decoder(ids, cache, embeddings)
 
-    return model, embed, read, cache, f"pixtral-mlx {px.__version__}"
+    return model, embed, read, cache, version
 
 
 def peer(arguments: argparse.Namespace):

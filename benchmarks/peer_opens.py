@@ -3,16 +3,20 @@
     python benchmarks/peer_opens.py MODEL_FOLDER --peer PYTHON_WITH_MLX_VLM
 
 Three checks, one line each: mlx-vlm loads the folder; its logits equal ours from the same pixels
-and tokens in float32; `python -m mlx_vlm.generate` answers about a picture. Exit status 1 if one
-fails. Without `--peer` this Python is asked; both need mlx, ours also pixtral-mlx.
+and tokens in full float32; `python -m mlx_vlm.generate` answers about a picture. Exit status 1 if
+one fails. Without `--peer` this Python is asked; both need mlx, ours also pixtral-mlx.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+# It claims the same logits in both processes; MLX multiplies in TF32 by default on some GPUs.
+os.environ["MLX_ENABLE_TF32"] = "0"
 
 import numpy as np
 

@@ -67,7 +67,8 @@ def spread(runs: Sequence[dict], name: str, digits: int = 1) -> str:
 
 
 def both_sides(ours: Any, theirs: Any, peer_python: str | None) -> dict[str, tuple[str, Any]]:
-    """{side: (its Python, what it runs)}, and their versions printed; without a peer only ours."""
+    """{side: (its Python, what it runs)}, and their versions printed, and how exactly
+    ours multiplies; without a peer only ours."""
     sides = {"pixtral-mlx": (sys.executable, ours)}
     if peer_python:
         sides["mlx-vlm"] = (peer_python, theirs)
@@ -75,6 +76,8 @@ def both_sides(ours: Any, theirs: Any, peer_python: str | None) -> dict[str, tup
         script = "from importlib.metadata import version as v; import sys"
         script += "; print(sys.argv[1], v(sys.argv[1]) + ', MLX', v('mlx'))"
         subprocess.run([python, "-c", script, name], check=True)
+    script = "import pixtral_mlx as px; print('float32 products in', px.machine().float32_products)"
+    subprocess.run([sys.executable, "-c", script], check=True)
     return sides
 
 

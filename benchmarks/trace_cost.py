@@ -20,6 +20,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+import pixtral_mlx as px
+
 ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 7
 TOKENS = 200
@@ -50,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", metavar="CHECKOUT", help="another version, to compare with")
     arguments = parser.parse_args()
+    print(f"float32 products in {px.machine().float32_products}")
     for dtype in (mx.float32, mx.bfloat16):
         rows(dtype)
     generation(arguments.before)

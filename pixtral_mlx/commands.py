@@ -188,7 +188,7 @@ def format_stats(stats: GenerationStats) -> str:
         f"{stats.prompt_seconds:.2f} s, vision {stats.vision_seconds:.2f} s of it; "
         f"answer {stats.generated_tokens:,} tokens{copied}, "
         f"{stats.decode_tokens_per_second:.1f} tokens/s; "
-        f"peak {format_bytes(stats.peak_bytes)}"
+        f"peak {format_bytes(stats.peak_bytes)}; float32 products in {stats.float32_products}"
     )
 
 

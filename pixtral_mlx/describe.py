@@ -19,6 +19,7 @@ from .image_source import SUFFIXES, short_name
 from .picture import draw_patch_grid, save_new
 from .status import Status
 from .tables import format_table
+from .this_machine import machine
 
 PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decoder": "decoder."}
 
@@ -109,7 +110,8 @@ def _image_text(report: dict[str, Any]) -> str:
 
 
 def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
-    """What a model folder holds, from its headers alone; with `check` every weight is read.
+    """What a model folder holds, from its headers alone; with `check` every weight is read. And in
+    which precision this machine would multiply float32.
 
     Raises:
         CheckpointError: the folder cannot be used, or `check` found NaN or infinity.
@@ -144,6 +146,7 @@ def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
         "kv_bytes_per_token": kv_bytes_per_token(config.text),
         "config": config.to_params(),
         "tokenizer": checkpoint.tokenizer_file.name if checkpoint.tokenizer_file else None,
+        "float32_products": machine().float32_products,
     }
     if check:
         _check_weights(find_non_finite(checkpoint), len(checkpoint.tensors))
@@ -191,6 +194,7 @@ def _model_text(report: dict[str, Any]) -> str:
         "cache each in 16 bits"
     )
     lines.append(f"tokenizer: {report['tokenizer'] or 'none found'}")
+    lines.append(f"float32 products on this machine: {report['float32_products']}")
     if "checked" in report:
         lines.append(f"all {report['checked']:,} tensors checked: no NaN, no infinity")
     return "\n".join(lines)

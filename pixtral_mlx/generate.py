@@ -21,6 +21,7 @@ from .kv_format import KVFormat
 from .maps import Evidence
 from .recorder import Recorder, TraceOptions, live_trace
 from .run import Run
+from .this_machine import machine
 from .tokenizer import Prompt, StreamDecoder
 from .trace import Trace
 
@@ -164,6 +165,8 @@ class GenerationStats:
         prompt_seconds: from the call to the first token.
         decode_seconds: from the first token to the last.
         peak_bytes: most memory that MLX held at once.
+        float32_products: "float32" or "TF32", see `Machine.float32_products`; it says nothing
+            about a model that computes in 16 bits.
     """
 
     prompt_tokens: int = 0
@@ -176,6 +179,7 @@ class GenerationStats:
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     peak_bytes: int = 0
+    float32_products: str = ""
 
     @property
     def prompt_tokens_per_second(self) -> float:
@@ -241,6 +245,7 @@ class GenerationStream(Iterator[Piece]):
         self.prompt = prompt
         self.reply = Reply()
         self.reply.stats.prompt_tokens = length
+        self.reply.stats.float32_products = machine().float32_products  # before the clock starts
         self.reply.stats.image_tokens = sum(span.stop - span.start for span in prompt.spans)
         self._recorder = None
         if options.trace:
