@@ -3,6 +3,9 @@
     python tests/emulate_tf32.py              # the tests and notebooks that matter, as CI runs them
     python tests/emulate_tf32.py COMMAND ...  # any command: pytest, pixtral-mlx, python
 
+Both must do there what they do elsewhere: the tests because they pin the precision, the notebooks
+because `course` does, and once more because their tolerances go by what is measured.
+
 On M5 and CUDA GPUs MLX computes float32 products in TF32 unless `MLX_ENABLE_TF32` is 0: their
 inputs keep 10 of 23 bits of mantissa. CUDA rounds them. M5 seems to cut them off: that gives the
 error of 7.7e-4 that others published for it (mlx 3534, omlx 2135), where rounding gives 2.9e-4; so
@@ -25,6 +28,12 @@ from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+HOUSE = Path(__file__).resolve().parents[1]
+TESTS = ("attention", "compare", "edits", "parity", "prompt_cache", "trace")
+SLOW = ("-k", "not the_peak_of_a_prefill")  # a child that only measures memory
+NOTEBOOKS = {"float32": ("3", "4", "6", "claims"), "TF32": ("6", "claims")}
+"""What fails there if nothing is pinned: of 1,077 tests 166 did, 111 of them in these files."""
 
 MANTISSA = 0xFFFFE000
 """Sign, exponent and the first 10 bits of a float32's mantissa."""
@@ -141,13 +150,54 @@ class _AtImport:
         return spec
 
 
+def run_notebooks(precision: str) -> None:
+    """Those that matter, as they are for "float32"; for "TF32" some, with a product computed before
+    `course` can switch it off.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+        SystemExit: the precision is another one.
+    """
+    sys.path.insert(0, str(HOUSE / "notebooks"))
+    import nbformat
+
+    import run
+
+    new_cell = nbformat.v4.new_code_cell
+    first, last = "import pixtral_mlx as px; px.machine()", "px.machine().float32_products"
+    for path in run.notebooks():
+        if path.name.partition("-")[0] in NOTEBOOKS[precision]:
+            notebook = nbformat.read(path, as_version=4)
+            notebook.cells.append(new_cell(last))
+            if precision == "TF32":
+                notebook.cells.insert(0, new_cell(first))
+            seconds = run.execute(notebook)
+            found = notebook.cells[-1].outputs[0].data["text/plain"].strip("'")
+            print(f"{path.stem}: {found}, {seconds:.0f} s", flush=True)
+            if found != precision:
+                sys.exit(f"expected {precision}")
+
+
 def main(command: list[str]) -> int:
-    """Run the command; its exit status."""
+    """Run the command, or tests and notebooks beside one another; the exit status."""
+    commands = [command]
+    if not command:
+        commands = [[sys.executable, __file__, "--notebooks", name] for name in NOTEBOOKS]
+        names = [f"tests/test_{name}.py" for name in TESTS]
+        commands.append([sys.executable, "-m", "pytest", "--quiet", *SLOW, *names])
     with tempfile.TemporaryDirectory() as folder:
-        return subprocess.run(command, env=environment(Path(folder))).returncode
+        # What a person exports for their own runs is no excuse.
+        on_gpu = environment(Path(folder)) | ({} if command else {"MLX_ENABLE_TF32": "1"})
+        running = [
+            subprocess.Popen(words, env=on_gpu, cwd=None if command else HOUSE)
+            for words in commands
+        ]
+        return max(abs(one.wait()) for one in running)
 
 
 if __name__ == "sitecustomize":
     sys.meta_path.insert(0, _AtImport())
+elif __name__ == "__main__" and sys.argv[1:2] == ["--notebooks"]:
+    run_notebooks(sys.argv[2])
 elif __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
