@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
@@ -59,73 +60,64 @@ def _enabled() -> bool:
 
 def emulate(mx: Any) -> None:
     """Put the emulated products into mlx.core."""
-    float32, multiply = mx.float32, mx.matmul
+    cut, multiply = cutting(mx), mx.matmul
+    for owner, name, places in (
+        (mx, "matmul", slice(0, 2)),
+        (mx.array, "__matmul__", slice(0, 2)),
+        (mx, "addmm", slice(1, 3)),
+        (mx, "conv2d", slice(0, 2)),
+        (mx.fast, "scaled_dot_product_attention", slice(0, 3)),
+    ):
+        setattr(owner, name, inexact(getattr(owner, name), places, cut))
+    exact = mx.quantized_matmul
+
+    @wraps(exact)
+    def quantized(x: Any, w: Any, scales: Any, biases: Any = None, **options: Any) -> Any:
+        if x.dtype != mx.float32 or not concerned(x, w):
+            return exact(x, w, scales, biases, **options)
+        transpose = options.pop("transpose", True)
+        weight = mx.dequantize(w, scales, biases, **options).astype(mx.float32)
+        return multiply(*cut(x, weight.swapaxes(-1, -2) if transpose else weight))
+
+    mx.quantized_matmul = quantized
+
+
+def cutting(mx: Any) -> Callable[..., list[Any]]:
+    """Makes arrays of float32 what the GPU multiplies, others stay as they are. Gradients pass."""
 
     @mx.custom_function
     def bits(x: Any) -> Any:
-        return (x.view(mx.uint32) & MANTISSA).view(float32)
+        return (x.view(mx.uint32) & MANTISSA).view(mx.float32)
 
     @bits.vjp
     def _(primal: Any, cotangent: Any, output: Any) -> Any:
         return cotangent
 
-    def cut(*arrays: Any) -> list[Any]:
-        """What the GPU multiplies, for arrays of float32; others as they are."""
-        return [bits(x) if x.dtype == float32 else x for x in arrays]
+    return lambda *arrays: [bits(x) if x.dtype == mx.float32 else x for x in arrays]
 
-    def several(x: Any) -> bool:
-        return x.ndim > 1 and x.shape[-2] > 1 and _enabled()
 
-    def concerned(left: Any, right: Any) -> bool:
-        both = isinstance(left, mx.array) and isinstance(right, mx.array)
-        return both and several(left) and right.ndim > 1 and right.shape[-1] > 1
+def inexact(product: Any, places: slice, cut: Callable[..., list[Any]]) -> Callable[..., Any]:
+    """A function of MLX, with what it multiplies cut.
 
-    def product(left: Any, right: Any, original: Any, **options: Any) -> Any:
-        if concerned(left, right):
-            left, right = cut(left, right)
-        return original(left, right, **options)
+    Arguments:
+        places: of these arrays among its arguments.
+    """
 
-    def replace(owner: Any, name: str) -> Any:
-        """A decorator: the function takes the place of `owner`'s, and that one first."""
-        original = getattr(owner, name)
+    @wraps(product)
+    def replacement(*given: Any, **options: Any) -> Any:
+        arguments = list(given)
+        if concerned(*arguments[places][:2]):
+            arguments[places] = cut(*arguments[places])
+        return product(*arguments, **options)
 
-        def put(function: Any) -> None:
-            @wraps(original)
-            def replacement(*args: Any, **options: Any) -> Any:
-                return function(original, *args, **options)
+    return replacement
 
-            setattr(owner, name, replacement)
 
-        return put
-
-    for owner, name in ((mx, "matmul"), (mx.array, "__matmul__")):
-
-        @replace(owner, name)
-        def _(original: Any, left: Any, right: Any, **options: Any) -> Any:
-            return product(left, right, original, **options)
-
-    @replace(mx, "addmm")
-    def _(original: Any, bias: Any, left: Any, right: Any, *args: Any, **options: Any) -> Any:
-        if concerned(left, right):
-            left, right = cut(left, right)
-        return original(bias, left, right, *args, **options)
-
-    @replace(mx, "quantized_matmul")
-    def _(original: Any, x: Any, w: Any, scales: Any, biases: Any = None, **options: Any) -> Any:
-        if x.dtype != float32 or not several(x):
-            return original(x, w, scales, biases, **options)
-        transpose = options.pop("transpose", True)
-        weight = mx.dequantize(w, scales, biases, **options).astype(float32)
-        return multiply(*cut(x, weight.swapaxes(-1, -2) if transpose else weight))
-
-    @replace(mx, "conv2d")
-    def _(original: Any, x: Any, weight: Any, *args: Any, **options: Any) -> Any:
-        return original(*(cut(x, weight) if _enabled() else (x, weight)), *args, **options)
-
-    @replace(mx.fast, "scaled_dot_product_attention")
-    def _(original: Any, queries: Any, keys: Any, values: Any, **options: Any) -> Any:
-        arrays = cut(queries, keys, values) if several(queries) else (queries, keys, values)
-        return original(*arrays, **options)
+def concerned(left: Any, right: Any) -> bool:
+    """Whether a product is TF32 on this GPU: neither side is a single vector."""
+    if not (hasattr(left, "ndim") and hasattr(right, "ndim") and min(left.ndim, right.ndim) > 1):
+        return False
+    return left.shape[-2] > 1 and right.shape[-1] > 1 and _enabled()
 
 
 class _AtImport:
