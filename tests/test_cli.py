@@ -150,6 +150,7 @@ def test_convert_then_generate_end_to_end(places):
     assert done.stdout.decode() == reply.text + "\n"
     assert done.stderr.startswith(b"prompt ") and done.stderr.count(b"\n") == 1
     assert b"answer 6 tokens" in done.stderr
+    assert done.stderr.endswith(b"; float32 products in float32\n")
 
 
 def test_json(here, capsys):
