@@ -22,10 +22,11 @@ if TYPE_CHECKING:
         PromptError,
     )
     from .folder import load_config
-    from .generate import GenerationOptions, GenerationStats, GenerationStream, Piece, Reply
+    from .generate import GenerationStats, GenerationStream, Piece, Reply
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
     from .maps import Evidence, mean_distance, rank_correlation
     from .model import Pixtral
+    from .options import GenerationOptions
     from .quantization_error import TensorError, quantization_errors, quantized_copy
     from .recorder import TraceOptions
     from .sampling import sampling_probabilities
@@ -51,10 +52,11 @@ _HOMES = {
         "PromptError",
     ),
     "folder": ("load_config",),
-    "generate": ("GenerationOptions", "GenerationStats", "GenerationStream", "Piece", "Reply"),
+    "generate": ("GenerationStats", "GenerationStream", "Piece", "Reply"),
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
     "maps": ("Evidence", "mean_distance", "rank_correlation"),
     "model": ("Pixtral",),
+    "options": ("GenerationOptions",),
     "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "recorder": ("TraceOptions",),
     "sampling": ("sampling_probabilities",),

@@ -17,7 +17,8 @@ import mlx.core as mx
 from .activations import nan_error
 from .capacity import need_of, room_bytes
 from .errors import PixtralError
-from .generate import GenerationOptions, GenerationStream, Reply, _StopText
+from .generate import GenerationStream, Reply, _StopText
+from .options import GenerationOptions
 from .run import Run
 from .sampling import Sampler, is_greedy, seeded
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PromptError
-from .generate import GenerationOptions, GenerationStats, GenerationStream
+from .generate import GenerationStats, GenerationStream
 from .image import ImageOptions
+from .options import GenerationOptions
 from .status import Status
 from .tables import format_bytes
 from .tokenizer import Prompt

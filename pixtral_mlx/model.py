@@ -17,10 +17,11 @@ from .config import PixtralConfig
 from .decoder import Decoder
 from .edits import Edit, as_edits, edited
 from .errors import CheckpointError, PromptError
-from .generate import GenerationOptions, GenerationStream, Reply
+from .generate import GenerationStream, Reply
 from .image import ImageOptions
 from .messages import NO_VISION
 from .occlusion import occlusion, occlusion_map
+from .options import GenerationOptions
 from .places import Patch
 from .projector import Projector
 from .prompt_cache import PromptCache, image_digest

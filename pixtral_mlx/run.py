@@ -16,8 +16,8 @@ from .sampling import Sampler
 from .tap import Tap, TappedDecoder
 
 if TYPE_CHECKING:
-    from .generate import GenerationOptions
     from .model import Pixtral
+    from .options import GenerationOptions
     from .tokenizer import Prompt
 
 

@@ -2,13 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
-if TYPE_CHECKING:
-    from .generate import GenerationOptions
+from .options import GenerationOptions
 
 LEAST_TEMPERATURE = 1e-4
 LEAST_TOP_P = 1e-3
@@ -18,7 +16,7 @@ PENALTY_TOKENS = 20
 """A repetition penalty looks back so far; mlx-lm's own number."""
 
 
-def is_greedy(options: "GenerationOptions") -> bool:
+def is_greedy(options: GenerationOptions) -> bool:
     """Whether the likeliest token is taken. Nearly nothing would overflow or filter out every
     token: then the likeliest is what is meant."""
     return options.temperature < LEAST_TEMPERATURE or 0 < options.top_p < LEAST_TOP_P
@@ -42,7 +40,7 @@ class Sampler:
         ValueError: a bias for a token that does not exist.
     """
 
-    def __init__(self, options: "GenerationOptions", vocab_size: int, known: Sequence[int] = ()):
+    def __init__(self, options: GenerationOptions, vocab_size: int, known: Sequence[int] = ()):
         from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
         bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
@@ -125,8 +123,6 @@ def sampling_probabilities(
     Raises:
         ValueError: an option out of range.
     """
-    from .generate import GenerationOptions  # which imports this module
-
     options = GenerationOptions(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     logprobs = np.asarray(logprobs, np.float32)
     if is_greedy(options):
@@ -139,7 +135,7 @@ def sampling_probabilities(
     return (weights / weights.sum()).astype(np.float32)
 
 
-def seeded(options: "GenerationOptions") -> Callable[[mx.array], mx.array]:
+def seeded(options: GenerationOptions) -> Callable[[mx.array], mx.array]:
     """A sampler with random numbers of its own: in a batch it draws what `generate` draws alone.
 
     mlx-lm's samplers share MLX's random state, so that what one draws depends on the others.
@@ -161,7 +157,7 @@ def seeded(options: "GenerationOptions") -> Callable[[mx.array], mx.array]:
     return draw
 
 
-def _filtered(logprobs: mx.array, options: "GenerationOptions") -> mx.array:
+def _filtered(logprobs: mx.array, options: GenerationOptions) -> mx.array:
     """Log-probabilities (1, vocabulary), minus infinity for what mlx-lm's sampler drops."""
     from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 

@@ -18,7 +18,8 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.generate import GenerationOptions, GenerationStream
+from pixtral_mlx.generate import GenerationStream
+from pixtral_mlx.options import GenerationOptions
 from pixtral_mlx.tokenizer import Prompt
 
 

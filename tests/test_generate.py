@@ -9,7 +9,8 @@ from checkpoints import make_official, shipped_tokenizer
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.generate import GenerationOptions, _overlap, _StopText
+from pixtral_mlx.generate import _overlap, _StopText
+from pixtral_mlx.options import GenerationOptions
 from pixtral_mlx.tokenizer import Tokenizer
 
 SCRIPTS = {
