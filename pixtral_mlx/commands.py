@@ -196,7 +196,7 @@ def format_stats(stats: GenerationStats) -> str:
 def convert(arguments: Namespace) -> int:
     """Convert a checkpoint, or print the plan."""
     from .checkpoint import resolve
-    from .convert import convert as convert_folder
+    from .conversion import convert as convert_folder
     from .new_folder import refuse_existing
     from .quantize import format_plan
     from .schemes import check_options

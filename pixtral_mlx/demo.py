@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint import load
-from .convert import convert
+from .conversion import convert
 from .generate import Reply
 from .mini import CHECKPOINT, Question, scene
 from .new_folder import refuse_existing

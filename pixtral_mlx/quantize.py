@@ -2,7 +2,7 @@
 
 Only two-dimensional weights are quantized, in groups of consecutive values of a row; norms, biases
 and the patch convolution stay as they are. Nothing here touches a file or an array: `plan` takes
-names and shapes, and `convert` carries the answer out.
+names and shapes, and `conversion` carries the answer out.
 
     options = schemes.check_options(bits=4)
     print(format_plan(plan(tensors, options)))

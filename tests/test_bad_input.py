@@ -217,7 +217,7 @@ def test_a_disk_that_is_or_becomes_full(refused, folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pixtral_mlx.convert.SafetensorsWriter.write", full)
+    monkeypatch.setattr("pixtral_mlx.conversion.SafetensorsWriter.write", full)
     refused(1, "the disk is full", "convert", folder, tmp_path / "out")
     assert listing(tmp_path) == ["official", *(f"official/{name}" for name in listing(folder))]
 

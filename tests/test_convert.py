@@ -22,9 +22,8 @@ import safetensors
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import convert as convert_module
-from pixtral_mlx import hf_tokenizer, rounding, safetensors_io
-from pixtral_mlx.convert import convert
+from pixtral_mlx import conversion, hf_tokenizer, rounding, safetensors_io
+from pixtral_mlx.conversion import convert
 from pixtral_mlx.errors import CapacityError, CheckpointError, ConfigError
 from pixtral_mlx.tokenizer_file import shipped_tekken
 
@@ -248,7 +247,7 @@ def test_what_a_killed_run_left_is_removed_before_the_disk_is_measured(
 ):
     stale = tmp_path / ".out.partial-1"
     stale.mkdir()
-    monkeypatch.setattr("pixtral_mlx.convert._check_disk", lambda *_: stale.exists() and 1 / 0)
+    monkeypatch.setattr("pixtral_mlx.conversion._check_disk", lambda *_: stale.exists() and 1 / 0)
     convert(official, tmp_path / "out")
 
 
@@ -367,7 +366,7 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(official, tmp_pat
 
 KILLED = """
 import os, signal, sys
-from pixtral_mlx.convert import convert
+from pixtral_mlx.conversion import convert
 def progress(done, total):
     if done > total / 2:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -521,7 +520,7 @@ def test_the_collector_of_rubbish_is_as_it_was(official, tmp_path):
 
 def test_threads_share_the_work_and_the_first_mistake_ends_it(official, tmp_path, monkeypatch):
     """Threads write into one file; nothing may write into it once it is closed."""
-    real, threads, running = convert_module._write_tensor, set(), []
+    real, threads, running = conversion._write_tensor, set(), []
 
     def write(writer, tensor, *rest):
         threads.add(threading.get_ident())
@@ -533,9 +532,9 @@ def test_threads_share_the_work_and_the_first_mistake_ends_it(official, tmp_path
         running.remove(tensor.name)
         return done
 
-    monkeypatch.setattr(convert_module, "_write_tensor", write)
+    monkeypatch.setattr(conversion, "_write_tensor", write)
     with pytest.raises(CheckpointError, match="a mistake"):
         convert(official, tmp_path / "out")
     assert running == ["decoder.layers.1.attention.wq.weight"]
-    assert len(threads) == convert_module.THREADS and threading.get_ident() not in threads
+    assert len(threads) == conversion.THREADS and threading.get_ident() not in threads
     assert not (tmp_path / "out").exists()

@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten
 from PIL import Image, ImageColor
 
 import pixtral_mlx as px
-from pixtral_mlx.convert import convert
+from pixtral_mlx.conversion import convert
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.mini import CHECKPOINT, learning, scene
 from pixtral_mlx.mini.__main__ import main

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
 from pixtral_mlx import rounding
-from pixtral_mlx.convert import convert
+from pixtral_mlx.conversion import convert
 from pixtral_mlx.errors import CheckpointError, ConfigError
 from pixtral_mlx.mini import scene
 from pixtral_mlx.quantization_error import together

@@ -13,7 +13,7 @@ import pixtral_mlx_widgets as w
 from pixtral_mlx import macs
 from pixtral_mlx.bench import text_prompt
 from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.convert import convert
+from pixtral_mlx.conversion import convert
 from pixtral_mlx.mini import scene
 from pixtral_mlx.quantize import plan_for
 from pixtral_mlx.schemes import check_options

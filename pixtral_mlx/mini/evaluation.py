@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from ..checkpoint import load
-from ..convert import convert
+from ..conversion import convert
 from ..edits import NoBreakTokens
 from ..image import PatchGrid
 from ..model import Pixtral
