@@ -28,7 +28,7 @@ OURS = (
     PEAK
     + """
 import json, time
-from pixtral_mlx.conversion import convert
+from pixtral_mlx import convert
 import pixtral_mlx.export
 start = time.perf_counter()
 convert(sys.argv[1], sys.argv[2], bits=4, projector_bits=16)
@@ -75,7 +75,7 @@ def write_source(place: Path) -> Path:
     check_disk(place, BYTES)
     official, source = place / "official", place / "source"
     measured([sys.executable, MAKER, str(official), "--small"])
-    convert = "import sys; from pixtral_mlx.conversion import convert; convert(*sys.argv[1:], bits=16)"
+    convert = "import sys; from pixtral_mlx import convert; convert(*sys.argv[1:], bits=16)"
     measured([sys.executable, "-c", convert, str(official), str(source)])
     shutil.rmtree(official)
     print(f"source: {weight_bytes(source):,} bytes")

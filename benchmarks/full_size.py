@@ -30,7 +30,7 @@ CONVERT = (
     PEAK
     + """
 import json
-from pixtral_mlx.conversion import convert
+from pixtral_mlx import convert
 steps = [0]
 def progress(done, total):
     if done * 20 // total > steps[0]:

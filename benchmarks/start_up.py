@@ -20,7 +20,7 @@ from processes import both_sides, check_disk, measured, median, spread
 
 MAKER = str(Path(__file__).with_name("random_checkpoint.py"))
 BYTES = 5e9
-CONVERT = "import sys; from pixtral_mlx.conversion import convert; convert(*sys.argv[1:], bits=4)"
+CONVERT = "import sys; from pixtral_mlx import convert; convert(*sys.argv[1:], bits=4)"
 
 OURS = {
     "help": ["-m", "pixtral_mlx.cli", "--help"],

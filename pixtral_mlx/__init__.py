@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .checkpoint import load
     from .compare import Comparison, Reading, compare_runs, first_difference, read_answer
     from .config import PixtralConfig, TextConfig, VisionConfig
+    from .conversion import convert
     from .errors import (
         CapacityError,
         CheckpointError,
@@ -43,6 +44,7 @@ _HOMES = {
     "checkpoint": ("load",),
     "compare": ("Comparison", "Reading", "compare_runs", "first_difference", "read_answer"),
     "config": ("PixtralConfig", "TextConfig", "VisionConfig"),
+    "conversion": ("convert",),
     "errors": (
         "CapacityError",
         "CheckpointError",
@@ -98,6 +100,7 @@ __all__ = [
     "VisionConfig",
     "Worker",
     "compare_runs",
+    "convert",
     "edits",
     "first_difference",
     "load",

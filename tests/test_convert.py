@@ -366,7 +366,7 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(official, tmp_pat
 
 KILLED = """
 import os, signal, sys
-from pixtral_mlx.conversion import convert
+from pixtral_mlx import convert
 def progress(done, total):
     if done > total / 2:
         os.kill(os.getpid(), signal.SIGKILL)
