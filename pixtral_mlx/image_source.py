@@ -7,6 +7,7 @@ import base64
 import binascii
 import http.client
 import os
+import stat
 import threading
 import urllib.error
 import urllib.parse
@@ -112,15 +113,16 @@ def _read_file(source: str) -> tuple[bytes, str]:
         path = Path(source)
         with suppress(RuntimeError):  # no such user: then the name really starts with ~
             path = path.expanduser()
-        if not path.is_file():
-            state = "no such file"
-            if path.exists():
-                state = "is a folder" if path.is_dir() else "not an ordinary file"
+        mode = path.stat().st_mode  # not is_file(), which hides, since Python 3.14, what it met
+        if not stat.S_ISREG(mode):
+            state = "is a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
             raise ImageError(f"{name}: {state}: give the path of an image file")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ImageError(f"{name}: no such file: give the path of an image file") from error
+    except OSError as error:
+        reason = error.strerror or error
         raise ImageError(f"{name}: cannot be read ({reason}): check the path") from error
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(f"{name}: more than {MAX_FILE_BYTES:,} bytes: shrink it first")

@@ -36,11 +36,14 @@ const host = {
     return { render: ({ el }) => widgets[name].render({ model, el, host }) };
   },
 };
-const place = document.getElementById("widget");
-await widgets[saved.name].render({ model: standIn(saved.state), el: place, host });
-if (location.hash === "#picture") {
+
+// Not awaited at the top: WebKit tells nobody of an error behind a top-level await.
+async function show(place) {
+  await widgets[saved.name].render({ model: standIn(saved.state), el: place, host });
+  if (location.hash !== "#picture") return;
   // For Python's to_png, which serves the page and waits for what it draws.
   await new Promise((resolve) => setTimeout(resolve, 600));
   const root = place.querySelector(".px-widget");
   await fetch(location.pathname, { method: "POST", body: await root.picture() });
 }
+show(document.getElementById("widget"));
