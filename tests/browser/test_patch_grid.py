@@ -29,7 +29,7 @@ def grid(notebook):
 
 def test_the_picture_is_shown_patch_by_patch(grid):
     pixels = np.asarray(scene(3, 4, 5).image.convert("RGB").resize((160, 128)), float)
-    for row, column in ((0, 6), (2, 8), (5, 2), (7, 0)):
+    for row, column in ((0, 6), (1, 4), (1, 7), (3, 7), (7, 3)):
         seen = grid.patch_colour(grid.canvas, (row, column), GRID)
         there = pixels[16 * row + 6, 16 * column + 6]
         assert np.abs(np.array(seen) - there).max() < 40, (row, column)
