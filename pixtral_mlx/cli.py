@@ -20,6 +20,8 @@ from typing import NoReturn
 from . import __version__
 from .errors import PixtralError
 
+TYPES = ("bfloat16", "float16", "float32", "auto")
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
@@ -132,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_chat(commands)
     _add_inspect(commands)
     _add_bench(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -178,7 +181,7 @@ def _add_model(parser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("bfloat16", "float16", "float32", "auto"),
+        choices=TYPES,
         metavar="TYPE",
         help="activations: bfloat16, float16, float32, or auto, by the chip (default: as stored)",
     )
@@ -350,6 +353,23 @@ def _add_bench(commands) -> None:
     where = "JSON instead of the table, or beside it into a new FILE"
     add("--json", nargs="?", const="-", metavar="FILE", help=where)
     bench.set_defaults(run=".bench:run")
+
+
+def _add_doctor(commands) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="is this machine ready for the 12B, and does it compute right: a page to paste",
+        description="Look at this machine, without weights in at most three minutes.",
+    )
+    add = doctor.add_argument
+    model = "look at this model too: published answers of the 12B, speed, memory"
+    add("--model", metavar="M", help=model)
+    add("--pictures", metavar="DIR", help="with the pictures of those answers (default: fetched)")
+    add("--dtype", choices=TYPES, metavar="TYPE", help="activations (default: as stored)")
+    add("--force", action="store_true", help="go on where memory would not suffice")
+    where = "JSON instead of the page, or beside it into a new FILE"
+    add("--json", nargs="?", const="-", metavar="FILE", help=where)
+    doctor.set_defaults(run=".doctor:run")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
             f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
             f"{grid.columns} patches, {grid.tokens} tokens\n"
         )
-        for question in _one_of_each(shown.questions):
+        for question in one_of_each(shown.questions):
             explained = question.kind == EXPLAINED
             reply = model.generate(question.text, images=question.images, trace=explained)
             _print(question, reply)
@@ -70,7 +70,7 @@ def _free_name() -> Path:
     return next((name for name in names if not name.exists()), names[0])
 
 
-def _one_of_each(questions: list[Question]) -> list[Question]:
+def one_of_each(questions: list[Question]) -> list[Question]:
     """The first question of each kind that the demo asks, in the order of `KINDS`."""
     firsts = {question.kind: question for question in reversed(questions)}
     return [firsts[kind] for kind in KINDS if kind in firsts]

@@ -101,6 +101,23 @@ def test_a_scale_in_the_wrong_place_shows(layers, name):
     assert found.error > FAULT and not found.passed
 
 
+def test_on_a_gpu_every_row_is_compared_with_the_cpu(layers, monkeypatch):
+    case = Case("vision", mx.float32, 64)
+    with device.assumed(gpu=True):
+        right = kernels.check_layer(layers["vision"], case)
+        assert right.cpu_error <= right.allowed
+
+        def wrong_in_one_row(queries, keys, values, **options):
+            found = attention.attend(queries, keys, values, **options)
+            return found.at[:, :, 50].multiply(2) if device.on_gpu() else found
+
+        monkeypatch.setattr(vision, "attend", wrong_in_one_row)
+        monkeypatch.setattr(kernels, "sample", lambda *_: [0, 63])
+        wrong = kernels.check_layer(layers["vision"], case)
+    assert wrong.error <= wrong.allowed < FAULT < wrong.cpu_error
+    assert not wrong.passed
+
+
 def test_not_a_number_does_not_pass():
     nan = float("nan")
     assert not kernels.LayerCheck("x", 1, nan, None, 1).passed
