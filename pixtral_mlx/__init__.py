@@ -23,13 +23,14 @@ if TYPE_CHECKING:
         PromptError,
     )
     from .folder import load_config
-    from .generate import GenerationStats, GenerationStream, Piece, Reply
+    from .generate import GenerationStream
     from .image import ImageOptions, PatchGrid, open_image, patch_grid
     from .maps import Evidence, mean_distance, rank_correlation
     from .model import Pixtral
     from .options import GenerationOptions
     from .quantization_error import TensorError, quantization_errors, quantized_copy
     from .recorder import TraceOptions
+    from .reply import GenerationStats, Piece, Reply
     from .sampling import sampling_probabilities
     from .this_machine import Machine, machine
     from .tokenizer import ImageSpan, Prompt, Tokenizer
@@ -54,13 +55,14 @@ _HOMES = {
         "PromptError",
     ),
     "folder": ("load_config",),
-    "generate": ("GenerationStats", "GenerationStream", "Piece", "Reply"),
+    "generate": ("GenerationStream",),
     "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
     "maps": ("Evidence", "mean_distance", "rank_correlation"),
     "model": ("Pixtral",),
     "options": ("GenerationOptions",),
     "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "recorder": ("TraceOptions",),
+    "reply": ("GenerationStats", "Piece", "Reply"),
     "sampling": ("sampling_probabilities",),
     "this_machine": ("Machine", "machine"),
     "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),

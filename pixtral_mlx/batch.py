@@ -6,21 +6,19 @@ join mlx-lm's batch, which takes a step of all answers at a time. What is finish
 waits joins.
 """
 
-import math
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .activations import nan_error
 from .capacity import need_of, room_bytes
 from .errors import PixtralError
-from .generate import GenerationStream, Reply, _StopText
+from .generate import GenerationStream
 from .options import GenerationOptions
+from .reply import Reply
 from .run import Run
-from .sampling import Sampler, is_greedy, seeded
+from .sampling import Sampler, is_greedy
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -63,56 +61,36 @@ class _Request:
         given = dict(arguments)
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
-        self.index, self.options, self._model = index, check_options(given), model
+        self.index, self.options = index, check_options(given)
         prompt = model.as_prompt(messages, pictures, **encoding)
         stream = GenerationStream(model, prompt, self.options)  # checks, and is never iterated
-        self.prompt, self.reply = stream.prompt, stream.reply
-        length = len(self.prompt.tokens)
-        self.limit = min(self.options.max_tokens, model.config.text.max_seq_len - length + 1)
-        self.most_tokens = length + self.limit
+        self.prompt, self.answer, self.limit = stream.prompt, stream.answer, stream.limit
+        self.most_tokens = len(self.prompt.tokens) + self.limit
         step = self.options.prefill_step_size
         need = need_of(model, self.prompt, self.limit, prefill_step_size=step)
         self.activations = need.activations
-        self._text = _StopText(model.tokenizer.stream_decoder(), tuple(self.options.stop))
-        self._start = self._first = 0.0
-        self._error: PixtralError | None = None
 
     def read(self, model: "Pixtral") -> list[Any]:
         """Read the prompt but for its last token; its keys and values, a cache a layer."""
-        self._start = time.perf_counter()
-        stats, run = self.reply.stats, Run(model, self.prompt, self.options, None)
-        stats.cached_tokens = run.computed
+        self.answer.start()
+        run = Run(model, self.prompt, self.options, None)
+        self.answer.reply.stats.cached_tokens = run.computed
         with run:
             embeddings = run.embed()
             if embeddings is not None:
-                stats.vision_seconds = time.perf_counter() - self._start
+                self.answer.seen()
             run.read(embeddings)
         self.prompt = replace(self.prompt, images=[])  # their pixels have been seen
         return run.cache
 
-    def write(self, token: int, logprob: float) -> bool:
-        """Add a token to the answer; whether a stop string, or NaN, has ended it."""
-        if math.isnan(logprob):
-            self._error = nan_error(self._model)
-            return True
-        self.reply.tokens.append(token)
-        self.reply.logprobs.append(logprob)
-        self.reply.text += self._text.add(token)
-        self.reply.stats.generated_tokens += 1
-        return self._text.stopped
-
-    def clock(self) -> None:
-        """A token has arrived, the end token included."""
-        now, stats = time.perf_counter(), self.reply.stats
-        self._first = self._first or now
-        stats.prompt_seconds, stats.decode_seconds = self._first - self._start, now - self._first
-        stats.peak_bytes = mx.get_peak_memory()
-
-    def finish(self, reason: str) -> tuple[int, Reply | PixtralError]:
-        """The answer as it is handed out, or what went wrong with it."""
-        self.reply.text += self._text.flush()
-        self.reply.finish_reason = reason
-        return self.index, self._error or self.reply
+    def write(self, token: int, logprob: float) -> Reply | PixtralError | None:
+        """Add a token to the answer; what there is to hand out if it was the last."""
+        try:
+            for _ in self.answer.add(token, logprob):
+                pass
+        except PixtralError as error:
+            return error
+        return self.answer.reply if self.answer.finished else None
 
 
 def check_options(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> GenerationOptions:
@@ -175,7 +153,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
         """Stop here: what there is of the answers that were being written."""
         self._finished.close()
         running, self._running = self._running, {}
-        return [request.finish("interrupted") for request in running.values()]
+        return [(request.index, request.answer.interrupt()) for request in running.values()]
 
     def replies(self, count: int, *, return_errors: bool = False) -> list[Any]:
         """All answers in the order of the requests; Ctrl-C ends with what there is.
@@ -260,24 +238,20 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
         elif options.seed is None:
             kind = (options.temperature, options.top_p, options.top_k, options.min_p)
         else:
-            return seeded(options), sampler.processors
+            return sampler.draw, sampler.processors
         return self._samplers.setdefault(kind, sampler.draw), sampler.processors
 
     def _step(self, generator: Any) -> Iterator[tuple[int, Reply | PixtralError]]:
         """One token more for every answer; those that are finished, or have failed."""
         finished: list[tuple[int, Reply | PixtralError]] = []
         for response in generator.next_generated():
-            request, reason = self._running[response.uid], response.finish_reason
-            request.clock()
-            # "stop" is the end token, which is no part of the answer.
-            if reason != "stop":
-                # Read in place: a computation would stand in line behind the next step.
-                logprob = memoryview(response.logprobs)[response.token]
-                if request.write(response.token, logprob):
-                    if reason is None:
-                        generator.remove([response.uid])
-                    reason = "stop"
-            if reason is not None:
+            request = self._running[response.uid]
+            # Read in place: a computation would stand in line behind the next step.
+            logprob = memoryview(response.logprobs)[response.token]
+            found = request.write(response.token, logprob)
+            if found is not None:
                 del self._running[response.uid]
-                finished.append(request.finish(reason))
+                if response.finish_reason is None:
+                    generator.remove([response.uid])
+                finished.append((request.index, found))
         return iter(finished)

@@ -12,9 +12,9 @@ from typing import Any
 from .batch import check_options
 from .commands import generation_options, image_options, load_model, question, read_stdin_text
 from .errors import ImageError, PixtralError
-from .generate import Reply
 from .image_source import SUFFIXES, is_pdf, read_source
 from .pdf import page_numbers, split_choice
+from .reply import Reply
 from .row_file import RowFile
 
 # What the answers do not depend on; every other option is written into the rows.

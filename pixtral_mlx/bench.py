@@ -18,7 +18,7 @@ from PIL import Image
 from .capacity import check_memory, weights_bytes
 from .commands import load_model
 from .cost import decode_bytes, step_weight_bytes
-from .generate import GenerationStats
+from .reply import GenerationStats
 from .status import Status
 from .tables import format_bytes, format_markdown
 from .this_machine import machine, machine_bandwidth

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PromptError
-from .generate import GenerationStats, GenerationStream
+from .generate import GenerationStream
 from .image import ImageOptions
 from .options import GenerationOptions
+from .reply import GenerationStats
 from .status import Status
 from .tables import format_bytes
 from .tokenizer import Prompt

@@ -21,8 +21,8 @@ from .status import Status
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .generate import Reply
     from .model import Pixtral
+    from .reply import Reply
 
 PAGE = ".html"
 

@@ -15,7 +15,7 @@ one may fall the other way.
 
 from collections import deque
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -133,7 +133,7 @@ def _check(
     from mlx_lm.generate import generation_stream
     from mlx_lm.models.cache import trim_prompt_cache
 
-    random: Any = mx.random.state
+    random = sampler.random
     with mx.stream(generation_stream):
         logits = run.decoder(mx.array([[tokens[-1], *draft]]), cache=run.cache)
         states = []

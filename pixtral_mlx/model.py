@@ -17,7 +17,7 @@ from .config import PixtralConfig
 from .decoder import Decoder
 from .edits import Edit, as_edits, edited
 from .errors import CheckpointError, PromptError
-from .generate import GenerationStream, Reply
+from .generate import GenerationStream
 from .image import ImageOptions
 from .messages import NO_VISION
 from .occlusion import occlusion, occlusion_map
@@ -25,6 +25,7 @@ from .options import GenerationOptions
 from .places import Patch
 from .projector import Projector
 from .prompt_cache import PromptCache, image_digest
+from .reply import Reply
 from .tap import Tap
 from .tokenizer import Prompt, Tokenizer
 from .vision import VisionEncoder

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -34,7 +35,8 @@ class Sampler:
         vocab_size: words of the model.
         known: tokens before those that mlx-lm is given to read; its processors see only those.
 
-    `draw` is mlx-lm's own sampler, `processors` what it takes as `logits_processors`.
+    `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
+    with, in a list; `processors` is what mlx-lm takes as `logits_processors`.
 
     Raises:
         ValueError: a bias for a token that does not exist.
@@ -48,12 +50,17 @@ class Sampler:
         if wrong:
             allowed = f"allowed are 0 to {vocab_size - 1}"
             raise ValueError(f"logit_bias names token {wrong[0]}; {allowed}")
-        self.draw = make_sampler(
-            temp=0.0 if is_greedy(options) else options.temperature,
-            top_p=options.top_p,
-            min_p=options.min_p,
-            top_k=options.top_k if options.top_k < vocab_size else 0,
-        )
+        if options.seed is None or is_greedy(options):
+            self.random: Any = mx.random.state
+            self.draw = make_sampler(
+                temp=0.0 if is_greedy(options) else options.temperature,
+                top_p=options.top_p,
+                min_p=options.min_p,
+                top_k=options.top_k if options.top_k < vocab_size else 0,
+            )
+        else:
+            self.random = [mx.random.key(options.seed)]
+            self.draw = seeded(options, self.random)
         self._processors = make_logits_processors(
             logit_bias=bias or None,
             repetition_penalty=options.repetition_penalty,
@@ -135,22 +142,22 @@ def sampling_probabilities(
     return (weights / weights.sum()).astype(np.float32)
 
 
-def seeded(options: GenerationOptions) -> Callable[[mx.array], mx.array]:
-    """A sampler with random numbers of its own: in a batch it draws what `generate` draws alone.
+def seeded(options: "GenerationOptions", random: list[mx.array]) -> Callable[[mx.array], mx.array]:
+    """A sampler with random numbers of its own: whoever else draws meanwhile changes nothing.
 
-    mlx-lm's samplers share MLX's random state, so that what one draws depends on the others.
+    mlx-lm's samplers share MLX's random state. With `mx.random.seed(seed)` they draw what this one
+    draws from `mx.random.key(seed)`.
 
     Arguments:
-        options: with a `seed`, and not greedy.
+        options: of the generation, and not greedy.
+        random: the key, which every draw replaces.
 
     Returns:
         A function from log-probabilities, shape (1, vocabulary), to a token, shape (1,).
     """
-    key = mx.random.key(options.seed or 0)
 
     def draw(logprobs: mx.array) -> mx.array:
-        nonlocal key
-        key, own = mx.random.split(key)
+        random[0], own = mx.random.split(random[0])
         scaled = _filtered(logprobs, options) * (1 / options.temperature)
         return mx.random.categorical(scaled, key=own)
 

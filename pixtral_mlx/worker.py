@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .generate import Piece, Reply
+from .reply import Piece, Reply
 
 if TYPE_CHECKING:
     from .model import Pixtral

@@ -66,7 +66,7 @@ def events(monkeypatch, tmp_path):
 def test_the_next_step_is_launched_before_a_token_is_read(model, events, options):
     prompt = model.encode("What is this?", [Image.new("RGB", (40, 60), (200, 30, 90))])
     options = px.GenerationOptions(max_tokens=6, reuse=False, **options)
-    steps = GenerationStream(model, prompt, options)._steps(model, options, 6)
+    steps = GenerationStream(model, prompt, options).steps()
     next(steps)  # reads the prompt, launches the first step and the second
     launched = events.count("step")
     for number in range(1, 6):
@@ -80,9 +80,14 @@ def test_the_next_step_is_launched_before_a_token_is_read(model, events, options
 
 def test_a_draft_is_checked_in_one_step_with_one_wait(model, events):
     options = px.GenerationOptions(
-        reuse=False, logit_bias={117: 99.0}, prompt_lookup_num_tokens=8, temperature=0.5, seed=1
+        reuse=False,
+        max_tokens=30,
+        logit_bias={117: 99.0},
+        prompt_lookup_num_tokens=8,
+        temperature=0.5,
+        seed=1,
     )
-    steps = GenerationStream(model, model.encode("abab"), options)._steps(model, options, 30)
+    steps = GenerationStream(model, model.encode("abab"), options).steps()
     next(steps)
     events.clear()
     assert len(list(steps)) == 29

@@ -9,7 +9,7 @@ from checkpoints import make_official, shipped_tokenizer
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.generate import _overlap, _StopText
+from pixtral_mlx.answer import _overlap, _StopText
 from pixtral_mlx.options import GenerationOptions
 from pixtral_mlx.tokenizer import Tokenizer
 
@@ -134,7 +134,7 @@ def test_stop_string_across_tokens_is_cut_and_never_shown(model, prompt):
     a, b = 97 + 20, 98 + 20  # bytes stand after the 20 control tokens
     script = iter([a, a, b, a])
     stream = model.stream(prompt, stop="ab", max_tokens=8)
-    stream._steps = lambda *_: ((token, -1.0) for token in script)
+    stream.steps = lambda: ((token, -1.0) for token in script)
     pieces = [piece.text for piece in stream]
     assert "".join(pieces) == stream.reply.text == "a"
     assert stream.reply.finish_reason == "stop"
@@ -145,7 +145,7 @@ def test_beginning_of_a_stop_string_that_does_not_come_is_kept(model, prompt):
     a, b = 97 + 20, 98 + 20
     script = iter([a, b, a])
     stream = model.stream(prompt, stop="abc", max_tokens=3)
-    stream._steps = lambda *_: ((token, -1.0) for token in script)
+    stream.steps = lambda: ((token, -1.0) for token in script)
     assert "".join(piece.text for piece in stream) == "aba"
     assert stream.reply.finish_reason == "length"
 
@@ -227,7 +227,7 @@ def test_scripts_of_single_bytes_stream_whole_characters(model):
 def test_answer_cut_inside_a_character_drops_the_half(model, prompt):
     tokens = [b + 20 for b in "é狐".encode()][:-1]
     stream = model.stream(prompt, max_tokens=len(tokens))
-    stream._steps = lambda *_: ((token, -1.0) for token in tokens)
+    stream.steps = lambda: ((token, -1.0) for token in tokens)
     assert "".join(piece.text for piece in stream) == "é"
     assert stream.reply.tokens == tokens
 
