@@ -198,7 +198,7 @@ def convert(arguments: Namespace) -> int:
     """Convert a checkpoint, or print the plan."""
     from .checkpoint import resolve
     from .conversion import convert as convert_folder
-    from .new_folder import refuse_existing
+    from .files import refuse_existing
     from .quantize import format_plan
     from .schemes import check_options
 

@@ -29,8 +29,8 @@ from . import layouts
 from .checkpoint import Checkpoint, TensorRef, open_checkpoint, resolve
 from .config import PixtralConfig
 from .errors import CapacityError, CheckpointError
+from .files import new_folder, refuse_existing, remove_stale
 from .layouts import Source, Transform
-from .new_folder import new_folder, refuse_existing, remove_stale
 from .quantize import Plan, TensorPlan, as_written, plan_for, written_layout
 from .rounding import come_back, origin_of, relative_error, slices, squares_of, stored
 from .safetensors_io import SafetensorsWriter

@@ -12,8 +12,8 @@ import numpy as np
 
 from .checkpoint import load
 from .conversion import convert
+from .files import refuse_existing
 from .mini import CHECKPOINT, Question, scene
-from .new_folder import refuse_existing
 from .picture import check_new, draw_words, save_new
 from .reply import Reply
 from .status import Status
