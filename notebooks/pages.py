@@ -5,7 +5,6 @@ python notebooks/pages.py OUT --force     # elsewhere, over pages that are there
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import nbformat
 from nbconvert import HTMLExporter
 
+from pixtral_mlx.files import new_file
 from run import notebooks
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
@@ -75,9 +75,8 @@ def build(paths: list[Path], folder: Path, force: bool = False) -> list[Path]:
     texts = [page(nbformat.read(path, as_version=4), path.stem) for path in paths]
     folder.mkdir(parents=True, exist_ok=True)
     for target, text in zip(targets, texts, strict=True):
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, target)
+        with new_file(target, replace=force, error=None) as hidden:
+            hidden.write_text(text, encoding="utf-8")
     return targets
 
 

@@ -18,6 +18,8 @@ from PIL import Image
 from .capacity import check_memory, weights_bytes
 from .commands import load_model
 from .cost import decode_bytes, step_weight_bytes
+from .errors import PixtralError
+from .files import new_file, refuse_existing
 from .reply import GenerationStats
 from .status import Status
 from .tables import format_bytes, format_markdown
@@ -158,8 +160,8 @@ def _check(arguments: Namespace) -> list[tuple[int, int]]:
         raise ValueError("--random makes a model of its own: leave --model out")
     if arguments.random is not None and not 0 < arguments.random <= 1:
         raise ValueError(f"--random {arguments.random:g}: allowed is above 0, at most 1")
-    if arguments.json not in (None, "-") and Path(arguments.json).exists():
-        raise ValueError(f"--json {arguments.json}: exists already, choose another name")
+    if arguments.json not in (None, "-"):
+        refuse_existing(Path(arguments.json), ValueError)
     return [_size(text) for text in arguments.image_size]
 
 
@@ -227,5 +229,5 @@ def _write(text: str, where: str) -> None:
     if where == "-":
         print(text)
     else:
-        with open(where, "x", encoding="utf-8") as file:
-            file.write(text + "\n")
+        with new_file(Path(where), error=PixtralError) as hidden:
+            hidden.write_text(text + "\n", encoding="utf-8")

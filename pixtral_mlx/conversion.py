@@ -9,7 +9,6 @@ The output grows in a hidden folder beside its destination and takes its name wh
     convert("Pixtral-12B-2409", "pixtral-4bit", bits=4)
 """
 
-import errno
 import os
 import shutil
 import tempfile
@@ -146,17 +145,14 @@ def _carry_out(
     from .export import write_card, write_config, write_errors, write_index, write_tokenizer
 
     start = time.perf_counter()
-    try:
-        with new_folder(folder) as partial, ThreadPoolExecutor(1) as beside:
-            tokenizer = beside.submit(write_tokenizer, partial, source, target)
-            errors, files = _write_weights(source, table, plan, partial, progress, shard_bytes)
-            write_index(partial, plan, files)
-            write_config(partial, target, plan, tokenizer.result())
-            write_errors(partial, plan, errors)
-            write_card(partial, plan, source, errors)
-            nbytes = sum((partial / file).stat().st_size for file in set(files.values()))
-    except OSError as error:
-        raise _write_error(folder, plan, error) from error
+    with new_folder(folder, needed=plan.nbytes) as partial, ThreadPoolExecutor(1) as beside:
+        tokenizer = beside.submit(write_tokenizer, partial, source, target)
+        errors, files = _write_weights(source, table, plan, partial, progress, shard_bytes)
+        write_index(partial, plan, files)
+        write_config(partial, target, plan, tokenizer.result())
+        write_errors(partial, plan, errors)
+        write_card(partial, plan, source, errors)
+        nbytes = sum((partial / file).stat().st_size for file in set(files.values()))
     seconds = time.perf_counter() - start
     notes = (source.tokenizer_problem,) if source.tokenizer_problem else ()
     return Conversion(folder, plan, source.folder, seconds, nbytes, errors, notes)
@@ -271,18 +267,6 @@ def _check_disk(folder: Path, plan: Plan, source: Checkpoint) -> None:
             f"{place}: {free:,} bytes free, {needed:,} needed; free {needed - free:,} bytes, "
             "choose another disk or fewer bits"
         )
-
-
-def _write_error(folder: Path, plan: Plan, error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CapacityError(
-            f"{folder.parent}: the disk is full ({error.strerror}); about {plan.nbytes:,} bytes "
-            "are needed, nothing was left behind, free some and run again"
-        )
-    return CheckpointError(
-        f"{error.filename or folder}: cannot be written ({error.strerror or error}); choose "
-        "another place for the output"
-    )
 
 
 def _described(source: Checkpoint) -> str:

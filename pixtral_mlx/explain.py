@@ -14,7 +14,8 @@ from .commands import (
     stream_with_status,
     write_stream,
 )
-from .errors import CheckpointError, ImageError, PixtralError
+from .errors import ImageError, PixtralError
+from .files import new_file, refuse_existing
 from .picture import PICTURES, check_new, draw_words, save_new
 from .status import Status
 
@@ -35,8 +36,8 @@ def run(arguments: Namespace) -> int:
     widgets = _widgets() if output.suffix.lower() == PAGE else None
     if arguments.knock_out and widgets is None:
         raise ImageError(f"--knock-out is for a page: {output} has to end in {PAGE}")
-    if arguments.save and Path(arguments.save).exists():
-        raise CheckpointError(f"{arguments.save}: exists already: choose another name")
+    if arguments.save:
+        refuse_existing(Path(arguments.save))
     if not arguments.image:
         raise ImageError("there is no image to explain: give one with --image")
     messages = question(arguments)
@@ -91,6 +92,7 @@ def write_page(
 
     Raises:
         ImageError: there is no word, or the page cannot be written.
+        CapacityError: the disk is full.
     """
     if not reply.tokens:
         raise ImageError("nothing to draw: the answer needs at least one word")
@@ -103,8 +105,8 @@ def write_page(
                 for image in range(len(session.prompt.spans)):
                     lens.measure("knock", token, image)
                 knock_out(token + 1, len(reply.tokens))
-        lens.to_html(path)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+        text = lens.to_html()
     finally:
         session.close()
+    with new_file(path, error=ImageError) as hidden:
+        hidden.write_text(text, encoding="utf-8")

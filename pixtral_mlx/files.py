@@ -1,44 +1,182 @@
-"""A folder that appears under its name only when it is complete."""
+"""A file or folder that appears under its name only when it is complete.
 
+It is written under a hidden name beside its own, flushed to the disk and renamed. What a killed
+run left behind under such a name is removed by the next; a lock tells it from a live one.
+"""
+
+import errno
 import fcntl
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import CheckpointError
+from .errors import CapacityError, CheckpointError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_LONGEST_STEM, _LONGEST_SUFFIX = 50, 20  # of a hidden name, which is longer than its own
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` that takes its name if the block ends well, and vanishes if
-    it does not. What a killed run left behind is removed first; a lock tells it from a live one.
+def new_file(
+    path: Path,
+    *,
+    replace: bool = False,
+    error: type[Exception] | None = CheckpointError,
+    suffix: str | None = None,
+    mode: int = 0o666,
+    sync: bool = True,
+) -> Iterator[Path]:
+    """A hidden, empty file that takes the name `path` if the block ends well, and vanishes if it
+    does not. The block writes to it by its name, and does nothing else.
+
+    Arguments:
+        replace: take the place of a file of that name; else it stays, and this raises.
+        error: what is raised; None leaves every OSError as it is.
+        suffix: of the hidden name, for programs that add one that is missing; None is `path`'s own.
+        mode: its permissions, less those that the umask takes away.
+        sync: wait until it is on the disk, so that not even a power cut leaves it empty.
 
     Raises:
-        CheckpointError: `folder` exists at the end.
-        OSError: it cannot be made.
+        error: the name is taken (FileExistsError where `error` is None), when the block begins or
+            when it ends; or the file cannot be written.
+        CapacityError: the disk is full.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(folder)
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-    partial.mkdir()
-    lock = os.open(partial, os.O_RDONLY)
+    suffix = path.suffix[:_LONGEST_SUFFIX] if suffix is None else suffix
+
+    def make(hidden: Path) -> int:
+        return os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+
+    with _one_line(path, error, OSError, RuntimeError):  # MLX raises RuntimeError
+        if not replace:
+            refuse_existing(path, FileExistsError)
+        with _hidden(path, make, suffix) as (hidden, descriptor):
+            yield hidden
+            if sync:
+                os.fsync(descriptor)
+            if replace:
+                os.replace(hidden, path)
+            else:
+                _take_name(hidden, path)
+
+
+@contextmanager
+def new_folder(
+    folder: Path, *, error: type[Exception] | None = CheckpointError, needed: int = 0
+) -> Iterator[Path]:
+    """A hidden folder beside `folder` that takes its name if the block ends well, and vanishes if
+    it does not; the folder that it lies in is made too.
+
+    Arguments:
+        error: what is raised; None leaves every OSError as it is, those of the block too.
+        needed: the bytes that will be written, for the message that says that the disk is full.
+
+    Raises:
+        error: `folder` exists at the end (FileExistsError where `error` is None), or cannot be
+            written.
+        CapacityError: the disk is full.
+    """
+
+    def make(hidden: Path) -> int:
+        hidden.mkdir()
+        return os.open(hidden, os.O_RDONLY)
+
+    with _one_line(folder, error, OSError, needed=needed):
+        with suppress(FileExistsError):  # a file has its name: `_hidden` says so
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with _hidden(folder, make) as (hidden, descriptor):
+            yield hidden
+            for file in hidden.iterdir():
+                _to_disk(file)
+            with suppress(OSError):  # some network disks do not sync folders
+                os.fsync(descriptor)
+            refuse_existing(folder, FileExistsError)  # an empty folder would be replaced
+            try:
+                hidden.rename(folder)
+            except OSError:
+                refuse_existing(folder, FileExistsError)  # another run was faster
+                raise
+
+
+def refuse_existing(path: Path, error: type[Exception] = CheckpointError) -> None:
+    """Raise if something has the name already, a link that leads nowhere too.
+
+    Raises:
+        error: it has.
+        OSError: no file can have it: it is too long, or in a folder that may not be read.
+    """
     try:
-        with suppress(OSError):  # some network disks know no locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield partial
-        for file in partial.iterdir():
-            _to_disk(file)
-        with suppress(OSError):  # some network disks do not sync folders
-            os.fsync(lock)
-        refuse_existing(folder)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    raise error(f"{path}: exists already and is not overwritten; choose another name or remove it")
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed runs left behind beside `path`; a live one keeps its own."""
+    for stale in path.parent.glob(f"{_escaped(_start(path))}*"):
+        with suppress(OSError):  # locked: another run to the same name is at work
+            descriptor = os.open(stale, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(stale)
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _hidden(
+    path: Path, make: Callable[[Path], int], suffix: str = ""
+) -> Iterator[tuple[Path, int]]:
+    """What `make` makes under a hidden name beside `path`, and its descriptor; removed at the end
+    if it is still there."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
+    remove_stale(path)
+    while True:
+        hidden = path.with_name(f"{_start(path)}{secrets.token_hex(4)}{suffix}")
+        descriptor = make(hidden)
+        try:
+            with suppress(OSError):  # some network disks know no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if hidden.exists():  # else another run took it for stale before it was locked
+                yield hidden, descriptor
+                return
+        finally:
+            os.close(descriptor)
+            _remove(hidden)
+
+
+def _take_name(hidden: Path, path: Path) -> None:
+    """Rename without replacing: of two runs that end at once only one can make the link.
+
+    Raises:
+        FileExistsError: something has the name.
+    """
+    try:
+        os.link(hidden, path)
+    except OSError:
+        refuse_existing(path, FileExistsError)
+        hidden.rename(path)  # some disks know no hard links
+
+
+def _start(path: Path) -> str:
+    """How the hidden names of `path` begin."""
+    return f".{path.stem[:_LONGEST_STEM]}.partial-"
+
+
+def _escaped(name: str) -> str:
+    """The name for `glob`, which gives brackets a meaning."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _to_disk(file: Path) -> None:
@@ -50,34 +188,23 @@ def _to_disk(file: Path) -> None:
         os.close(descriptor)
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove what killed runs left behind beside `folder`; a live one keeps its own."""
-    for stale in folder.parent.glob(f".{_escaped(folder.name)}.partial-*"):
-        _remove_unlocked(stale)
-
-
-def _remove_unlocked(folder: Path) -> None:
-    with suppress(OSError):  # locked: another conversion to the same name is running
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
-        finally:
-            os.close(lock)
-
-
-def _escaped(name: str) -> str:
-    """The name for `glob`, which gives brackets a meaning."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def refuse_existing(folder: Path) -> None:
-    """Raise if something has the name already.
-
-    Raises:
-        CheckpointError: it has.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise CheckpointError(
-            f"{folder}: exists already and is not overwritten; choose another name or remove it"
-        )
+@contextmanager
+def _one_line(
+    path: Path, kind: type[Exception] | None, *causes: type[Exception], needed: int = 0
+) -> Iterator[None]:
+    """Turn what the disk says into one line."""
+    try:
+        yield
+    except causes as error:
+        number, said = getattr(error, "errno", None), getattr(error, "strerror", None) or error
+        if kind is None:
+            raise
+        if isinstance(error, FileExistsError) and number is None:
+            raise kind(str(error)) from None
+        if number in _DISK_FULL:
+            about = f"about {needed:,} bytes are needed, " if needed else ""
+            raise CapacityError(
+                f"{path.parent}: the disk is full ({said}); {about}nothing was left behind, free "
+                "some and run again"
+            ) from error
+        raise kind(f"{path}: cannot be written ({said}); choose another place") from error

@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from .errors import PixtralError
+from .files import new_file
 
 CHECKOUT = Path(__file__).resolve().parents[1] / "notebooks"
 INSTALLED = Path(__file__).resolve().parent / "course"
@@ -53,5 +54,6 @@ def course_folder(checkout: Path, installed: Path, copy: Path) -> Path:
         target = copy / file.relative_to(installed)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            with new_file(target, error=PixtralError) as hidden:
+                shutil.copyfile(file, hidden)
     return copy

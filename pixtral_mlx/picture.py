@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import ImageError
+from .files import new_file, refuse_existing
 from .image import PatchGrid, to_pixels
 
 if TYPE_CHECKING:
@@ -229,8 +230,7 @@ def check_new(path: Path, endings: Sequence[str] = PICTURES) -> None:
     Raises:
         ImageError: the name is taken, its folder is not there, or it has no known ending.
     """
-    if path.exists():
-        raise ImageError(f"{path}: exists already: choose another name or remove it first")
+    refuse_existing(path, ImageError)
     if path.suffix.lower() not in endings:
         named = [ending for ending in endings if ending != ".jpeg"]
         raise ImageError(f"{path}: allowed endings are {', '.join(named[:-1])} and {named[-1]}")
@@ -243,12 +243,8 @@ def save_new(picture: Image.Image, path: Path) -> None:
 
     Raises:
         ImageError: as `check_new`, or it cannot be written.
+        CapacityError: the disk is full.
     """
     check_new(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        picture.save(partial)
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with new_file(path, error=ImageError) as hidden:
+        picture.save(hidden)

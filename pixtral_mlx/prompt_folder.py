@@ -22,6 +22,7 @@ import numpy as np
 
 from . import __version__
 from .errors import CheckpointError
+from .files import new_file
 from .kv_format import KVFormat
 from .prompt_cache import Content
 from .safetensors_io import TensorInfo, read_header
@@ -195,17 +196,12 @@ class PromptFolder:
             }
         )
         name = f"prompt-{hashlib.sha256(about.encode()).hexdigest()[:32]}.safetensors"
-        # MLX adds the ending where it is missing, so the temporary name must have it.
-        partial = self.folder / f".{name}.partial-{os.getpid()}.safetensors"
-        try:
-            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
-            metadata = {"about": about, "hash": _hash(about, arrays)}
-            mx.save_safetensors(str(partial), arrays, metadata)
-            read_header(partial)  # a full disk leaves a short file, and MLX does not say so
-            partial.rename(self.folder / name)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        metadata = {"about": about, "hash": _hash(about, arrays)}
+        path = self.folder / name
+        # What a power cut empties is found damaged later: no answer waits for the disk.
+        with new_file(path, replace=True, error=None, mode=0o600, sync=False) as hidden:
+            mx.save_safetensors(str(hidden), arrays, metadata)
+            read_header(hidden)  # a full disk leaves a short file, and MLX does not say so
         self._known[name] = content
 
     def _shrink(self) -> None:

@@ -5,7 +5,6 @@ as JSON in the header. No pickle; whatever is opened is checked against its own 
 """
 
 import json
-import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 
 from .config import PixtralConfig
 from .errors import CheckpointError, PixtralError
+from .files import new_file, refuse_existing
 from .image import PatchGrid, normalise, to_pixels
 from .places import check_site
 from .safetensors_io import read_header
@@ -47,10 +47,10 @@ def save_trace(trace: Trace, path: str | Path) -> None:
 
     Raises:
         CheckpointError: the name is taken, or cannot be written.
+        CapacityError: the disk is full.
     """
     path = Path(path)
-    if path.exists():
-        raise CheckpointError(f"{path}: exists already: choose another name or remove it first")
+    refuse_existing(path)
     recorded, count = trace._recorded, len(trace.tokens)
     arrays = dict(recorded.vision)
     for site, rows in recorded.text.items():
@@ -72,16 +72,10 @@ def save_trace(trace: Trace, path: str | Path) -> None:
         "words": trace.words,
         "groups": list(trace.groups),
     }
-    # MLX adds the ending where it is missing, so the temporary name must have it.
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}.safetensors")
-    try:
-        kept = json.dumps(about)
-        metadata = {_KEY: VERSION, "about": kept, "checksum": _checksum(arrays, kept)}
-        mx.save_safetensors(str(partial), arrays, metadata)
-        partial.rename(path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+    kept = json.dumps(about)
+    metadata = {_KEY: VERSION, "about": kept, "checksum": _checksum(arrays, kept)}
+    with new_file(path, suffix=".safetensors") as hidden:
+        mx.save_safetensors(str(hidden), arrays, metadata)
 
 
 def open_trace(path: str | Path) -> Trace:

@@ -202,7 +202,7 @@ def test_pages_refer_to_no_other_host(session, tmp_path):
     for address in ("http://", "https://", "//cdn", "url(", "import("):
         assert address not in text.replace("http://www.w3.org", "")
     assert "default-src 'none'" in text
-    with pytest.raises(FileExistsError, match="give another name"):
+    with pytest.raises(FileExistsError, match="choose another name"):
         grid.to_html(tmp_path / "grid.html")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..files import new_file
+
 WIDTH, HEIGHT, MARGIN = 900, 310, 50
 INK, GRID, LOSS, RIGHT = "#30343f", "#e3e5ea", "#c4483d", ("#2e6fb7", "#2d8a57")
 SMOOTHED = 40
@@ -30,7 +32,8 @@ def draw_curves(log: Path, picture: Path) -> None:
     for number, name in enumerate(stages):
         own = [record for record in records if record["stage"] == name]
         _panel(pen, name, own, HEIGHT * number)
-    image.save(picture)
+    with new_file(picture, replace=True) as hidden:
+        image.save(hidden)
 
 
 def _panel(pen: ImageDraw.ImageDraw, name: str, records: list[dict], top: int) -> None:

@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from .. import layouts
 from ..checkpoint import load
+from ..files import new_file
 from ..model import Pixtral
 from .learning import Pupil
 
@@ -22,15 +23,18 @@ def export(model: Pixtral, tokenizer_file: Path, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     params = json.dumps(model.config.to_params(), indent=2)
-    (folder / "params.json").write_text(params + "\n", encoding="utf-8")
+    with new_file(folder / "params.json", replace=True) as hidden:
+        hidden.write_text(params + "\n", encoding="utf-8")
     if tokenizer_file.resolve() != (folder / "tekken.json").resolve():
-        shutil.copyfile(tokenizer_file, folder / "tekken.json")
+        with new_file(folder / "tekken.json", replace=True) as hidden:
+            shutil.copyfile(tokenizer_file, hidden)
     parameters = dict(tree_flatten(model.parameters()))
     weights = {
         source.theirs: source.transform.from_ours(parameters[name]).astype(mx.bfloat16)
         for name, source in layouts.to_ours("official", model.config).items()
     }
-    mx.save_safetensors(str(folder / "consolidated.safetensors"), weights)
+    with new_file(folder / "consolidated.safetensors", replace=True) as hidden:
+        mx.save_safetensors(str(hidden), weights)
 
 
 def take_weights(pupil: Pupil, folder: Path) -> None:

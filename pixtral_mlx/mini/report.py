@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
+from ..files import new_file
 from ..tables import format_table
 from ..this_machine import machine
 from .evaluation import QUANTIZED, Findings
@@ -153,4 +154,5 @@ def write_section(readme: Path, lines: Sequence[str]) -> None:
     """Put lines into the section, in place of what is there; errors as `around_section`."""
     before, after = around_section(readme)
     section = "\n".join(["```", *lines, "```"])
-    readme.write_text(f"{before}{section}\n{after}", encoding="utf-8")
+    with new_file(readme, replace=True) as hidden:
+        hidden.write_text(f"{before}{section}\n{after}", encoding="utf-8")

@@ -1,7 +1,6 @@
 """The files of a training run: the state that it goes on from, and the log of its steps."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ..config import PixtralConfig
 from ..errors import CheckpointError
+from ..files import new_file
 
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
 
@@ -35,14 +35,13 @@ class State:
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Write the state, whole or not at all."""
+    """Write the state, complete or not at all; errors as `new_file`."""
     arrays: dict[str, mx.array] = dict(tree_flatten(state.trees))  # type: ignore[arg-type]
     numbers = {"seed": state.seed, "stage": state.stage, "step": state.step}
     metadata = {name: str(value) for name, value in numbers.items()}
     metadata["params"] = json.dumps(state.config.to_params())
-    unfinished = folder / "unfinished.safetensors"
-    mx.save_safetensors(str(unfinished), arrays, metadata)
-    os.replace(unfinished, folder / STATE_FILE)
+    with new_file(folder / STATE_FILE, replace=True) as hidden:
+        mx.save_safetensors(str(hidden), arrays, metadata)
 
 
 def read_state(folder: Path) -> State:
@@ -81,4 +80,5 @@ def forget_later_records(folder: Path, stages: Sequence[str], now: tuple[int, in
     lines = log.read_text(encoding="utf-8").splitlines()
     places = [(stages.index(r["stage"]), r["step"]) for r in map(json.loads, lines)]
     kept = [line for line, place in zip(lines, places, strict=True) if place <= now]
-    log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    with new_file(log, replace=True) as hidden:
+        hidden.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

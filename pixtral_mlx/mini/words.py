@@ -11,6 +11,7 @@ import json
 import re
 from pathlib import Path
 
+from ..files import new_file
 from ..tokenizer_file import shipped_tekken
 from .drawing import CHARACTERS, COLOURS, SHAPES
 from .questions import KINDS, NUMBERS, ORDINALS, PHRASINGS, PLURALS, SIDES
@@ -78,7 +79,8 @@ def write_tekken(path: Path) -> None:
     }  # fmt: skip
     vocab = [_entry(rank, piece) for rank, piece in enumerate(pieces)]
     content = {"config": config, "vocab": vocab, "image": shipped["image"]}
-    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    with new_file(path, replace=True) as hidden:
+        hidden.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def _entry(rank: int, piece: bytes) -> dict:

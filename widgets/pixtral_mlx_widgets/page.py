@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from pixtral_mlx.files import new_file
+
 from . import bundle
 
 POLICY = (
@@ -189,14 +191,12 @@ def _handler(
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; never over one that is there.
+    """Write a file complete or not at all; never over one that is there.
 
     Raises:
         FileExistsError: the name is taken.
+        OSError: it cannot be written.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} exists: give another name, or remove it first")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    with new_file(path, error=None) as hidden:
+        hidden.write_bytes(data)
