@@ -23,6 +23,8 @@ from . import __version__, checks, hub_checks, kernels, published
 from .checks import FAIL, OK, SKIPPED, WARN, Check, attempt
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .device import on_gpu
+from .errors import PixtralError
+from .files import new_file, refuse_existing
 from .kernels import LayerCheck
 from .status import Status
 from .this_machine import machine
@@ -49,8 +51,8 @@ def run(arguments: Namespace) -> int:
     Raises:
         ValueError: the file for the JSON is there already, or pictures without a model.
     """
-    if arguments.json not in (None, "-") and Path(arguments.json).exists():
-        raise ValueError(f"--json {arguments.json}: exists already, choose another name")
+    if arguments.json not in (None, "-"):
+        refuse_existing(Path(arguments.json), ValueError)
     if arguments.pictures and arguments.model is None:
         raise ValueError("--pictures needs --model: the answers are the model's")
     if arguments.pictures and not Path(arguments.pictures).is_dir():
@@ -73,8 +75,8 @@ def run(arguments: Namespace) -> int:
         if arguments.json == "-":
             print(text)
         else:
-            with open(arguments.json, "x", encoding="utf-8") as file:
-                file.write(text + "\n")
+            with new_file(Path(arguments.json), error=PixtralError) as hidden:
+                hidden.write_text(text + "\n", encoding="utf-8")
     return int(any(check.status == FAIL for check in found))
 
 
