@@ -1,10 +1,12 @@
-"""Attention that never holds the scores of a whole layer.
+"""Attention that never holds the scores of a whole layer, and no mask between images.
 
 On a GPU `mx.fast.scaled_dot_product_attention` works in tiles. On a CPU it holds one number for
 each query, key and head: 1.1 GB for an image of 64 x 64 patches. There the queries go a few at a
 time, which gives the same numbers in the same time.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +17,9 @@ from .kv_format import dense
 SCORES_AT_ONCE = 2**22
 """Scores of one step on a CPU; MLX works on up to ten steps at once."""
 FEWEST_QUERIES = 8
+PATCHES_AT_ONCE = 1000
+"""Small images go through the encoder together, and attend in one call where they have one size;
+larger ones go one by one, so that memory does not grow with the number of images."""
 
 
 def attend(
@@ -68,3 +73,60 @@ def attend(
             )
         )
     return mx.concatenate(parts, axis=2)
+
+
+def attend_within(
+    queries: mx.array, keys: mx.array, values: mx.array, lengths: Sequence[int], *, scale: float
+) -> mx.array:
+    """Attention of several images, each within itself: the block-diagonal mask without a mask (a
+    dense one for four full-size images would hold (4 * 4096)^2 entries).
+
+    Arguments:
+        queries, keys, values: patches of all images, shape (1, H, N, head_dim).
+        lengths: patches of each image; they sum to N.
+
+    Returns:
+        Shape (N, H, head_dim).
+    """
+    H, outputs, start = queries.shape[1], [], 0
+    for length, images in _runs(lengths):
+        part = slice(start, start + images * length)
+        attended = attend(
+            *(_split(each[:, :, part], images) for each in (queries, keys, values)), scale=scale
+        )
+        outputs.append(attended.transpose(0, 2, 1, 3).reshape(images * length, H, -1))
+        start = part.stop
+    return mx.concatenate(outputs)
+
+
+def together(images: Sequence, sizes: Sequence[int]) -> Iterator[list]:
+    """Neighbouring images of together at most `PATCHES_AT_ONCE` patches, which share matrices; a
+    larger image is alone.
+
+    Arguments:
+        sizes: patches of each image.
+    """
+    group, patches = [], 0
+    for image, size in zip(images, sizes, strict=True):
+        if group and patches + size > PATCHES_AT_ONCE:
+            yield group
+            group, patches = [], 0
+        group.append(image)
+        patches += size
+    if group:
+        yield group
+
+
+def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(length, how many neighbours of this length attend in one call)."""
+    for length, run in groupby(lengths):
+        images, most = len(list(run)), max(1, PATCHES_AT_ONCE // length)
+        while images:
+            yield length, min(images, most)
+            images -= min(images, most)
+
+
+def _split(x: mx.array, images: int) -> mx.array:
+    """(1, H, images * N, head_dim) -> (images, H, N, head_dim)."""
+    heads, width = x.shape[1], x.shape[3]
+    return x.reshape(heads, images, -1, width).transpose(1, 0, 2, 3)

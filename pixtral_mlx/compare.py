@@ -12,7 +12,7 @@ import numpy as np
 from .activations import nan_error
 from .edits import Edit, edited
 from .pace import Pace
-from .tap import Tap
+from .tap import NO_TAP, Tap
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def read_answer(
     """
     if not tokens:
         raise ValueError("the answer has no tokens: there is nothing to compare")
-    changed = edited(prompt, edits, model)
+    changed = edited(prompt, edits, model.config)
     length = len(changed.tokens) + len(tokens) - 1
 
     def report(done: int) -> None:
@@ -137,8 +137,12 @@ def compare_runs(
         ValueError: the answer has no tokens.
         IndexError: an edit names what is not there.
     """
-    second = edited(prompt, edits, other or model)  # refuses what is not there before any run
-    lengths = [len(p.tokens) + len(tokens) - 1 for p in (edited(prompt, before, model), second)]
+    second = edited(
+        prompt, edits, (other or model).config
+    )  # refuses what is not there before any run
+    lengths = [
+        len(p.tokens) + len(tokens) - 1 for p in (edited(prompt, before, model.config), second)
+    ]
 
     def report(run: int) -> Callable[[int, int], None]:
         return lambda done, _: progress and progress(run * lengths[0] + done, sum(lengths))
@@ -166,7 +170,7 @@ def _hidden(
     from mlx_lm.models.cache import make_prompt_cache
 
     longer = replace(prompt, tokens=[*prompt.tokens, *tokens[:-1]])
-    tap = Tap(prompt, edits) if edits else None
+    tap = Tap(prompt, edits) if edits else NO_TAP
     embeddings, cache = model.embed(longer, tap), make_prompt_cache(model.decoder)
     ids, found = mx.array(longer.tokens)[None], []
     parts = Pace(model.config.text, TOKENS_A_STEP).parts(ids.shape[1])

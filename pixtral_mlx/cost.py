@@ -6,9 +6,9 @@ a machine. A multiplication and an addition count as two operations.
 
 from collections.abc import Mapping, Sequence
 
+from .attention import PATCHES_AT_ONCE
 from .config import PixtralConfig, TextConfig, VisionConfig
 from .kv_format import KVFormat
-from .vision import PATCHES_AT_ONCE
 
 
 def prefill_operations(

@@ -15,7 +15,7 @@ from .attention import attend
 from .config import TextConfig
 from .feed_forward import FeedForward
 from .rope import Rope1D
-from .tap import Tap
+from .tap import NO_TAP, Tap
 
 
 class Attention(nn.Module):
@@ -31,9 +31,7 @@ class Attention(nn.Module):
         self.wo = nn.Linear(config.n_heads * config.head_dim, config.dim, bias=False)
         self.rope = Rope1D(config)
 
-    def __call__(
-        self, x: mx.array, mask: Any, cache: Any, tap: Tap | None = None, name: str = ""
-    ) -> mx.array:
+    def __call__(self, x: mx.array, mask: Any, cache: Any, tap: Any = NO_TAP) -> mx.array:
         """Arguments and result as in `DecoderBlock`."""
         B, L, _ = x.shape
         queries = self.wq(x).reshape(B, L, self.n_heads, -1).transpose(0, 2, 1, 3)
@@ -41,16 +39,12 @@ class Attention(nn.Module):
         values = self.wv(x).reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
 
         offset = 0 if cache is None else cache.offset
-        queries, keys = self.rope(queries, offset), self.rope(keys, offset)
-        if tap is not None:
-            queries = tap(f"{name}.queries", queries)
+        queries, keys = tap("queries", self.rope(queries, offset)), self.rope(keys, offset)
         if cache is not None:
             keys, values = cache.update_and_fetch(keys, values)
 
         output = attend(queries, keys, values, scale=self.scale, mask=mask, cache=cache)
-        heads = output.transpose(0, 2, 1, 3)
-        if tap is not None:
-            heads = tap(f"{name}.heads", heads)
+        heads = tap("heads", output.transpose(0, 2, 1, 3))
         return self.wo(heads.reshape(B, L, -1))
 
 
@@ -65,12 +59,7 @@ class DecoderBlock(nn.Module):
         self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
 
     def __call__(
-        self,
-        x: mx.array,
-        mask: Any = None,
-        cache: Any = None,
-        tap: Tap | None = None,
-        name: str = "",
+        self, x: mx.array, mask: Any = None, cache: Any = None, tap: Any = NO_TAP
     ) -> mx.array:
         """One layer.
 
@@ -78,14 +67,14 @@ class DecoderBlock(nn.Module):
             x: shape (B, L, D).
             mask: what `mlx_lm.models.base.create_attention_mask` made: None, "causal" or an array.
             cache: this layer's KV cache of mlx-lm, or None.
-            tap: looks inside, see `tap`; `name` is this layer's name there.
+            tap: looks inside this layer, see `Tap.at`.
 
         Returns:
             Shape (B, L, D).
         """
-        h = x + self.attention(self.attention_norm(x), mask, cache, tap, name)
+        h = x + self.attention(self.attention_norm(x), mask, cache, tap)
         h = h + self.feed_forward(self.ffn_norm(h))
-        return h if tap is None else tap(name, h, x)
+        return tap("", h, before=x)
 
 
 class Decoder(nn.Module):
@@ -105,7 +94,7 @@ class Decoder(nn.Module):
         inputs: mx.array,
         cache: list[Any] | None = None,
         input_embeddings: mx.array | None = None,
-        tap: Tap | None = None,
+        tap: Tap = NO_TAP,
     ) -> mx.array:
         """Logits of every position.
 
@@ -130,7 +119,7 @@ class Decoder(nn.Module):
         inputs: mx.array,
         cache: list[Any] | None = None,
         input_embeddings: mx.array | None = None,
-        tap: Tap | None = None,
+        tap: Tap = NO_TAP,
     ) -> mx.array:
         """The normalised last hidden state, shape (B, L, D): `__call__` without the output."""
         # mlx-lm costs 1.7 s to import, so that comes with the first use, not with this package.
@@ -139,11 +128,10 @@ class Decoder(nn.Module):
         x = self.embed(inputs) if input_embeddings is None else input_embeddings
         caches = [None] * len(self.layers) if cache is None else cache
         mask = create_attention_mask(x, caches[0])
-        if tap is not None:
-            tap.position = 0 if caches[0] is None else caches[0].offset
-            x = tap("text.embeddings", x)
+        position = 0 if caches[0] is None else caches[0].offset
+        x = tap.at("text", position=position)("embeddings", x)
         for i, (layer, layer_cache) in enumerate(zip(self.layers, caches, strict=True)):
-            x = layer(x, mask, layer_cache, tap, f"text.{i}")
+            x = layer(x, mask, layer_cache, tap.at("text", i, position))
         return self.norm(x)
 
     def prefill(
@@ -151,7 +139,7 @@ class Decoder(nn.Module):
         inputs: mx.array,
         cache: list[Any],
         input_embeddings: mx.array | None = None,
-        tap: Tap | None = None,
+        tap: Tap = NO_TAP,
         *,
         parts: Iterable[slice],
     ) -> Iterator[tuple[int, mx.array]]:

@@ -18,18 +18,19 @@ from .places import (
     Patch,
     Where,
     check_index,
-    check_site,
     image_grid,
     is_whole,
     patch_index,
     patch_range,
     sizes,
 )
+from .tap import At, Site
 
 if TYPE_CHECKING:
     from .config import PixtralConfig
-    from .model import Pixtral
     from .tokenizer import Prompt
+
+PROJECTOR = Site("projector")
 
 
 class Edit:
@@ -38,23 +39,16 @@ class Edit:
     def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
         """Raise IndexError, saying what exists, if the edit names what is not there."""
 
-    def tokens(self, prompt: "Prompt", image_ids: tuple[int, int, int]) -> "Prompt":
-        """The prompt to run instead; `image_ids` are those of [IMG], [IMG_BREAK], [IMG_END]."""
+    def tokens(self, prompt: "Prompt") -> "Prompt":
+        """The prompt to run instead."""
         return prompt
 
     def lengths(self, lengths: Sequence[int]) -> Sequence[int]:
         """How many neighbouring patches see one another in the encoder."""
         return lengths
 
-    def change(
-        self,
-        site: str,
-        value: mx.array,
-        before: mx.array | None,
-        prompt: "Prompt",
-        position: int = 0,
-    ) -> mx.array:
-        """The value to use at a site (see `tap`); in the decoder, `value` starts at `position`."""
+    def change(self, value: mx.array, at: At) -> mx.array:
+        """The value to use in the place of `value`, which was computed at `at`; see `tap`."""
         return value
 
 
@@ -65,7 +59,7 @@ class NoBreakTokens(Edit):
     Positions close up and the spans follow.
     """
 
-    def tokens(self, prompt: "Prompt", image_ids: tuple[int, int, int]) -> "Prompt":
+    def tokens(self, prompt: "Prompt") -> "Prompt":
         """The shorter prompt."""
         kept, spans, shift = [], [], 0
         breaks = {p for span in prompt.spans if span.breaks for p in span.break_positions()}
@@ -96,19 +90,12 @@ class MaskPatches(Edit):
         for patch in self.patches:
             patch_index(patch, grid)
 
-    def change(
-        self,
-        site: str,
-        value: mx.array,
-        before: mx.array | None,
-        prompt: "Prompt",
-        position: int = 0,
-    ) -> mx.array:
+    def change(self, value: mx.array, at: At) -> mx.array:
         """At the projector's output."""
-        if site != "projector" or not self.patches:
+        if at.site != PROJECTOR or not self.patches:
             return value
-        start, stop = patch_range(prompt, self.image)
-        grid = prompt.grids[self.image]
+        start, stop = patch_range(at.prompt, self.image)
+        grid = at.prompt.grids[self.image]
         masked = np.zeros(value.shape[0], dtype=bool)
         masked[[start + patch_index(patch, grid) for patch in self.patches]] = True
         mean = value[start:stop].astype(mx.float32).mean(axis=0).astype(value.dtype)
@@ -130,18 +117,11 @@ class ShufflePatches(Edit):
         """The image must exist."""
         image_grid(prompt, self.image)
 
-    def change(
-        self,
-        site: str,
-        value: mx.array,
-        before: mx.array | None,
-        prompt: "Prompt",
-        position: int = 0,
-    ) -> mx.array:
+    def change(self, value: mx.array, at: At) -> mx.array:
         """At the projector's output."""
-        if site != "projector":
+        if at.site != PROJECTOR:
             return value
-        start, stop = patch_range(prompt, self.image)
+        start, stop = patch_range(at.prompt, self.image)
         order = np.arange(value.shape[0])
         order[start:stop] = start + np.random.RandomState(self.seed).permutation(stop - start)
         return value[mx.array(order)]
@@ -170,16 +150,9 @@ class KnockOutHeads(Edit):
         for head in self.heads:
             check_index(f"{self.where} head", head, heads)
 
-    def change(
-        self,
-        site: str,
-        value: mx.array,
-        before: mx.array | None,
-        prompt: "Prompt",
-        position: int = 0,
-    ) -> mx.array:
+    def change(self, value: mx.array, at: At) -> mx.array:
         """Before `wo`."""
-        if site != f"{self.where}.{self.layer}.heads" or not self.heads:
+        if at.site != (self.where, self.layer, "heads") or not self.heads:
             return value
         kept = np.ones(value.shape[-2], dtype=bool)
         kept[list(self.heads)] = False
@@ -206,18 +179,11 @@ class SkipLayers(Edit):
         for layer in self.layers:
             check_index(f"{self.where} layer", layer, sizes(self.where, config)[0])
 
-    def change(
-        self,
-        site: str,
-        value: mx.array,
-        before: mx.array | None,
-        prompt: "Prompt",
-        position: int = 0,
-    ) -> mx.array:
+    def change(self, value: mx.array, at: At) -> mx.array:
         """At the layer's end. It runs all the same, since the KV cache counts its steps."""
-        where, _, layer = site.partition(".")
-        skipped = where == self.where and layer.isdigit() and int(layer) in self.layers
-        return before if skipped and before is not None else value
+        where, layer, _ = at.site
+        skipped = where == self.where and layer in self.layers
+        return at.before if skipped and at.before is not None else value
 
 
 @dataclass(frozen=True)
@@ -261,24 +227,17 @@ class PatchState(Edit):
 
     def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
         """The site must exist, and an image if it is of the encoder or the projector."""
-        check_site(self.site, config)
-        if not self.site.startswith("text."):
+        if Site.parse(self.site, config).where != "text":
             image_grid(prompt, 0)
 
-    def change(
-        self,
-        site: str,
-        value: mx.array,
-        before: mx.array | None,
-        prompt: "Prompt",
-        position: int = 0,
-    ) -> mx.array:
+    def change(self, value: mx.array, at: At) -> mx.array:
         """At its site."""
-        if site != self.site or self.rows == ():
+        site = at.site
+        if str(site) != self.site or self.rows == ():
             return value
-        text = site.startswith("text.")
-        axis = value.ndim - (3 if site.endswith(".heads") else 2)  # of patches or positions
-        own = axis - value.ndim + self.state.ndim  # the same axis of a state without batch
+        text = site.where == "text"
+        axis = value.ndim + site.axis
+        own = self.state.ndim + site.axis  # the same axis of a state without batch
         here, there = list(value.shape), list(self.state.shape)
         count, known = here.pop(axis), there.pop(own) if own >= 0 else 0
         if math.prod(here) != math.prod(there) or not (text or count == known):
@@ -288,7 +247,7 @@ class PatchState(Edit):
             )
         for row in self.rows or ():
             check_index(f"row of {site}", row, known)
-        places = np.arange(count) + (position if text else 0)
+        places = np.arange(count) + at.position
         chosen = np.isin(places, np.arange(known) if self.rows is None else self.rows)
         if not chosen.any():
             return value
@@ -304,7 +263,7 @@ def as_edits(edits: Iterable[Edit] | Edit) -> tuple[Edit, ...]:
     return (edits,) if isinstance(edits, Edit) else tuple(edits)
 
 
-def edited(prompt: "Prompt", edits: Sequence[Edit], model: "Pixtral") -> "Prompt":
+def edited(prompt: "Prompt", edits: Sequence[Edit], config: "PixtralConfig") -> "Prompt":
     """The prompt that a run with these edits has.
 
     Raises:
@@ -313,10 +272,10 @@ def edited(prompt: "Prompt", edits: Sequence[Edit], model: "Pixtral") -> "Prompt
     for edit in edits:
         if not isinstance(edit, Edit):
             raise TypeError(f"edits hold {edit!r}; allowed are objects of pixtral_mlx.edits")
-        edit.check(prompt, model.config)
+        edit.check(prompt, config)
     for edit in edits:
         if prompt.images:
-            prompt = edit.tokens(prompt, model.tokenizer.image_ids)
+            prompt = edit.tokens(prompt)
     return prompt
 
 

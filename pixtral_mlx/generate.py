@@ -41,7 +41,7 @@ class GenerationStream(Iterator[Piece]):
         *,
         reply: Reply | None = None,
     ):
-        prompt = edited(prompt, options.edits, model)
+        prompt = edited(prompt, options.edits, model.config)
         length, context = len(prompt.tokens), model.config.text.max_seq_len
         check_context(prompt, context)
         self.limit = min(options.max_tokens, context - length + 1)

@@ -26,7 +26,7 @@ from .places import Patch
 from .projector import Projector
 from .prompt_cache import PromptCache, image_digest
 from .reply import Reply
-from .tap import Tap
+from .tap import NO_TAP, Tap
 from .tokenizer import Prompt, Tokenizer
 from .vision import VisionEncoder
 
@@ -167,7 +167,7 @@ class Pixtral(nn.Module):
         mx.clear_cache()
 
     def embed(
-        self, prompt: Prompt, tap: Tap | None = None, *, kept: PromptCache | None = None
+        self, prompt: Prompt, tap: Tap = NO_TAP, *, kept: PromptCache | None = None
     ) -> mx.array:
         """Embeddings of a prompt, image features merged in.
 
@@ -187,7 +187,7 @@ class Pixtral(nn.Module):
         return self.merge(prompt, self.features(prompt, tap, kept=kept))
 
     def features(
-        self, prompt: Prompt, tap: Tap | None = None, *, kept: PromptCache | None = None
+        self, prompt: Prompt, tap: Tap = NO_TAP, *, kept: PromptCache | None = None
     ) -> mx.array:
         """What the images of a prompt give to the decoder: encoder, then projector.
 
@@ -202,8 +202,9 @@ class Pixtral(nn.Module):
         encoder, projector = self.vision_encoder, self.projector
         if encoder is None or projector is None:
             raise PromptError(NO_VISION)
-        if tap is not None and tap.edits:
-            return tap("projector", projector(encoder(prompt.images, tap)))
+        inside = tap.at("projector")
+        if tap.edits:
+            return inside("", projector(encoder(prompt.images, tap)))
         digests = [image_digest(image) for image in prompt.images]
         known = {} if kept is None else kept.features(digests)
         new = {d: i for d, i in zip(digests, prompt.images, strict=True) if d not in known}
@@ -211,7 +212,7 @@ class Pixtral(nn.Module):
         # looking never changes in what company an image is encoded, and with it the last bits.
         together = len(new) == len(digests)
         if new:
-            encoded = encoder(list(new.values()), tap if together else None)
+            encoded = encoder(list(new.values()), tap if together else NO_TAP)
             sizes = [rows * columns for rows, columns in map(encoder.grid, new.values())]
             parts = mx.split(encoded, np.cumsum(sizes)[:-1].tolist())
             # Projected one by one, so that each has memory of its own.
@@ -219,10 +220,9 @@ class Pixtral(nn.Module):
             known |= found
             if kept is not None:
                 kept.keep_features(found)
-        if tap is not None and not together:
+        if tap is not NO_TAP and not together:
             encoder(prompt.images, tap)
-        features = mx.concatenate([known[digest] for digest in digests])
-        return features if tap is None else tap("projector", features)
+        return inside("", mx.concatenate([known[digest] for digest in digests]))
 
     def embed_rest(self, prompt: Prompt, start: int, kept: PromptCache | None) -> mx.array | None:
         """Embeddings of a prompt from position `start` on, shape (L - start, D).
@@ -275,8 +275,8 @@ class Pixtral(nn.Module):
             edits: changes to the run, see `edits`; some change the prompt and so its length.
         """
         edits = as_edits(edits)
-        prompt = edited(prompt, edits, self)
-        tap = Tap(prompt, edits) if edits else None
+        prompt = edited(prompt, edits, self.config)
+        tap = Tap(prompt, edits) if edits else NO_TAP
         tokens = mx.array(prompt.tokens)[None]
         embeddings = self.embed(prompt, tap)[None] if prompt.images else None
         return self.decoder(tokens, input_embeddings=embeddings, tap=tap)[0]

@@ -8,10 +8,10 @@ import mlx.core as mx
 import numpy as np
 
 from .activations import nan_error
-from .edits import Edit, MaskPatches, edited
+from .edits import PROJECTOR, Edit, MaskPatches, edited
 from .image import PatchGrid
 from .places import Patch, check_index, image_grid, is_whole
-from .tap import Tap
+from .tap import NO_TAP, At, Tap
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ class _Run:
         if tokens is None:
             tokens = model.generate(prompt, max_tokens=token + 1, edits=edits, reuse=False).tokens
         check_index("token", token, len(tokens))
-        prompt = edited(prompt, edits, model)
+        prompt = edited(prompt, edits, model.config)
         self._model, self._image, self._token = model, image, tokens[token]
-        self._tap = Tap(prompt, edits) if edits else None
+        self._tap = Tap(prompt, edits) if edits else NO_TAP
         self._features = model.features(prompt, self._tap)
         self.prompt = replace(prompt, tokens=[*prompt.tokens, *tokens[:token]])
 
@@ -118,7 +118,7 @@ class _Run:
         model, versions = self._model, []
         for patches in hidden:
             mask = MaskPatches(patches, self._image)
-            features = mask.change("projector", self._features, None, self.prompt)
+            features = mask.change(self._features, At(PROJECTOR, None, self.prompt))
             versions.append(model.merge(self.prompt, features))
         tokens = mx.array(self.prompt.tokens)[None]
         states = model.decoder.hidden(tokens, None, mx.stack(versions), self._tap)[:, -1]

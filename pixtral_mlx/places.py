@@ -76,19 +76,3 @@ def sizes(where: Where, config: "PixtralConfig") -> tuple[int, int]:
     if config.vision is None:
         raise IndexError("this model has no vision encoder")
     return config.vision.num_hidden_layers, config.vision.num_attention_heads
-
-
-def check_site(site: str, config: "PixtralConfig") -> None:
-    """Raise IndexError, saying what exists, for a site that is not in the table of `tap`."""
-    where, _, rest = site.partition(".")
-    layer, _, what = rest.partition(".")
-    kinds = {"vision": ("", "queries", "keys", "heads"), "text": ("", "queries", "heads")}
-    known = site == "projector" or (where in kinds and rest == "embeddings")
-    if not known and not (where in kinds and layer.isdigit() and what in kinds[where]):
-        raise IndexError(
-            f"site {site!r}: there are vision.embeddings, vision.0 (and its .queries, .keys, "
-            ".heads), ..., projector, text.embeddings, text.0 (and its .queries, .heads), ..."
-        )
-    layers, _ = sizes("text" if where == "text" else "vision", config)
-    if not known:
-        check_index(f"{where} layer", int(layer), layers)

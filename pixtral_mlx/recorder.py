@@ -10,9 +10,9 @@ import mlx.core as mx
 
 from .config import PixtralConfig
 from .kv_format import dense
-from .places import check_index, check_site
+from .places import check_index
 from .prompt_cache import cut
-from .tap import Tap
+from .tap import Site, Tap
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class TraceOptions:
         if isinstance(self.states, str):
             raise IndexError(f"states is {self.states!r}: allowed is a list, also of one")
         for site in self.states:
-            check_site(site, config)
+            Site.parse(site, config)
 
 
 class Recorder:
@@ -64,22 +64,21 @@ class Recorder:
         self.states: dict[str, list[mx.array]] = {}
         self.writer: int | None = None  # the thread that is writing
 
-    def __call__(self, site: str, value: mx.array, position: int) -> None:
+    def __call__(self, site: Site, value: mx.array, position: int) -> None:
         """Keep `value` if it is wanted; called by the tap."""
-        if site in self._states:
-            self.states.setdefault(site, []).append(value)
-        where, _, rest = site.partition(".")
-        layer, _, what = rest.partition(".")
-        if not layer.isdigit():
+        name, options = str(site), self._options
+        if name in self._states:
+            self.states.setdefault(name, []).append(value)
+        where, layer, what = site
+        if layer is None:
             return
-        options, number = self._options, int(layer)
         seen = where == "vision" and what in ("queries", "keys")
-        if seen and _wanted(number, options.vision_layers):
-            self._parts.setdefault(site, []).append(value[0])
+        if seen and _wanted(layer, options.vision_layers):
+            self._parts.setdefault(name, []).append(value[0])
         # Prefill ends with a step of one token, and every step after it is one token.
         chosen = where == "text" and what in ("queries", "") and position >= self._first
-        if chosen and _wanted(number, options.text_layers):
-            self.text.setdefault(site, []).append(value)
+        if chosen and _wanted(layer, options.text_layers):
+            self.text.setdefault(name, []).append(value)
 
     def join(self) -> None:
         """All images have been encoded: what came group by group becomes one array a site."""
@@ -128,7 +127,7 @@ def live_trace(
     def rerun(position: int) -> dict[str, mx.array]:
         """The residual stream of one position of the prompt, after every layer."""
         found: dict[str, mx.array] = {}
-        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(site, value))
+        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(str(site), value))
         before = [cut(layer, position) for layer in cache]
         token = mx.array([[prompt.tokens[position]]])
         own = None if embeddings is None else embeddings[None, position : position + 1]

@@ -13,7 +13,7 @@ from .pace import Pace
 from .prompt_cache import content_of
 from .recorder import Recorder
 from .sampling import Sampler
-from .tap import Tap, TappedDecoder
+from .tap import NO_TAP, Tap, TappedDecoder
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -41,9 +41,9 @@ class Run:
     ):
         self._model, self._prompt, self._recorder = model, prompt, recorder
         self._options, self._edits = options, options.edits
-        self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else None
+        self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else NO_TAP
         self.decoder: Any = model.decoder
-        if self._tap is not None:
+        if self._tap is not NO_TAP:
             self.decoder = TappedDecoder(model.decoder, self._tap)
         self.kv = options.kv_format.of(model.config.text)
         self.cache, self.computed = self.kv.new_cache(model.decoder), 0
@@ -77,7 +77,7 @@ class Run:
             rest = model.embed_rest(prompt, self.computed, self._kept)
             mx.eval([] if rest is None else rest)
             return rest
-        tap = self._tap if self._edits or (recorder and recorder.sees_vision) else None
+        tap = self._tap if self._edits or (recorder and recorder.sees_vision) else NO_TAP
         self.all_embeddings = model.embed(prompt, tap, kept=self._kept)
         if recorder is not None:
             recorder.join()

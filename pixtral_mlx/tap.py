@@ -1,6 +1,4 @@
-"""Where a forward pass can be looked at and changed.
-
-The modules call an optional `Tap` at named sites; without one they run as if there were none:
+"""Where a forward pass can be looked at and changed: sites, and the tap that modules call there.
 
 | site | shape | what it is |
 |---|---|---|
@@ -18,16 +16,99 @@ Layers count from zero. Keys and values of the decoder are in its KV cache.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
+from .config import PixtralConfig
+from .places import check_index, sizes
+
 if TYPE_CHECKING:
-    from .decoder import Decoder
-    from .edits import Edit
     from .tokenizer import Prompt
 
-Recorder = Callable[[str, mx.array, int], None]
+_KINDS = {"vision": ("", "queries", "keys", "heads"), "text": ("", "queries", "heads")}
+
+
+class Site(NamedTuple):
+    """One place in the table above; `str(site)` is how it is written there.
+
+    Arguments:
+        where: "vision", "projector" or "text".
+        layer: number, or None where there is none.
+        what: "queries", "keys", "heads", "embeddings", or "" for the residual stream and the
+            projector's output.
+    """
+
+    where: str
+    layer: int | None = None
+    what: str = ""
+
+    @classmethod
+    def parse(cls, text: str, config: PixtralConfig) -> "Site":
+        """The site of a name.
+
+        Raises:
+            IndexError: there is no such site, or the model has no such layer; the text says what
+                exists.
+        """
+        where, _, rest = text.partition(".")
+        layer, _, what = rest.partition(".")
+        if text == "projector" or (where in _KINDS and rest == "embeddings"):
+            sizes("text" if where == "text" else "vision", config)
+            return cls(where, None, rest)
+        if not (where in _KINDS and layer.isdigit() and what in _KINDS[where]):
+            raise IndexError(
+                f"site {text!r}: there are vision.embeddings, vision.0 (and its .queries, .keys, "
+                ".heads), ..., projector, text.embeddings, text.0 (and its .queries, .heads), ..."
+            )
+        layers, _ = sizes("text" if where == "text" else "vision", config)
+        check_index(f"{where} layer", int(layer), layers)
+        return cls(where, int(layer), what)
+
+    def __str__(self) -> str:
+        parts = (self.where, "" if self.layer is None else str(self.layer), self.what)
+        return ".".join(filter(None, parts))
+
+    @property
+    def axis(self) -> int:
+        """Of patches or positions in a value, counted from the last."""
+        return -3 if self.what == "heads" else -2
+
+    @property
+    def batched(self) -> bool:
+        """Whether a value has a batch axis, the first."""
+        return self.where == "text" or self.what in ("queries", "keys")
+
+
+class At(NamedTuple):
+    """Where and when a value is computed.
+
+    Arguments:
+        site: the place.
+        before: at the end of a layer the residual stream before it, else None.
+        prompt: of the run.
+        position: in the decoder, of the first token of the value.
+    """
+
+    site: Site
+    before: mx.array | None
+    prompt: "Prompt"
+    position: int = 0
+
+
+class Change(Protocol):
+    """What a tap carries into the modules; `edits.Edit` is one."""
+
+    def change(self, value: mx.array, at: At) -> mx.array:
+        """The value to go on with."""
+        ...
+
+    def lengths(self, lengths: Sequence[int]) -> Sequence[int]:
+        """How many neighbouring patches see one another in the encoder."""
+        ...
+
+
+Record = Callable[[Site, mx.array, int], None]
 
 
 class Tap:
@@ -40,24 +121,13 @@ class Tap:
     """
 
     def __init__(
-        self, prompt: "Prompt", edits: Sequence["Edit"] = (), record: Recorder | None = None
+        self, prompt: "Prompt", edits: Sequence[Change] = (), record: Record | None = None
     ):
         self.prompt, self.edits, self.record = prompt, tuple(edits), record
-        self.position = 0
 
-    def __call__(self, site: str, value: mx.array, before: mx.array | None = None) -> mx.array:
-        """Called by the modules: the value, edited.
-
-        Arguments:
-            site: its name in the table above.
-            value: what was computed.
-            before: at the end of a layer, the residual stream before it.
-        """
-        for edit in self.edits:
-            value = edit.change(site, value, before, self.prompt, self.position)
-        if self.record is not None:
-            self.record(site, value, self.position)
-        return value
+    def at(self, where: str, layer: int | None = None, position: int = 0) -> "BoundTap":
+        """This tap at one layer: what its modules call."""
+        return BoundTap(self, where, layer, position)
 
     def lengths(self, lengths: Sequence[int]) -> Sequence[int]:
         """How many neighbouring patches see one another: one entry an image, unless edited."""
@@ -66,10 +136,51 @@ class Tap:
         return lengths
 
 
+class BoundTap:
+    """A tap at one layer; see `Tap.at`."""
+
+    def __init__(self, tap: Tap, where: str, layer: int | None, position: int):
+        self._tap, self._where, self._layer, self._position = tap, where, layer, position
+
+    def __call__(self, what: str, value: mx.array, before: mx.array | None = None) -> mx.array:
+        """Called by the modules: the value, edited and recorded.
+
+        Arguments:
+            what: of the site, see `Site`.
+            value: what was computed.
+            before: at the end of a layer, the residual stream before it.
+        """
+        tap, site = self._tap, Site(self._where, self._layer, what)
+        for edit in tap.edits:
+            value = edit.change(value, At(site, before, tap.prompt, self._position))
+        if tap.record is not None:
+            tap.record(site, value, self._position)
+        return value
+
+
+class _NoTap(Tap):
+    """Looks at nothing and changes nothing, so that no module asks whether there is a tap."""
+
+    def __init__(self):
+        self.edits = ()
+
+    def at(self, where: str, layer: int | None = None, position: int = 0) -> Any:
+        return self
+
+    def __call__(self, what: str, value: mx.array, before: mx.array | None = None) -> mx.array:
+        return value
+
+    def lengths(self, lengths: Sequence[int]) -> Sequence[int]:
+        return lengths
+
+
+NO_TAP = _NoTap()
+
+
 class TappedDecoder:
     """A decoder with a tap in it, in the shape that mlx-lm's `generate_step` calls."""
 
-    def __init__(self, decoder: "Decoder", tap: Tap):
+    def __init__(self, decoder: Any, tap: Tap):
         self._decoder, self._tap = decoder, tap
         self.layers = decoder.layers
 

@@ -21,6 +21,7 @@ from .config import PixtralConfig
 from .errors import CheckpointError
 from .maps import Evidence, distances, find_evidence
 from .places import Patch, check_index, image_grid, patch_index, patch_range
+from .tap import Site
 from .tokenizer import Prompt
 
 if TYPE_CHECKING:
@@ -346,17 +347,17 @@ class Trace:
         the decoder over all positions that were computed."""
         self._check_thread()
         found = {}
-        for site, whole in self._whole_states().items():
-            batched = site.endswith((".queries", ".keys")) or site.startswith("text.")
-            found[site] = np.array((whole[0] if batched else whole).astype(mx.float32))
+        for name, whole in self._whole_states().items():
+            batched = Site.parse(name, self.config).batched
+            found[name] = np.array((whole[0] if batched else whole).astype(mx.float32))
         return found
 
     def _whole_states(self) -> dict[str, mx.array]:
         """The named states with their chunks joined, as the tap saw them."""
         whole = {}
-        for site, parts in self._recorded.states.items():
-            axis = 2 if site.endswith((".queries", ".keys")) else 1 if site[0] == "t" else 0
-            whole[site] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
+        for name, parts in self._recorded.states.items():
+            axis = Site.parse(name, self.config).axis
+            whole[name] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
         return whole
 
     @property

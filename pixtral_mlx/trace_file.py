@@ -18,8 +18,8 @@ from .config import PixtralConfig
 from .errors import CheckpointError, PixtralError
 from .files import new_file, refuse_existing
 from .image import PatchGrid, normalise, to_pixels
-from .places import check_site
 from .safetensors_io import read_header
+from .tap import Site
 from .tokenizer import ImageSpan, Prompt
 from .trace import Trace
 
@@ -173,7 +173,7 @@ def _check_shapes(
         elif where == "image":
             continue
         elif where == "state":
-            check_site(name[len("state.") :], config)
+            Site.parse(name[len("state.") :], config)
             continue
         else:
             raise ValueError(f"{name} is not known")

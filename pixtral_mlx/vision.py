@@ -1,22 +1,21 @@
 """The vision encoder, PixtralViT (paper, section 2.1; mistral-inference, `vision_encoder.py`).
 
-Images of any size and shape, patch by patch, no class token, no final norm. Several small images
-run through the same matrices together; each attends within itself.
+Images of any size and shape, patch by patch, no class token, no final norm.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .attention import attend
+from .attention import attend_within, together
 from .config import VisionConfig
 from .errors import ImageError
 from .feed_forward import FeedForward
 from .rope import Rope2D
-from .tap import Tap
+from .tap import NO_TAP, Tap
 
 
 class VisionAttention(nn.Module):
@@ -38,74 +37,18 @@ class VisionAttention(nn.Module):
         cosine: mx.array,
         sine: mx.array,
         lengths: Sequence[int],
-        tap: Tap | None = None,
-        name: str = "",
+        tap: Any = NO_TAP,
     ) -> mx.array:
         """Arguments and result as in `VisionBlock`."""
-        queries = Rope2D.rotate(self._heads(self.wq(x)), cosine, sine)
-        keys = Rope2D.rotate(self._heads(self.wk(x)), cosine, sine)
+        queries = tap("queries", Rope2D.rotate(self._heads(self.wq(x)), cosine, sine))
+        keys = tap("keys", Rope2D.rotate(self._heads(self.wk(x)), cosine, sine))
         values = self._heads(self.wv(x))
-        if tap is not None:
-            queries, keys = tap(f"{name}.queries", queries), tap(f"{name}.keys", keys)
-        # One image after another is the block-diagonal mask, without a mask: a dense one for
-        # four full-size images would hold (4 * 4096)^2 entries.
-        outputs, start = [], 0
-        for length, images in _runs(lengths):
-            part = slice(start, start + images * length)
-            attended = attend(
-                *(_split(each[:, :, part], images) for each in (queries, keys, values)),
-                scale=self.scale,
-            )
-            outputs.append(
-                attended.transpose(0, 2, 1, 3).reshape(images * length, self.n_heads, -1)
-            )
-            start = part.stop
-        heads = mx.concatenate(outputs)
-        if tap is not None:
-            heads = tap(f"{name}.heads", heads)
+        heads = tap("heads", attend_within(queries, keys, values, lengths, scale=self.scale))
         return self.wo(heads.reshape(x.shape))
 
     def _heads(self, x: mx.array) -> mx.array:
         """(N, D) -> (1, H, N, D / H)."""
         return x.reshape(1, x.shape[0], self.n_heads, -1).transpose(0, 2, 1, 3)
-
-
-PATCHES_AT_ONCE = 1000
-"""Small images go through the encoder together, and attend in one call where they have one size;
-larger ones go one by one, so that memory does not grow with the number of images."""
-
-
-def _runs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(length, how many neighbours of this length go together)."""
-    for length, run in groupby(lengths):
-        images, most = len(list(run)), max(1, PATCHES_AT_ONCE // length)
-        while images:
-            yield length, min(images, most)
-            images -= min(images, most)
-
-
-def _as_mlx(image) -> mx.array:
-    """`mx.array` would copy one that is MLX's already."""
-    return image if isinstance(image, mx.array) else mx.array(image)
-
-
-def _groups(images: Sequence, sizes: Sequence[int]) -> Iterator[list]:
-    """Neighbours of together at most `PATCHES_AT_ONCE` patches; a larger image is alone."""
-    group, patches = [], 0
-    for image, size in zip(images, sizes, strict=True):
-        if group and patches + size > PATCHES_AT_ONCE:
-            yield group
-            group, patches = [], 0
-        group.append(image)
-        patches += size
-    if group:
-        yield group
-
-
-def _split(x: mx.array, images: int) -> mx.array:
-    """(1, H, images * N, D / H) -> (images, H, N, D / H)."""
-    heads, width = x.shape[1], x.shape[3]
-    return x.reshape(heads, images, -1, width).transpose(1, 0, 2, 3)
 
 
 class VisionBlock(nn.Module):
@@ -124,8 +67,7 @@ class VisionBlock(nn.Module):
         cosine: mx.array,
         sine: mx.array,
         lengths: Sequence[int],
-        tap: Tap | None = None,
-        name: str = "",
+        tap: Any = NO_TAP,
     ) -> mx.array:
         """One layer.
 
@@ -133,18 +75,18 @@ class VisionBlock(nn.Module):
             x: patches of all images, shape (N, D).
             cosine, sine: of the RoPE-2D angles, float32, shape (N, head_dim / 2).
             lengths: patches of each image; they sum to N.
-            tap: looks inside, see `tap`; `name` is this layer's name there.
+            tap: looks inside this layer, see `Tap.at`.
 
         Returns:
             Shape (N, D).
         """
-        h = x + self.attention(self.attention_norm(x), cosine, sine, lengths, tap, name)
+        h = x + self.attention(self.attention_norm(x), cosine, sine, lengths, tap)
         h = h + self.feed_forward(self.ffn_norm(h))
-        return h if tap is None else tap(name, h, x)
+        return tap("", h, before=x)
 
 
 class VisionEncoder(nn.Module):
-    """Pixels in, one feature a patch out."""
+    """Pixels in, one feature per patch out."""
 
     def __init__(self, config: VisionConfig):
         super().__init__()
@@ -160,7 +102,7 @@ class VisionEncoder(nn.Module):
         self.layers = [VisionBlock(config) for _ in range(config.num_hidden_layers)]
         self.rope = Rope2D(config)
 
-    def __call__(self, images: Sequence, tap: Tap | None = None) -> mx.array:
+    def __call__(self, images: Sequence, tap: Tap = NO_TAP) -> mx.array:
         """Encode images; none sees another.
 
         Arguments:
@@ -179,7 +121,7 @@ class VisionEncoder(nn.Module):
             raise ImageError("the vision encoder was given no image: pass at least one")
         return last[0]
 
-    def steps(self, images: Sequence, tap: Tap | None = None) -> Iterator[mx.array]:
+    def steps(self, images: Sequence, tap: Tap = NO_TAP) -> Iterator[mx.array]:
         """`__call__` layer by layer, for who has other things to do in between.
 
         Arguments and errors as for `__call__`.
@@ -190,9 +132,8 @@ class VisionEncoder(nn.Module):
         sizes = [rows * columns for rows, columns in map(self.grid, images)]
         # Edits may look at all images at once. Otherwise group after group, each into its place,
         # so that with the number of images only the features grow.
-        whole = tap is not None and tap.edits
         features, start = None, 0
-        for group in [images] if whole else _groups(images, sizes):
+        for group in [images] if tap.edits else together(images, sizes):
             part = mx.array(0)
             for part in self._encode(group, tap, after=features):
                 yield part
@@ -205,9 +146,7 @@ class VisionEncoder(nn.Module):
         if features is not None:
             yield features
 
-    def _encode(
-        self, images: Sequence, tap: Tap | None = None, after: mx.array | None = None
-    ) -> Iterator[mx.array]:
+    def _encode(self, images: Sequence, tap: Tap, after: mx.array | None) -> Iterator[mx.array]:
         """The states of some images in the same matrices, after each layer; nothing is computed
         before `after` is."""
         pixels = [_as_mlx(image) for image in images]
@@ -217,11 +156,10 @@ class VisionEncoder(nn.Module):
         grids = [self.grid(image) for image in images]
         angles = self.rope.angles(grids)
         cosine, sine = mx.cos(angles), mx.sin(angles)
-        lengths: Sequence[int] = [rows * columns for rows, columns in grids]
-        if tap is not None:
-            x, lengths = tap("vision.embeddings", x), tap.lengths(lengths)
+        lengths = tap.lengths([rows * columns for rows, columns in grids])
+        x = tap.at("vision")("embeddings", x)
         for i, layer in enumerate(self.layers):
-            x = layer(x, cosine, sine, lengths, tap, f"vision.{i}")
+            x = layer(x, cosine, sine, lengths, tap.at("vision", i))
             yield x
 
     def embed(self, image) -> mx.array:
@@ -244,3 +182,8 @@ class VisionEncoder(nn.Module):
                 f"sides that are multiples of {patch}: use model.encode to prepare images"
             )
         return shape[1] // patch, shape[2] // patch
+
+
+def _as_mlx(image: Any) -> mx.array:
+    """`mx.array` would copy one that is MLX's already."""
+    return image if isinstance(image, mx.array) else mx.array(image)

@@ -32,7 +32,7 @@ CHANGES = [
 
 def naive(model, prompt, tokens, changes):
     """Log-probabilities behind each word, from one whole pass: shape (tokens, vocabulary)."""
-    prompt = edits.edited(prompt, changes, model)
+    prompt = edits.edited(prompt, changes, model.config)
     longer = px.Prompt(prompt.tokens + tokens[:-1], prompt.images, prompt.grids, prompt.spans)
     rest = [e for e in changes if not isinstance(e, edits.NoBreakTokens)]
     logits = np.array(model.logits(longer, edits=rest), np.float64)[len(prompt.tokens) - 1 :]

@@ -63,7 +63,7 @@ def naive(model, prompt, tokens, bits, group_size=64, queries=None):
     those of the last layer."""
 
     def record(site, value, position):
-        if queries is not None and site == "text.1.queries":
+        if queries is not None and site == ("text", 1, "queries"):
             queries.append(np.array(value[0, :, 0]))
 
     caches = [Rounded(bits, group_size) for _ in model.decoder.layers]

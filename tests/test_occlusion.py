@@ -76,7 +76,7 @@ def test_one_set_of_patches_of_a_given_answer_and_an_edited_run(model, prompt):
     answer, hidden = [300, 301, 302], [(0, 1), 3]
 
     def log_probability(*more):
-        edited = edits.edited(prompt, changes, model)
+        edited = edits.edited(prompt, changes, model.config)
         longer = px.Prompt(edited.tokens + answer[:2], edited.images, edited.grids, edited.spans)
         logits = model.logits(longer, edits=[changes[1], *more])[-1]
         return float(logits[answer[2]] - mx.logsumexp(logits))

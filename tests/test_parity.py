@@ -9,7 +9,7 @@ import pytest
 from golden_checks import Golden
 
 import pixtral_mlx as px
-from pixtral_mlx import vision
+from pixtral_mlx import attention
 
 WITH_IMAGES = [name for name in cases.CASES if name != "text_only"]
 
@@ -107,7 +107,7 @@ def test_plain_nemo_folders_give_the_same_logits(tmp_path, goldens, make):
 
 @pytest.mark.parametrize("at_once", [1000, 25, 1])
 def test_images_do_not_see_one_another(model, monkeypatch, at_once):
-    monkeypatch.setattr(vision, "PATCHES_AT_ONCE", at_once)
+    monkeypatch.setattr(attention, "PATCHES_AT_ONCE", at_once)
     sizes = [(40, 90), (64, 64), (200, 20), (16, 16)]
     parts = [cases.image(*size, seed=i) for i, size in enumerate(sizes)]
     images = model.encode([cases.user(*parts)]).images
@@ -118,7 +118,7 @@ def test_images_do_not_see_one_another(model, monkeypatch, at_once):
 
 def test_memory_of_many_images_grows_by_their_features_alone(model, monkeypatch):
     """A mask or a map over all patches would grow with the square."""
-    monkeypatch.setattr(vision, "PATCHES_AT_ONCE", 256)  # images of this size go one by one
+    monkeypatch.setattr(attention, "PATCHES_AT_ONCE", 256)  # images of this size go one by one
     image = mx.array(model.encode([cases.user(cases.image(256, 256))]).images[0])
 
     def peak_bytes(count: int) -> int:

@@ -42,11 +42,11 @@ def encoded(model, monkeypatch):
     """Shapes of the images that the vision encoder is given."""
     seen, encode = [], model.vision_encoder._encode
 
-    def count(images, *rest):
+    def count(images, *rest, **named):
         seen.extend(tuple(image.shape) for image in images)
-        return encode(images, *rest)
+        return encode(images, *rest, **named)
 
-    monkeypatch.setattr(type(model.vision_encoder), "_encode", lambda _, *a: count(*a))
+    monkeypatch.setattr(type(model.vision_encoder), "_encode", lambda _, *a, **n: count(*a, **n))
     return seen
 
 
@@ -270,8 +270,8 @@ def test_an_edit_of_the_callers_own_is_never_reused(model):
     class Scale(edits.Edit):
         factor = 1.0
 
-        def change(self, site, value, before, prompt, position=0):
-            return value * self.factor if site == "text.0" else value
+        def change(self, value, at):
+            return value * self.factor if at.site == ("text", 0, "") else value
 
     prompt, change = model.encode("What?", [picture(0)]), Scale()
     check(model, prompt, 0, edits=[change])
@@ -389,7 +389,7 @@ def test_many_images_in_groups_are_what_each_is_alone(model, monkeypatch):
     images = [p.images[0] for p in (model.encode("?", [picture(n, 70 - 9 * n)]) for n in range(5))]
     whole = np.array(model.vision_encoder(images))
     for most in (1, 16, 30):
-        monkeypatch.setattr("pixtral_mlx.vision.PATCHES_AT_ONCE", most)
+        monkeypatch.setattr("pixtral_mlx.attention.PATCHES_AT_ONCE", most)
         np.testing.assert_allclose(model.vision_encoder(images), whole, atol=1e-5)
         prompt = model.encode("?", [picture(n, 70 - 9 * n) for n in range(5)])
         options = TraceOptions(states=["vision.1"])

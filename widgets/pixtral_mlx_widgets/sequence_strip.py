@@ -93,7 +93,7 @@ class SequenceStrip(View):
 
     @staticmethod
     def _shown(prompt: px.Prompt, breaks: bool) -> px.Prompt:
-        return prompt if breaks else px.edits.NoBreakTokens().tokens(prompt, (0, 0, 0))
+        return prompt if breaks else px.edits.NoBreakTokens().tokens(prompt)
 
     # Questions from the browser ----------------------------------------------------------------
 
@@ -154,7 +154,7 @@ def shapes(grid: px.PatchGrid, image_ids: tuple[int, int, int]) -> dict[str, Any
     answer: dict[str, Any] = {"grids": [list(one) for one in grids]}
     for name in ("with", "without"):
         if name == "without":
-            prompts = [px.edits.NoBreakTokens().tokens(one, image_ids) for one in prompts]
+            prompts = [px.edits.NoBreakTokens().tokens(one) for one in prompts]
         answer[name] = {
             "kinds": [kinds(one.tokens, image_ids) for one in prompts],
             "differ": px.first_difference(*(one.tokens for one in prompts)),

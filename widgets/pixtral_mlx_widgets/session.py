@@ -239,7 +239,7 @@ class Session(HasTraits):
 
         def prepare(model: Any) -> tuple[px.Prompt, px.Prompt]:
             prompt = request if isinstance(request, px.Prompt) else model.encode(request)
-            return prompt, px.edits.edited(prompt, options.get("edits", ()), model)
+            return prompt, px.edits.edited(prompt, options.get("edits", ()), model.config)
 
         prompt, shown = self.worker.submit(prepare).result()
         with self._lock:
