@@ -4,10 +4,12 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import time
 import types
+from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.file_download
@@ -305,6 +307,16 @@ INSIDES = [
     ("huggingface_hub.utils", "hf_raise_for_status"),
     ("huggingface_hub.utils", "http_stream_backoff"),
 ]
+
+
+def test_the_insides_that_are_used_are_there():
+    """Without them downloads still work, but not ours: every one would be left to the hub's."""
+    assert [name for module, name in INSIDES if not hasattr(sys.modules[module], name)] == []
+    source = Path(download.__file__).read_text()
+    used = re.findall(r"from (huggingface_hub[\w.]*) import ([^\n(]+)", source)
+    assert {(module, name.strip()) for module, names in used for name in names.split(",")} >= {
+        *INSIDES
+    }
 
 
 @pytest.mark.parametrize(("module", "name"), INSIDES, ids=[name for _, name in INSIDES])

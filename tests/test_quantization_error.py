@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx import rounding
+from pixtral_mlx import device, rounding
 from pixtral_mlx.conversion import convert
 from pixtral_mlx.errors import CheckpointError, ConfigError
 from pixtral_mlx.mini import scene
@@ -108,9 +108,11 @@ def test_weights_come_back_as_mlx_gives_them_back(bits, group_size):
     how = {"bits": bits, "group_size": group_size, "mode": "affine"}
     weight, scales, biases = parts = mx.quantize(weights, **how)
     expected = mx.dequantize(weight, scales.astype(mx.float32), biases.astype(mx.float32), **how)
-    found = dequantized(list(parts), how)
-    assert found.dtype == np.float32 and found.shape == (6, 256)
-    assert found == pytest.approx(np.array(expected), rel=1e-6, abs=1e-6)
+    for gpu in (False, True):  # unpacked by NumPy, and by MLX
+        with device.assumed(gpu=gpu):
+            found = dequantized(list(parts), how)
+        assert found.dtype == np.float32 and found.shape == (6, 256)
+        assert found == pytest.approx(np.array(expected), rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("options", SCHEMES, ids=str)
