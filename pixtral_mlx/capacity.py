@@ -1,4 +1,4 @@
-"""Will it fit? Weights, KV cache and activations against the memory that MLX reports as usable."""
+"""Will it fit? Weights, KV cache, activations and trace against the memory that MLX may use."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -16,11 +16,17 @@ from .cost import activation_bytes
 from .errors import CapacityError
 from .kv_format import KV_BITS, KVFormat
 from .macs import wired_limit_bytes
+from .recorder import TraceOptions
 from .tables import format_bytes
 
 if TYPE_CHECKING:
     from .model import Pixtral
     from .tokenizer import Prompt
+
+_SMALLER_TRACES = {
+    "a trace without the encoder (px.TraceOptions(vision_layers=()))": TraceOptions(()),
+    "trace=False": None,
+}
 
 LEAST_BUDGET = 16
 """Tokens of an image below which nobody is told to shrink it."""
@@ -81,6 +87,8 @@ class Need:
         kv: in what form keys and values are kept.
         itemsize: bytes of an activation.
         prefill_step_size: prompt tokens a step.
+        answer_tokens: those of `text_tokens` that are to be written.
+        trace: what is kept for looking inside, or None.
     """
 
     config: PixtralConfig
@@ -90,6 +98,8 @@ class Need:
     kv: KVFormat = KVFormat()  # noqa: RUF009  (frozen)
     itemsize: int = 2
     prefill_step_size: int = 512
+    answer_tokens: int = 0
+    trace: TraceOptions | None = None
 
     @property
     def tokens(self) -> int:
@@ -112,9 +122,19 @@ class Need:
         )  # fmt: skip
 
     @property
+    def kept(self) -> int:
+        """Of the trace, see `TraceOptions.numbers`; an image has a little less than its tokens."""
+        if self.trace is None:
+            return 0
+        patches = sum(self.images)
+        return self.itemsize * self.trace.numbers(
+            self.config, self.tokens, self.answer_tokens, patches
+        )
+
+    @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.cache + self.activations
+        return self.weights + self.cache + self.activations + self.kept
 
     @property
     def spare(self) -> int:
@@ -129,6 +149,7 @@ class Need:
         return (
             f"weights {format_bytes(self.weights)} + KV cache of {self.tokens:,} tokens "
             f"{format_bytes(self.cache)} + activations {format_bytes(self.activations)}"
+            + (f" + trace {format_bytes(self.kept)}" if self.trace else "")
         )
 
 
@@ -138,13 +159,14 @@ def need_of(
     max_tokens: int,
     kv: KVFormat | None = None,
     prefill_step_size: int = 512,
+    trace: TraceOptions | None = None,
 ) -> Need:
     """What it takes to answer a prompt with at most `max_tokens`."""
     images = tuple(span.stop - span.start for span in prompt.spans)
     return Need(
         model.config, weights_bytes(model), len(prompt.tokens) - sum(images) + max_tokens, images,
         (kv or KVFormat()).of(model.config.text), model.decoder.norm.weight.dtype.size,
-        prefill_step_size,
+        prefill_step_size, max_tokens, trace,
     )  # fmt: skip
 
 
@@ -155,15 +177,17 @@ def check_memory(
     *,
     kv: KVFormat | None = None,
     prefill_step_size: int = 512,
+    trace: TraceOptions | None = None,
 ) -> None:
-    """Compare weights, KV cache and activations with what is usable; nothing is read yet.
+    """Compare weights, KV cache, activations and trace with what is usable; nothing is read yet.
 
     What `model.prompt_cache` keeps does not count: it goes where a run needs the room.
 
     Raises:
         CapacityError: it cannot fit; the message says what would.
     """
-    need, usable = need_of(model, prompt, max_tokens, kv, prefill_step_size), usable_bytes()
+    need = need_of(model, prompt, max_tokens, kv, prefill_step_size, trace)
+    usable = usable_bytes()
     if need.fits(usable):
         return
     ways = _less_context(need, need.text_tokens - max_tokens, usable) + _raised_limit(need)
@@ -176,7 +200,12 @@ def check_memory(
 def _less_context(need: Need, words: int, usable: int) -> list[str]:
     """What fits with these weights; `words` tokens of text were sent."""
     advice = []
-    most = _largest(need.text_tokens, lambda tokens: need.fits(usable, text_tokens=tokens))
+
+    def fits(tokens: int) -> bool:
+        answer = min(need.answer_tokens, max(1, tokens - words))
+        return need.fits(usable, text_tokens=tokens, answer_tokens=answer)
+
+    most = _largest(need.text_tokens, fits)
     if most > words:
         advice.append(f"--max-tokens {most - words}")
     elif most > 0:
@@ -188,6 +217,10 @@ def _less_context(need: Need, words: int, usable: int) -> list[str]:
             if bits < (need.kv.bits or 16) and need.fits(usable, kv=kv):
                 advice.append(f"--kv-bits {bits}")
                 break
+    for name, trace in _SMALLER_TRACES.items():
+        if need.trace is not None and need.fits(usable, trace=trace):
+            advice.append(name)
+            break
     return advice
 
 

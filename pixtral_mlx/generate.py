@@ -16,7 +16,7 @@ from .capacity import check_context, check_memory
 from .edits import edited
 from .errors import CheckpointError
 from .options import GenerationOptions
-from .recorder import Recorder, TraceOptions, live_trace
+from .recorder import Recorder, live_trace
 from .reply import Piece, Reply
 from .run import Run
 from .tokenizer import Prompt
@@ -47,14 +47,15 @@ class GenerationStream(Iterator[Piece]):
         self.limit = min(options.max_tokens, context - length + 1)
         kv = options.kv_format.of(model.config.text)
         if not options.force:
-            step = options.prefill_step_size
-            check_memory(model, prompt, self.limit, kv=kv, prefill_step_size=step)
+            check_memory(
+                model, prompt, self.limit,
+                kv=kv, prefill_step_size=options.prefill_step_size, trace=options.trace_options,
+            )  # fmt: skip
         self.prompt, self.options, self._model = prompt, options, model
         self.answer = Answer(model, prompt, options, limit=self.limit, reply=reply)
         self.reply = self.answer.reply
         self._recorder = None
-        if options.trace:
-            keep = options.trace if isinstance(options.trace, TraceOptions) else TraceOptions()
+        if keep := options.trace_options:
             keep.check(model.config)
             self._recorder = Recorder(length - 1, keep)
         self._pieces = self._run()

@@ -117,3 +117,12 @@ class GenerationOptions:
         from .kv_format import KVFormat
 
         return KVFormat(self.kv_bits, self.kv_group_size, self.quantized_kv_start)
+
+    @property
+    def trace_options(self) -> "TraceOptions | None":
+        """What `trace` says; None keeps nothing."""
+        from .recorder import TraceOptions
+
+        if isinstance(self.trace, TraceOptions):
+            return self.trace
+        return TraceOptions() if self.trace else None

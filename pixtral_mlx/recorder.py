@@ -46,6 +46,29 @@ class TraceOptions:
         for site in self.states:
             Site.parse(site, config)
 
+    def numbers(self, config: PixtralConfig, tokens: int, new: int, patches: int) -> int:
+        """How many numbers a `Recorder` keeps of an answer: for the 12B 49,152 a patch (queries and
+        keys) and 368,640 a new token (queries and residuals).
+
+        Arguments:
+            tokens: of the context at the end.
+            new: those of them that are written.
+            patches: of all images.
+        """
+        text, vision = config.text, config.vision
+        heads, layers = text.n_heads * text.head_dim, _count(text.n_layers, self.text_layers)
+        total = layers * (new + 1) * (heads + text.dim)  # a step more is under way at the end
+        if vision is not None and patches:
+            layers = _count(vision.num_hidden_layers, self.vision_layers)
+            total += layers * patches * 2 * vision.hidden_size
+        for site in self.states:
+            where, _, rest = site.partition(".")
+            if where == "text":
+                total += tokens * (heads if rest.endswith(("queries", "heads")) else text.dim)
+            elif vision is not None:
+                total += patches * (text.dim if where == "projector" else vision.hidden_size)
+        return total
+
 
 class Recorder:
     """Collects from a `Tap` what a `Trace` needs.
@@ -107,6 +130,10 @@ class Recorder:
         """Bytes kept beside the KV cache."""
         lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
         return sum(array.nbytes for arrays in lists for array in arrays)
+
+
+def _count(every: int, layers: Sequence[int] | None) -> int:
+    return every if layers is None else len(set(layers))
 
 
 def _wanted(layer: int, layers: Sequence[int] | None) -> bool:

@@ -65,7 +65,8 @@ class Run:
     def make_room(self, limit: int) -> None:
         """Earlier answers go where this one needs their memory."""
         step = self._options.prefill_step_size
-        need = need_of(self._model, self._prompt, limit, self.kv, step)
+        trace = self._options.trace_options
+        need = need_of(self._model, self._prompt, limit, self.kv, step, trace)
         self._model.prompt_cache.shrink(max(0, need.spare))
 
     def embed(self) -> mx.array | None:

@@ -1,6 +1,7 @@
 """Refusals before anything is read: what they count, and that what they advise does fit."""
 
 import re
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +15,7 @@ from pixtral_mlx.capacity import Need, kv_bytes_per_token, weights_bytes
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.cost import activation_bytes
 from pixtral_mlx.kv_format import KVFormat
+from pixtral_mlx.recorder import TraceOptions
 
 WORDS = "Which of them is the largest?"
 
@@ -119,6 +121,53 @@ def test_weights_that_are_too_large(model, refuse, monkeypatch):
     said = refuse(room - weights_bytes(model) * 3 // 4, prompt, max_tokens=1)
     assert re.search(r": 6 bits would fit: .* --bits 6`", said)
     assert "no width would fit: it takes a machine" in refuse(-weights_bytes(model), prompt)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        TraceOptions(),
+        TraceOptions(vision_layers=(), text_layers=(1, 5)),
+        TraceOptions((0, 2), (), ("vision.1", "vision.0.keys", "projector", "vision.embeddings")),
+        TraceOptions((), (7,), ("text.3", "text.2.heads", "text.0.queries", "text.embeddings")),
+    ],
+    ids=["all", "text", "vision", "states"],
+)
+def test_a_trace_holds_what_is_counted(model, pictures, keep):
+    prompt = model.encode(WORDS, pictures[:2])
+    eos = {model.tokenizer.eos_id: -1e9}
+    reply = model.generate(prompt, max_tokens=7, trace=keep, logit_bias=eos)
+    assert len(reply.tokens) == 7
+    patches = sum(grid.patches for grid in prompt.grids)
+    assert reply.trace.nbytes == 4 * keep.numbers(model.config, len(prompt.tokens) + 7, 7, patches)
+
+
+def test_the_trace_of_the_12b():
+    config = PIXTRAL_12B
+    assert 2 * TraceOptions(None, ()).numbers(config, 4160, 0, 4096) == 402_653_184
+    assert 2 * TraceOptions().numbers(config, 4160, 99, 0) == 100 * 737_280
+    need = Need(config, 0, 1200, (4160,), answer_tokens=200, trace=TraceOptions())
+    assert need.total - replace(need, trace=None).total == 2 * 4160 * 49_152 + 201 * 737_280
+    assert str(need).endswith("+ trace 0.56 GB")
+
+
+def test_a_trace_that_does_not_fit(model, pictures, refuse):
+    prompt = model.encode(WORDS, pictures)
+    plain = bytes_of(model, prompt, 30)
+    patches = sum(span.stop - span.start for span in prompt.spans)  # as estimated
+    whole = 4 * TraceOptions().numbers(model.config, 0, 30, patches)
+    text = 4 * TraceOptions(()).numbers(model.config, 0, 30, patches)
+    assert refuse(plain + whole, prompt, max_tokens=30, trace=True) is None
+    assert refuse(plain + whole - 1, prompt, max_tokens=30) is None
+    said = refuse(plain + whole - 1, prompt, max_tokens=30, trace=True)
+    assert "+ trace" in said and "or a trace without the encoder (px.TraceOptions" in said
+    most = int(re.search(r"--max-tokens (\d+)", said)[1])
+    assert refuse(plain + whole - 1, prompt, max_tokens=most, trace=True) is None
+    assert refuse(plain + whole - 1, prompt, max_tokens=most + 1, trace=True)
+    keep = TraceOptions(vision_layers=())
+    assert refuse(plain + text, prompt, max_tokens=30, trace=keep) is None
+    said = refuse(plain + text - 1, prompt, max_tokens=30, trace=keep)
+    assert "or trace=False would fit" in said
 
 
 def test_a_prompt_beyond_the_context(model, pictures):
