@@ -7,12 +7,13 @@ waits joins.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from .capacity import need_of, room_bytes
+from .capacity import bounded_buffers, need_of, room_bytes
 from .errors import PixtralError
 from .generate import GenerationStream
 from .options import GenerationOptions
@@ -183,7 +184,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
             completion_batch_size=self._size,
             prefill_batch_size=self._size,
         )
-        try:
+        with closing(generator), bounded_buffers():
             for number, arguments in self._incoming:
                 try:
                     request = _Request(self._model, number, arguments)
@@ -198,8 +199,6 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
                     yield number, error
             while self._running:
                 yield from self._step(generator)
-        finally:
-            generator.close()
 
     def _fits(self, request: _Request) -> bool:
         """Whether a request may join those that are running; answers that were kept make way.

@@ -1,8 +1,9 @@
 """Will it fit? Weights, KV cache, activations and trace against the memory that MLX may use."""
 
+import threading
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from .model import Pixtral
     from .tokenizer import Prompt
 
+RESERVE_BYTES = 2_000_000_000
+"""An estimate of what a run takes on a Mac beside weights and KV cache: activations, buffers that
+MLX keeps, Python and the tokenizer. Published peaks lie up to so much above them; nothing was
+measured on a Mac. Tables of what fits count it; `check_memory` refuses what is sure not to fit, and
+counts activations and traces one by one."""
+
+BUFFER_BYTES = RESERVE_BYTES // 4
+"""Freed buffers that MLX keeps during a run. A layer of the 12B frees at most 120 MB in the encoder
+(4,096 patches, 16 bits) and 55 MB in a prefill step of 512 tokens, which the next one takes up
+again; MLX's own limit is all of the memory."""
+
 _SMALLER_TRACES = {
     "a trace without the encoder (px.TraceOptions(vision_layers=()))": TraceOptions(()),
     "trace=False": None,
@@ -36,6 +48,35 @@ def usable_bytes() -> int:
     """Memory that MLX may use: Metal's recommended working set, else MLX's own limit."""
     info = mx.device_info()
     return int(info.get("max_recommended_working_set_size") or mx.get_memory_limit())
+
+
+_runs = 0  # that are under way, in all threads
+_limits = (0, 0)  # what MLX's limit was before them, and is since
+_lock = threading.RLock()  # an abandoned run may end inside another's beginning
+
+
+@contextmanager
+def bounded_buffers() -> Iterator[None]:
+    """Within it MLX keeps at most `BUFFER_BYTES` of freed buffers, or less if it was told so.
+
+    Runs may overlap, also on several threads: the last to end puts the limit back, unless somebody
+    has changed it meanwhile.
+    """
+    global _runs, _limits
+    with _lock:
+        if _runs == 0:
+            before = mx.set_cache_limit(BUFFER_BYTES)
+            _limits = before, min(before, BUFFER_BYTES)
+            mx.set_cache_limit(_limits[1])
+        _runs += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs -= 1
+            if _runs == 0:
+                now = mx.set_cache_limit(_limits[0])
+                mx.set_cache_limit(_limits[0] if now == _limits[1] else now)
 
 
 def weights_bytes(model: "Pixtral") -> int:

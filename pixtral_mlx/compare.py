@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from .activations import nan_error
+from .capacity import bounded_buffers
 from .edits import Edit, edited
 from .pace import Pace
 from .tap import NO_TAP, Tap
@@ -159,6 +160,7 @@ def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int | None:
     return None
 
 
+@bounded_buffers()
 def _hidden(
     model: "Pixtral",
     prompt: Prompt,

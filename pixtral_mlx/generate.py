@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from .answer import Answer
-from .capacity import check_context, check_memory
+from .capacity import bounded_buffers, check_context, check_memory
 from .edits import edited
 from .errors import CheckpointError
 from .options import GenerationOptions

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from .activations import nan_error
+from .capacity import bounded_buffers
 from .edits import PROJECTOR, Edit, MaskPatches, edited
 from .image import PatchGrid
 from .places import Patch, check_index, image_grid, is_whole
@@ -113,6 +114,7 @@ class _Run:
         self._features = model.features(prompt, self._tap)
         self.prompt = replace(prompt, tokens=[*prompt.tokens, *tokens[:token]])
 
+    @bounded_buffers()
     def log_probabilities(self, hidden: Sequence[Sequence[Patch]]) -> np.ndarray:
         """Of the token, once for each set of hidden patches; the sets run together."""
         model, versions = self._model, []
