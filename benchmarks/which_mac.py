@@ -4,11 +4,15 @@
 
 Weights come from the same plan that a conversion carries out, the KV cache from the sizes. What a
 Mac lets a program use is an estimate: two thirds of its memory up to 36 GB, three quarters above;
-on a Mac, `mx.device_info()["max_recommended_working_set_size"]` has the true figure. A gigabyte is
-left for activations, Python and the tokenizer.
+on a Mac, `mx.device_info()["max_recommended_working_set_size"]` has the true figure. What is left
+for the rest is `capacity.RESERVE_BYTES`. With --write README.md takes the table.
 """
 
-from pixtral_mlx.capacity import kv_bytes_per_token
+import argparse
+import re
+from pathlib import Path
+
+from pixtral_mlx.capacity import RESERVE_BYTES, kv_bytes_per_token
 from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.image import patch_grid
 from pixtral_mlx.macs import usable_bytes
@@ -16,8 +20,10 @@ from pixtral_mlx.quantize import plan_for
 from pixtral_mlx.schemes import check_options
 
 MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128)
-RESERVE_BYTES = 1e9
 TEXT_TOKENS = 1000
+README = Path(__file__).parents[1] / "README.md"
+TABLE = re.compile(r"^\| `--bits` \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
+"""That of README.md, up to the empty line after it."""
 
 
 def weight_bytes(bits: int) -> int:
@@ -31,18 +37,28 @@ def smallest_mac(needed_bytes: float) -> str:
     return fits[0] if fits else "none of these"
 
 
-def main() -> None:
-    """Print the table as Markdown."""
+def table() -> str:
+    """The table as Markdown, each line with its end."""
     image = patch_grid(1024, 1024, PIXTRAL_12B_VISION).tokens
     per_token = kv_bytes_per_token(PIXTRAL_12B.text)
-    print("| `--bits` | weights | Mac for one 1024 x 1024 image | Mac for eight |")
-    print("|---|---|---|---|")
+    lines = ["| `--bits` | weights | Mac for one 1024 x 1024 image | Mac for eight |"]
+    lines.append("|---|---|---|---|")
     for bits in (3, 4, 5, 6, 8, 16):
         weights = weight_bytes(bits)
         macs = [
             smallest_mac(weights + (images * image + TEXT_TOKENS) * per_token) for images in (1, 8)
         ]
-        print(f"| {bits} | {weights / 1e9:.2f} GB | {macs[0]} | {macs[1]} |")
+        lines.append(f"| {bits} | {weights / 1e9:.2f} GB | {macs[0]} | {macs[1]} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main() -> None:
+    """Print the table, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="into README.md")
+    if parser.parse_args().write:
+        README.write_text(TABLE.sub(table(), README.read_text()))
+    print(table(), end="")
 
 
 if __name__ == "__main__":

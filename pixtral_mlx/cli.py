@@ -317,6 +317,9 @@ def _add_chat(commands) -> None:
 
 
 def _add_inspect(commands) -> None:
+    check = (
+        "read every weight, look for NaN, and show one picture: the largest activation per layer"
+    )
     inspect = commands.add_parser("inspect", help="what is in a model, or what an image becomes")
     add = inspect.add_argument
     add(
@@ -326,7 +329,7 @@ def _add_inspect(commands) -> None:
     )
     add("-o", "--output", metavar="PNG", help="of an image: draw its patch grid into a new file")
     add("--image-budget", type=int, metavar="TOKENS", help="of an image: shrunk to so many tokens")
-    add("--check", action="store_true", help="read every weight and look for NaN and infinity")
+    add("--check", action="store_true", help=check)
     add("--json", action="store_true", help="one JSON object instead of a table")
     inspect.set_defaults(run=".describe:run")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from .activations import FLOAT16_MOST, largest_activations
 from .capacity import kv_bytes_per_token
 from .commands import read_stdin
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
@@ -21,6 +22,15 @@ from .status import Status
 from .tables import format_table
 from .this_machine import machine
 
+PICTURE_SIDE, QUESTION = 512, "What is in this picture?"
+"""What `--check` shows a model; the picture is smaller where the model takes no larger one."""
+
+_PARTS_OF_SITES = {"vision": "encoder", "projector": "projector", "text": "decoder"}
+_VERDICTS = {
+    "fits": f"float16, which ends at {FLOAT16_MOST:,.0f}, would do on this picture",
+    "near": f"float16 ends at {FLOAT16_MOST:,.0f}, which is near: prefer bfloat16 or float32",
+    "overflows": f"float16 ends at {FLOAT16_MOST:,.0f}: use bfloat16 or float32",
+}
 PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decoder": "decoder."}
 
 
@@ -110,8 +120,9 @@ def _image_text(report: dict[str, Any]) -> str:
 
 
 def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
-    """What a model folder holds, from its headers alone; with `check` every weight is read. And in
-    which precision this machine would multiply float32.
+    """What a model folder holds, from its headers alone, and in which precision this machine would
+    multiply float32; with `check` every weight is read, and a picture is looked at to see how large
+    activations become.
 
     Raises:
         CheckpointError: the folder cannot be used, or `check` found NaN or infinity.
@@ -151,6 +162,7 @@ def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
     if check:
         _check_weights(find_non_finite(checkpoint), len(checkpoint.tensors))
         report["checked"] = len(checkpoint.tensors)
+        report["activations"] = _activations(checkpoint)
     return report
 
 
@@ -166,6 +178,75 @@ def _check_weights(tensors: Any, total: int) -> None:
             f"{len(bad)} of {total} tensors hold NaN or infinity: {', '.join(bad[:3])}"
             f"{' ...' if len(bad) > 3 else ''}: fetch or convert the weights again"
         )
+
+
+def _activations(checkpoint: Any) -> dict[str, Any]:
+    """How large activations become on one picture, in the type that is stored; in bfloat16 if that
+    is float16, which ends where it is to be seen. "problem" says why there are none."""
+    from .checkpoint import load
+    from .mini import scene
+
+    halves = any(ref.dtype == "F16" for ref in checkpoint.tensors.values())
+    picture = scene(0, rows=3, columns=4).image
+    images = []
+    with Status("opening the model") as status:
+        model = load(checkpoint.folder, dtype="bfloat16" if halves else None)
+        if model.config.vision is not None:
+            scale = min(PICTURE_SIDE, model.config.vision.image_size) / max(picture.size)
+            images = [picture.resize([round(side * scale) for side in picture.size])]
+        try:
+            prompt = model.encode(QUESTION, images)
+        except CheckpointError as error:
+            return {"problem": str(error)}
+        status.step("looking at a picture" if images else "reading", "layers")
+        found = largest_activations(model, prompt, status.update)
+    return {
+        "dtype": "bfloat16" if halves else str(model.decoder.norm.weight.dtype).split(".")[-1],
+        "picture": list(images[0].size) if images else None,
+        "tokens": len(prompt.tokens),
+        "largest": found,
+        "float16": _float16(max(found.values())),
+    }
+
+
+def _float16(most: float) -> str:
+    """Whether float16 would do, as far as one picture tells: a key of `_VERDICTS`."""
+    if most > FLOAT16_MOST:
+        return "overflows"
+    return "near" if most > FLOAT16_MOST / 2 else "fits"
+
+
+def _activations_text(report: dict[str, Any]) -> list[str]:
+    """A row a layer, encoder and decoder side by side, and what it means for float16."""
+    if problem := report.get("problem"):
+        return [f"activations not looked at: {problem}"]
+    found = report["largest"]
+    parts = [part for part in ("vision", "text") if f"{part}.0" in found]
+    rows = [("layer", *(_PARTS_OF_SITES[part] for part in parts))]
+    count = max(int(site.split(".")[1]) for site in found if site[-1].isdigit()) + 1
+    for layer in ("embeddings", *range(count)):
+        values = (found.get(f"{part}.{layer}") for part in parts)
+        rows.append((str(layer), *("" if v is None else f"{v:,.1f}" for v in values)))
+    shown = (
+        "{} x {} pixels and a question".format(*report["picture"])
+        if report["picture"]
+        else "a question"
+    )
+    lines = [f"largest activations on {shown}, {report['tokens']:,} tokens, in {report['dtype']}:"]
+    lines += format_table(rows)
+    if "projector" in found:
+        lines.append(f"projector: {found['projector']:,.1f}")
+    return [*lines, _float16_text(report)]
+
+
+def _float16_text(report: dict[str, Any]) -> str:
+    """What the largest of all means, or the first that is too large."""
+    found = report["largest"]
+    site = next((site for site, most in found.items() if most > FLOAT16_MOST), None)
+    site = site or max(found, key=lambda site: found[site])
+    part, _, layer = site.partition(".")
+    where = " ".join([_PARTS_OF_SITES[part], *(["layer"] if layer.isdigit() else []), layer])
+    return f"{where.strip()} reaches {found[site]:,.0f}: {_VERDICTS[report['float16']]}"
 
 
 def _model_text(report: dict[str, Any]) -> str:
@@ -197,4 +278,5 @@ def _model_text(report: dict[str, Any]) -> str:
     lines.append(f"float32 products on this machine: {report['float32_products']}")
     if "checked" in report:
         lines.append(f"all {report['checked']:,} tensors checked: no NaN, no infinity")
+        lines += _activations_text(report["activations"])
     return "\n".join(lines)

@@ -1,6 +1,8 @@
 """What a run costs by arithmetic, against numbers that were worked out elsewhere."""
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -9,6 +11,7 @@ from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
 from pixtral_mlx import device, macs, this_machine
+from pixtral_mlx.capacity import BUFFER_BYTES, RESERVE_BYTES
 from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.cost import (
     activation_bytes,
@@ -119,6 +122,17 @@ def test_chips():
     for letter in "123456":
         speeds = [c.gigabytes_per_second for name, c in macs.CHIPS.items() if name[1] == letter]
         assert speeds == sorted(speeds) and speeds
+
+
+def test_the_table_of_which_mac_is_what_its_script_prints():
+    place = Path(__file__).parents[1] / "benchmarks" / "which_mac.py"
+    spec = importlib.util.spec_from_file_location("which_mac", place)
+    which_mac = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(which_mac)
+    text = which_mac.README.read_text()
+    assert [match[0] for match in which_mac.TABLE.finditer(text)] == [which_mac.table()]
+    assert f"a reserve of {RESERVE_BYTES / 1e9:g} GB" in text
+    assert f"at most {BUFFER_BYTES / 1e9:g} GB of freed" in text
 
 
 def test_every_chip_that_was_sold_is_there_with_its_source():

@@ -4,16 +4,23 @@ A residual stream may be scaled as a whole, since every layer normalises it firs
 residuals of hundreds of thousands gives the answers of pixtral-mini. In float16 it cannot.
 """
 
+import json
+import re
 import shutil
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from checkpoints import make_official
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
+from pixtral_mlx.activations import largest_activations
+from pixtral_mlx.capacity import weights_bytes
 from pixtral_mlx.checkpoint import Precision, precision
+from pixtral_mlx.cli import main
 from pixtral_mlx.mini import CHECKPOINT, scene
+from pixtral_mlx.tap import Tap
 
 DECODER = ("tok_embeddings", "wo.weight", "w2.weight", "adapter.w_out.weight", "adapter.w_out.bias")
 ENCODER = ("ln_pre", "wo.weight", "w2.weight")
@@ -133,3 +140,83 @@ def test_conversations_of_auto_and_of_float16_are_two(tmp_path, monkeypatch):
         model.open_prompt_cache(tmp_path / "kept")
         reply = model.generate("What is this?", max_tokens=3)
         assert bool(reply.stats.cached_tokens) == cached
+
+
+# inspect --check -------------------------------------------------------------------------------
+
+
+def inspected(folder, capsys, *flags):
+    assert main(["inspect", str(folder), "--check", *flags]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", ["decoder", "encoder"])
+def test_inspect_tells_how_large_activations_become(folders, where, capsys):
+    plain = json.loads(inspected("mini", capsys, "--json"))["activations"]
+    report = json.loads(inspected(folders[where], capsys, "--json"))["activations"]
+    assert (plain["float16"], report["float16"]) == ("fits", "overflows")
+    assert (report["dtype"], report["picture"], report["tokens"]) == ("bfloat16", [512, 384], 801)
+    layers = [f"vision.{n}" for n in range(4)] + [f"text.{n}" for n in range(5)]
+    layers += ["vision.embeddings", "text.embeddings", "projector"]
+    assert report["largest"].keys() == set(layers)
+    factor = {"decoder": ("text", 512), "encoder": ("vision", 4096)}[where]
+    for site, most in report["largest"].items():
+        large = site.startswith(factor[0]) or (where == "decoder" and site == "projector")
+        assert most == pytest.approx(plain["largest"][site] * (factor[1] if large else 1), rel=0.05)
+    text = inspected(folders[where], capsys)
+    assert re.search("layer +encoder +decoder", text)
+    assert re.search(rf"^4 +{report['largest']['text.4']:,.1f}$", text, re.MULTILINE)
+    first = "projector" if where == "decoder" else "encoder layer 0"
+    assert re.search(rf"{first} reaches [\d,]+: float16 ends at 65,504: use bfloat16 or", text)
+
+
+def test_what_is_stored_in_float16_is_measured_all_the_same(folders, tmp_path, capsys):
+    folder = scaled_mini(tmp_path / "half", "decoder", mx.float16)
+    stored = json.loads(inspected(folders["decoder"], capsys, "--json"))["activations"]
+    report = json.loads(inspected(folder, capsys, "--json"))["activations"]
+    assert report["dtype"] == "bfloat16" and report["largest"] == stored["largest"]
+
+
+def test_what_the_table_says_is_what_the_layers_give(capsys):
+    """Against a pass of its own, in float32."""
+    model = px.load("mini", dtype="float32")
+    prompt = model.encode("Hi?", [scene(3, rows=2, columns=2).image])
+    seen = {}
+    tap = Tap(prompt, record=lambda site, value, _: seen.__setitem__(site, np.abs(value).max()))
+    model.decoder.hidden(mx.array(prompt.tokens)[None], None, model.embed(prompt, tap)[None], tap)
+    steps = []
+    found = largest_activations(model, prompt, lambda *step: steps.append(step))
+    assert steps == [(n, 9) for n in range(1, 10)]
+    for site, most in found.items():
+        own = [site, *(f"{site}.{what}" for what in ("queries", "keys", "heads"))]
+        assert most == pytest.approx(max(float(seen[s]) for s in own if s in seen), rel=1e-5)
+
+
+def test_a_check_holds_one_layer_at_a_time(tmp_path):
+    text = {"dim": 512, "hidden_dim": 2048, "n_layers": 12}
+    model = px.load(make_official(tmp_path / "deep", text=text), dtype="float32")
+    prompt = model.encode("Hi?")
+    whole = weights_bytes(model)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    largest_activations(model, prompt)
+    assert mx.get_peak_memory() - before < whole / 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"vision": False}, "on a question, "),
+        ({"tokenizer": None}, "activations not looked at: "),
+    ],
+)
+def test_models_without_eyes_or_words_are_checked_too(tmp_path, capsys, options, said):
+    text = inspected(make_official(tmp_path / "model", **options), capsys)
+    assert said in text and not re.search("layer +encoder", text)
+
+
+def test_a_layer_that_computes_infinity_is_named(folders):
+    model = px.load(folders["decoder"], dtype="float16")
+    with pytest.raises(px.CheckpointError, match="projector holds NaN or infinity"):
+        largest_activations(model, model.encode("Hi?", [scene(3, rows=2, columns=2).image]))

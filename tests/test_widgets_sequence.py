@@ -311,6 +311,18 @@ def test_the_12b_needs_no_model():
     assert found["operations"] == pytest.approx(101.6e12, rel=1e-3)
     assert found["prefill_seconds"] == pytest.approx(101.6e12 / (40 * 256 * 1.4e9), rel=1e-3)
     assert found["usable"] == 48 * 2**30 and found["fits"]
+    assert found["activations"] + found["reserve"] == 2e9
+
+
+def test_a_view_and_the_table_of_macs_say_the_same():
+    """5 bits and one picture: not on 16 GB, where they would fit but for the reserve."""
+    view = w.MemoryView(chip="M3 Pro", memory_gb=18, bits=5, text_tokens=1000)
+    assert view.estimate()["fits"]
+    view.chip = "M4"
+    view.memory_gb = 16
+    found = view.estimate()
+    assert not found["fits"]
+    assert found["weights"] + found["kv"] + found["activations"] <= found["usable"]
 
 
 def test_sliders_change_what_they_say():

@@ -5,7 +5,7 @@ const { facts, lesson, pieces, rate, seconds, verdict } = await import(`${proces
 
 const GB = 1e9;
 const found = {
-  weights: 8 * GB, kv: 1 * GB, activations: 0.5 * GB, memory: 16 * GB, usable: 11 * GB, fits: true, tokens: 4360, context: 131072,
+  weights: 8 * GB, kv: 1 * GB, activations: 0.5 * GB, reserve: 0.25 * GB, memory: 16 * GB, usable: 11 * GB, fits: true, tokens: 4360, context: 131072,
   image_tokens: 4160, grid: [64, 64], kv_per_token: 163840, read: 7.2 * GB, bandwidth: 400 * GB, tokens_per_second: 55.5,
   operations: 106e12, prefill_seconds: 7.4,
 };
@@ -14,20 +14,21 @@ test("the bar's pieces lie side by side and end where the memory ends", () => {
   const { parts, needed, end, usable } = pieces(found);
   assert.equal(needed, 9.5 * GB);
   assert.equal(end, 16 * GB);
-  assert.deepEqual(parts.map(({ from, to }) => [from, to]), [[0, 0.5], [0.5, 0.5625], [0.5625, 0.59375]]);
+  assert.deepEqual(parts.map(({ from, to }) => [from, to]), [[0, 0.5], [0.5, 0.5625], [0.5625, 0.59375], [0.59375, 0.609375]]);
   assert.equal(usable, 11 / 16);
 });
 
 test("too much makes the bar longer than the memory; a small model makes it shorter", () => {
-  assert.equal(pieces({ ...found, weights: 30 * GB }).end, 31.5 * GB);
+  assert.equal(pieces({ ...found, weights: 30 * GB }).end, 31.75 * GB);
   const small = pieces({ ...found, weights: 4e6, kv: 1e6, activations: 0 });
   assert.equal(small.end, 6.25e6);
   assert.ok(small.usable > 1);
+  assert.deepEqual(small.parts.map(({ to }) => to), [0.64, 0.8, 0.8, 1]);
 });
 
 test("the verdict says what is left, what is missing, and what is too long", () => {
-  assert.equal(verdict(found, 16), "9.50 GB fit: 1.50 GB of the 11.00 GB that a 16 GB Mac lets a program use (estimate) are left.");
-  assert.match(verdict({ ...found, weights: 12 * GB, fits: false }, 16), /^13\.50 GB do not fit: .* 2\.50 GB too little\.$/);
+  assert.equal(verdict(found, 16), "9.50 GB fit: beside a reserve of 250.0 MB, 1.25 GB of the 11.00 GB that a 16 GB Mac lets a program use (estimate) are left.");
+  assert.match(verdict({ ...found, weights: 12 * GB, fits: false }, 16), /^13\.50 GB and a reserve of 250\.0 MB do not fit: .* 2\.75 GB too little\.$/);
   assert.match(verdict({ ...found, tokens: 200000 }, 16), /^200,000 tokens are more than the context of 131,072\.$/);
 });
 

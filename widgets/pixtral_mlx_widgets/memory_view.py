@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 import pixtral_mlx as px
 from pixtral_mlx import macs
 from pixtral_mlx.bench import test_image, text_prompt
-from pixtral_mlx.capacity import kv_bytes_per_token
+from pixtral_mlx.capacity import RESERVE_BYTES, kv_bytes_per_token
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.cost import activation_bytes, decode_bytes, prefill_operations, step_weight_bytes
 from pixtral_mlx.quantize import plan_for
@@ -37,9 +37,10 @@ class MemoryView(View):
 
     Weights and KV cache are exact. Activations are `pixtral_mlx.cost.activation_bytes`: the greater
     of the encoder's and of one prefill step's residuals and inner activations, without attention
-    scores, which Metal computes in tiles. A decode step reads every weight of the decoder and the
-    keys and values of the context, so that tokens/s <= bandwidth / those bytes. The prefill takes
-    at least its operations over what the GPU's cores and clock allow.
+    scores, which Metal computes in tiles; what of `pixtral_mlx.capacity.RESERVE_BYTES` is beyond
+    them is left for buffers, Python and the tokenizer. A decode step reads every weight of the
+    decoder and the keys and values of the context, so that tokens/s <= bandwidth / those bytes. The
+    prefill takes at least its operations over what the GPU's cores and clock allow.
 
     Arguments:
         source: a `Session`; or sizes, as a `px.PixtralConfig` or the path of a model folder; None
@@ -146,15 +147,17 @@ class MemoryView(View):
         operations = prefill_operations(config, tokens, grids)
         weights, kv = sum(sizes.values()), tokens * kv_bytes_per_token(config.text, itemsize)
         activations = activation_bytes(config, tokens, grids, itemsize=itemsize)
+        reserve = max(0, RESERVE_BYTES - activations)
         usable = macs.usable_bytes(memory_gb)
         made = macs.CHIPS[chip]
         return {
             "tokens": tokens, "image_tokens": grids[0].tokens if grids else 0,
             "grid": list(grids[0]) if grids else None, "context": config.text.max_seq_len,
             "weights": weights, "kv": kv, "activations": activations,
+            "reserve": reserve,
             "kv_per_token": kv_bytes_per_token(config.text, itemsize),
             "memory": memory_gb * 2**30, "usable": usable,
-            "fits": weights + kv + activations <= usable,
+            "fits": weights + kv + activations + reserve <= usable,
             "read": read, "bandwidth": made.gigabytes_per_second * 1e9,
             "tokens_per_second": made.gigabytes_per_second * 1e9 / read,
             "operations": operations,

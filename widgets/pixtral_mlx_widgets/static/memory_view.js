@@ -7,19 +7,20 @@ import {
 
 // Three colours that the colour-blind tell apart too, on light and on dark.
 const PARTS = [["weights", "#0072b2"], ["kv", "#56b4e9"], ["activations", "#009e73"]];
-const NAMES = { weights: "weights", kv: "KV cache", activations: "activations (estimate)" };
+const RESERVE = ["reserve", "#999999"];
+const NAMES = { reserve: "reserve for buffers, Python and the tokenizer (estimate)", weights: "weights", kv: "KV cache", activations: "activations (estimate)" };
 
 export const rate = (n) => `${n >= 99.5 ? count(n) : n.toPrecision(3)} tokens/s`;
 export const seconds = (n) => n < 0.0995 ? `${(1e3 * n).toPrecision(2)} ms` : n < 100 ? `${n.toPrecision(2)} s` : `${count(n)} s`;
 
 // Pieces of the bar, as shares of its width: { name, colour, from, to }, and where it ends. A small
-// model would not be seen on a large Mac: the bar then ends sooner.
+// model would not be seen on a large Mac: the bar then ends sooner, inside the reserve.
 export function pieces(found) {
   const needed = PARTS.reduce((sum, [name]) => sum + found[name], 0);
-  const end = needed < found.memory / 50 ? 1.25 * needed : Math.max(found.memory, needed);
+  const end = needed < found.memory / 50 ? 1.25 * needed : Math.max(found.memory, needed + found.reserve);
   let at = 0;
-  const parts = PARTS.map(([name, colour]) => {
-    const piece = { name, colour, from: at / end, to: (at + found[name]) / end };
+  const parts = [...PARTS, RESERVE].map(([name, colour]) => {
+    const piece = { name, colour, from: at / end, to: Math.min((at + found[name]) / end, 1) };
     at += found[name];
     return piece;
   });
@@ -31,10 +32,10 @@ export function verdict(found, memory) {
   if (found.tokens > found.context) {
     return `${count(found.tokens)} tokens are more than the context of ${count(found.context)}.`;
   }
-  const left = found.usable - needed;
+  const left = found.usable - needed - found.reserve;
   return found.fits
-    ? `${bytes(needed)} fit: ${bytes(left)} of the ${bytes(found.usable)} that a ${memory} GB Mac lets a program use (estimate) are left.`
-    : `${bytes(needed)} do not fit: a ${memory} GB Mac lets a program use about ${bytes(found.usable)} (estimate), ${bytes(-left)} too little.`;
+    ? `${bytes(needed)} fit: beside a reserve of ${bytes(found.reserve)}, ${bytes(left)} of the ${bytes(found.usable)} that a ${memory} GB Mac lets a program use (estimate) are left.`
+    : `${bytes(needed)} and a reserve of ${bytes(found.reserve)} do not fit: a ${memory} GB Mac lets a program use about ${bytes(found.usable)} (estimate), ${bytes(-left)} too little.`;
 }
 
 export function facts(found, chip) {
@@ -154,7 +155,7 @@ export function render({ model, el }) {
       if (!model.get("problem")) panel.fail(null);
       stack.show(found);
       stack.canvas.setAttribute("aria-label", verdict(found, args.memory_gb));
-      legend.replaceChildren(...PARTS.map(([name, colour]) => tag("span", { class: "px-part-of" },
+      legend.replaceChildren(...[...PARTS, RESERVE].map(([name, colour]) => tag("span", { class: "px-part-of" },
         tag("span", { class: "px-swatch", style: `background: ${colour}` }), `${NAMES[name]} ${bytes(found[name])}`)));
       table.replaceChildren(...facts(found, args.chip).map(([name, words]) =>
         tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words))));
