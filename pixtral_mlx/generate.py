@@ -92,6 +92,7 @@ class GenerationStream(Iterator[Piece]):
         stats.cached_tokens = run.computed
         with ExitStack() as stack:
             stack.enter_context(run)
+            stack.enter_context(bounded_buffers())
             embeddings = run.embed()
             if embeddings is not None:
                 self.answer.seen()
