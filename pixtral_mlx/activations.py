@@ -9,7 +9,7 @@ from mlx.utils import tree_map
 
 from .capacity import bounded_buffers
 from .errors import CheckpointError
-from .tap import Tap
+from .tap import Site, Tap
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -67,8 +67,9 @@ def largest_activations(
     }
     found: dict[str, float] = {}
 
-    def record(site: str, value: mx.array, _: int) -> None:
-        layer = ".".join(site.split(".")[:2])
+    def record(at: Site, value: mx.array, _: int) -> None:
+        site = str(at)
+        layer = site if at.layer is None else str(at._replace(what=""))
         most = float(mx.abs(value.astype(mx.float32)).max())
         if not isfinite(most):
             raise CheckpointError(f"{site} holds NaN or infinity, computed in {value.dtype}")
@@ -79,11 +80,8 @@ def largest_activations(
             progress(len(layers.keys() & found.keys()), len(layers))
 
     tap = Tap(prompt, record=record)
-    mx.eval(
-        model.decoder.hidden(
-            mx.array(prompt.tokens)[None], None, model.embed(prompt, tap)[None], tap
-        )
-    )
+    embeddings = model.embed(prompt, tap)[None]
+    model.decoder.hidden(mx.array(prompt.tokens)[None], None, embeddings, tap)
     return found
 
 

@@ -61,10 +61,9 @@ class TraceOptions:
         if vision is not None and patches:
             layers = _count(vision.num_hidden_layers, self.vision_layers)
             total += layers * patches * 2 * vision.hidden_size
-        for site in self.states:
-            where, _, rest = site.partition(".")
+        for where, _, what in (Site.parse(name, config) for name in self.states):
             if where == "text":
-                total += tokens * (heads if rest.endswith(("queries", "heads")) else text.dim)
+                total += tokens * (heads if what in ("queries", "heads") else text.dim)
             elif vision is not None:
                 total += patches * (text.dim if where == "projector" else vision.hidden_size)
         return total

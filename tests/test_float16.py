@@ -182,7 +182,9 @@ def test_what_the_table_says_is_what_the_layers_give(capsys):
     model = px.load("mini", dtype="float32")
     prompt = model.encode("Hi?", [scene(3, rows=2, columns=2).image])
     seen = {}
-    tap = Tap(prompt, record=lambda site, value, _: seen.__setitem__(site, np.abs(value).max()))
+    tap = Tap(
+        prompt, record=lambda site, value, _: seen.__setitem__(str(site), np.abs(value).max())
+    )
     model.decoder.hidden(mx.array(prompt.tokens)[None], None, model.embed(prompt, tap)[None], tap)
     steps = []
     found = largest_activations(model, prompt, lambda *step: steps.append(step))
