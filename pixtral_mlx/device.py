@@ -3,8 +3,12 @@ GPU than on a CPU.
 
 Attention in pieces, unpacking by NumPy, what prompt lookup may draft and how bandwidth is measured
 depend on it. `assumed` takes either way on any machine, so that both can be tested everywhere.
+
+With `PIXTRAL_MLX_CPU` in the environment MLX computes on the CPU, as on CI's Macs, whose Metal is
+virtual; MLX has no such variable of its own.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +25,9 @@ REMEDIES = {
 of the system the process ends with SIGABRT, and nobody can say more than Metal's own line."""
 
 _assumed: bool | None = None
+
+if os.environ.get("PIXTRAL_MLX_CPU"):
+    mx.set_default_device(mx.cpu)
 
 
 def on_gpu() -> bool:
