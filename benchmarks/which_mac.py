@@ -12,7 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
-from pixtral_mlx.capacity import RESERVE_BYTES, kv_bytes_per_token
+from pixtral_mlx.capacity import Need
 from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.image import patch_grid
 from pixtral_mlx.macs import usable_bytes
@@ -33,20 +33,20 @@ def weight_bytes(bits: int) -> int:
 
 def smallest_mac(needed_bytes: float) -> str:
     """The smallest memory size that holds this much, or "none of these"."""
-    fits = [f"{size} GB" for size in MACS if needed_bytes + RESERVE_BYTES <= usable_bytes(size)]
+    fits = [f"{size} GB" for size in MACS if needed_bytes <= usable_bytes(size)]
     return fits[0] if fits else "none of these"
 
 
 def table() -> str:
     """The table as Markdown, each line with its end."""
     image = patch_grid(1024, 1024, PIXTRAL_12B_VISION).tokens
-    per_token = kv_bytes_per_token(PIXTRAL_12B.text)
     lines = ["| `--bits` | weights | Mac for one 1024 x 1024 image | Mac for eight |"]
     lines.append("|---|---|---|---|")
     for bits in (3, 4, 5, 6, 8, 16):
         weights = weight_bytes(bits)
         macs = [
-            smallest_mac(weights + (images * image + TEXT_TOKENS) * per_token) for images in (1, 8)
+            smallest_mac(Need(PIXTRAL_12B, weights, TEXT_TOKENS, (image,) * images).advised)
+            for images in (1, 8)
         ]
         lines.append(f"| {bits} | {weights / 1e9:.2f} GB | {macs[0]} | {macs[1]} |")
     return "".join(f"{line}\n" for line in lines)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 RESERVE_BYTES = 2_000_000_000
 """An estimate of what a run takes on a Mac beside weights and KV cache: activations, buffers that
 MLX keeps, Python and the tokenizer. Published peaks lie up to so much above them; nothing was
-measured on a Mac. Tables of what fits count it; `check_memory` refuses what is sure not to fit, and
-counts activations and traces one by one."""
+measured on a Mac. What is advised counts it (`Need.advised`); `check_memory` refuses what is sure
+not to fit, and counts activations and traces one by one."""
 
 BUFFER_BYTES = RESERVE_BYTES // 4
 """Freed buffers that MLX keeps during a run. A layer of the 12B frees at most 120 MB in the encoder
@@ -176,6 +176,11 @@ class Need:
     def total(self) -> int:
         """All of it."""
         return self.weights + self.cache + self.activations + self.kept
+
+    @property
+    def advised(self) -> int:
+        """As `total`, with at least `RESERVE_BYTES` beside weights and KV cache."""
+        return self.weights + self.cache + max(self.activations + self.kept, RESERVE_BYTES)
 
     @property
     def spare(self) -> int:

@@ -105,10 +105,10 @@ def check_memory() -> Check:
     usable, image = usable_bytes(), patch_grid(1024, 1024, PIXTRAL_12B_VISION).tokens
     weights = {bits: plan_for(PIXTRAL_12B, check_options(bits=bits)).nbytes for bits in WIDTHS}
     needs = {bits: Need(PIXTRAL_12B, size, 1000, (image,)) for bits, size in weights.items()}
-    fitting = [bits for bits, need in needs.items() if need.fits(usable)]
+    fitting = [bits for bits, need in needs.items() if need.advised <= usable]
     facts = {
         "usable_bytes": usable,
-        "needed_bytes": {str(bits): need.total for bits, need in needs.items()},
+        "needed_bytes": {str(bits): need.advised for bits, need in needs.items()},
     }
     whose = "Metal allows" if on_gpu() else "MLX may use"
     if not fitting:

@@ -18,7 +18,8 @@ from checkpoints import make_official
 from fake_hub import serve
 from published_files import repository
 
-from pixtral_mlx import checks, cli, device, doctor, kernels
+from pixtral_mlx import checks, cli, device, doctor, kernels, macs
+from pixtral_mlx.capacity import RESERVE_BYTES
 from pixtral_mlx.checks import FAIL, OK, SKIPPED, WARN, Check, attempt
 from pixtral_mlx.kernels import Case, LayerCheck
 
@@ -194,3 +195,11 @@ def test_the_issue_forms_ask_for_the_page():
     for name in ("bug", "verified"):
         text = (HOUSE / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text()
         assert "pixtral-mlx doctor" in text and "id: page" in text and "id: json" in text
+
+
+def test_widths_that_fit_are_those_of_the_table(monkeypatch):
+    """16 GB: 5 bits would fit but for the reserve."""
+    monkeypatch.setattr(checks, "usable_bytes", lambda: int(macs.usable_bytes(16)))
+    found = checks.check_memory()
+    assert found.text.endswith("room for the 12B in 3, 4 bits and one full picture")
+    assert found.facts["needed_bytes"]["4"] == 7_714_819_832 + 5160 * 163_840 + RESERVE_BYTES

@@ -454,6 +454,17 @@ def test_what_is_kept_goes_before_a_run_is_refused(model, monkeypatch):
         model.generate(other, max_tokens=3 * NEW)
 
 
+def test_what_is_kept_makes_room_for_a_trace_too(model, monkeypatch):
+    from pixtral_mlx.capacity import need_of
+
+    prompt, other = model.encode("What is this?"), model.encode("Where was that?")
+    model.generate(prompt, max_tokens=1)
+    room = need_of(model, other, NEW, trace=TraceOptions()).total
+    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: room)
+    next(model.stream(other, max_tokens=NEW, trace=True))
+    assert len(model.prompt_cache) == 0
+
+
 def test_replaced_weights_are_noticed(folder):
     model = px.load(folder, dtype="float32")
     prompt = model.encode("What is this?", [picture(0)])
