@@ -459,9 +459,10 @@ def test_what_is_kept_makes_room_for_a_trace_too(model, monkeypatch):
 
     prompt, other = model.encode("What is this?"), model.encode("Where was that?")
     model.generate(prompt, max_tokens=1)
-    room = need_of(model, other, NEW, trace=TraceOptions()).total
-    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: room)
-    next(model.stream(other, max_tokens=NEW, trace=True))
+    need = need_of(model, other, 300, trace=TraceOptions())
+    assert 0 < model.prompt_cache.nbytes < need.kept
+    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: need.total)
+    next(model.stream(other, max_tokens=300, trace=True))
     assert len(model.prompt_cache) == 0
 
 
