@@ -101,13 +101,6 @@ class Answer:
         elif not self._text.pending:
             yield from self._hand_out()
 
-    def interrupt(self) -> Reply:
-        """Nobody wants more of it. Pieces that wait for their successors are dropped."""
-        self._waiting.clear()
-        if not self.finished:
-            self.reply.finish_reason = "interrupted"
-        return self.reply
-
     def _clock(self) -> None:
         now, stats = time.perf_counter(), self.reply.stats
         self._first = self._first or now

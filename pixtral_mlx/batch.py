@@ -1,14 +1,16 @@
-"""Many requests at once: continuous batching on mlx-lm's batch generator.
+"""Many requests at once: the one scheduler, a step at a time.
 
-Decoding one answer reads every weight for one token; decoding eight reads them once for eight.
-Each prompt is read by our own path (`Run`: images, prompt cache, chunks); its keys and values then
-join mlx-lm's batch, which takes a step of all answers at a time. What is finished leaves, and what
-waits joins.
+Decoding one answer reads every weight for one token; decoding eight reads them once for eight. Each
+prompt is read by our own path (`Run`: images, prompt cache, chunks). An answer that is alone is
+written as `generate` writes it; where there are more, their keys and values join mlx-lm's batch,
+which takes a step of all of them at a time. What is finished leaves, and what waits joins.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections import deque
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -17,7 +19,7 @@ from .capacity import bounded_buffers, need_of, room_bytes
 from .errors import PixtralError
 from .generate import GenerationStream
 from .options import GenerationOptions
-from .reply import Reply
+from .reply import Piece, Reply
 from .run import Run
 from .sampling import Sampler, is_greedy
 
@@ -28,229 +30,335 @@ ENCODING = ("image_options", "image_budget", "raw")  # for `model.encode`
 BATCH_SIZE = 8
 """How many answers are written at once, unless told otherwise."""
 
-
-def as_requests(
-    messages: Iterable[Any], images: Sequence[Sequence[Any]] = ()
-) -> Iterator[dict[str, Any]]:
-    """Requests in one shape: the arguments of `generate`, by name.
-
-    Arguments:
-        messages: of each request a string, chat messages, a `Prompt`, or a mapping with
-            `generate`'s arguments ("messages", "images", "max_tokens", "seed", ...).
-        images: with strings, the pictures of each request: as many lists as there are requests.
-
-    Raises:
-        ValueError: not as many lists of pictures as requests.
-    """
-    if not images:
-        return (dict(m) if isinstance(m, Mapping) else {"messages": m} for m in messages)
-    listed = list(messages)
-    if len(images) != len(listed):
-        raise ValueError(
-            f"images= holds {len(images)} lists for {len(listed)} requests: give one list each"
-        )
-    return (
-        {"images": pictures, **request}
-        for request, pictures in zip(as_requests(listed), images, strict=True)
-    )
+Event = tuple[int, Piece | Reply | Exception]
+"""The number of a request, and a piece of its answer, or the whole of it, or what went wrong."""
 
 
 class _Request:
-    """One request while it waits or is being answered."""
+    """One request: its arguments while it waits, then the stream that answers it."""
 
-    def __init__(self, model: "Pixtral", index: int, arguments: Mapping[str, Any]):
-        given = dict(arguments)
+    stream: GenerationStream
+
+    def __init__(self, number: int, arguments: Mapping[str, Any], reply: Reply):
+        self.number, self.reply, self._arguments = number, reply, dict(arguments)
+        self.steps: Generator[tuple[int, float] | None, None, None] | None = None
+        self.most_tokens = self.activations = 0
+        self.over = False
+        self.joins = False  # whether mlx-lm's batch has all that it asks for
+
+    def open(self, model: "Pixtral") -> None:
+        """Encode it, which opens its pictures, and check it."""
+        given, self._arguments = self._arguments, {}
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
-        self.index, self.options = index, check_options(given)
+        options = GenerationOptions(**given)
         prompt = model.as_prompt(messages, pictures, **encoding)
-        stream = GenerationStream(model, prompt, self.options)  # checks, and is never iterated
-        self.prompt, self.answer, self.limit = stream.prompt, stream.answer, stream.limit
-        self.most_tokens = len(self.prompt.tokens) + self.limit
-        step = self.options.prefill_step_size
-        need = need_of(model, self.prompt, self.limit, prefill_step_size=step)
+        self.stream = GenerationStream(model, prompt, options, reply=self.reply)
+        self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
+        step = options.prefill_step_size
+        need = need_of(model, self.stream.prompt, self.stream.limit, prefill_step_size=step)
         self.activations = need.activations
+        plain = options.kv_bits is None and not options.prompt_lookup_num_tokens
+        self.joins = plain and not options.trace and not options.edits
 
-    def read(self, model: "Pixtral") -> list[Any]:
-        """Read the prompt but for its last token; its keys and values, a cache a layer."""
-        self.answer.start()
-        run = Run(model, self.prompt, self.options, None)
-        self.answer.reply.stats.cached_tokens = run.computed
-        with run:
-            embeddings = run.embed()
-            if embeddings is not None:
-                self.answer.seen()
-            run.read(embeddings)
-        self.prompt = replace(self.prompt, images=[])  # their pixels have been seen
-        return run.cache
+    def advance(self) -> tuple[int, float] | None:
+        """Its next part of the prompt, or its next token."""
+        if self.steps is None:
+            self.steps = self.stream.steps()
+        with mx.stream(mx.default_stream(mx.default_device())):  # mlx-lm leaves its own on
+            return next(self.steps)
 
-    def write(self, token: int, logprob: float) -> Reply | PixtralError | None:
-        """Add a token to the answer; what there is to hand out if it was the last."""
+    def write(self, token: int, logprob: float) -> list[Event]:
+        """Add a token to the answer: its pieces, and the reply if it was the last."""
         try:
-            for _ in self.answer.add(token, logprob):
-                pass
+            events: list[Event] = [
+                (self.number, piece) for piece in self.stream.answer.add(token, logprob)
+            ]
         except PixtralError as error:
-            return error
-        return self.answer.reply if self.answer.finished else None
+            return self.fail(error)
+        if self.stream.answer.finished:
+            self.close()
+            self.over = True
+            events.append((self.number, self.reply))
+        return events
+
+    def leave(self) -> tuple[Run, list[Event]]:
+        """Stop computing here: the run that was, with all tokens, their sampler, and keys and
+        values of all but the last; and what became of the token that was on its way."""
+        run = self.stream.run
+        chosen = run.leave()
+        self.close()
+        # The pixels have been seen, and whoever goes on has a cache of its own.
+        self.stream.prompt = replace(self.stream.prompt, images=[])
+        del self.stream.run
+        return run, [] if chosen is None else self.write(*chosen)
+
+    def fail(self, error: Exception) -> list[Event]:
+        """It ends with an error."""
+        self.over = True
+        if self.steps is not None:
+            with suppress(Exception):
+                self.steps.throw(error)  # nothing is kept of what failed
+        return [(self.number, error)]
+
+    def interrupt(self) -> Reply:
+        """It ends here."""
+        self.close()
+        self.reply.finish_reason = "interrupted"
+        return self.reply
+
+    def close(self) -> None:
+        """Compute no more, and leave to later requests what there is."""
+        if self.steps is not None:
+            self.steps.close()
 
 
-def check_options(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> GenerationOptions:
-    """Options of a request, and how many are answered at once.
+class Batch:
+    """Answers to requests that come and go, a step at a time; it never waits for one to come.
 
-    Raises:
-        ValueError: out of range, or something that a batch does not have.
-    """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; allowed is a whole number from 1 on")
-    checked = GenerationOptions(**options)
-    if checked.trace or checked.edits:
-        raise ValueError("a batch keeps no trace and takes no edits: use generate for these")
-    if checked.prompt_lookup_num_tokens:
-        raise ValueError(
-            "a batch decodes one token of each answer at a time: leave prompt_lookup_num_tokens out"
-        )
-    if checked.kv_bits is not None:
-        raise ValueError("mlx-lm's batches keep keys and values as computed: leave kv_bits out")
-    return checked
+    A step is one token of every answer that is being written, or one part of one prompt: opening
+    its pictures, encoding them, one chunk of its tokens. They take turns, so that between two
+    tokens of an answer stands at most one part of somebody's prompt. Prompts are read in the order
+    in which they came, one to its end before the next begins: a first token waits for what came
+    before it, and for nothing that came after.
 
-
-class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
-    """Answers to many requests, each with its number, in the order in which they are finished.
-
-    A request that cannot be answered (its picture is damaged, it is too long) gives its
-    `PixtralError` in the place of a `Reply`, and the others go on. Requests are taken one by one as
-    there is room for them, so they may come from a generator.
+    An answer that is alone, and one with `trace`, `edits`, `prompt_lookup_num_tokens` or `kv_bits`,
+    is written as `generate` writes it; others are written together by mlx-lm's batch.
 
     Arguments:
-        requests: `generate`'s arguments of each, see `as_requests`.
         batch_size: at most this many are answered at once; fewer where memory is short.
-        options: for requests that do not say otherwise.
 
-    Raises:
-        ValueError: an option that is out of range, or that a batch does not have.
+    >>> batch = Batch(model)
+    >>> number = batch.add({"messages": "Why?", "max_tokens": 20})
+    >>> while batch.busy:
+    ...     for number, event in batch.step():  # a `Piece`, at last a `Reply` or an exception
+    ...         print(number, event)
     """
 
-    def __init__(
-        self,
-        model: "Pixtral",
-        requests: Iterable[Mapping[str, Any]],
-        *,
-        batch_size: int = BATCH_SIZE,
-        **options: Any,
-    ):
-        named = ("messages", "images", *ENCODING)
-        shared = {name: value for name, value in options.items() if name not in named}
-        check_options(shared, batch_size)
-        self._model, self._size = model, batch_size
-        self._incoming = ((n, {**options, **request}) for n, request in enumerate(requests))
-        self._running: dict[int, _Request] = {}
+    def __init__(self, model: "Pixtral", *, batch_size: int = BATCH_SIZE):
+        self._model, self._size, self._numbers = model, batch_size, count()
+        self._waiting: deque[_Request] = deque()
+        self._reading: _Request | None = None  # the one that is opened, or waits for room, or read
+        self._alone: list[_Request] = []
+        self._rows: dict[int, _Request] = {}  # by mlx-lm's number
         self._samplers: dict[Any, Any] = {}
-        self._finished = self._run()
+        self._generator: Any = None
+        self._held = ExitStack()
+        self._read_last = False
 
-    def __next__(self) -> tuple[int, Reply | PixtralError]:
-        return next(self._finished)
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._waiting or self._reading or self._alone or self._rows)
 
-    def interrupt(self) -> list[tuple[int, Reply | PixtralError]]:
-        """Stop here: what there is of the answers that were being written."""
-        self._finished.close()
-        running, self._running = self._running, {}
-        return [(request.index, request.answer.interrupt()) for request in running.values()]
+    @property
+    def waiting(self) -> int:
+        """Requests whose prompts nobody has begun to read."""
+        begun = self._reading is None or self._reading.steps is not None
+        return len(self._waiting) + (not begun)
 
-    def replies(self, count: int, *, return_errors: bool = False) -> list[Any]:
-        """All answers in the order of the requests; Ctrl-C ends with what there is.
+    def add(self, request: Mapping[str, Any], *, reply: Reply | None = None) -> int:
+        """One request more; nothing is computed yet, and mistakes are seen when it is opened.
 
         Arguments:
-            count: how many requests there are.
-            return_errors: put a `PixtralError` in its place; otherwise the first one is raised.
-        """
-        found: dict[int, Reply | PixtralError] = {}
-        try:
-            for number, reply in self:
-                if isinstance(reply, PixtralError) and not return_errors:
-                    self.interrupt()
-                    raise reply
-                found[number] = reply
-        except KeyboardInterrupt:
-            found |= dict(self.interrupt())
-        return [found.get(n) or Reply(finish_reason="interrupted") for n in range(count)]
+            request: the arguments of `model.stream`, `messages` among them, by name.
+            reply: where to write the answer, for who reads along; a new one otherwise.
 
-    def _run(self) -> Generator[tuple[int, Reply | PixtralError], None, None]:
+        Returns:
+            Its number, which every event has; they count from 0.
+        """
+        number = next(self._numbers)
+        self._waiting.append(_Request(number, request, Reply() if reply is None else reply))
+        return number
+
+    def step(self) -> list[Event]:
+        """One step; nothing, if there is nothing to do.
+
+        Returns:
+            Pieces, and of each request that has ended its reply, or the exception that it met: that
+            request is over, and the others go on.
+        """
+        if not self.busy:
+            return []
+        self._wake()
+        their_turn = self._read_last and bool(self._alone or self._rows)
+        self._read_last = not their_turn and self._can_read()
+        events = self._read() if self._read_last else self._write_alone() + self._write_rows()
+        self._rest()
+        return events
+
+    def cancel(self, number: int) -> Reply | None:
+        """Nobody wants this answer any more: what there is of it, or None if it has ended."""
+        request = next((r for r in self._requests() if r.number == number), None)
+        if request is None:
+            return None
+        self._forget(request)
+        self._rest()
+        return request.interrupt()
+
+    def close(self) -> list[tuple[int, Reply]]:
+        """Stop here: what there is of all that have not ended, in the order of their numbers."""
+        left = sorted(self._requests(), key=lambda request: request.number)
+        self._waiting.clear()
+        self._alone.clear()
+        self._rows.clear()
+        self._reading = None
+        self._rest()
+        return [(request.number, request.interrupt()) for request in left]
+
+    def _requests(self) -> list[_Request]:
+        """All that have not ended."""
+        reading = [] if self._reading is None else [self._reading]
+        return [*self._waiting, *reading, *self._alone, *self._rows.values()]
+
+    def _forget(self, request: _Request) -> None:
+        """Take one out, wherever it is."""
+        if request is self._reading:
+            self._reading = None
+        for held in (self._waiting, self._alone):
+            if request in held:
+                held.remove(request)
+        for uid in [uid for uid, row in self._rows.items() if row is request]:
+            del self._rows[uid]
+            self._generator.remove([uid])
+
+    def _wake(self) -> None:
+        """mlx-lm's batch, which also keeps the model in the GPU's memory, is there for as long as
+        there is something to do."""
         from mlx_lm.generate import BatchGenerator
 
-        mx.reset_peak_memory()
-        generator = BatchGenerator(
-            self._model.decoder,
-            stop_tokens=[[self._model.tokenizer.eos_id]],
-            completion_batch_size=self._size,
-            prefill_batch_size=self._size,
-        )
-        with closing(generator), bounded_buffers():
-            for number, arguments in self._incoming:
-                try:
-                    request = _Request(self._model, number, arguments)
-                except PixtralError as error:
-                    yield number, error
-                    continue
-                while not self._fits(request):
-                    yield from self._step(generator)
-                try:
-                    self._join(generator, request)
-                except PixtralError as error:
-                    yield number, error
-            while self._running:
-                yield from self._step(generator)
+        if self._generator is None:
+            mx.reset_peak_memory()
+            self._held.enter_context(bounded_buffers())
+            self._generator = BatchGenerator(
+                self._model.decoder,
+                stop_tokens=[[self._model.tokenizer.eos_id]],
+                completion_batch_size=self._size,
+                prefill_batch_size=self._size,
+            )
+            self._held.enter_context(closing(self._generator))
+
+    def _rest(self) -> None:
+        if not self.busy:
+            self._held.close()
+            self._generator = None
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def _can_read(self) -> bool:
+        """Whether there is a prompt of which a part can be read now."""
+        request = self._reading
+        if request is None:
+            return bool(self._waiting)
+        return request.steps is not None or self._fits(request)
+
+    def _read(self) -> list[Event]:
+        """One part of one prompt; the answers that can be written when it is the last."""
+        opening = self._reading is None
+        request = self._reading = self._reading or self._waiting.popleft()
+        try:
+            if opening:
+                request.open(self._model)
+                return []
+            if request.steps is None:
+                for other in self._alone:
+                    other.stream.run.keep()  # it may begin as they did
+            request.advance()
+            if not request.stream.run.ready:
+                return []
+        except Exception as error:
+            self._reading = None
+            return request.fail(error)
+        self._reading = None
+        return self._join(request)
 
     def _fits(self, request: _Request) -> bool:
         """Whether a request may join those that are running; answers that were kept make way.
 
         In mlx-lm's batch every row is as long as the longest.
         """
-        rows = [*self._running.values(), request]
-        room = room_bytes(self._model, len(rows) * max(row.most_tokens for row in rows))
+        running = [*self._alone, *self._rows.values()]
+        together = [row.most_tokens for row in [*running, request] if row.joins]
+        single = sum(row.most_tokens for row in [*running, request] if not row.joins)
+        room = room_bytes(self._model, len(together) * max(together, default=0) + single)
         room -= request.activations  # while its prompt is read
-        if self._running and (len(rows) > self._size or room < 0):
+        if running and (len(running) >= self._size or room < 0):
             return False
         self._model.prompt_cache.shrink(max(0, room))
         return True
 
-    def _join(self, generator: Any, request: _Request) -> None:
-        with mx.stream(generator.stream):
-            cache = request.read(self._model)
-        sampler, processors = self._sampling(request.options)
-        (uid,) = generator.insert(
-            [request.prompt.tokens[-1:]],
-            max_tokens=[request.limit],
-            caches=[cache],
-            all_tokens=[request.prompt.tokens[:-1]],
-            samplers=[sampler],
-            logits_processors=[processors],
-        )
-        self._running[uid] = request
+    # Writing -----------------------------------------------------------------------------------
 
-    def _sampling(self, options: GenerationOptions) -> tuple[Any, list[Any]]:
-        """mlx-lm's sampler and logits processors; requests that want the same share a sampler,
-        which then draws for all of them at once. A seed has a sampler of its own."""
-        words = self._model.config.text.vocab_size
-        sampler = Sampler(options, words)
+    def _join(self, request: _Request) -> list[Event]:
+        """Write it from now on, with others if there are others."""
+        single = [other for other in self._alone if other.joins]
+        if not request.joins or not (self._rows or single):
+            self._alone.append(request)
+            return []
+        events = []
+        for joining in [*single, request]:
+            self._forget(joining)
+            run, written = joining.leave()
+            tokens = run.tokens
+            events += written
+            if joining.over:
+                continue
+            (uid,) = self._generator.insert(
+                [tokens[-1:]],
+                max_tokens=[joining.stream.answer.left],
+                caches=[run.cache],
+                all_tokens=[tokens[:-1]],
+                samplers=[self._draw(joining.stream.options, run.sampler)],
+                logits_processors=[run.sampler.processors],
+            )
+            self._rows[uid] = joining
+        return events
+
+    def _draw(self, options: GenerationOptions, sampler: Sampler) -> Any:
+        """Requests that want the same share a sampler, which then draws for all of them at once. A
+        seed has a sampler of its own."""
         if is_greedy(options):
             kind: Any = "greedy"
         elif options.seed is None:
             kind = (options.temperature, options.top_p, options.top_k, options.min_p)
         else:
-            return sampler.draw, sampler.processors
-        return self._samplers.setdefault(kind, sampler.draw), sampler.processors
+            return sampler.draw
+        return self._samplers.setdefault(kind, sampler.draw)
 
-    def _step(self, generator: Any) -> Iterator[tuple[int, Reply | PixtralError]]:
-        """One token more for every answer; those that are finished, or have failed."""
-        finished: list[tuple[int, Reply | PixtralError]] = []
-        for response in generator.next_generated():
-            request = self._running[response.uid]
+    def _write_alone(self) -> list[Event]:
+        """One token more for every answer that is written by itself."""
+        events: list[Event] = []
+        for request in list(self._alone):
+            try:
+                chosen = request.advance()
+                events += [] if chosen is None else request.write(*chosen)
+            except Exception as error:
+                events += request.fail(error)
+            if request.over:
+                self._alone.remove(request)
+        return events
+
+    def _write_rows(self) -> list[Event]:
+        """One token more for every answer in mlx-lm's batch."""
+        if not self._rows:
+            return []
+        events: list[Event] = []
+        try:
+            responses = self._generator.next_generated()
+        except Exception as error:  # which nobody can tell whose it is
+            for request in self._rows.values():
+                events += request.fail(error)
+            self._rows.clear()
+            self._held.close()
+            self._generator = None
+            return events
+        for response in responses:
+            request = self._rows[response.uid]
             # Read in place: a computation would stand in line behind the next step.
             logprob = memoryview(response.logprobs)[response.token]
-            found = request.write(response.token, logprob)
-            if found is not None:
-                del self._running[response.uid]
+            events += request.write(response.token, logprob)
+            if request.over:
+                del self._rows[response.uid]
                 if response.finish_reason is None:
-                    generator.remove([response.uid])
-                finished.append((request.index, found))
-        return iter(finished)
+                    self._generator.remove([response.uid])
+        return events

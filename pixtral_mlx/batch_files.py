@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .batch import check_options
+from .batch_stream import check_options
 from .commands import generation_options, image_options, load_model, question, read_stdin_text
 from .errors import ImageError, PixtralError
 from .image_source import SUFFIXES, is_pdf, read_source

@@ -33,6 +33,9 @@ class GenerationStream(Iterator[Piece]):
     all pieces always add up to `reply.text`.
     """
 
+    run: Run
+    """What `steps` computes with, once it has begun."""
+
     def __init__(
         self,
         model: "Pixtral",
@@ -66,7 +69,8 @@ class GenerationStream(Iterator[Piece]):
     def interrupt(self) -> None:
         """Stop here; `reply` keeps what there is."""
         self._pieces.close()
-        self.answer.interrupt()
+        if not self.answer.finished:
+            self.reply.finish_reason = "interrupted"
 
     def _run(self) -> Generator[Piece, None, None]:
         from mlx_lm.generate import generation_stream, wired_limit
@@ -76,18 +80,20 @@ class GenerationStream(Iterator[Piece]):
             with redirect_stdout(sys.stderr):  # mlx-lm prints its warning about large models
                 stack.enter_context(wired_limit(self._model, [generation_stream]))  # type: ignore
             steps = stack.enter_context(closing(self.steps()))
-            for token, logprob in steps:
+            for chosen in steps:
                 try:
-                    yield from self.answer.add(token, logprob)
+                    yield from () if chosen is None else self.answer.add(*chosen)
                 except CheckpointError as error:
                     steps.throw(error)  # so that nothing of it is kept
                 if self.answer.finished:
                     return
 
-    def steps(self) -> Generator[tuple[int, float], None, None]:
-        """Tokens and their log-probabilities, for who writes the answer."""
+    def steps(self) -> Generator[tuple[int, float] | None, None, None]:
+        """The work, for who writes the answer: None after each part of the prompt, then tokens and
+        their log-probabilities."""
         self.answer.start()
-        stats, run = self.reply.stats, Run(self._model, self.prompt, self.options, self._recorder)
+        stats = self.reply.stats
+        run = self.run = Run(self._model, self.prompt, self.options, self._recorder)
         run.make_room(self.limit)
         stats.cached_tokens = run.computed
         with ExitStack() as stack:
@@ -96,11 +102,12 @@ class GenerationStream(Iterator[Piece]):
             embeddings = run.embed()
             if embeddings is not None:
                 self.answer.seen()
+                yield None
             if self._recorder is not None:
                 stack.callback(self._recorder.finish)
                 self.reply.trace = live_trace(
                     self, self._model, self.options.edits, run.cache, run.all_embeddings
                 )
-            for token, logprob in run.steps(self.limit, embeddings):
+            for chosen in run.steps(self.limit, embeddings):
                 stats.drafted_tokens, stats.accepted_tokens = run.drafted, run.accepted
-                yield token, logprob
+                yield chosen

@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .device import on_gpu
-from .sampling import PENALTY_TOKENS, Sampler
+from .sampling import PENALTY_TOKENS
 
 if TYPE_CHECKING:
     from .run import Run
@@ -101,15 +101,14 @@ def lookup_steps(
         longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
         embeddings: of the last prompt token, from `Run.read`.
     """
-    sampler = run.sampler()
-    list(run.generate_step(sampler, 0, embeddings))  # chooses, no more
-    first = sampler.read()
+    list(run.generate_step(0, embeddings))  # chooses, no more
+    first = run.sampler.read()
     longest = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
     drafter, left = Drafter([*run.tokens, first[0]], longest), limit - 1
     yield first
     while left and drafter.pays:
         draft = drafter.draft(left - 1)  # the choice that follows it has its place too
-        chosen = _check(run, sampler, drafter.tokens, draft)
+        chosen = _check(run, drafter.tokens, draft)
         accepted = len(chosen) - 1
         drafter.judge(len(draft), accepted)
         run.drafted += len(draft)
@@ -122,9 +121,7 @@ def lookup_steps(
         yield from run.plain_steps(left)
 
 
-def _check(
-    run: "Run", sampler: Sampler, tokens: list[int], draft: list[int]
-) -> list[tuple[int, float]]:
+def _check(run: "Run", tokens: list[int], draft: list[int]) -> list[tuple[int, float]]:
     """What the model chooses: the beginning of the draft that it agrees to, and one token more.
 
     The KV cache holds all but the last of them afterwards, and the random numbers that were drawn
@@ -133,7 +130,7 @@ def _check(
     from mlx_lm.generate import generation_stream
     from mlx_lm.models.cache import trim_prompt_cache
 
-    random = sampler.random
+    sampler, random = run.sampler, run.sampler.random
     with mx.stream(generation_stream):
         logits = run.decoder(mx.array([[tokens[-1], *draft]]), cache=run.cache)
         states = []

@@ -11,7 +11,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .batch import BATCH_SIZE, BatchStream, as_requests
+from .batch import BATCH_SIZE
+from .batch_stream import BatchStream, as_requests
 from .capacity import check_context, room_bytes
 from .config import PixtralConfig
 from .decoder import Decoder

@@ -7,6 +7,7 @@ on (ml-explore/mlx issue 3267). So on a GPU a step begins at the size that shoul
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 
@@ -37,20 +38,28 @@ class Pace:
     """
 
     def __init__(self, config: TextConfig, most: int):
-        self.size = most
+        self.size, self._paused = most, 0.0
         if on_gpu():
             self._halve(expected_seconds(config, most))
 
     def parts(self, tokens: int) -> Iterator[slice]:
         """Slices of `tokens` positions, one after the other; the time until the next one is asked
-        for is what a step took."""
+        for, without pauses, is what a step took."""
         done = 0
         while done < tokens:
             part, start = slice(done, min(done + self.size, tokens)), time.perf_counter()
+            self._paused = 0.0
             yield part
             done = part.stop
             if on_gpu() and part.stop - part.start == self.size:
-                self._halve(time.perf_counter() - start)
+                self._halve(time.perf_counter() - start - self._paused)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Meanwhile others compute."""
+        start = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - start
 
     def _halve(self, seconds: float) -> None:
         """As often as a step of this size, which takes so many seconds, needs it."""

@@ -59,7 +59,10 @@ class Run:
             self._began = (self._kept.emptied, threading.get_ident())
         if self._kept is not None and self._content is not None:
             self.cache, self.computed = self._kept.take(self._content, self.cache)
+        self.ready = False  # whether the prompt has been read but for its last token
         self.drafted = self.accepted = 0  # tokens, by prompt lookup
+        self.sampler = Sampler(options, model.config.text.vocab_size)
+        self._launched = False
         self.all_embeddings: mx.array | None = None
 
     def make_room(self, limit: int) -> None:
@@ -85,8 +88,8 @@ class Run:
         mx.eval(self.all_embeddings, *(recorder.vision.values() if recorder else ()))
         return self.all_embeddings[self.computed :]
 
-    def read(self, embeddings: mx.array | None) -> mx.array | None:
-        """Read the prompt but for its last token.
+    def read(self, embeddings: mx.array | None) -> Generator[None, None, mx.array | None]:
+        """Read the prompt but for its last token, with a pause after each part.
 
         Arguments:
             embeddings: what `embed` gave.
@@ -94,19 +97,25 @@ class Run:
         Returns:
             Those of the last token, shape (1, D), or None where there are none.
         """
-        from mlx_lm.generate import maybe_quantize_kv_cache
+        from mlx_lm.generate import generation_stream, maybe_quantize_kv_cache
 
         start, end = self.computed, len(self._prompt.tokens) - 1
         tokens = mx.array(self._prompt.tokens[start:])[None]
         rows = None if embeddings is None else embeddings[None]
         pace = Pace(self._model.config.text, self._options.prefill_step_size)
-        self._progress(start)
-        for done, _ in self._model.decoder.prefill(
+        parts = self._model.decoder.prefill(
             tokens, self.cache, rows, self._tap, parts=pace.parts(end - start)
-        ):
+        )
+        self._progress(start)
+        while self.computed < end:
+            with mx.stream(generation_stream):  # which must not be left on in a pause
+                done, _ = next(parts)
             if later := self.kv.step_options():
                 maybe_quantize_kv_cache(self.cache, **later)
             self._progress(start + done)
+            if self.computed < end:
+                with pace.pause():
+                    yield
         return None if embeddings is None else embeddings[-1:]
 
     def _progress(self, computed: int) -> None:
@@ -117,16 +126,16 @@ class Run:
 
     def steps(
         self, limit: int, embeddings: mx.array | None
-    ) -> Generator[tuple[int, float], None, None]:
-        """At most `limit` tokens, one after another, and their log-probabilities.
+    ) -> Generator[tuple[int, float] | None, None, None]:
+        """None after each part of the prompt; then at most `limit` tokens, one after another, and
+        their log-probabilities.
 
         Arguments:
             embeddings: what `embed` gave.
         """
-        from mlx_lm.generate import generation_stream
-
-        with mx.stream(generation_stream):
-            last = self.read(embeddings)
+        last = yield from self.read(embeddings)
+        self.ready = True
+        yield None
         longest = self._options.prompt_lookup_num_tokens
         if longest and can_pay(self._model.decoder):
             chosen = lookup_steps(self, limit, longest, last)
@@ -145,30 +154,34 @@ class Run:
     ) -> Generator[tuple[int, float], None, None]:
         """As `steps`, by mlx-lm: when a token is read, which is the only wait, the step after it
         has been launched."""
-        sampler = self.sampler()
-        for _ in self.generate_step(sampler, limit, embeddings):
-            yield sampler.read()
+        for _ in self.generate_step(limit, embeddings):
+            self._launched = True
+            yield self.sampler.read()
 
-    def sampler(self) -> Sampler:
-        """A new one, for what comes after the positions that are computed."""
-        words = self._model.config.text.vocab_size
-        return Sampler(self._options, words, self.tokens[: self.computed])
+    def leave(self) -> tuple[int, float] | None:
+        """For who goes on with this answer elsewhere, from `tokens`, `cache` and `sampler`: the
+        choice that `plain_steps` has launched and nobody has seen, if it has begun."""
+        self.sampler.known = ()
+        if not self._launched:
+            return None
+        chosen = self.sampler.read()
+        self._written.append(chosen[0])
+        return chosen
 
-    def generate_step(
-        self, sampler: Sampler, limit: int, embeddings: mx.array | None
-    ) -> Generator[Any, None, None]:
+    def generate_step(self, limit: int, embeddings: mx.array | None) -> Generator[Any, None, None]:
         """mlx-lm's `generate_step` from the last token on; `sampler` keeps what it chooses.
 
         With a limit of 0 it chooses the first token and ends.
         """
         from mlx_lm.generate import generate_step
 
+        self.sampler.known = self.tokens[: self.computed]
         return generate_step(
             mx.array(self.tokens[self.computed :]),
             self.decoder,
             max_tokens=limit,
-            sampler=sampler,
-            logits_processors=sampler.processors,
+            sampler=self.sampler,
+            logits_processors=self.sampler.processors,
             prompt_cache=self.cache,
             input_embeddings=embeddings,
             **self.kv.step_options(),
@@ -188,8 +201,12 @@ class Run:
         What a failed computation left is dropped; so is an answer that was begun before the cache
         was emptied, or that is being collected on a thread which is not the model's.
         """
-        failed = kind is not None and issubclass(kind, RuntimeError | CheckpointError)
-        if self._kept is None or self._content is None or failed:
+        if kind is None or not issubclass(kind, RuntimeError | CheckpointError):
+            self.keep()
+
+    def keep(self) -> None:
+        """Leave what has been computed so far to later runs."""
+        if self._kept is None or self._content is None:
             return
         if self._began == (self._kept.emptied, threading.get_ident()):
             self._kept.keep(self._content.grown(self._written, self.computed), self.cache)

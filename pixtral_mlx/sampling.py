@@ -33,8 +33,8 @@ class Sampler:
     Arguments:
         options: temperature, filters, bias and penalty.
         vocab_size: words of the model.
-        known: tokens before those that mlx-lm is given to read; its processors see only those.
 
+    `known` are tokens before those that mlx-lm is given to read; its processors see only those.
     `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
     with, in a list; `processors` is what mlx-lm takes as `logits_processors`.
 
@@ -42,7 +42,7 @@ class Sampler:
         ValueError: a bias for a token that does not exist.
     """
 
-    def __init__(self, options: GenerationOptions, vocab_size: int, known: Sequence[int] = ()):
+    def __init__(self, options: GenerationOptions, vocab_size: int):
         from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
         bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
@@ -66,11 +66,18 @@ class Sampler:
             repetition_penalty=options.repetition_penalty,
             repetition_context_size=PENALTY_TOKENS,
         )
-        before = mx.array(list(known), dtype=mx.int32)
-        self.processors = [
-            lambda tokens, logits: self._process(mx.concatenate([before, tokens]), logits)
-        ]
+        self.known = ()
+        self.processors = [self._process_all]
         self._chosen: deque[tuple[mx.array, mx.array]] = deque()
+
+    @property
+    def known(self) -> Sequence[int]:
+        """Tokens before those that mlx-lm is given to read."""
+        return self._before.tolist()  # type: ignore[return-value]
+
+    @known.setter
+    def known(self, tokens: Sequence[int]) -> None:
+        self._before = mx.array(list(tokens), dtype=mx.int32)
 
     def __call__(self, logprobs: mx.array) -> mx.array:
         """A token: log-probabilities (1, vocabulary) -> (1,)."""
@@ -79,6 +86,9 @@ class Sampler:
         token = mx.depends([token], [logprob])[0]  # whoever evaluates one gets both
         self._chosen.append((token, logprob))
         return token
+
+    def _process_all(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        return self._process(mx.concatenate([self._before, tokens]), logits)
 
     def _process(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Logits (1, vocabulary) with bias and penalty, after `tokens`."""

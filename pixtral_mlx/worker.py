@@ -2,7 +2,8 @@
 
 MLX's streams belong to a thread, and a notebook delivers its callbacks on another one while a cell
 runs. The worker loads the model on its own thread; everybody else hands it functions, which it
-runs between two decode or prefill steps. No other thread touches MLX.
+runs between two steps of a `Batch`: streams that come together are written together. No other
+thread touches MLX.
 
 >>> with Worker("pixtral-4bit") as worker:
 ...     stream = worker.stream("What is this?", images=["photo.jpg"], trace=True)
@@ -19,6 +20,7 @@ from concurrent.futures import Future
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .batch import Batch
 from .reply import Piece, Reply
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Worker:
             mx.eval(source.parameters())  # arrays that are not computed yet belong to this thread
         self._source, self._dtype = source, dtype
         self._requests: deque[tuple[Future, Callable]] = deque()
-        self._streams: deque[WorkerStream] = deque()
+        self._streams: deque[WorkerStream] = deque()  # those that wait
+        self._written: dict[int, WorkerStream] = {}
         self._wake, self._closed = threading.Condition(), False
         self._problem: BaseException = RuntimeError(
             "the model was closed: open it again, with a new worker or session"
@@ -71,7 +74,7 @@ class Worker:
     def stream(self, messages: Any, **options: Any) -> "WorkerStream":
         """Answer on the worker's thread; arguments as for `model.stream`.
 
-        Streams are answered one after the other.
+        Up to `BATCH_SIZE` streams are written at once, see `Batch`.
 
         Raises:
             RuntimeError: the worker is closed.
@@ -135,14 +138,40 @@ class Worker:
             mx.clear_streams()  # else MLX may abort the process when Python ends
 
     def _serve(self, model: "Pixtral") -> None:
+        batch = Batch(model)
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._requests or self._streams or self._closed)
+                self._wake.wait_for(
+                    lambda: self._requests or self._streams or self._closed or batch.busy
+                )
                 if self._closed:
-                    return
+                    break
             self._answer(model)
-            if self._streams:
-                self._write(model, self._streams.popleft())
+            self._take(batch)
+            for number, event in batch.step():
+                if isinstance(event, Piece):
+                    self._written[number].pieces.put(event)
+                else:
+                    self._written.pop(number).end(event)
+        batch.close()
+        while self._written:
+            self._written.popitem()[1].end()
+
+    def _take(self, batch: Batch) -> None:
+        """Stop what nobody wants any more; give the batch what waits, as it begins with it."""
+        for number, stream in list(self._written.items()):
+            if stream.stopped:
+                batch.cancel(number)
+                self._written.pop(number).end()
+        with self._wake:
+            for stream in [stream for stream in self._streams if stream.stopped]:
+                self._streams.remove(stream)
+                stream.reply.finish_reason = "interrupted"
+                stream.end()
+            while self._streams and not batch.waiting:
+                stream = self._streams.popleft()
+                request = {**stream.options, "messages": stream.messages}
+                self._written[batch.add(request, reply=stream.reply)] = stream
 
     def _load(self) -> "Pixtral":
         if isinstance(self._source, str | PathLike):
@@ -164,37 +193,6 @@ class Worker:
             except BaseException as error:
                 future.set_exception(error)
 
-    def _write(self, model: "Pixtral", stream: "WorkerStream") -> None:
-        """One answer; requests are answered at every step of it."""
-        given = stream.options.pop("progress", None)
-
-        def progress(done: int, total: int) -> None:
-            if given:
-                given(done, total)
-            self._answer(model)
-            if stream.stopped or self._closed:
-                raise _Stopped
-
-        source = None
-        try:
-            source = model.stream(stream.messages, progress=progress, **stream.options)
-            stream.reply = source.reply
-            for piece in source:
-                stream.pieces.put(piece)
-                self._answer(model)
-                if stream.stopped or self._closed:
-                    break
-            else:
-                source = None
-        except _Stopped:
-            pass
-        except BaseException as error:
-            stream.pieces.put(error)
-            return
-        if source is not None:
-            source.interrupt()
-        stream.pieces.put(_END)
-
     def _refuse(self) -> None:
         """Nothing more will be answered: say so to all who wait, and to all who come."""
         with self._wake:
@@ -202,10 +200,11 @@ class Worker:
             for future, _ in self._requests:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(self._problem)
-            for stream in self._streams:
-                stream.pieces.put(self._problem)
+            for stream in [*self._streams, *self._written.values()]:
+                stream.end(self._problem)
             self._requests.clear()
             self._streams.clear()
+            self._written.clear()
 
 
 class WorkerStream(Iterator[Piece]):
@@ -234,10 +233,10 @@ class WorkerStream(Iterator[Piece]):
             raise item
         raise StopIteration
 
+    def end(self, problem: Any = None) -> None:
+        """Nothing comes after the pieces there are, or an exception."""
+        self.pieces.put(problem if isinstance(problem, BaseException) else _END)
+
     def stop(self) -> None:
         """End the answer at its next step; `reply` keeps what there is."""
         self.stopped = True
-
-
-class _Stopped(Exception):
-    """Leaves a prefill that nobody wants any more."""

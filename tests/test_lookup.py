@@ -416,3 +416,14 @@ def test_a_trace_is_refused_and_so_is_a_wrong_number(model):
     for wrong in (-1, 65, 2.5, True):
         with pytest.raises(ValueError, match=r"prompt_lookup_num_tokens is .*allowed"):
             px.GenerationOptions(prompt_lookup_num_tokens=wrong)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1.0, "seed": 2}, {"repetition_penalty": 1.3}])
+def test_the_same_sampler_goes_on_where_drafting_ends(model, monkeypatch, options):
+    bias = dict.fromkeys((117, 118, 119, 120), 9.0)
+    options = {"max_tokens": 40, "reuse": False, "logit_bias": bias, **options}
+    monkeypatch.setattr(Drafter, "judge", lambda self, n, _: setattr(self, "pays", not n))
+    plain = model.generate("abcd dcba abcd", **options)
+    drafted = model.generate("abcd dcba abcd", prompt_lookup_num_tokens=4, **options)
+    assert 0 < drafted.stats.drafted_tokens <= 4
+    assert drafted.tokens == plain.tokens

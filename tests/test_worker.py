@@ -82,6 +82,59 @@ def test_requests_are_answered_during_the_prefill(worker, image):
     assert len(answered) > 4
 
 
+def test_eight_streams_are_written_together(worker, folder, image):
+    options = {"max_tokens": 40, "logit_bias": {2: -1e9}, "reuse": False}
+    hold = threading.Event()
+    worker.submit(lambda model: hold.wait(60))
+    requests = [{"messages": f"Question {n}?", "seed": n, "temperature": 1.0} for n in range(8)]
+    requests[3] |= {"images": [image], "trace": True}
+    streams = [worker.stream(**request, **options) for request in requests]
+    order: list[int] = []
+    readers = [
+        threading.Thread(target=lambda n=n, s=s: order.extend(n for _ in s))
+        for n, s in enumerate(streams)
+    ]
+    for reader in readers:
+        reader.start()
+    hold.set()
+    for reader in readers:
+        reader.join(60)
+        assert not reader.is_alive()
+    first = {n: order.index(n) for n in range(8)}
+    last = {n: len(order) - 1 - order[::-1].index(n) for n in range(8)}
+    assert max(first.values()) < min(last.values())  # the last began before the first ended
+    alone = px.load(folder, dtype="float32")
+    for stream, request in zip(streams, requests, strict=True):
+        assert stream.reply.finish_reason == "length"
+        assert stream.reply.tokens == alone.generate(**request, **options).tokens
+    row = worker.submit(lambda model: streams[3].reply.trace.token_attention(5, 1)).result(10)
+    assert row.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_one_stopped_or_failing_stream_leaves_the_others(worker, image, expected):
+    options = {"max_tokens": 2000, "logit_bias": {2: -1e9}, "reuse": False}
+    endless = worker.stream("Hi", **options)
+    failing = worker.stream("Hi", images=[b"no picture"], **options)
+    plain = worker.stream("Hi", images=[image], max_tokens=12)
+    next(endless)
+    assert [piece.token for piece in plain] == expected.tokens
+    with pytest.raises(px.ImageError):
+        next(failing)
+    assert endless.reply.finish_reason is None
+    endless.stop()
+    assert 0 < len(list(endless)) < 2000
+    assert endless.reply.finish_reason == "interrupted"
+
+
+def test_more_streams_than_are_written_at_once_wait_their_turn(worker):
+    long = [worker.stream("Hi", max_tokens=60, reuse=False) for _ in range(8)]
+    waiting = [worker.stream("Why?", max_tokens=4, reuse=False) for _ in range(4)]
+    waiting[3].stop()
+    assert {len(list(stream)) for stream in waiting[:3]} == {4}
+    assert list(waiting[3]) == [] and waiting[3].reply.finish_reason == "interrupted"
+    assert all(list(stream) for stream in long)
+
+
 def test_streams_wait_for_one_another(worker, image, expected):
     first = worker.stream("Hi", images=[image], max_tokens=12)
     second = worker.stream("Hi", images=[image], max_tokens=12)

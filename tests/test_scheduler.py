@@ -1,0 +1,331 @@
+"""The scheduler: what a step is, who comes, goes and fails meanwhile."""
+
+import gc
+import weakref
+
+import pytest
+from cases import picture
+from checkpoints import make_official
+
+import pixtral_mlx as px
+from pixtral_mlx.batch import Batch
+from pixtral_mlx.decoder import Decoder
+from pixtral_mlx.sampling import Sampler
+
+LONG = "A rather long text that is read in many parts. " * 3
+STEP = {"prefill_step_size": 8, "reuse": False}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return px.load(
+        make_official(tmp_path_factory.mktemp("steps") / "model", text={"head_dim": 32}),
+        dtype="float32",
+    )
+
+
+@pytest.fixture
+def endless(model):
+    """Options of an answer that does not end by itself."""
+    return {"logit_bias": {model.tokenizer.eos_id: -1e9}, **STEP}
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """(rows, positions) of every pass through the decoder."""
+    found, hidden = [], Decoder.hidden
+
+    def spy(self, inputs, *arguments, **options):
+        found.append(tuple(inputs.shape))
+        return hidden(self, inputs, *arguments, **options)
+
+    monkeypatch.setattr(Decoder, "hidden", spy)
+    return found
+
+
+class Watched:
+    """A batch, and what came of it."""
+
+    def __init__(self, model, **options):
+        self.batch, self.pieces, self.ended = Batch(model, **options), {}, {}
+
+    def add(self, messages, **options):
+        number = self.batch.add({"messages": messages, **options})
+        self.pieces[number] = []
+        return number
+
+    def step(self):
+        events = self.batch.step()
+        for number, event in events:
+            assert number not in self.ended
+            if isinstance(event, px.Piece):
+                self.pieces[number].append(event)
+            else:
+                self.ended[number] = event
+        return events
+
+    def until(self, condition, most=2000):
+        for _ in range(most):
+            if condition():
+                return
+            self.step()
+        raise AssertionError("it never came to that")
+
+    def finish(self):
+        self.until(lambda: not self.batch.busy)
+        for number, reply in self.ended.items():
+            if isinstance(reply, px.Reply):
+                assert "".join(piece.text for piece in self.pieces[number]) == reply.text
+                assert [piece.token for piece in self.pieces[number]] == reply.tokens
+        return self.ended
+
+
+def same(reply, alone):
+    assert (reply.tokens, reply.text) == (alone.tokens, alone.text)
+    assert reply.finish_reason == alone.finish_reason
+    assert reply.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+
+
+def question(*parts):
+    listed = [{"type": "image", "image": p} if not isinstance(p, str) else p for p in parts]
+    return [{"role": "user", "content": listed}]
+
+
+# What a step is --------------------------------------------------------------------------------
+
+
+def test_between_two_steps_of_the_answers_stands_at_most_one_part_of_a_prompt(
+    model, calls, endless
+):
+    watched = Watched(model)
+    for text in ("Why?", "How?"):
+        watched.add(text, max_tokens=200, **endless)
+    watched.until(lambda: all(watched.pieces[n] for n in (0, 1)))
+    for _ in range(2):
+        watched.add(question(picture(64, 64), LONG), max_tokens=4, **STEP)
+    since, parts = 0, 0  # the last step of the answers
+    while watched.batch.waiting or watched.batch._reading:
+        calls.clear()
+        watched.step()
+        read = [length for rows, length in calls if length > 1]
+        assert len(read) <= 1 and max(read, default=0) <= 8
+        assert not (read and len(calls) > 1), "a part of a prompt and a step of the answers"
+        parts += len(read)
+        since = 0 if any(rows > 1 for rows, _ in calls) else since + 1
+        assert since < 2
+    assert parts > 20
+    watched.batch.close()
+
+
+def test_a_first_token_waits_for_no_prompt_that_came_later(model, calls, endless):
+    watched = Watched(model)
+    for _ in range(4):
+        watched.add(LONG, max_tokens=200, **endless)
+    parts = []
+    for number in range(4):
+        watched.until(lambda n=number: watched.pieces[n])
+        assert not any(watched.pieces[n] for n in range(number + 1, 4))
+        parts.append(sum(length > 1 for _, length in calls))
+    assert parts[0] * 4 == parts[3] and parts[0] * 2 == parts[1]
+    watched.batch.close()
+
+
+def test_nothing_to_do_is_no_step(model):
+    batch = Batch(model)
+    assert batch.step() == [] and not batch.busy and batch.close() == []
+
+
+def test_an_answer_that_is_alone_is_that_of_generate_to_the_last_bit(model, calls):
+    options = {"max_tokens": 20, "temperature": 1.0, "seed": 5, "top_k": 50, **STEP}
+    alone, passes = model.generate(LONG, **options), list(calls)
+    calls.clear()
+    watched = Watched(model)
+    watched.add(LONG, **options)
+    reply = watched.finish()[0]
+    assert (reply.tokens, reply.logprobs, reply.text) == (alone.tokens, alone.logprobs, alone.text)
+    assert calls == passes
+
+
+# Coming and going ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "top_k": 40, "seed": 3}], ids=str)
+def test_others_may_come_while_answers_are_written(model, calls, options):
+    options = {"repetition_penalty": 1.3, "max_tokens": 100, **options, **STEP}
+    requests = ["Why?", question(picture(40, 30), "What is this?"), LONG, "How?"]
+    watched = Watched(model)
+    for number, request in enumerate(requests):
+        watched.add(request, **options)
+        watched.until(lambda n=number: len(watched.pieces[n]) > 2)
+    assert max(rows for rows, _ in calls) == 4
+    ended = watched.finish()
+    for number, request in enumerate(requests):
+        same(ended[number], model.generate(request, **options))
+
+
+def test_a_request_goes_on_from_what_an_unfinished_answer_has_read(model):
+    model.clear_cache()
+    watched = Watched(model)
+    for number, text in enumerate(["First?", "Second?", "Third?"]):
+        watched.add(question(picture(64, 64, seed=8), text), max_tokens=30)
+        watched.until(lambda n=number: watched.pieces[n])
+    for number, reply in watched.finish().items():
+        assert (reply.stats.cached_tokens >= reply.stats.image_tokens) == (number > 0)
+    model.clear_cache()
+
+
+@pytest.mark.parametrize("when", ["waiting", "opened", "image", "prompt", "alone", "rows"])
+def test_cancelled_at_any_time(model, endless, when):
+    watched = Watched(model)
+    others = [] if when == "alone" else ["Why?", "How?"]
+    for text in others:
+        watched.add(text, max_tokens=30, **endless)
+    watched.until(lambda: all(watched.pieces[n] for n in range(len(others))))
+    gone = watched.add(question(picture(64, 64), LONG), max_tokens=200, **endless)
+    request = watched.batch._waiting[-1]
+    steps = {"waiting": 0, "opened": 2, "image": 4, "prompt": 10}.get(when)
+    for _ in range(steps or 0):
+        watched.step()
+    watched.until(lambda: steps is not None or len(watched.pieces[gone]) > 2)
+    run = getattr(getattr(request, "stream", None), "run", None)
+    kept = [weakref.ref(request), weakref.ref(run or request)]
+    assert bool(run) == (when in ("image", "prompt", "alone"))
+    assert run is None or run.ready == (when == "alone")
+    del request, run
+    reply = watched.batch.cancel(gone)
+    assert reply.finish_reason == "interrupted"
+    assert bool(reply.tokens) == (when in ("alone", "rows"))
+    assert watched.batch.cancel(gone) is None
+    gc.collect()
+    assert [ref() for ref in kept] == [None, None]
+    assert gone not in watched.finish()
+    for number, text in enumerate(others):
+        same(watched.ended[number], model.generate(text, max_tokens=30, **endless))
+
+
+def test_closing_hands_out_what_there_is(model, endless):
+    watched = Watched(model, batch_size=2)
+    for text in ("Why?", "How?", "What?", "Who?"):
+        watched.add(text, max_tokens=100, **endless)
+    watched.until(lambda: len(watched.pieces[1]) > 3)
+    left = watched.batch.close()
+    assert [number for number, _ in left] == [0, 1, 2, 3] and not watched.batch.busy
+    assert {reply.finish_reason for _, reply in left} == {"interrupted"}
+    assert [bool(reply.tokens) for _, reply in left] == [True, True, False, False]
+    assert watched.add("Why?", max_tokens=2, **STEP) == 4
+    same(watched.finish()[4], model.generate("Why?", max_tokens=2, **STEP))
+
+
+# What mlx-lm's batch has not, and what goes wrong ------------------------------------------------
+
+
+SPECIAL = [
+    {"trace": True},
+    {"edits": [px.edits.KnockOutHeads("text", 1, [0])]},
+    {"prompt_lookup_num_tokens": 4, "temperature": 1.2, "seed": 4},
+    {"kv_bits": 8},
+]
+
+
+def test_what_a_batch_has_not_runs_beside_it(model, calls):
+    watched = Watched(model)
+    plain = {"max_tokens": 30, "temperature": 1.0, **STEP}
+    for n, special in enumerate(SPECIAL):
+        watched.add(question(picture(64, 48), "What is this?"), max_tokens=12, **STEP, **special)
+        watched.add(f"{LONG} {n}?", seed=n, **plain)
+    ended = watched.finish()
+    for n, special in enumerate(SPECIAL):
+        alone = model.generate(
+            question(picture(64, 48), "What is this?"), max_tokens=12, **STEP, **special
+        )
+        assert (ended[2 * n].tokens, ended[2 * n].logprobs) == (alone.tokens, alone.logprobs)
+        same(ended[2 * n + 1], model.generate(f"{LONG} {n}?", seed=n, **plain))
+    row = ended[0].trace.token_attention(3, 1)
+    assert row.shape == (ended[0].stats.prompt_tokens + 3,)
+    assert row.sum() == pytest.approx(1, abs=1e-5)
+    assert max(rows for rows, _ in calls) > 1
+
+
+def refuse(done, total):
+    if done:
+        raise ZeroDivisionError("in the middle of the prompt")
+
+
+WRONG = [
+    ({"images": [b"no picture"]}, px.ImageError),
+    ({"max_tokens": 0}, ValueError),
+    ({"no_such_option": 1}, TypeError),
+    ({"logit_bias": {10**6: 1.0}}, ValueError),
+    ({"progress": refuse}, ZeroDivisionError),
+]
+
+
+@pytest.mark.parametrize(("wrong", "kind"), WRONG, ids=lambda value: str(value)[:20])
+def test_a_request_that_fails_touches_no_other(model, wrong, kind):
+    watched = Watched(model)
+    requests = ["Why?", LONG, "How?"]
+    for number, text in enumerate(requests):
+        watched.add(text, **({"max_tokens": 12, **STEP} | (wrong if number == 1 else {})))
+    ended = watched.finish()
+    assert isinstance(ended[1], kind)
+    for number in (0, 2):
+        same(ended[number], model.generate(requests[number], max_tokens=12, **STEP))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_nan_in_one_answer_ends_that_one(model, monkeypatch, place):
+    begin, process = Sampler.__init__, Sampler._process
+
+    def marked(self, options, *arguments):
+        begin(self, options, *arguments)
+        self.breaks = options.seed == 13
+
+    monkeypatch.setattr(Sampler, "__init__", marked)
+    monkeypatch.setattr(
+        Sampler, "_process",
+        lambda self, tokens, logits: process(self, tokens, logits)
+        * (float("nan") if self.breaks and tokens.size > 60 else 1),
+    )  # fmt: skip
+    watched = Watched(model)
+    for number in range(3):
+        watched.add("Why? " * 5, max_tokens=60, seed=13 if number == place else 1, **STEP)
+    ended = watched.finish()
+    assert isinstance(ended.pop(place), px.CheckpointError)
+    assert 0 < len(watched.pieces[place]) < 60
+    alone = model.generate("Why? " * 5, max_tokens=60, **STEP)
+    for reply in ended.values():
+        same(reply, alone)
+
+
+def test_a_computation_that_fails_ends_all_that_were_in_it(model, monkeypatch, endless):
+    watched = Watched(model)
+    for text in ("Why?", "How?"):
+        watched.add(text, max_tokens=50, **endless)
+    watched.add("Traced?", max_tokens=20, trace=True, **STEP)
+    watched.until(lambda: all(watched.pieces.values()))
+    hidden = Decoder.hidden
+
+    def fail(self, inputs, *arguments, **options):
+        if inputs.shape[0] > 1:
+            raise RuntimeError("out of memory")
+        return hidden(self, inputs, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "hidden", fail)
+        watched.step()
+        watched.until(lambda: 0 in watched.ended, most=3)
+    assert {type(watched.ended[n]) for n in (0, 1)} == {RuntimeError}
+    watched.add("Again?", max_tokens=5, **STEP)
+    ended = watched.finish()
+    same(ended[2], model.generate("Traced?", max_tokens=20, **STEP))
+    same(ended[3], model.generate("Again?", max_tokens=5, **STEP))
+
+
+def test_stop_strings(model):
+    words = model.generate("Why?", max_tokens=12, reuse=False).text
+    watched = Watched(model)
+    for stop in (words[3:6], words[-2:] + " and more", words[1:3]):
+        watched.add("Why?", max_tokens=12, stop=stop, **STEP)
+    ended = watched.finish()
+    assert [ended[n].text for n in range(3)] == [words[:3], words, words[:1]]
+    assert [ended[n].finish_reason for n in range(3)] == ["stop", "length", "stop"]
