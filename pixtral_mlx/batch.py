@@ -90,7 +90,6 @@ class _Request:
         self.close()
         # The pixels have been seen, and whoever goes on has a cache of its own.
         self.stream.prompt = replace(self.stream.prompt, images=[])
-        del self.stream.run
         return run, [] if chosen is None else self.write(*chosen)
 
     def fail(self, error: Exception) -> list[Event]:

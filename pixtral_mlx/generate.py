@@ -34,7 +34,7 @@ class GenerationStream(Iterator[Piece]):
     """
 
     run: Run
-    """What `steps` computes with, once it has begun."""
+    """What `steps` computes with, from its beginning to its end."""
 
     def __init__(
         self,
@@ -97,9 +97,10 @@ class GenerationStream(Iterator[Piece]):
         run.make_room(self.limit)
         stats.cached_tokens = run.computed
         with ExitStack() as stack:
+            stack.callback(delattr, self, "run")  # and with it the keys and values
             stack.enter_context(run)
             stack.enter_context(bounded_buffers())
-            embeddings = run.embed()
+            embeddings = yield from run.embed()
             if embeddings is not None:
                 self.answer.seen()
                 yield None

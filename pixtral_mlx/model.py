@@ -18,14 +18,14 @@ from .config import PixtralConfig
 from .decoder import Decoder
 from .edits import Edit, as_edits, edited
 from .errors import CheckpointError, PromptError
+from .features import at_once, feature_steps
 from .generate import GenerationStream
 from .image import ImageOptions
-from .messages import NO_VISION
 from .occlusion import occlusion, occlusion_map
 from .options import GenerationOptions
 from .places import Patch
 from .projector import Projector
-from .prompt_cache import PromptCache, image_digest
+from .prompt_cache import PromptCache
 from .reply import Reply
 from .tap import NO_TAP, Tap
 from .tokenizer import Prompt, Tokenizer
@@ -167,14 +167,11 @@ class Pixtral(nn.Module):
         self.prompt_cache.clear()
         mx.clear_cache()
 
-    def embed(
-        self, prompt: Prompt, tap: Tap = NO_TAP, *, kept: PromptCache | None = None
-    ) -> mx.array:
+    def embed(self, prompt: Prompt, tap: Tap = NO_TAP) -> mx.array:
         """Embeddings of a prompt, image features merged in.
 
         Arguments:
             tap: looks inside, see `tap`.
-            kept: where features of images may be and are left.
 
         Returns:
             Shape (L, D).
@@ -185,14 +182,12 @@ class Pixtral(nn.Module):
         """
         if not prompt.images:
             return self.decoder.embed(mx.array(prompt.tokens))
-        return self.merge(prompt, self.features(prompt, tap, kept=kept))
+        return self.merge(prompt, self.features(prompt, tap))
 
-    def features(
-        self, prompt: Prompt, tap: Tap = NO_TAP, *, kept: PromptCache | None = None
-    ) -> mx.array:
+    def features(self, prompt: Prompt, tap: Tap = NO_TAP) -> mx.array:
         """What the images of a prompt give to the decoder: encoder, then projector.
 
-        Images that show the same are encoded once, and not at all if `kept` holds their features.
+        Images that show the same are encoded once.
 
         Returns:
             Shape (N, D), all images one after the other.
@@ -200,50 +195,7 @@ class Pixtral(nn.Module):
         Raises:
             PromptError: the model has no vision encoder.
         """
-        encoder, projector = self.vision_encoder, self.projector
-        if encoder is None or projector is None:
-            raise PromptError(NO_VISION)
-        inside = tap.at("projector")
-        if tap.edits:
-            return inside("", projector(encoder(prompt.images, tap)))
-        digests = [image_digest(image) for image in prompt.images]
-        known = {} if kept is None else kept.features(digests)
-        new = {d: i for d, i in zip(digests, prompt.images, strict=True) if d not in known}
-        # One pass may be looked at as well; otherwise the tap takes a pass of its own, so that
-        # looking never changes in what company an image is encoded, and with it the last bits.
-        together = len(new) == len(digests)
-        if new:
-            encoded = encoder(list(new.values()), tap if together else NO_TAP)
-            sizes = [rows * columns for rows, columns in map(encoder.grid, new.values())]
-            parts = mx.split(encoded, np.cumsum(sizes)[:-1].tolist())
-            # Projected one by one, so that each has memory of its own.
-            found = dict(zip(new, map(projector, parts), strict=True))
-            known |= found
-            if kept is not None:
-                kept.keep_features(found)
-        if tap is not NO_TAP and not together:
-            encoder(prompt.images, tap)
-        return inside("", mx.concatenate([known[digest] for digest in digests]))
-
-    def embed_rest(self, prompt: Prompt, start: int, kept: PromptCache | None) -> mx.array | None:
-        """Embeddings of a prompt from position `start` on, shape (L - start, D).
-
-        Images that end before it are not looked at; None if no image is left: then the decoder
-        embeds the tokens itself.
-        """
-        if not prompt.images:
-            return None
-        if start == 0 or self.vision_encoder is None or self.config.vision is None:
-            return self.embed(prompt, kept=kept)
-        left = prompt.tokens[start:].count(self.config.vision.image_token_id)
-        if left == 0:
-            return None
-        sizes = [rows * columns for rows, columns in map(self.vision_encoder.grid, prompt.images)]
-        seen = 0
-        while sum(sizes[seen + 1 :]) >= left:
-            seen += 1
-        rest = replace(prompt, tokens=prompt.tokens[start:], images=prompt.images[seen:])
-        return self.merge(rest, self.features(rest, kept=kept)[-left:])
+        return at_once(feature_steps(self, prompt, tap))
 
     def merge(self, prompt: Prompt, features: mx.array) -> mx.array:
         """Embeddings of the tokens, with `features` (N, D) in the places of `[IMG]`.

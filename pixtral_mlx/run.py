@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from .capacity import need_of
 from .errors import CheckpointError
+from .features import Steps, embedding_steps, feature_steps
 from .lookup import can_pay, lookup_steps
 from .pace import Pace
 from .prompt_cache import content_of
@@ -72,17 +73,23 @@ class Run:
         need = need_of(self._model, self._prompt, limit, self.kv, step, trace)
         self._model.prompt_cache.shrink(max(0, need.spare))
 
-    def embed(self) -> mx.array | None:
-        """Embeddings of what is left to read, or None where the decoder embeds the tokens."""
+    def embed(self) -> Generator[None, None, mx.array | None]:
+        """Look at the images, with a pause after each layer of the encoder.
+
+        Returns:
+            Embeddings of what is left to read, or None where the decoder embeds the tokens.
+        """
         model, prompt, recorder = self._model, self._prompt, self._recorder
         if not prompt.images:
             return None
         if recorder is None and not self._edits:
-            rest = model.embed_rest(prompt, self.computed, self._kept)
+            steps = embedding_steps(model, prompt, self.computed, self._kept)
+            rest = yield from _computed(steps)
             mx.eval([] if rest is None else rest)
             return rest
         tap = self._tap if self._edits or (recorder and recorder.sees_vision) else NO_TAP
-        self.all_embeddings = model.embed(prompt, tap, kept=self._kept)
+        features = yield from _computed(feature_steps(model, prompt, tap, self._kept))
+        self.all_embeddings = model.merge(prompt, features)
         if recorder is not None:
             recorder.join()
         mx.eval(self.all_embeddings, *(recorder.vision.values() if recorder else ()))
@@ -210,3 +217,13 @@ class Run:
             return
         if self._began == (self._kept.emptied, threading.get_ident()):
             self._kept.keep(self._content.grown(self._written, self.computed), self.cache)
+
+
+def _computed(steps: Steps[Any]) -> Generator[None, None, Any]:
+    """The same steps, each of them computed before the pause."""
+    try:
+        while True:
+            mx.eval(next(steps))
+            yield
+    except StopIteration as end:
+        return end.value

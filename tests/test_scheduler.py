@@ -11,6 +11,7 @@ import pixtral_mlx as px
 from pixtral_mlx.batch import Batch
 from pixtral_mlx.decoder import Decoder
 from pixtral_mlx.sampling import Sampler
+from pixtral_mlx.vision import VisionBlock
 
 LONG = "A rather long text that is read in many parts. " * 3
 STEP = {"prefill_step_size": 8, "reuse": False}
@@ -144,6 +145,27 @@ def test_an_answer_that_is_alone_is_that_of_generate_to_the_last_bit(model, call
     reply = watched.finish()[0]
     assert (reply.tokens, reply.logprobs, reply.text) == (alone.tokens, alone.logprobs, alone.text)
     assert calls == passes
+
+
+def test_an_image_is_encoded_a_layer_at_a_time(model, monkeypatch, endless):
+    seen, layer = [], VisionBlock.__call__
+    monkeypatch.setattr(
+        VisionBlock, "__call__", lambda self, *a, **o: seen.append(0) or layer(self, *a, **o)
+    )
+    watched = Watched(model)
+    watched.add("Why?", max_tokens=200, **endless)
+    watched.until(lambda: watched.pieces[0])
+    # Each of them is too large to be encoded together with another.
+    monkeypatch.setattr("pixtral_mlx.attention.PATCHES_AT_ONCE", 4)
+    watched.add(question(picture(64, 64), picture(32, 64), "Which?"), max_tokens=2, **endless)
+    layers = []
+    while 1 not in watched.ended:
+        seen.clear()
+        watched.step()
+        layers.append(len(seen))
+    assert max(layers) == 1 and sum(layers) == 2 * len(model.vision_encoder.layers)
+    assert not any(layers[n] and layers[n + 1] for n in range(len(layers) - 1))
+    watched.batch.close()
 
 
 # Coming and going ------------------------------------------------------------------------------
