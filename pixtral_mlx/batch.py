@@ -42,7 +42,7 @@ class _Request:
     def __init__(self, number: int, arguments: Mapping[str, Any], reply: Reply):
         self.number, self.reply, self._arguments = number, reply, dict(arguments)
         self.steps: Generator[tuple[int, float] | None, None, None] | None = None
-        self.most_tokens = self.activations = 0
+        self.most_tokens = self.activations = self.kept = 0
         self.over = False
         self.joins = False  # whether mlx-lm's batch has all that it asks for
 
@@ -56,8 +56,12 @@ class _Request:
         self.stream = GenerationStream(model, prompt, options, reply=self.reply)
         self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
         step = options.prefill_step_size
-        need = need_of(model, self.stream.prompt, self.stream.limit, prefill_step_size=step)
+        need = need_of(
+            model, self.stream.prompt, self.stream.limit,
+            prefill_step_size=step, trace=options.trace_options,
+        )  # fmt: skip
         self.activations = need.activations
+        self.kept = need.kept if options.trace else 0
         plain = options.kv_bits is None and not options.prompt_lookup_num_tokens
         self.joins = plain and not options.trace and not options.edits
 
@@ -280,6 +284,7 @@ class Batch:
         together = [row.most_tokens for row in [*running, request] if row.joins]
         single = sum(row.most_tokens for row in [*running, request] if not row.joins)
         room = room_bytes(self._model, len(together) * max(together, default=0) + single)
+        room -= sum(row.kept for row in [*running, request])  # in traces
         room -= request.activations  # while its prompt is read
         if running and (len(running) >= self._size or room < 0):
             return False

@@ -1,9 +1,11 @@
 """Many requests in one call: what `model.stream_batch` and `model.generate_batch` give."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from .batch import BATCH_SIZE, ENCODING, Batch
+from .capacity import bounded_buffers
 from .errors import PixtralError
 from .options import GenerationOptions
 from .reply import Reply
@@ -117,19 +119,18 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
 
     def _run(self) -> Generator[tuple[int, Reply | PixtralError], None, None]:
         incoming = map(_checked, self._incoming)
-        while True:
-            while not self._batch.waiting:
-                request = next(incoming, None)
-                if request is None:
-                    break
-                self._batch.add(request)
-            if not self._batch.busy:
-                return
-            for number, event in self._batch.step():
-                if isinstance(event, Reply | PixtralError):
-                    yield number, event
-                elif isinstance(event, Exception):
-                    raise event
+        with bounded_buffers():
+            while True:
+                if not self._batch.waiting:
+                    for request in islice(incoming, 1):
+                        self._batch.add(request)
+                if not self._batch.busy:
+                    return
+                for number, event in self._batch.step():
+                    if isinstance(event, Reply | PixtralError):
+                        yield number, event
+                    elif isinstance(event, Exception):
+                        raise event
 
 
 def _checked(request: dict[str, Any]) -> dict[str, Any]:
