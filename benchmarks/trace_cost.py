@@ -62,8 +62,8 @@ def rows(dtype: mx.Dtype) -> None:
     """Bytes and milliseconds of rows at real width."""
     from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
     from pixtral_mlx.image import PatchGrid
+    from pixtral_mlx.prompt import ImageSpan, Prompt
     from pixtral_mlx.recorder import Recorder, TraceOptions
-    from pixtral_mlx.tokenizer import ImageSpan, Prompt
     from pixtral_mlx.trace import Trace
 
     grid, eyes, text = PatchGrid(64, 64), PIXTRAL_12B_VISION, PIXTRAL_12B.text

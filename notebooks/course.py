@@ -191,7 +191,7 @@ def _why_not(found: tuple | None, right: tuple, width: int, height: int) -> str:
 
 def check_rebuild(answer: Any, image_ids: tuple[int, int, int]) -> Verdict:
     """A function from the tokens of one picture to (rows, columns)."""
-    from pixtral_mlx.tokenizer import image_tokens
+    from pixtral_mlx.prompt import image_tokens
 
     if not callable(answer):
         return Verdict(False, "Give a function of one argument, a list of tokens.")

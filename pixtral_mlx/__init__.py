@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from .maps import Evidence, mean_distance, rank_correlation
     from .model import Pixtral
     from .options import GenerationOptions
+    from .prompt import ImageSpan, Prompt
     from .quantization_error import TensorError, quantization_errors, quantized_copy
     from .recorder import TraceOptions
     from .reply import GenerationStats, Piece, Reply
     from .sampling import sampling_probabilities
     from .this_machine import Machine, machine
-    from .tokenizer import ImageSpan, Prompt, Tokenizer
+    from .tokenizer import Tokenizer
     from .trace import Trace
     from .trace_file import open_trace
     from .worker import Worker
@@ -60,12 +61,13 @@ _HOMES = {
     "maps": ("Evidence", "mean_distance", "rank_correlation"),
     "model": ("Pixtral",),
     "options": ("GenerationOptions",),
+    "prompt": ("ImageSpan", "Prompt"),
     "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "recorder": ("TraceOptions",),
     "reply": ("GenerationStats", "Piece", "Reply"),
     "sampling": ("sampling_probabilities",),
     "this_machine": ("Machine", "machine"),
-    "tokenizer": ("ImageSpan", "Prompt", "Tokenizer"),
+    "tokenizer": ("Tokenizer",),
     "trace": ("Trace",),
     "trace_file": ("open_trace",),
     "worker": ("Worker",),

@@ -13,7 +13,7 @@ from .tap import Site, Tap
 
 if TYPE_CHECKING:
     from .model import Pixtral
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 FLOAT16_MOST = 65504.0
 """The largest number of float16; those of bfloat16 and float32 end at 3.4e38."""

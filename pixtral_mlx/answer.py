@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from .activations import nan_error
+from .prompt import Prompt
 from .reply import Piece, Reply
 from .this_machine import machine
-from .tokenizer import Prompt, StreamDecoder
+from .tokenizer import StreamDecoder
 
 if TYPE_CHECKING:
     from .model import Pixtral

@@ -20,11 +20,11 @@ from .commands import load_model
 from .cost import decode_bytes, step_weight_bytes
 from .errors import PixtralError
 from .files import new_file, refuse_existing
+from .prompt import Prompt
 from .reply import GenerationStats
 from .status import Status
 from .tables import format_bytes, format_markdown
 from .this_machine import machine, machine_bandwidth
-from .tokenizer import Prompt
 
 CACHED_BYTES = 2**28
 """Weights of which a processor's cache may hold a good part, so that reading them is no measure."""

@@ -22,7 +22,7 @@ from .tables import format_bytes
 
 if TYPE_CHECKING:
     from .model import Pixtral
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 RESERVE_BYTES = 2_000_000_000
 """An estimate of what a run takes on a Mac beside weights and KV cache: activations, buffers that

@@ -12,10 +12,10 @@ from .errors import PromptError
 from .generate import GenerationStream
 from .image import ImageOptions
 from .options import GenerationOptions
+from .prompt import Prompt
 from .reply import GenerationStats
 from .status import Status
 from .tables import format_bytes
-from .tokenizer import Prompt
 
 MAX_STDIN_BYTES = 200_000_000
 MINI_NOTICE = (

@@ -13,8 +13,8 @@ from .activations import nan_error
 from .capacity import bounded_buffers
 from .edits import Edit, edited
 from .pace import Pace
+from .prompt import Prompt
 from .tap import NO_TAP, Tap
-from .tokenizer import Prompt
 
 if TYPE_CHECKING:
     from .model import Pixtral

@@ -28,7 +28,7 @@ from .tap import At, Site
 
 if TYPE_CHECKING:
     from .config import PixtralConfig
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 PROJECTOR = Site("projector")
 

@@ -13,10 +13,10 @@ import mlx.core as mx
 import numpy as np
 
 from .errors import PromptError
-from .messages import NO_VISION
+from .prompt import Prompt
 from .prompt_cache import PromptCache, image_digest
 from .tap import NO_TAP, Tap
-from .tokenizer import Prompt
+from .vision_language_model import NO_VISION
 
 if TYPE_CHECKING:
     from .model import Pixtral

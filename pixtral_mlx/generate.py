@@ -16,10 +16,10 @@ from .capacity import bounded_buffers, check_context, check_memory
 from .edits import edited
 from .errors import CheckpointError
 from .options import GenerationOptions
+from .prompt import Prompt
 from .recorder import Recorder, live_trace
 from .reply import Piece, Reply
 from .run import Run
-from .tokenizer import Prompt
 
 if TYPE_CHECKING:
     from .model import Pixtral

@@ -13,9 +13,9 @@ from .errors import ImageError, PromptError
 from .image import ImageOptions, decode_image, open_image
 from .image_source import is_pdf, read_source
 from .pdf import open_pages, split_choice
+from .vision_language_model import NO_VISION
 
 ROLES = ("system", "user", "assistant", "tool")
-NO_VISION = "this model has no vision encoder: send text only"
 
 
 def open_messages(

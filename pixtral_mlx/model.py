@@ -8,31 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from .batch import BATCH_SIZE
 from .batch_stream import BatchStream, as_requests
 from .capacity import check_context, room_bytes
 from .config import PixtralConfig
-from .decoder import Decoder
 from .edits import Edit, as_edits, edited
 from .errors import CheckpointError, PromptError
-from .features import at_once, feature_steps
 from .generate import GenerationStream
 from .image import ImageOptions
 from .occlusion import occlusion, occlusion_map
 from .options import GenerationOptions
 from .places import Patch
-from .projector import Projector
+from .prompt import Prompt
 from .prompt_cache import PromptCache
 from .reply import Reply
 from .tap import NO_TAP, Tap
-from .tokenizer import Prompt, Tokenizer
-from .vision import VisionEncoder
+from .tokenizer import Tokenizer
+from .vision_language_model import VisionLanguageModel
 
 
-class Pixtral(nn.Module):
+class Pixtral(VisionLanguageModel):
     """Vision encoder, projector and decoder (paper, figure 2).
 
     Arguments:
@@ -51,11 +48,7 @@ class Pixtral(nn.Module):
         *,
         tokenizer_problem: str = "",
     ):
-        super().__init__()
-        self.config = config
-        self.vision_encoder = VisionEncoder(config.vision) if config.vision else None
-        self.projector = Projector(config.vision, config.text) if config.vision else None
-        self.decoder = Decoder(config.text)
+        super().__init__(config)
         self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
         self._source: Any = None  # what `px.load` loaded, its `Precision`, its arrays
 
@@ -167,60 +160,6 @@ class Pixtral(nn.Module):
         self.prompt_cache.clear()
         mx.clear_cache()
 
-    def embed(self, prompt: Prompt, tap: Tap = NO_TAP) -> mx.array:
-        """Embeddings of a prompt, image features merged in.
-
-        Arguments:
-            tap: looks inside, see `tap`.
-
-        Returns:
-            Shape (L, D).
-
-        Raises:
-            PromptError: the prompt holds images and the model has no vision encoder, or the
-                number of `[IMG]` is not the number of patches.
-        """
-        if not prompt.images:
-            return self.decoder.embed(mx.array(prompt.tokens))
-        return self.merge(prompt, self.features(prompt, tap))
-
-    def features(self, prompt: Prompt, tap: Tap = NO_TAP) -> mx.array:
-        """What the images of a prompt give to the decoder: encoder, then projector.
-
-        Images that show the same are encoded once.
-
-        Returns:
-            Shape (N, D), all images one after the other.
-
-        Raises:
-            PromptError: the model has no vision encoder.
-        """
-        return at_once(feature_steps(self, prompt, tap))
-
-    def merge(self, prompt: Prompt, features: mx.array) -> mx.array:
-        """Embeddings of the tokens, with `features` (N, D) in the places of `[IMG]`.
-
-        Only `[IMG]` takes a feature; `[IMG_BREAK]` and `[IMG_END]` keep their ordinary
-        embeddings (mistral-inference, `transformer.py: embed_vision_language_features`).
-
-        Returns:
-            Shape (L, D).
-
-        Raises:
-            PromptError: the number of `[IMG]` is not the number of patches.
-        """
-        tokens = np.array(prompt.tokens)
-        embeddings = self.decoder.embed(mx.array(tokens))
-        image_token = self.config.vision.image_token_id if self.config.vision else None
-        places = np.flatnonzero(tokens == image_token)
-        if len(places) != features.shape[0]:
-            raise PromptError(
-                f"the prompt has {len(places)} image tokens for {features.shape[0]} patches: "
-                "build prompts with model.encode"
-            )
-        embeddings[mx.array(places)] = features.astype(embeddings.dtype)
-        return embeddings
-
     def logits(self, prompt: Prompt, *, edits: Sequence[Edit] = ()) -> mx.array:
         """Logits of every position of a prompt: shape (tokens, vocabulary).
 
@@ -229,10 +168,7 @@ class Pixtral(nn.Module):
         """
         edits = as_edits(edits)
         prompt = edited(prompt, edits, self.config)
-        tap = Tap(prompt, edits) if edits else NO_TAP
-        tokens = mx.array(prompt.tokens)[None]
-        embeddings = self.embed(prompt, tap)[None] if prompt.images else None
-        return self.decoder(tokens, input_embeddings=embeddings, tap=tap)[0]
+        return self(prompt, Tap(prompt, edits) if edits else NO_TAP)
 
     def stream(
         self,

@@ -12,8 +12,8 @@ from .capacity import bounded_buffers
 from .edits import PROJECTOR, Edit, MaskPatches, edited
 from .image import PatchGrid
 from .places import Patch, check_index, image_grid, is_whole
+from .prompt import Prompt
 from .tap import NO_TAP, At, Tap
-from .tokenizer import Prompt
 
 if TYPE_CHECKING:
     from .model import Pixtral

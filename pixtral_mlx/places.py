@@ -9,7 +9,7 @@ from .image import PatchGrid
 
 if TYPE_CHECKING:
     from .config import PixtralConfig
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 Where = Literal["vision", "text"]
 Patch = int | tuple[int, int]

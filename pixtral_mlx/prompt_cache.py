@@ -25,8 +25,8 @@ from .kv_format import KVFormat
 if TYPE_CHECKING:
     from .edits import Edit
     from .model import Pixtral
+    from .prompt import Prompt
     from .prompt_folder import PromptFolder
-    from .tokenizer import Prompt
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from .layouts import shapes
 
 if TYPE_CHECKING:
     from .model import Pixtral
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 ANSWERS = Path(__file__).with_name("published_answers.json")
 LEAST_SHARE = 0.95

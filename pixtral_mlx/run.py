@@ -19,7 +19,7 @@ from .tap import NO_TAP, Tap, TappedDecoder
 if TYPE_CHECKING:
     from .model import Pixtral
     from .options import GenerationOptions
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 
 class Run:

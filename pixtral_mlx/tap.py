@@ -24,7 +24,7 @@ from .config import PixtralConfig
 from .places import check_index, sizes
 
 if TYPE_CHECKING:
-    from .tokenizer import Prompt
+    from .prompt import Prompt
 
 _KINDS = {"vision": ("", "queries", "keys", "heads"), "text": ("", "queries", "heads")}
 

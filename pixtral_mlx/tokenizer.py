@@ -6,7 +6,6 @@ opened, and reports where each image stands.
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,60 +16,10 @@ import numpy as np
 from .config import VisionConfig
 from .errors import CheckpointError, ConfigError, PixtralError, PromptError
 from .image import ImageOptions, PatchGrid, patch_grid, preprocess
-from .messages import NO_VISION, ROLES, open_messages
+from .messages import ROLES, open_messages
+from .prompt import ImageSpan, Prompt, image_tokens
 from .tokenizer_file import import_jsonschema
-
-
-@dataclass(frozen=True)
-class ImageSpan:
-    """Where one image stands in a prompt.
-
-    Arguments:
-        start: index of its first token; there is no start token, this is the first patch.
-        grid: its rows and columns.
-        breaks: whether `[IMG_BREAK]` stands after each row but the last, as it should.
-    """
-
-    start: int
-    grid: PatchGrid
-    breaks: bool = True
-
-    @property
-    def stop(self) -> int:
-        """Index after its last token, `[IMG_END]`."""
-        return self.position(self.grid.rows - 1, self.grid.columns) + 1
-
-    def position(self, row: int, column: int) -> int:
-        """Index in the prompt of the patch at `row`, `column`; `column == grid.columns` is the
-        break after the row."""
-        return self.start + row * (self.grid.columns + self.breaks) + column
-
-    def patch_positions(self) -> list[int]:
-        """Indices in the prompt of all patches, row by row."""
-        rows, columns = self.grid
-        return [self.position(row, column) for row in range(rows) for column in range(columns)]
-
-    def break_positions(self) -> list[int]:
-        """Indices in the prompt of the `[IMG_BREAK]` tokens; the end token is not one."""
-        rows = range(self.grid.rows - 1) if self.breaks else ()
-        return [self.position(row, self.grid.columns) for row in rows]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What the model receives.
-
-    Arguments:
-        tokens: ids of the whole prompt.
-        images: float32 arrays (3, H, W), in the order in which they stand in the prompt.
-        grids: (rows, columns) of each image.
-        spans: where each image stands.
-    """
-
-    tokens: list[int]
-    images: list[np.ndarray] = field(default_factory=list)
-    grids: list[PatchGrid] = field(default_factory=list)
-    spans: list[ImageSpan] = field(default_factory=list)
+from .vision_language_model import NO_VISION
 
 
 class Tokenizer:
@@ -245,19 +194,6 @@ class _ImageEncoder:
         self.images.append(pixels)
         self.grids.append(grid)
         return SimpleNamespace(tokens=image_tokens(grid, self._tokenizer.image_ids), image=pixels)
-
-
-def image_tokens(grid: PatchGrid, ids: tuple[int, int, int]) -> list[int]:
-    """`([IMG]*w + [IMG_BREAK])*h`, the last token replaced by `[IMG_END]`.
-
-    Arguments:
-        grid: rows (h) and columns (w).
-        ids: of `[IMG]`, `[IMG_BREAK]` and `[IMG_END]`.
-    """
-    patch, row_break, end = ids
-    tokens = ([patch] * grid.columns + [row_break]) * grid.rows
-    tokens[-1] = end
-    return tokens
 
 
 @lru_cache(maxsize=4)

@@ -21,8 +21,8 @@ from .config import PixtralConfig
 from .errors import CheckpointError
 from .maps import Evidence, distances, find_evidence
 from .places import Patch, check_index, image_grid, patch_index, patch_range
+from .prompt import Prompt
 from .tap import Site
-from .tokenizer import Prompt
 
 if TYPE_CHECKING:
     from pathlib import Path

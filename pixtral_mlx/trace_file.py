@@ -18,9 +18,9 @@ from .config import PixtralConfig
 from .errors import CheckpointError, PixtralError
 from .files import new_file, refuse_existing
 from .image import PatchGrid, normalise, to_pixels
+from .prompt import ImageSpan, Prompt
 from .safetensors_io import read_header
 from .tap import Site
-from .tokenizer import ImageSpan, Prompt
 from .trace import Trace
 
 VERSION = "1"

@@ -20,7 +20,7 @@ import pixtral_mlx as px
 from pixtral_mlx import cli
 from pixtral_mlx.generate import GenerationStream
 from pixtral_mlx.options import GenerationOptions
-from pixtral_mlx.tokenizer import Prompt
+from pixtral_mlx.prompt import Prompt
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from checkpoints import (
 from pixtral_mlx import checkpoint
 from pixtral_mlx.checkpoint import find_non_finite, load, open_checkpoint, resolve
 from pixtral_mlx.errors import CheckpointError, ConfigError
-from pixtral_mlx.tokenizer import Prompt
+from pixtral_mlx.prompt import Prompt
 
 IMAGE = np.random.RandomState(0).standard_normal((3, 32, 48)).astype(np.float32)
 TOKENS = [1, 3, 10, 10, 10, 12, 10, 10, 10, 13, 300, 301, 4]

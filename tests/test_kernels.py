@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 import pixtral_mlx as px
-from pixtral_mlx import attention, decoder, device, kernels, vision
+from pixtral_mlx import attention, decoder, device, kernels
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.kernels import LONG, SHORT, Case
 
@@ -64,16 +64,19 @@ def test_both_ways_of_attention_at_real_width(layers, monkeypatch, gpu, case):
     assert len(calls) == (1 if gpu else case.rows // 8)
 
 
+attend = attention.attend  # which the faults below take the place of
+
+
 def other_heads(queries, keys, values, **options):
-    return attention.attend(queries, mx.roll(keys, 1, axis=1), values, **options)
+    return attend(queries, mx.roll(keys, 1, axis=1), values, **options)
 
 
 def without_the_last_key(queries, keys, values, **options):
-    return attention.attend(queries, keys[:, :, :-1], values[:, :, :-1], **options)
+    return attend(queries, keys[:, :, :-1], values[:, :, :-1], **options)
 
 
 def twice_the_scale(*arrays, scale, **options):
-    return attention.attend(*arrays, scale=2 * scale, **options)
+    return attend(*arrays, scale=2 * scale, **options)
 
 
 @pytest.mark.parametrize("fault", [other_heads, without_the_last_key, twice_the_scale])
@@ -81,7 +84,7 @@ def twice_the_scale(*arrays, scale, **options):
 def test_a_fault_of_the_attention_shows(layers, monkeypatch, part, fault):
     case, module = Case("text", mx.float32, 8, SHORT - 8), decoder
     if part == "vision":
-        case, module = Case("vision", mx.float32, 64), vision
+        case, module = Case("vision", mx.float32, 64), attention
     monkeypatch.setattr(module, "attend", fault)
     found = kernels.check_layer(layers[part], case)
     assert found.error > FAULT and not found.passed
@@ -108,10 +111,10 @@ def test_on_a_gpu_every_row_is_compared_with_the_cpu(layers, monkeypatch):
         assert right.cpu_error <= right.allowed
 
         def wrong_in_one_row(queries, keys, values, **options):
-            found = attention.attend(queries, keys, values, **options)
+            found = attend(queries, keys, values, **options)
             return found.at[:, :, 50].multiply(2) if device.on_gpu() else found
 
-        monkeypatch.setattr(vision, "attend", wrong_in_one_row)
+        monkeypatch.setattr(attention, "attend", wrong_in_one_row)
         monkeypatch.setattr(kernels, "sample", lambda *_: [0, 63])
         wrong = kernels.check_layer(layers["vision"], case)
     assert wrong.error <= wrong.allowed < FAULT < wrong.cpu_error

@@ -30,7 +30,8 @@ from pixtral_mlx.mini.learning import Pupil, mini_config, rounded_text_loss, tex
 from pixtral_mlx.mini.lessons import SINK, Feeder, Words, text_lesson, vision_lesson
 from pixtral_mlx.mini.questions import Asked
 from pixtral_mlx.model import Pixtral
-from pixtral_mlx.tokenizer import Prompt, Tokenizer
+from pixtral_mlx.prompt import Prompt
+from pixtral_mlx.tokenizer import Tokenizer
 
 TEKKEN = CHECKPOINT / "tekken.json"
 

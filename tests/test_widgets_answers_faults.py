@@ -69,7 +69,7 @@ def temperature_before_top_p(patch):
 
 
 def nothing_is_hidden(patch):
-    patch.setattr(occlusion.MaskPatches, "change", lambda self, site, value, before, prompt: value)
+    patch.setattr(occlusion.MaskPatches, "change", lambda self, value, at: value)
 
 
 def only_the_chosen_word_is_kept(patch):

@@ -15,9 +15,9 @@ from pixtral_mlx.bench import text_prompt
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.conversion import convert
 from pixtral_mlx.mini import scene
+from pixtral_mlx.prompt import image_tokens
 from pixtral_mlx.quantize import plan_for
 from pixtral_mlx.schemes import check_options
-from pixtral_mlx.tokenizer import image_tokens
 from pixtral_mlx_widgets.sequence_strip import kinds, sequence, shapes
 
 SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)

@@ -16,8 +16,8 @@ from ..conversion import convert
 from ..edits import NoBreakTokens
 from ..image import PatchGrid
 from ..model import Pixtral
+from ..prompt import ImageSpan, Prompt, image_tokens
 from ..recorder import TraceOptions
-from ..tokenizer import ImageSpan, Prompt, image_tokens
 from .layout import Layout
 from .looking import Looked, look
 from .processes import worker_processes

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..config import VisionConfig
 from ..image import ImageOptions, PatchGrid, preprocess
-from ..tokenizer import Tokenizer, image_tokens
+from ..prompt import image_tokens
+from ..tokenizer import Tokenizer
 from .drawing import CHARACTERS, COLOURS, SHAPES
 from .layout import LARGEST, PATCHES, Layout, Thing, draw, make_layout, pick
 from .processes import worker_processes
