@@ -19,13 +19,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from . import __version__, checks, hub_checks, kernels, published
-from .checks import FAIL, OK, SKIPPED, WARN, Check, attempt
+from . import __version__, hub_checks, kernels, machine_checks, published
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .device import on_gpu
 from .errors import PixtralError
 from .files import new_file, refuse_existing
 from .kernels import LayerCheck
+from .machine_checks import FAIL, OK, SKIPPED, WARN, Check, attempt
 from .status import Status
 from .this_machine import machine
 
@@ -92,19 +92,19 @@ def looks(
         found: what the checks so far have given.
     """
     hub = hub_checks.Hub()
-    yield "machine", checks.check_machine
-    yield "versions", checks.check_versions
-    yield "memory", checks.check_memory
-    yield "precision", checks.check_precision
-    yield "bandwidth", checks.check_bandwidth
+    yield "machine", machine_checks.check_machine
+    yield "versions", machine_checks.check_versions
+    yield "memory", machine_checks.check_memory
+    yield "precision", machine_checks.check_precision
+    yield "bandwidth", machine_checks.check_bandwidth
     yield "kernels", lambda: apart("kernels", check_kernels, seconds=KERNEL_SECONDS)
-    yield "prompt steps", lambda: checks.check_steps(found)
-    yield "mini", checks.check_mini
-    yield "disk", lambda: checks.check_disk(checks.download_bytes())
+    yield "prompt steps", lambda: machine_checks.check_steps(found)
+    yield "mini", machine_checks.check_mini
+    yield "disk", lambda: machine_checks.check_disk(machine_checks.download_bytes())
     yield "hub", lambda: hub_checks.check_hub(hub)
     yield "fetch", lambda: hub_checks.check_fetch(hub)
     yield "tensor names", lambda: hub_checks.check_names(hub)
-    yield "tools", checks.check_tools
+    yield "tools", machine_checks.check_tools
     if folder is not None:
         options = (folder, arguments.dtype, arguments.pictures, arguments.force)
         yield "model", lambda: apart("model", check_model, *options)

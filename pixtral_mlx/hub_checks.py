@@ -15,9 +15,9 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from .checks import FAIL, OK, SKIPPED, WARN, Check
 from .config import PIXTRAL_12B, PixtralConfig
 from .layouts import OFFICIAL, to_ours
+from .machine_checks import FAIL, OK, SKIPPED, WARN, Check
 from .tables import format_bytes
 
 REPOSITORY = "mistralai/Pixtral-12B-2409"

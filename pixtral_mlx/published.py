@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image
 
 from .capacity import need_of
-from .checks import FAIL, OK, SKIPPED, WARN, Check
 from .compare import POSITIONS_AT_ONCE, read_answer
 from .config import PIXTRAL_12B
 from .errors import ImageError
 from .image import ImageOptions, open_image, to_rgb
 from .layouts import shapes
+from .machine_checks import FAIL, OK, SKIPPED, WARN, Check
 
 if TYPE_CHECKING:
     from .model import Pixtral

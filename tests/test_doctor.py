@@ -18,10 +18,11 @@ from checkpoints import make_official
 from fake_hub import serve
 from published_files import repository
 
-from pixtral_mlx import checks, cli, device, doctor, kernels, macs
+from pixtral_mlx import cli, device, doctor, kernels, macs
+from pixtral_mlx import machine_checks as checks
 from pixtral_mlx.capacity import RESERVE_BYTES
-from pixtral_mlx.checks import FAIL, OK, SKIPPED, WARN, Check, attempt
 from pixtral_mlx.kernels import Case, LayerCheck
+from pixtral_mlx.machine_checks import FAIL, OK, SKIPPED, WARN, Check, attempt
 
 HOUSE = Path(__file__).parents[1]
 USER, TOKEN = "quintessa", "hf_quintessential"

@@ -14,8 +14,8 @@ from fake_hub import serve
 from published_files import PARAMS, repository, weights
 
 from pixtral_mlx import hub_checks
-from pixtral_mlx.checks import attempt
 from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx.machine_checks import attempt
 
 NAME = "mistralai/Pixtral-12B-2409"
 SCRIPT = """
