@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pixtral_mlx.capacity import Need
 from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from pixtral_mlx.conversion_options import ConversionOptions
 from pixtral_mlx.image import patch_grid
 from pixtral_mlx.macs import usable_bytes
 from pixtral_mlx.quantize import plan_for
-from pixtral_mlx.schemes import check_options
 
 MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128)
 TEXT_TOKENS = 1000
@@ -28,7 +28,7 @@ TABLE = re.compile(r"^\| `--bits` \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 
 def weight_bytes(bits: int) -> int:
     """Bytes of the weights when converted with `--bits`."""
-    return plan_for(PIXTRAL_12B, check_options(bits=bits)).nbytes
+    return plan_for(PIXTRAL_12B, ConversionOptions(bits=bits)).nbytes
 
 
 def smallest_mac(needed_bytes: float) -> str:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from .folder import load_config
     from .generate import GenerationStream
-    from .image import ImageOptions, PatchGrid, open_image, patch_grid
+    from .image import PatchGrid, open_image, patch_grid
+    from .image_options import ImageOptions
     from .maps import Evidence, mean_distance, rank_correlation
     from .model import Pixtral
     from .options import GenerationOptions
@@ -57,7 +58,8 @@ _HOMES = {
     ),
     "folder": ("load_config",),
     "generate": ("GenerationStream",),
-    "image": ("ImageOptions", "PatchGrid", "open_image", "patch_grid"),
+    "image": ("PatchGrid", "open_image", "patch_grid"),
+    "image_options": ("ImageOptions",),
     "maps": ("Evidence", "mean_distance", "rank_correlation"),
     "model": ("Pixtral",),
     "options": ("GenerationOptions",),

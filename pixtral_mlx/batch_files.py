@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .batch_stream import check_options
+from .batch_stream import check_batch
 from .commands import generation_options, image_options, load_model, question, read_stdin_text
 from .errors import ImageError, PixtralError
 from .image_source import SUFFIXES, is_pdf, read_source
@@ -44,7 +44,8 @@ class Item:
 def run(arguments: Namespace) -> int:
     """Answer for each file; what is in the output already is not asked again."""
     options = generation_options(arguments)
-    check_options(options, arguments.batch_size)
+    image_options(arguments)  # a mistake of usage costs no loading
+    check_batch(options, arguments.batch_size)
     prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
     items = find_items(arguments.files, per_page=arguments.per_page)
     question(_asked(arguments, prompt, items[0]))  # a mistake of usage costs no loading

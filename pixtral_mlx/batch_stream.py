@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batch import BATCH_SIZE, ENCODING, Batch
 from .capacity import bounded_buffers
+from .checks import whole
 from .errors import PixtralError
 from .options import GenerationOptions
 from .reply import Reply
@@ -40,14 +41,13 @@ def as_requests(
     )
 
 
-def check_options(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> GenerationOptions:
+def check_batch(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> GenerationOptions:
     """Options of a request, and how many are answered at once.
 
     Raises:
         ValueError: out of range, or something that a batch does not have.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; allowed is a whole number from 1 on")
+    whole("batch_size", batch_size, 1)
     checked = GenerationOptions(**options)
     if checked.trace or checked.edits:
         raise ValueError("a batch keeps no trace and takes no edits: use generate for these")
@@ -86,7 +86,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
     ):
         named = ("messages", "images", *ENCODING)
         shared = {name: value for name, value in options.items() if name not in named}
-        check_options(shared, batch_size)
+        check_batch(shared, batch_size)
         self._batch = Batch(model, batch_size=batch_size)
         self._incoming = ({**options, **request} for request in requests)
         self._finished = self._run()
@@ -135,5 +135,5 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
 
 def _checked(request: dict[str, Any]) -> dict[str, Any]:
     """The request, if a batch has what it asks for."""
-    check_options({k: v for k, v in request.items() if k not in ("messages", "images", *ENCODING)})
+    check_batch({k: v for k, v in request.items() if k not in ("messages", "images", *ENCODING)})
     return request

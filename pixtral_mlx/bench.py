@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from .capacity import check_memory, weights_bytes
+from .checks import number, whole
 from .commands import load_model
 from .cost import decode_bytes, step_weight_bytes
 from .errors import PixtralError
@@ -154,12 +155,12 @@ def _check(arguments: Namespace) -> list[tuple[int, int]]:
         ValueError: a value that cannot be, or options that contradict one another.
     """
     for name in ("prompt_tokens", "max_tokens", "runs"):
-        if getattr(arguments, name) < (2 if name == "max_tokens" else 1):
-            raise ValueError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: too small")
+        lowest = 2 if name == "max_tokens" else 1
+        whole(f"--{name.replace('_', '-')}", getattr(arguments, name), lowest)
     if arguments.random is not None and arguments.model != "mini":
         raise ValueError("--random makes a model of its own: leave --model out")
-    if arguments.random is not None and not 0 < arguments.random <= 1:
-        raise ValueError(f"--random {arguments.random:g}: allowed is above 0, at most 1")
+    if arguments.random is not None:
+        number("--random", arguments.random, 0, 1, above=True)
     if arguments.json not in (None, "-"):
         refuse_existing(Path(arguments.json), ValueError)
     return [_size(text) for text in arguments.image_size]

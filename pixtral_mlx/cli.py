@@ -1,6 +1,7 @@
 """The command line: `pixtral-mlx COMMAND ...`.
 
-Parsing only, so that `--help` answers at once; what a command does is imported when it runs.
+Parsing only, so that `--help` answers at once: what a command does is imported when it runs, and
+the options that its flags are made from are when its name has been read.
 A mistake ends with one line on stderr and status 2 (usage) or 1, never a traceback.
 """
 
@@ -14,8 +15,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from . import __version__
 from .errors import PixtralError
@@ -24,7 +25,22 @@ TYPES = ("bfloat16", "float16", "float32", "auto")
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
+    """argparse whose errors are one line, and whose flags are made when they are asked for.
+
+    Arguments:
+        fill: called with the parser before it reads its first word.
+    """
+
+    def __init__(self, *args: Any, fill: Callable[[Any], None] | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._fill = fill
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; a subcommand's words come by here, too."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
@@ -149,33 +165,29 @@ def _add_demo(commands) -> None:
 
 
 def _add_convert(commands) -> None:
-    convert = commands.add_parser(
+    commands.add_parser(
         "convert",
         help="official, HF or MLX folder in, quantized MLX folder out",
         description="Convert a checkpoint, tensor by tensor; peak memory stays near one slice.",
+        fill=_fill_convert,
     )
+
+
+def _fill_convert(convert) -> None:
+    from .conversion_options import ConversionOptions
+    from .flags import add_options
+
     convert.add_argument("src", metavar="SRC", help="a folder or a hub id")
     convert.add_argument("dst", metavar="DST", help="a folder that does not exist yet")
-    add = convert.add_argument
-    bits = "2, 3, 4, 5, 6 or 8; 16 keeps --dtype"
-    add("--bits", type=int, help=f"bits of the text matrices: {bits} (default 4)")
-    add("--group-size", type=int, help="weights that share a scale: 32, 64 (default) or 128")
-    add(
-        "--mode",
-        default="affine",
-        help="affine (default), mxfp4, mxfp8 (groups of 32) or nvfp4 (16)",
-    )
-    add("--vision-bits", type=int, help="bits of the vision encoder (default: not quantized)")
-    add("--projector-bits", type=int, help="bits of the projector (default: as --bits)")
-    add("--embed-bits", type=int, help="bits of the token embedding (default: as --bits)")
-    add("--head-bits", type=int, help="bits of the output matrix (default: as --bits)")
-    add("--dtype", default="bfloat16", help="of what is not quantized: bfloat16, float16, float32")
-    add("--recipe", metavar="NAME", help="a mixture: mixed_2_6, mixed_3_6 or mixed_4_6")
-    add("--dry-run", action="store_true", help="print the plan and write nothing")
+    add_options(convert, ConversionOptions)
+    convert.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     convert.set_defaults(run=".commands:convert")
 
 
-def _add_model(parser) -> None:
+def _add_model(parser, *options: str) -> None:
+    from .flags import add_options
+    from .options import GenerationOptions
+
     parser.add_argument(
         "--model", default="mini", metavar="M", help="folder, hub id, or mini (default)"
     )
@@ -185,33 +197,22 @@ def _add_model(parser) -> None:
         metavar="TYPE",
         help="activations: bfloat16, float16, float32, or auto, by the chip (default: as stored)",
     )
-    parser.add_argument("--force", action="store_true", help="go on where memory would not suffice")
+    add_options(parser, GenerationOptions, "force", *options)
 
 
 def _add_sampling(parser, max_tokens: int) -> None:
-    add = parser.add_argument_group("sampling").add_argument
-    add("--max-tokens", type=int, default=max_tokens, metavar="N", help=f"default {max_tokens}")
-    add("--temperature", type=float, default=0.0, metavar="T", help="0 (default) is greedy")
-    add("--top-p", type=float, default=1.0, metavar="P")
-    add("--top-k", type=int, default=0, metavar="K")
-    add("--min-p", type=float, default=0.0, metavar="P")
-    add("--repetition-penalty", type=float, metavar="R", help="above 1 repeats less")
-    add(
-        "--logit-bias", action="append", default=[], metavar="ID=B", help="add B to a token's logit"
-    )
-    add("--seed", type=int, metavar="N", help="makes sampling repeatable")
-    add("--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT")
-    _add_memory(parser)
+    from .flags import add_options
+    from .options import GenerationOptions
 
-
-def _add_memory(parser) -> None:
-    add = parser.add_argument_group("memory").add_argument
-    add(
-        "--prefill-step-size", type=int, default=512, metavar="N", help="prompt tokens a step (512)"
-    )
-    add("--kv-bits", type=int, metavar="N", help="KV cache in 8 or 4 bits (default: as computed)")
-    add("--kv-group-size", type=int, metavar="N", help="that share a scale: 32, 64 or 128")
-    add("--quantized-kv-start", type=int, default=0, metavar="N", help="only from N tokens on (0)")
+    add_options(
+        parser.add_argument_group("sampling"), GenerationOptions,
+        "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias",
+        "seed", "stop", defaults={"max_tokens": max_tokens},
+    )  # fmt: skip
+    add_options(
+        parser.add_argument_group("memory"), GenerationOptions,
+        "prefill_step_size", "kv_bits", "kv_group_size", "quantized_kv_start",
+    )  # fmt: skip
 
 
 def _add_prompt_cache(parser) -> None:
@@ -219,19 +220,11 @@ def _add_prompt_cache(parser) -> None:
     parser.add_argument("--prompt-cache", metavar="DIR", help=text)
 
 
-def _add_lookup(parser) -> None:
-    parser.add_argument(
-        "--prompt-lookup-num-tokens", type=int, default=0, metavar="N",
-        help="copy up to N tokens from what repeats and check them at once (JSON, tables)",
-    )  # fmt: skip
-
-
 def _add_image_options(parser) -> None:
-    add = parser.add_argument_group("images").add_argument
-    add("--resize", default="official", choices=("official", "antialiased"))
-    add("--image-budget", type=int, metavar="TOKENS", help="shrink an image to so many tokens")
-    add("--no-orient", action="store_true", help="ignore EXIF orientation, as the reference does")
-    add("--grey16", default="scale", choices=("scale", "clip"), help="16-bit grey (default: scale)")
+    from .flags import add_options
+    from .image_options import ImageOptions
+
+    add_options(parser.add_argument_group("images"), ImageOptions)
 
 
 def _add_question(parser) -> None:
@@ -244,25 +237,31 @@ def _add_question(parser) -> None:
 
 
 def _add_generate(commands) -> None:
-    generate = commands.add_parser("generate", help="answer one question about images")
-    _add_model(generate)
+    commands.add_parser("generate", help="answer one question about images", fill=_fill_generate)
+
+
+def _fill_generate(generate) -> None:
+    _add_model(generate, "prompt_lookup_num_tokens")
     _add_question(generate)
     add = generate.add_argument
     add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
     add("--json", action="store_true", help="one JSON object instead of text")
     _add_prompt_cache(generate)
-    _add_lookup(generate)
     _add_sampling(generate, 256)
     _add_image_options(generate)
     generate.set_defaults(run=".commands:generate")
 
 
 def _add_batch(commands) -> None:
-    batch = commands.add_parser(
+    commands.add_parser(
         "batch",
         help="one question about many files, a row of JSON each",
         description="Answer one question about each file. Run it again after a kill: it goes on.",
+        fill=_fill_batch,
     )
+
+
+def _fill_batch(batch) -> None:
     _add_model(batch)
     add = batch.add_argument
     files = "images and PDFs, or folders of them (without their subfolders); x.pdf#page=2-5"
@@ -280,9 +279,12 @@ def _add_batch(commands) -> None:
 
 
 def _add_explain(commands) -> None:
-    explain = commands.add_parser(
-        "explain", help="answer, and draw for every word where the model looked"
+    commands.add_parser(
+        "explain", help="answer, and draw for every word where the model looked", fill=_fill_explain
     )
+
+
+def _fill_explain(explain) -> None:
     _add_model(explain)
     _add_question(explain)
     add = explain.add_argument
@@ -306,21 +308,33 @@ def _add_lab(commands) -> None:
 
 
 def _add_chat(commands) -> None:
-    chat = commands.add_parser("chat", help="a conversation; /image FILE adds a picture or a PDF")
-    _add_model(chat)
+    commands.add_parser(
+        "chat", help="a conversation; /image FILE adds a picture or a PDF", fill=_fill_chat
+    )
+
+
+def _fill_chat(chat) -> None:
+    _add_model(chat, "prompt_lookup_num_tokens")
     chat.add_argument("--system", metavar="TEXT", help="system prompt")
     _add_prompt_cache(chat)
-    _add_lookup(chat)
     _add_sampling(chat, 1024)
     _add_image_options(chat)
     chat.set_defaults(run=".chat:run")
 
 
 def _add_inspect(commands) -> None:
+    commands.add_parser(
+        "inspect", help="what is in a model, or what an image becomes", fill=_fill_inspect
+    )
+
+
+def _fill_inspect(inspect) -> None:
+    from .flags import add_options
+    from .image_options import ImageOptions
+
     check = (
         "read every weight, look for NaN, and show one picture: the largest activation per layer"
     )
-    inspect = commands.add_parser("inspect", help="what is in a model, or what an image becomes")
     add = inspect.add_argument
     add(
         "what",
@@ -328,18 +342,22 @@ def _add_inspect(commands) -> None:
         help="a model folder, a hub id or mini; or an image: file, URL or -",
     )
     add("-o", "--output", metavar="PNG", help="of an image: draw its patch grid into a new file")
-    add("--image-budget", type=int, metavar="TOKENS", help="of an image: shrunk to so many tokens")
+    add_options(inspect, ImageOptions, "image_budget")
     add("--check", action="store_true", help=check)
     add("--json", action="store_true", help="one JSON object instead of a table")
     inspect.set_defaults(run=".describe:run")
 
 
 def _add_bench(commands) -> None:
-    bench = commands.add_parser(
+    commands.add_parser(
         "bench",
         help="tokens/s, GB/s, time to first token, peak memory",
         description="Measure a model on this machine; prints Markdown, medians of the runs.",
+        fill=_fill_bench,
     )
+
+
+def _fill_bench(bench) -> None:
     _add_model(bench)
     add = bench.add_argument
     random = (

@@ -8,9 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from .conversion_options import ConversionOptions
 from .errors import PromptError
+from .flags import given_options
 from .generate import GenerationStream
-from .image import ImageOptions
+from .image_options import ImageOptions
 from .options import GenerationOptions
 from .prompt import Prompt
 from .reply import GenerationStats
@@ -41,24 +43,21 @@ def load_model(arguments: Namespace) -> Any:
 
 
 def image_options(arguments: Namespace) -> ImageOptions:
-    """From `--resize`, `--no-orient`, `--grey16` and `--image-budget`."""
-    return ImageOptions(
-        arguments.resize, not arguments.no_orient, arguments.grey16, arguments.image_budget
-    )
-
-
-def generation_options(arguments: Namespace) -> dict[str, Any]:
-    """From the sampling flags; checked here, so that a mistake costs no loading.
+    """From the flags of `ImageOptions`.
 
     Raises:
         ValueError: a value out of range.
     """
-    names = (
-        "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
-        "stop", "prefill_step_size", "kv_bits", "kv_group_size", "quantized_kv_start", "force",
-    )  # fmt: skip
-    options = {name: getattr(arguments, name) for name in names}
-    options["prompt_lookup_num_tokens"] = getattr(arguments, "prompt_lookup_num_tokens", 0)
+    return ImageOptions(**given_options(arguments, ImageOptions))
+
+
+def generation_options(arguments: Namespace) -> dict[str, Any]:
+    """From the flags of `GenerationOptions`; checked here, so that a mistake costs no loading.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    options = given_options(arguments, GenerationOptions)
     options["logit_bias"] = dict(_bias(text) for text in arguments.logit_bias)
     GenerationOptions(**options)
     return options
@@ -74,11 +73,11 @@ def _bias(text: str) -> tuple[int, float]:
 
 def generate(arguments: Namespace) -> int:
     """Answer one question; stdout carries the answer and nothing else."""
-    options = generation_options(arguments)
+    options, pictures = generation_options(arguments), image_options(arguments)
     messages = question(arguments)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
-        prompt = model.encode(messages, image_options=image_options(arguments), raw=arguments.raw)
+        prompt = model.encode(messages, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
         write_stream(stream, status, quiet=arguments.json)
     if arguments.json:
@@ -200,16 +199,11 @@ def convert(arguments: Namespace) -> int:
     from .conversion import convert as convert_folder
     from .files import refuse_existing
     from .quantize import format_plan
-    from .schemes import check_options
 
-    names = (
-        "bits", "group_size", "mode", "vision_bits", "projector_bits", "embed_bits", "head_bits",
-        "dtype", "recipe",
-    )  # fmt: skip
-    options = {name: getattr(arguments, name) for name in names}
+    options = given_options(arguments, ConversionOptions)
     if not arguments.dst:
         raise ValueError("DST is empty: give the name of a new folder")
-    check_options(**options)  # mistakes are named before a download, which draws its own bars
+    ConversionOptions(**options)  # mistakes are named before a download, which draws its own bars
     if not arguments.dry_run:
         refuse_existing(Path(arguments.dst).expanduser())
     source = arguments.src if arguments.dry_run else resolve(arguments.src)
@@ -231,7 +225,7 @@ def convert(arguments: Namespace) -> int:
     plan = result.plan
     print(
         f"{result.folder}: {plan.parameters:,} weights in {format_bytes(result.nbytes)}, "
-        f"{plan.bits_per_weight:.2f} bits a weight, {result.seconds:.1f} s"
+        f"{plan.bits_per_weight:.2f} bits per weight, {result.seconds:.1f} s"
     )
     kept = [t for t in plan.tensors if t.reason.startswith("width")]
     if kept:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from .checks import number, one_of, whole
 from .errors import ConfigError
 
 # The paper's 128K context. `params.json` does not say it, and the vocabulary has the same
@@ -310,19 +311,18 @@ def _check_fields(config: Any, where: str) -> None:
         value = getattr(config, field.name)
         if value is None and field.default is None:
             continue
-        if field.type is bool:
-            good, allowed = isinstance(value, bool), "true or false"
-        elif field.type in (int, int | None):
-            lowest = 0 if field.name.endswith("_id") else 1
-            highest = MOST_LAYERS if field.name in ("n_layers", "num_hidden_layers") else 2**31 - 1
-            good = type(value) is int and lowest <= value <= highest
-            allowed = f"a whole number from {lowest} to {highest}"
-        else:
-            # Neither infinite nor NaN, and True is no number.
-            good = value is not True and isinstance(value, int | float) and 0 < value < 1e30
-            allowed = "a number above 0"
-        if not good:
-            raise ConfigError(f"{where}: {field.name} is {value!r}, allowed is {allowed}")
+        name = f"{where}: {field.name}"
+        try:
+            if field.type is bool:
+                one_of(name, value, (True, False))
+            elif field.type in (int, int | None):
+                layers = field.name in ("n_layers", "num_hidden_layers")
+                lowest = 0 if field.name.endswith("_id") else 1
+                whole(name, value, lowest, MOST_LAYERS if layers else 2**31 - 1)
+            else:
+                number(name, value, 0, 1e30, above=True)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 PIXTRAL_12B_VISION = VisionConfig(

@@ -27,13 +27,13 @@ import numpy as np
 from . import layouts
 from .checkpoint import Checkpoint, TensorRef, open_checkpoint, resolve
 from .config import PixtralConfig
+from .conversion_options import ConversionOptions
 from .errors import CapacityError, CheckpointError
 from .files import new_folder, refuse_existing, remove_stale
 from .layouts import Source, Transform
 from .quantize import Plan, TensorPlan, as_written, plan_for, written_layout
 from .rounding import come_back, origin_of, relative_error, slices, squares_of, stored
 from .safetensors_io import SafetensorsWriter
-from .schemes import check_options
 
 THREADS = 2
 """That quantize at a time; while one reads, writes or adds up errors, the other keeps MLX busy."""
@@ -72,29 +72,21 @@ def convert(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
-    bits: int | None = None,
-    group_size: int | None = None,
-    mode: str = "affine",
-    vision_bits: int | None = None,
-    projector_bits: int | None = None,
-    embed_bits: int | None = None,
-    head_bits: int | None = None,
-    dtype: str = "bfloat16",
-    recipe: str | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
     shard_bytes: int = 10**9,
+    **options: Any,
 ) -> Conversion:
     """Write `src`, quantized, as a new folder that this package and mlx-vlm open as it is.
 
     Arguments:
         src: a folder in the official, HF or (unquantized) MLX layout, or a hub id.
         dst: the new folder; must not exist.
-        bits ... recipe: see `schemes.check_options`.
         dry_run: plan and check, write nothing; of a hub id's weights only headers are fetched.
         progress: called with (bytes read, bytes to read) of the source after every slice.
         shard_bytes: the most that one weight file may hold, since a reader may map or hold one
             at a time; a single larger tensor has a file of its own.
+        options: the fields of `ConversionOptions` (`bits`, `group_size`, `mode`, ...).
 
     Raises:
         ValueError: options that cannot be (a usage error).
@@ -103,21 +95,17 @@ def convert(
         ConfigError: nothing can be quantized with these options.
         CapacityError: the disk is or becomes too full; nothing is left under `dst`.
     """
-    options = check_options(
-        bits=bits, group_size=group_size, mode=mode, vision_bits=vision_bits,
-        projector_bits=projector_bits, embed_bits=embed_bits, head_bits=head_bits,
-        dtype=dtype, recipe=recipe,
-    )  # fmt: skip
+    asked = ConversionOptions(**options)
     folder = Path(dst).expanduser()
     if dry_run:
         with tempfile.TemporaryDirectory() as place:
             source = _unquantized(src, outline_in=Path(place))
-        return Conversion(folder, plan_for(source.config, options), Path(src))
+        return Conversion(folder, plan_for(source.config, asked), Path(src))
     refuse_existing(folder)
     source = _unquantized(src)
     target = as_written(source.config)
     table = layouts.to_ours(written_layout(target), target)
-    plan = plan_for(source.config, options)
+    plan = plan_for(source.config, asked)
     remove_stale(folder)  # first, since it takes room
     _check_disk(folder, plan, source)
     return _carry_out(source, target, table, plan, folder, progress, shard_bytes)

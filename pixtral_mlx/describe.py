@@ -15,7 +15,8 @@ from .capacity import kv_bytes_per_token
 from .commands import read_stdin
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from .errors import CheckpointError
-from .image import ImageOptions, exif_orientation, open_image, patch_grid, to_rgb
+from .image import exif_orientation, open_image, patch_grid, to_rgb
+from .image_options import ImageOptions
 from .image_source import SUFFIXES, short_name
 from .picture import draw_patch_grid, save_new
 from .status import Status
@@ -251,7 +252,7 @@ def _float16_text(report: dict[str, Any]) -> str:
 
 def _model_text(report: dict[str, Any]) -> str:
     config, vision = report["config"], report["config"].get("vision_encoder")
-    rows = [("", "parameters", "bytes", "bits a weight")]
+    rows = [("", "parameters", "bytes", "bits per weight")]
     for name, part in [*report["parts"].items(), ("all", report)]:
         bits = 8 * part["bytes"] / part["parameters"]
         rows.append((name, f"{part['parameters']:,}", f"{part['bytes']:,}", f"{bits:.2f}"))

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from .checks import check_index, is_whole, one_of
 from .places import (
     Patch,
     Where,
-    check_index,
     image_grid,
-    is_whole,
     patch_index,
     patch_range,
     sizes,
@@ -280,8 +279,7 @@ def edited(prompt: "Prompt", edits: Sequence[Edit], config: "PixtralConfig") -> 
 
 
 def _check_where(where: str) -> None:
-    if where not in ("vision", "text"):
-        raise ValueError(f'where is {where!r}; allowed are "vision" and "text"')
+    one_of("where", where, ("vision", "text"))
 
 
 def _as_tuple(items: Iterable) -> tuple:

@@ -31,6 +31,7 @@ PAGE = ".html"
 def run(arguments: Namespace) -> int:
     """Answer with a trace and draw it; files are checked before the model is opened."""
     options = generation_options(arguments) | {"trace": True}
+    pictures = image_options(arguments)
     output = Path(arguments.output)
     check_new(output, (*PICTURES, PAGE))
     widgets = _widgets() if output.suffix.lower() == PAGE else None
@@ -43,7 +44,7 @@ def run(arguments: Namespace) -> int:
     messages = question(arguments)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
-        prompt = model.encode(messages, image_options=image_options(arguments), raw=arguments.raw)
+        prompt = model.encode(messages, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
         write_stream(stream, status)
         trace = stream.reply.trace

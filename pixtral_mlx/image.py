@@ -13,20 +13,19 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from .config import VisionConfig
 from .errors import ImageError
+from .image_options import ImageOptions
 from .image_source import is_heic, is_pdf, read_source
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
-FEWEST_TOKENS = 2  # of an image: one patch and the end token
 
 # The boxes in a HEIF container that state the size of each picture and tile in it.
 _HEIC_SIZES = re.compile(rb"ispe\0{4}(.{8})", re.DOTALL)
@@ -58,42 +57,6 @@ class PatchGrid(NamedTuple):
     def tokens(self) -> int:
         """How many tokens it takes in the prompt: one a patch and one after each row."""
         return self.rows * (self.columns + 1)
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """How pictures are prepared, by name.
-
-    Arguments:
-        resize: "official" is cubic interpolation without antialiasing, as the model was
-            trained; "antialiased" is Pillow's bicubic, smoother on scans shrunk a lot.
-        orient: whether to turn the picture by its EXIF orientation. The reference does not;
-            phones rely on it. HEIC states it elsewhere than in EXIF, and is always upright.
-        grey16: what becomes of 16-bit grey: "scale" to 8 bits, or "clip" as the reference does,
-            which turns most of such a picture white.
-        image_budget: the most tokens that a picture may take, see `patch_grid`; None is no limit
-            but the model's.
-    """
-
-    resize: Literal["official", "antialiased"] = "official"
-    orient: bool = True
-    grey16: Literal["scale", "clip"] = "scale"
-    image_budget: int | None = None
-
-    def __post_init__(self):
-        choices = {"resize": ("official", "antialiased"), "grey16": ("scale", "clip")}
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; allowed are {' and '.join(allowed)}")
-        budget = self.image_budget
-        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int)):
-            raise ValueError(f"image_budget is {budget!r}; allowed is a whole number of tokens")
-        if budget is not None and budget < FEWEST_TOKENS:
-            raise ValueError(
-                f"image_budget is {budget}; allowed is {FEWEST_TOKENS} (one patch and its end) or "
-                "more"
-            )
 
 
 def patch_grid(

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from .checks import one_of, whole
 from .config import TextConfig
 
 KV_BITS = (8, 4)
@@ -36,15 +37,10 @@ class KVFormat:
     start: int = 0
 
     def __post_init__(self):
-        for name, value, allowed in (
-            ("kv_bits", self.bits, (None, *KV_BITS)),
-            ("kv_group_size", self.group_size, (None, *GROUP_SIZES)),
-        ):
-            if isinstance(value, bool) or value not in allowed:
-                choices = ", ".join(map(str, allowed[1:]))
-                raise ValueError(f"{name} is {value!r}; allowed are {choices} and None")
-        if isinstance(self.start, bool) or not isinstance(self.start, int) or self.start < 0:
-            raise ValueError(f"quantized_kv_start is {self.start!r}; allowed is 0 or more")
+        # Options are checked where they are declared; these may also come from a file.
+        one_of("kv_bits", self.bits, (*sorted(KV_BITS), None))
+        one_of("kv_group_size", self.group_size, (*sorted(GROUP_SIZES), None))
+        whole("quantized_kv_start", self.start, 0)
 
     def of(self, config: TextConfig) -> "KVFormat":
         """This form for a model's heads, with the group size that it gets.

@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from .capacity import Need, usable_bytes
 from .config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from .conversion_options import ConversionOptions
 from .cost import decode_bytes, step_weight_bytes
 from .device import on_gpu
 from .errors import PixtralError
@@ -23,7 +24,6 @@ from .image import patch_grid
 from .kernels import CHUNK, LONG, Case
 from .pace import FEWEST_TOKENS, STEP_SECONDS
 from .quantize import plan_for
-from .schemes import check_options
 from .tables import format_bytes
 from .this_machine import GPU_JOB_SECONDS, copy_speed, machine, machine_bandwidth
 
@@ -103,7 +103,7 @@ def check_versions() -> Check:
 def check_memory() -> Check:
     """Which widths of the 12B fit, with one picture of 1024 x 1024 and 1,000 tokens of text."""
     usable, image = usable_bytes(), patch_grid(1024, 1024, PIXTRAL_12B_VISION).tokens
-    weights = {bits: plan_for(PIXTRAL_12B, check_options(bits=bits)).nbytes for bits in WIDTHS}
+    weights = {bits: plan_for(PIXTRAL_12B, ConversionOptions(bits=bits)).nbytes for bits in WIDTHS}
     needs = {bits: Need(PIXTRAL_12B, size, 1000, (image,)) for bits, size in weights.items()}
     fitting = [bits for bits, need in needs.items() if need.advised <= usable]
     facts = {
@@ -260,7 +260,7 @@ def check_disk(needed: int) -> Check:
 
 def download_bytes(bits: int = 4) -> int:
     """What the official 12B takes, and its conversion beside it."""
-    return sum(plan_for(PIXTRAL_12B, check_options(bits=each)).nbytes for each in (16, bits))
+    return sum(plan_for(PIXTRAL_12B, ConversionOptions(bits=each)).nbytes for each in (16, bits))
 
 
 def check_mini() -> Check:
@@ -285,7 +285,7 @@ def check_mini() -> Check:
 
 def _step_bytes(bits: int) -> int:
     """Of weights, a decode step of the 12B converted with `--bits`."""
-    plan = plan_for(PIXTRAL_12B, check_options(bits=bits))
+    plan = plan_for(PIXTRAL_12B, ConversionOptions(bits=bits))
     return step_weight_bytes({tensor.name: tensor.nbytes for tensor in plan.tensors})
 
 

@@ -10,7 +10,8 @@ from typing import Any, TypeGuard
 
 from .config import VisionConfig
 from .errors import ImageError, PromptError
-from .image import ImageOptions, decode_image, open_image
+from .image import decode_image, open_image
+from .image_options import ImageOptions
 from .image_source import is_pdf, read_source
 from .pdf import open_pages, split_choice
 from .vision_language_model import NO_VISION

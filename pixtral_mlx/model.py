@@ -17,7 +17,7 @@ from .config import PixtralConfig
 from .edits import Edit, as_edits, edited
 from .errors import CheckpointError, PromptError
 from .generate import GenerationStream
-from .image import ImageOptions
+from .image_options import ImageOptions
 from .occlusion import occlusion, occlusion_map
 from .options import GenerationOptions
 from .places import Patch

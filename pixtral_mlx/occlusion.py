@@ -9,9 +9,10 @@ import numpy as np
 
 from .activations import nan_error
 from .capacity import bounded_buffers
+from .checks import check_index, is_whole, whole
 from .edits import PROJECTOR, Edit, MaskPatches, edited
 from .image import PatchGrid
-from .places import Patch, check_index, image_grid, is_whole
+from .places import Patch, image_grid
 from .prompt import Prompt
 from .tap import NO_TAP, At, Tap
 
@@ -54,8 +55,7 @@ def occlusion_map(
         IndexError: the answer has no such token, or the prompt no such image.
         ValueError: the block is smaller than one patch.
     """
-    if not is_whole(block) or block < 1:
-        raise ValueError(f"block is {block!r}; allowed is a whole number of patches, 1 or more")
+    whole("block", block, 1)
     if not is_whole(token) or token < 0:
         raise IndexError(f"token {token!r}: they count from 0")
     grid = image_grid(prompt, image)

@@ -17,7 +17,8 @@ from PIL import Image
 
 from .config import VisionConfig
 from .errors import ImageError
-from .image import MAX_PIXELS, ImageOptions, patch_grid
+from .image import MAX_PIXELS, patch_grid
+from .image_options import ImageOptions
 
 MAX_PAGES = 100
 """At most this many pages of one PDF are drawn for one question."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .checks import check_index, is_whole
 from .image import PatchGrid
 
 if TYPE_CHECKING:
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
 
 Where = Literal["vision", "text"]
 Patch = int | tuple[int, int]
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is a whole number, Python's or NumPy's; True and False are not."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def patch_index(patch: Patch, grid: PatchGrid) -> int:
@@ -56,13 +52,6 @@ def image_grid(prompt: "Prompt", image: int) -> PatchGrid:
         raise IndexError(f"image {image}: the prompt has no image")
     check_index("image", image, len(prompt.grids))
     return PatchGrid(*prompt.grids[image])
-
-
-def check_index(name: str, value: int, count: int) -> None:
-    """Raise IndexError, saying what exists, unless 0 <= value < count."""
-    if not is_whole(value) or not 0 <= value < count:
-        exist = f"there are {count}, 0 to {count - 1}" if count else "there is none"
-        raise IndexError(f"{name} {value!r}: {exist}")
 
 
 def sizes(where: Where, config: "PixtralConfig") -> tuple[int, int]:

@@ -17,7 +17,8 @@ from .capacity import need_of
 from .compare import POSITIONS_AT_ONCE, read_answer
 from .config import PIXTRAL_12B
 from .errors import ImageError
-from .image import ImageOptions, open_image, to_rgb
+from .image import open_image, to_rgb
+from .image_options import ImageOptions
 from .layouts import shapes
 from .machine_checks import FAIL, OK, SKIPPED, WARN, Check
 

@@ -24,6 +24,7 @@ from mlx.utils import tree_flatten
 from . import layouts
 from .checkpoint import open_checkpoint, resolve
 from .config import PixtralConfig
+from .conversion_options import ConversionOptions
 from .errors import CheckpointError
 from .quantize import TensorPlan, as_written, plan_for
 from .rounding import (
@@ -36,7 +37,7 @@ from .rounding import (
     squares_of,
     stored,
 )
-from .schemes import KEEP_BITS, Scheme, check_options
+from .schemes import KEEP_BITS, Scheme
 
 if TYPE_CHECKING:
     from .model import Pixtral
@@ -107,7 +108,7 @@ def quantization_errors(
     Arguments:
         source: the weights before: a model; or a folder, hub id or "mini", read slice by slice.
         quantized: a model that is quantized already and is compared; None rounds `source`.
-        options: of `schemes.check_options` (`bits`, `group_size`, `mode`, `vision_bits`, ...);
+        options: of `ConversionOptions` (`bits`, `group_size`, `mode`, `vision_bits`, ...);
             none with `quantized`.
 
     Raises:
@@ -117,7 +118,9 @@ def quantization_errors(
     """
     if quantized is not None and options:
         raise ValueError("give a quantized model or options, not both: the model has its own")
-    checked = check_options(**options) if quantized is None else check_options(bits=KEEP_BITS)
+    checked = (
+        ConversionOptions(bits=KEEP_BITS) if quantized is not None else ConversionOptions(**options)
+    )
     config, read = _opened(source)
     tensors = plan_for(config, checked).tensors
     # What is wrong is said here, and not at the first step of the iterator.
@@ -144,7 +147,7 @@ def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
     from .model import Pixtral
 
     _opened(model)  # refuses one that is quantized already
-    plan = plan_for(model.config, check_options(**options))
+    plan = plan_for(model.config, ConversionOptions(**options))
     copy = Pixtral(
         as_written(model.config),
         model._tokenizer_file,

@@ -4,8 +4,7 @@ Only two-dimensional weights are quantized, in groups of consecutive values of a
 and the patch convolution stay as they are. Nothing here touches a file or an array: `plan` takes
 names and shapes, and `conversion` carries the answer out.
 
-    options = schemes.check_options(bits=4)
-    print(format_plan(plan(tensors, options)))
+    print(format_plan(plan(tensors, ConversionOptions(bits=4))))
 """
 
 import re
@@ -16,8 +15,9 @@ from typing import Any, NamedTuple
 
 from . import layouts
 from .config import PixtralConfig
+from .conversion_options import ConversionOptions
 from .errors import ConfigError
-from .schemes import AFFINE_GROUPS, DTYPES, RECIPES, Options, Scheme
+from .schemes import AFFINE_GROUPS, DTYPES, RECIPES, Scheme
 from .tables import format_bytes
 
 
@@ -121,12 +121,12 @@ class Plan:
         return entries
 
 
-def plan(tensors: Iterable[tuple[str, str, tuple[int, ...]]], options: Options) -> Plan:
+def plan(tensors: Iterable[tuple[str, str, tuple[int, ...]]], options: ConversionOptions) -> Plan:
     """Decide for every tensor.
 
     Arguments:
         tensors: (our name, name in the converted folder, shape) in writing order.
-        options: from `check_options`.
+        options: what was asked for.
 
     Raises:
         ConfigError: something was to be quantized and no matrix fits the group size; the line
@@ -142,7 +142,7 @@ def plan(tensors: Iterable[tuple[str, str, tuple[int, ...]]], options: Options) 
     return Plan(planned, options.dtype)
 
 
-def plan_for(config: PixtralConfig, options: Options) -> Plan:
+def plan_for(config: PixtralConfig, options: ConversionOptions) -> Plan:
     """What a conversion of a model of these sizes writes; no file is needed.
 
     Raises:
@@ -210,7 +210,7 @@ def _is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and name.endswith(".weight")
 
 
-def _part_scheme(name: str, options: Options, layers: int) -> Scheme | None:
+def _part_scheme(name: str, options: ConversionOptions, layers: int) -> Scheme | None:
     """What was asked for this matrix, whether or not its width fits."""
     if name.startswith("vision_encoder."):
         return options.vision
@@ -229,7 +229,7 @@ def _part_scheme(name: str, options: Options, layers: int) -> Scheme | None:
 
 
 def _plan_one(
-    name: str, theirs: str, shape: tuple[int, ...], options: Options, layers: int
+    name: str, theirs: str, shape: tuple[int, ...], options: ConversionOptions, layers: int
 ) -> TensorPlan:
     scheme, reason = None, ""
     if not _is_matrix(name, shape):
@@ -242,7 +242,7 @@ def _plan_one(
     return TensorPlan(name, theirs, tuple(shape), scheme, options.dtype, reason)
 
 
-def _nothing_fits(planned: tuple[TensorPlan, ...], options: Options, layers: int) -> str:
+def _nothing_fits(planned: tuple[TensorPlan, ...], options: ConversionOptions, layers: int) -> str:
     """The error line for a plan in which no width fits."""
     matrices = [t for t in planned if _is_matrix(t.name, t.shape)]
     wanted = [t for t in matrices if _part_scheme(t.name, options, layers)]

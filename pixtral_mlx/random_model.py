@@ -12,11 +12,12 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .checkpoint import precision
+from .checks import number
 from .config import PixtralConfig
+from .conversion_options import ConversionOptions
 from .layouts import module_of
 from .model import Pixtral
 from .quantize import plan_for
-from .schemes import check_options
 from .tokenizer_file import shipped_tekken
 
 
@@ -26,8 +27,7 @@ def scaled(config: PixtralConfig, share: float) -> PixtralConfig:
     Raises:
         ValueError: a share that is not above 0 and at most 1.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"a share of {share:g} of the layers: allowed is above 0, at most 1")
+    number("share", share, 0, 1, above=True)
     text = replace(config.text, n_layers=max(1, round(share * config.text.n_layers)))
     vision = config.vision
     if vision is not None:
@@ -52,7 +52,7 @@ def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> 
         ValueError: bits that cannot be.
     """
     kinds = precision(dtype)
-    plan = plan_for(config, check_options(bits=bits))
+    plan = plan_for(config, ConversionOptions(bits=bits))
     schemes = {module_of(tensor.name): tensor.scheme for tensor in plan.tensors if tensor.scheme}
 
     def predicate(path: str, _: nn.Module) -> Any:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
+from .checks import check_index
 from .config import PixtralConfig
 from .kv_format import dense
-from .places import check_index
 from .prompt_cache import cut
 from .tap import Site, Tap
 from .trace import Trace
@@ -42,7 +42,7 @@ class TraceOptions:
                 "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
             )
         if isinstance(self.states, str):
-            raise IndexError(f"states is {self.states!r}: allowed is a list, also of one")
+            raise IndexError(f"states must be a list, also of one, got {self.states!r}")
         for site in self.states:
             Site.parse(site, config)
 

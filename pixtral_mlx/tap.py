@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
+from .checks import check_index
 from .config import PixtralConfig
-from .places import check_index, sizes
+from .places import sizes
 
 if TYPE_CHECKING:
     from .prompt import Prompt

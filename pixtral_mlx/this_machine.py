@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from .checks import number
 from .device import on_gpu
 from .macs import this_chip
 
@@ -148,8 +149,7 @@ def machine_bandwidth(given: float | None = None) -> Bandwidth:
         ValueError: what is given is not above 0.
     """
     if given is not None:
-        if not 0 < given < float("inf"):
-            raise ValueError(f"a bandwidth of {given:g} GB/s: allowed is more than 0")
+        number("bandwidth", given, 0, above=True)
         return Bandwidth(given, "given", "--bandwidth")
     info = mx.device_info()
     chip = this_chip(str(info.get("device_name", "")), float(info.get("memory_size", 0)))

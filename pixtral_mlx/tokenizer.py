@@ -15,7 +15,8 @@ import numpy as np
 
 from .config import VisionConfig
 from .errors import CheckpointError, ConfigError, PixtralError, PromptError
-from .image import ImageOptions, PatchGrid, patch_grid, preprocess
+from .image import PatchGrid, patch_grid, preprocess
+from .image_options import ImageOptions
 from .messages import ROLES, open_messages
 from .prompt import ImageSpan, Prompt, image_tokens
 from .tokenizer_file import import_jsonschema

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
+from .checks import check_index
 from .config import PixtralConfig
 from .errors import CheckpointError
 from .maps import Evidence, distances, find_evidence
-from .places import Patch, check_index, image_grid, patch_index, patch_range
+from .places import Patch, image_grid, patch_index, patch_range
 from .prompt import Prompt
 from .tap import Site
 

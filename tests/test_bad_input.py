@@ -1,7 +1,7 @@
 """Every mistake that issue trackers know: one clear line on stderr, status 1 or 2, nothing lost.
 
-Folders and tensors have tests of their own beside `checkpoint` and `convert`; here a sample of each
-class goes through the command, as a user meets it.
+Folders and tensors have tests of their own beside `checkpoint` and `conversion`; here a sample of
+each class goes through the command, as a user meets it.
 """
 
 import errno
@@ -277,28 +277,31 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--max-tokens", "0"), "max_tokens is 0; allowed is 1 or more"),
+        (("--max-tokens", "0"), "max_tokens must be 1 or more, got 0"),
         (("--max-tokens", "two"), "invalid int value: 'two'"),
-        (("--temperature", "-1"), "temperature is -1.0; allowed is 0 to 100"),
-        (("--temperature", "nan"), "temperature is nan"),
-        (("--top-p", "2"), "top_p is 2.0"),
-        (("--top-k", "-1"), "top_k is -1"),
-        (("--min-p", "1.5"), "min_p is 1.5"),
-        (("--seed", "-1"), "seed is -1; allowed is 0 to"),
-        (("--seed", "9" * 30), "seed is 999"),
-        (("--stop", ""), "stop is ['']"),
+        (("--temperature", "-1"), "temperature must be between 0 and 100, got -1.0"),
+        (("--temperature", "nan"), "temperature must be a number, got nan"),
+        (("--top-p", "2"), "top_p must be between 0 and 1, got 2.0"),
+        (("--top-k", "-1"), "top_k must be 0 or more, got -1"),
+        (("--min-p", "1.5"), "min_p must be between 0 and 1, got 1.5"),
+        (("--seed", "-1"), "seed must be between 0 and 18446744073709551615, got -1"),
+        (("--seed", "9" * 30), f"seed must be between 0 and 18446744073709551615, got {'9' * 30}"),
+        (("--stop", ""), "stop must be strings that are not empty, got ['']"),
         (
             ("--prompt-lookup-num-tokens", "65"),
-            "prompt_lookup_num_tokens is 65; allowed is 0",
+            "prompt_lookup_num_tokens must be between 0 and 64, got 65",
         ),
-        (("--prefill-step-size", "0"), "prefill_step_size is 0"),
-        (("--repetition-penalty", "0"), "repetition_penalty is 0"),
+        (("--prefill-step-size", "0"), "prefill_step_size must be 1 or more, got 0"),
+        (("--repetition-penalty", "0"), "repetition_penalty must be between 0.01 and 100, got 0.0"),
         (("--logit-bias", "3"), "--logit-bias '3': expected ID=VALUE"),
-        (("--logit-bias", "3=nan"), "logit_bias of token 3 is nan; allowed is -1e9 to 1e9"),
-        (("--logit-bias", "3=1e300"), "logit_bias of token 3 is 1e+300"),
+        (("--logit-bias", "3=nan"), "logit_bias of token 3 must be a number, got nan"),
+        (
+            ("--logit-bias", "3=1e300"),
+            "logit_bias of token 3 must be between -1000000000 and 1000000000, got 1e+300",
+        ),
         (("--logit-bias", "999999=1"), "logit_bias names token 999999; allowed are 0 to 511"),
         (("--dtype", "int8"), "invalid choice: 'int8'"),
-        (("--resize", "best"), "invalid choice: 'best'"),
+        (("--resize", "best"), "resize must be official or antialiased, got 'best'"),
         (("--raw", "--system", "x"), "--system needs the chat template"),
         (("--prompt", ""), "the prompt is empty and there is no image"),
         (("--prompt", "-"), "the prompt is empty"),

@@ -251,9 +251,9 @@ def test_a_prompt_that_contradicts_its_pictures_fails_alone(model):
     [
         ({"trace": True}, "no trace"),
         ({"edits": [px.edits.NoBreakTokens()]}, "no edits"),
-        ({"max_tokens": 0}, "max_tokens is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": True}, "batch_size is True"),
+        ({"max_tokens": 0}, "max_tokens must be 1 or more, got 0"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ({"batch_size": True}, "batch_size must be a whole number, got True"),
     ],
 )
 def test_options_that_cannot_be(model, options, seen):

@@ -304,9 +304,9 @@ def test_files_and_data_urls_too_large(tmp_path, monkeypatch):
 
 
 def test_image_options_are_checked():
-    with pytest.raises(ValueError, match="resize is 'best'; allowed are official and antialiased"):
+    with pytest.raises(ValueError, match=r"^resize must be official or antialiased, got 'best'$"):
         ImageOptions(resize="best")
-    with pytest.raises(ValueError, match="grey16"):
+    with pytest.raises(ValueError, match=r"^grey16 must be scale or clip, got 'white'$"):
         ImageOptions(grey16="white")
 
 

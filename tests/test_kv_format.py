@@ -278,12 +278,15 @@ def test_edits_work_on_it_too(model, prompts):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"kv_bits": 3}, "kv_bits is 3; allowed are 8, 4 and None"),
-        ({"kv_bits": True}, "kv_bits is True"),
-        ({"kv_bits": 8, "kv_group_size": 48}, "kv_group_size is 48; allowed are 128, 64, 32"),
+        ({"kv_bits": 3}, "kv_bits must be 4, 8 or None, got 3"),
+        ({"kv_bits": True}, "kv_bits must be 4, 8 or None, got True"),
+        ({"kv_bits": 8, "kv_group_size": 48}, "kv_group_size must be 32, 64, 128 or None, got 48"),
         ({"kv_bits": 8, "kv_group_size": 128}, "kv_group_size is 128; heads of 64 allow 64, 32"),
-        ({"kv_bits": 8, "quantized_kv_start": -1}, "quantized_kv_start is -1; allowed is 0 or"),
-        ({"kv_bits": 8, "quantized_kv_start": 1.5}, "quantized_kv_start is 1.5"),
+        ({"kv_bits": 8, "quantized_kv_start": -1}, "quantized_kv_start must be 0 or more, got -1"),
+        (
+            {"kv_bits": 8, "quantized_kv_start": 1.5},
+            "quantized_kv_start must be a whole number, got 1.5",
+        ),
     ],
 )
 def test_forms_that_are_not_there(model, prompts, options, said):
@@ -306,7 +309,7 @@ def test_the_command(folder, capsys):
     )
     assert len({line.split('"logprobs"')[1].split("]")[0] for line in (plain, eight, four)}) == 3
     assert cli.main([*ask, "--kv-bits", "5"]) == 2
-    assert "kv_bits is 5; allowed are 8, 4 and None" in capsys.readouterr().err
+    assert "kv_bits must be 4, 8 or None, got 5" in capsys.readouterr().err
 
 
 def test_a_batch_says_that_it_cannot(model):

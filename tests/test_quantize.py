@@ -2,9 +2,10 @@
 
 import pytest
 
+from pixtral_mlx.conversion_options import ConversionOptions
 from pixtral_mlx.errors import ConfigError
 from pixtral_mlx.quantize import format_plan, plan
-from pixtral_mlx.schemes import AFFINE_BITS, FLOAT_MODES, RECIPES, Scheme, check_options
+from pixtral_mlx.schemes import AFFINE_BITS, FLOAT_MODES, RECIPES, Scheme
 
 LAYERS = 16
 
@@ -32,7 +33,7 @@ def by_name(result):
 
 
 def test_the_default_is_four_bits_in_groups_of_64_and_a_kept_vision_encoder():
-    found = by_name(plan(tensors(), check_options()))
+    found = by_name(plan(tensors(), ConversionOptions()))
     assert found["decoder.layers.0.attention.wq.weight"].scheme == Scheme(4, 64, "affine")
     assert found["decoder.tok_embeddings.weight"].scheme == Scheme(4, 64)
     assert found["decoder.output.weight"].scheme == Scheme(4, 64)
@@ -42,7 +43,7 @@ def test_the_default_is_four_bits_in_groups_of_64_and_a_kept_vision_encoder():
 
 
 def test_norms_biases_and_the_convolution_are_never_quantized():
-    options = check_options(bits=2, vision_bits=2, projector_bits=2, embed_bits=2, head_bits=2)
+    options = ConversionOptions(bits=2, vision_bits=2, projector_bits=2, embed_bits=2, head_bits=2)
     for tensor in plan(tensors(), options).tensors:
         matrix = len(tensor.shape) == 2
         assert (tensor.scheme is not None) == matrix, tensor.name
@@ -53,7 +54,7 @@ def test_norms_biases_and_the_convolution_are_never_quantized():
 @pytest.mark.parametrize("group", [32, 64, 128])
 def test_bytes_of_affine(bits, group):
     name = "decoder.layers.0.attention.wq.weight"
-    result = plan([(name, "m.q.weight", (96, 256))], check_options(bits=bits, group_size=group))
+    result = plan([(name, "m.q.weight", (96, 256))], ConversionOptions(bits=bits, group_size=group))
     weight, scales, biases = result.tensors[0].outputs()
     assert weight == ("m.q.weight", "U32", (96, 256 * bits // 32), 96 * 256 * bits // 8)
     assert scales == ("m.q.scales", "BF16", (96, 256 // group), 96 * (256 // group) * 2)
@@ -65,7 +66,7 @@ def test_bytes_of_affine(bits, group):
 def test_bytes_of_the_float_modes(mode):
     bits, group = FLOAT_MODES[mode]
     name = "decoder.layers.0.attention.wq.weight"
-    result = plan([(name, "m.q.weight", (96, 256))], check_options(mode=mode))
+    result = plan([(name, "m.q.weight", (96, 256))], ConversionOptions(mode=mode))
     weight, scales = result.tensors[0].outputs()
     assert weight.shape == (96, 256 * bits // 32)
     assert scales == ("m.q.scales", "U8", (96, 256 // group), 96 * 256 // group)
@@ -75,8 +76,8 @@ def test_bytes_of_the_float_modes(mode):
 
 def test_outputs_match_what_mlx_makes():
     mx = pytest.importorskip("mlx.core")
-    cases = [check_options(bits=b, group_size=g) for b in AFFINE_BITS for g in (32, 64, 128)]
-    cases += [check_options(mode=mode) for mode in FLOAT_MODES]
+    cases = [ConversionOptions(bits=b, group_size=g) for b in AFFINE_BITS for g in (32, 64, 128)]
+    cases += [ConversionOptions(mode=mode) for mode in FLOAT_MODES]
     weight = mx.random.normal((8, 128)).astype(mx.bfloat16)
     for options in cases:
         tensor = plan([("decoder.layers.0.a.weight", "a.weight", (8, 128))], options).tensors[0]
@@ -86,7 +87,7 @@ def test_outputs_match_what_mlx_makes():
 
 
 def test_each_part_has_its_own_bits():
-    options = check_options(bits=3, vision_bits=8, projector_bits=6, embed_bits=16, head_bits=5)
+    options = ConversionOptions(bits=3, vision_bits=8, projector_bits=6, embed_bits=16, head_bits=5)
     result = plan(tensors(), options)
     found = by_name(result)
     assert found["vision_encoder.layers.0.attention.wq.weight"].scheme.bits == 8
@@ -106,7 +107,7 @@ def test_each_part_has_its_own_bits():
 
 
 def test_another_width_beside_a_float_mode_is_affine():
-    options = check_options(mode="mxfp4", head_bits=6, embed_bits=4)
+    options = ConversionOptions(mode="mxfp4", head_bits=6, embed_bits=4)
     assert options.head == Scheme(6, 64, "affine")
     assert options.embedding == options.text == Scheme(4, 32, "mxfp4")
 
@@ -115,7 +116,7 @@ def test_another_width_beside_a_float_mode_is_affine():
 def test_recipes_spend_bits_where_llama_cpp_does(recipe):
     low, high, summary = RECIPES[recipe]
     assert str(low) in summary and str(high) in summary
-    found = by_name(plan(tensors(), check_options(recipe=recipe)))
+    found = by_name(plan(tensors(), ConversionOptions(recipe=recipe)))
     more = {0, 1, 4, 7, 10, 13, 14, 15}  # first and last eighth of 16, every third between
     for n in range(LAYERS):
         at = f"decoder.layers.{n}"
@@ -127,7 +128,7 @@ def test_recipes_spend_bits_where_llama_cpp_does(recipe):
     assert found["decoder.output.weight"].scheme.bits == high
     assert found["projector.w_in.weight"].scheme.bits == high
     assert found["decoder.tok_embeddings.weight"].scheme.bits == low
-    told = by_name(plan(tensors(), check_options(recipe=recipe, head_bits=8, embed_bits=5)))
+    told = by_name(plan(tensors(), ConversionOptions(recipe=recipe, head_bits=8, embed_bits=5)))
     assert told["decoder.output.weight"].scheme.bits == 8
     assert told["decoder.tok_embeddings.weight"].scheme.bits == 5
 
@@ -135,7 +136,7 @@ def test_recipes_spend_bits_where_llama_cpp_does(recipe):
 def test_a_width_that_the_group_does_not_divide_is_kept_and_said():
     name = "decoder.layers.0.feed_forward.w2.weight"
     mixed = [("decoder.output.weight", "h.weight", (512, 128)), (name, "w.weight", (128, 1000))]
-    result = plan(mixed, check_options())
+    result = plan(mixed, ConversionOptions())
     tensor = by_name(result)[name]
     assert tensor.scheme is None
     assert tensor.reason == "width 1000 is not a multiple of 64"
@@ -156,20 +157,20 @@ def test_a_width_that_the_group_does_not_divide_is_kept_and_said():
 def test_quantizing_nothing_is_an_error_that_names_what_fits(width, options, advice):
     rows = [("decoder.layers.0.attention.wq.weight", "q.weight", (64, width))]
     with pytest.raises(ConfigError, match=advice) as caught:
-        plan(rows, check_options(**options))
+        plan(rows, ConversionOptions(**options))
     assert str(width) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_sixteen_bits_keep_everything_and_say_nothing_about_quantization():
-    result = plan(tensors(), check_options(bits=16))
+    result = plan(tensors(), ConversionOptions(bits=16))
     assert not any(tensor.scheme for tensor in result.tensors)
     assert result.quantization() is None
     assert result.bits_per_weight == 16
-    assert plan(tensors(), check_options(bits=16, dtype="float32")).bits_per_weight == 32
+    assert plan(tensors(), ConversionOptions(bits=16, dtype="float32")).bits_per_weight == 32
 
 
 def test_only_the_vision_encoder_may_be_quantized():
-    result = plan(tensors(), check_options(bits=16, vision_bits=8))
+    result = plan(tensors(), ConversionOptions(bits=16, vision_bits=8))
     assert result.quantization()["bits"] == 8
     assert [t.name for t in result.tensors if t.scheme] == [
         "vision_encoder.layers.0.attention.wq.weight"
@@ -182,43 +183,43 @@ def test_a_matrix_that_mlx_vlm_would_skip_gets_an_entry():
         ("decoder.output.weight", "h.weight", (64, 64)),
         ("projector.w_in.weight", "p.weight", (7, 32)),
     ]
-    result = plan(rows, check_options(group_size=32))
+    result = plan(rows, ConversionOptions(group_size=32))
     assert "p" in result.quantization() and "h" not in result.quantization()
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"bits": 7}, "bits is 7; allowed: 2, 3, 4, 5, 6, 8, 16"),
-        ({"bits": True}, "bits is True"),
-        ({"group_size": 16}, "group-size is 16; allowed: 32, 64, 128"),
-        ({"mode": "int4"}, "mode is 'int4'; allowed: affine, mxfp4, mxfp8, nvfp4"),
+        ({"bits": 7}, "bits must be 2, 3, 4, 5, 6, 8, 16 or None, got 7"),
+        ({"bits": True}, "bits must be 2, 3, 4, 5, 6, 8, 16 or None, got True"),
+        ({"group_size": 16}, "group_size must be 32, 64, 128 or None, got 16"),
+        ({"mode": "int4"}, "mode must be affine, mxfp4, mxfp8 or nvfp4, got 'int4'"),
         ({"mode": "mxfp4", "group_size": 64}, "always has groups of 32, not 64"),
         ({"mode": "nvfp4", "group_size": 32}, "always has groups of 16, not 32"),
         ({"mode": "mxfp8", "bits": 4}, "always 8 bits, not 4"),
-        ({"vision_bits": 1}, "vision-bits is 1"),
-        ({"head_bits": 32}, "head-bits is 32"),
-        ({"embed_bits": 0}, "embed-bits is 0"),
-        ({"dtype": "int8"}, "dtype is 'int8'; allowed: bfloat16, float16, float32"),
-        ({"recipe": "best"}, "recipe is 'best'; allowed: mixed_2_6, mixed_3_6, mixed_4_6"),
+        ({"vision_bits": 1}, "vision_bits must be 2, 3, 4, 5, 6, 8, 16 or None, got 1"),
+        ({"head_bits": 32}, "head_bits must be 2, 3, 4, 5, 6, 8, 16 or None, got 32"),
+        ({"embed_bits": 0}, "embed_bits must be 2, 3, 4, 5, 6, 8, 16 or None, got 0"),
+        ({"dtype": "int8"}, "dtype must be bfloat16, float16 or float32, got 'int8'"),
+        ({"recipe": "best"}, "recipe must be mixed_2_6, mixed_3_6, mixed_4_6 or None, got 'best'"),
         ({"recipe": "mixed_4_6", "bits": 4}, "sets the bits itself"),
         ({"recipe": "mixed_4_6", "mode": "mxfp4"}, "sets the bits itself"),
     ],
 )
 def test_options_that_cannot_be(options, line):
     with pytest.raises(ValueError) as caught:
-        check_options(**options)
+        ConversionOptions(**options)
     assert line in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_float_modes_accept_their_own_numbers():
-    assert check_options(mode="mxfp4", bits=4, group_size=32).text == Scheme(4, 32, "mxfp4")
-    assert check_options(mode="mxfp8").text == Scheme(8, 32, "mxfp8")
-    assert check_options(mode="nvfp4", group_size=16).text == Scheme(4, 16, "nvfp4")
+    assert ConversionOptions(mode="mxfp4", bits=4, group_size=32).text == Scheme(4, 32, "mxfp4")
+    assert ConversionOptions(mode="mxfp8").text == Scheme(8, 32, "mxfp8")
+    assert ConversionOptions(mode="nvfp4", group_size=16).text == Scheme(4, 16, "nvfp4")
 
 
 def test_the_table_names_every_tensor_and_adds_up():
-    result = plan(tensors(), check_options())
+    result = plan(tensors(), ConversionOptions())
     lines = format_plan(result).splitlines()
     assert len(lines) == len(result.tensors) + 2
     for tensor, line in zip(result.tensors, lines[1:-1], strict=True):

@@ -14,10 +14,10 @@ from pixtral_mlx import macs
 from pixtral_mlx.bench import text_prompt
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.conversion import convert
+from pixtral_mlx.conversion_options import ConversionOptions
 from pixtral_mlx.mini import scene
 from pixtral_mlx.prompt import image_tokens
 from pixtral_mlx.quantize import plan_for
-from pixtral_mlx.schemes import check_options
 from pixtral_mlx_widgets.sequence_strip import kinds, sequence, shapes
 
 SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)
@@ -357,7 +357,7 @@ def test_a_session_counts_its_own_bytes(session):
     assert found["weights"] == session.look(held).result()
     assert found["kv_per_token"] == 2 * 5 * 2 * 32 * 4  # float32
     view.bits = 4
-    assert view.estimate()["weights"] == plan_for(session.config, check_options(bits=4)).nbytes
+    assert view.estimate()["weights"] == plan_for(session.config, ConversionOptions(bits=4)).nbytes
 
 
 def test_other_sizes_and_wrong_ones(tmp_path):

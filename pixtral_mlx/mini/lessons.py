@@ -15,7 +15,8 @@ from random import Random
 import numpy as np
 
 from ..config import VisionConfig
-from ..image import ImageOptions, PatchGrid, preprocess
+from ..image import PatchGrid, preprocess
+from ..image_options import ImageOptions
 from ..prompt import image_tokens
 from ..tokenizer import Tokenizer
 from .drawing import CHARACTERS, COLOURS, SHAPES

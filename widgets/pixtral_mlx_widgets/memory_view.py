@@ -14,9 +14,10 @@ from pixtral_mlx import macs
 from pixtral_mlx.bench import test_image, text_prompt
 from pixtral_mlx.capacity import RESERVE_BYTES, kv_bytes_per_token
 from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx.conversion_options import ConversionOptions
 from pixtral_mlx.cost import activation_bytes, decode_bytes, prefill_operations, step_weight_bytes
 from pixtral_mlx.quantize import plan_for
-from pixtral_mlx.schemes import AFFINE_BITS, KEEP_BITS, check_options
+from pixtral_mlx.schemes import AFFINE_BITS, KEEP_BITS
 
 from .session import Session, sentence
 from .view import View, config_of
@@ -255,7 +256,7 @@ def planned_bytes(config: px.PixtralConfig, bits: int) -> dict[str, int]:
     Raises:
         ConfigError: nothing of this model can be quantized so.
     """
-    return {t.name: t.nbytes for t in plan_for(config, check_options(bits=bits)).tensors}
+    return {t.name: t.nbytes for t in plan_for(config, ConversionOptions(bits=bits)).tensors}
 
 
 def trial(model: Any, images: int, side: int, text_tokens: int) -> tuple[px.Prompt, int]:

@@ -8,7 +8,8 @@ import traitlets
 import pixtral_mlx as px
 from pixtral_mlx.config import PIXTRAL_12B
 from pixtral_mlx.cost import prefill_operations
-from pixtral_mlx.image import ImageOptions, preprocess, to_pixels
+from pixtral_mlx.image import preprocess, to_pixels
+from pixtral_mlx.image_options import ImageOptions
 from pixtral_mlx.macs import CHIPS
 
 from .session import Session, sentence

@@ -7,8 +7,9 @@ from typing import Any
 import traitlets
 
 import pixtral_mlx as px
+from pixtral_mlx.conversion_options import ConversionOptions
 from pixtral_mlx.quantization_error import TensorError, together
-from pixtral_mlx.schemes import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, MODES, check_options
+from pixtral_mlx.schemes import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, MODES
 
 from .long_work import LongWork
 from .session import Session
@@ -69,7 +70,7 @@ class QuantizationView(View):
         max_tokens: int = 48,
         **options: Any,
     ):
-        check_options(bits=bits if mode == "affine" else None, group_size=group_size, mode=mode)
+        ConversionOptions(bits=bits if mode == "affine" else None, group_size=group_size, mode=mode)
         own_bits, own_group = FLOAT_MODES.get(mode, (bits, group_size or 64))
         self._long: LongWork | None = None
         self._found: list[TensorError] = []
@@ -115,7 +116,7 @@ class QuantizationView(View):
         self.layer, self.tensor = None, ""
 
     def _options(self) -> dict[str, Any]:
-        """As `check_options` takes them."""
+        """As `ConversionOptions` takes them."""
         affine = self.mode == "affine"
         options: dict[str, Any] = {"bits": self.bits, "group_size": self.group_size}
         options = {**options, "mode": self.mode} if affine else {"mode": self.mode}
