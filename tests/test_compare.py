@@ -118,7 +118,7 @@ def test_probabilities_are_those_that_generate_draws_from(settings):
 
 
 def test_sampling_refuses_what_generate_refuses():
-    with pytest.raises(ValueError, match="top_p is 2"):
+    with pytest.raises(ValueError, match=r"^top_p must be between 0 and 1, got 2$"):
         px.sampling_probabilities(np.zeros(4), top_p=2)
 
 

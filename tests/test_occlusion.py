@@ -61,8 +61,8 @@ def test_messages_as_for_encode_and_bad_requests(model, prompt):
     assert model.occlusion_map("What?", 0, images=[pixels]).shape == (2, 2)
     with pytest.raises(IndexError, match="image 2: there are 2"):
         model.occlusion_map(prompt, 0, image=2)
-    for block in (0, 1.5):
-        with pytest.raises(ValueError, match=f"block is {block}"):
+    for block, allowed in ((0, "1 or more"), (1.5, "a whole number")):
+        with pytest.raises(ValueError, match=f"^block must be {allowed}, got {block}$"):
             model.occlusion_map(prompt, 0, block)
     for token in (-1, "a"):
         with pytest.raises(IndexError, match="they count from 0"):

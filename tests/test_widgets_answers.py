@@ -258,7 +258,11 @@ def test_work_that_fails_says_why(session):
         ("look", {"token": 0, "layer": 9, "head": None, "image": 0}, "text layer 9"),
         ("look", {"token": 0, "layer": 0, "head": 7, "image": 0}, "text head 7"),
         ("look", {"token": 0, "layer": 0, "head": 0, "image": 3}, "image 3"),
-        ("sampling", {"token": 0, "temperature": -1, "top_p": 1}, "temperature is -1"),
+        (
+            "sampling",
+            {"token": 0, "temperature": -1, "top_p": 1},
+            "temperature must be between 0 and 100, got -1",
+        ),
         ("knock", {"token": 0}, "image"),
         ("nonsense", {}, "does not know"),
     ],
