@@ -128,8 +128,12 @@ def test_memory_of_many_images_grows_by_their_features_alone(model, monkeypatch)
         mx.eval(model.vision_encoder([image] * count))
         return mx.get_peak_memory() - before
 
+    def usual_peak_bytes(count: int) -> int:
+        """Of three runs: what is not needed any more is freed on another thread, at times late."""
+        return sorted(peak_bytes(count) for _ in range(3))[1]
+
     features = model.vision_encoder([image]).nbytes
-    assert peak_bytes(12) - peak_bytes(3) < 1.2 * 9 * features
+    assert usual_peak_bytes(33) - usual_peak_bytes(3) < 1.2 * 30 * features
 
 
 class JumpingCache:
