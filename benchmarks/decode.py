@@ -26,8 +26,8 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 import pixtral_mlx as px
-from pixtral_mlx.config import TextConfig
-from pixtral_mlx.decoder import Decoder
+from pixtral_mlx.model.config import TextConfig
+from pixtral_mlx.model.decoder import Decoder
 
 CONTEXT, TOKENS = 256, 4
 clock = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter

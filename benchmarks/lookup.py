@@ -25,9 +25,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 import pixtral_mlx as px
-from pixtral_mlx.config import TextConfig
-from pixtral_mlx.decoder import Decoder
-from pixtral_mlx.lookup import Drafter
+from pixtral_mlx.engine.lookup import Drafter
+from pixtral_mlx.model.config import TextConfig
+from pixtral_mlx.model.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = (2, 4, 8)
@@ -140,7 +140,7 @@ def report_costs(costs: dict[str, dict[int, float]]) -> None:
 
 def report_texts(tokenizer_file, costs: dict[str, dict[int, float]]) -> None:
     """Print what is accepted in each text, and what that would gain at the costs measured here."""
-    from pixtral_mlx.tokenizer import Tokenizer
+    from pixtral_mlx.inputs.tokenizer import Tokenizer
 
     words = Tokenizer(tokenizer_file)._words
     prompt = words.encode("List every line of this receipt.", bos=True, eos=False)

@@ -164,8 +164,8 @@ def our_tower():
     import mlx.core as mx
 
     import pixtral_mlx as px
-    from pixtral_mlx.config import PIXTRAL_12B_VISION
-    from pixtral_mlx.vision import VisionEncoder
+    from pixtral_mlx.model.config import PIXTRAL_12B_VISION
+    from pixtral_mlx.model.vision import VisionEncoder
 
     tower = VisionEncoder(replace(PIXTRAL_12B_VISION, num_hidden_layers=LAYERS))
     return (

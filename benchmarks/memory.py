@@ -115,8 +115,8 @@ def ours(arguments: argparse.Namespace):
     from dataclasses import replace
 
     import pixtral_mlx as px
-    from pixtral_mlx.config import PIXTRAL_12B_VISION
-    from pixtral_mlx.kv_format import KVFormat
+    from pixtral_mlx.model.config import PIXTRAL_12B_VISION
+    from pixtral_mlx.model.kv_cache import KVFormat
 
     precision = px.machine().float32_products
     version = f"pixtral-mlx {px.__version__}, float32 products in {precision}"

@@ -19,11 +19,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from pixtral_mlx import layouts
-from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig
+from pixtral_mlx.checkpoint import layouts
+from pixtral_mlx.checkpoint.safetensors_io import SafetensorsWriter
+from pixtral_mlx.inputs.tokenizer_file import shipped_tekken
+from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig
 from pixtral_mlx.random_model import scaled
-from pixtral_mlx.safetensors_io import SafetensorsWriter
-from pixtral_mlx.tokenizer_file import shipped_tekken
 
 BLOCK = 32 * 2**20  # weights; 64 MB of bf16
 SMALL = {"dim": 2048, "n_layers": 8, "n_heads": 16, "n_kv_heads": 4, "hidden_dim": 5632}

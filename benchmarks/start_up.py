@@ -23,7 +23,7 @@ BYTES = 5e9
 CONVERT = "import sys; from pixtral_mlx import convert; convert(*sys.argv[1:], bits=4)"
 
 OURS = {
-    "help": ["-m", "pixtral_mlx.cli", "--help"],
+    "help": ["-m", "pixtral_mlx", "--help"],
     "import": ["-c", "import pixtral_mlx"],
     "load": ["-c", "import sys, pixtral_mlx as px; px.load(sys.argv[1], dtype='float32')"],
     "first token": [

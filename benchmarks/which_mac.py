@@ -12,12 +12,12 @@ import argparse
 import re
 from pathlib import Path
 
-from pixtral_mlx.capacity import Need
-from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
-from pixtral_mlx.conversion_options import ConversionOptions
-from pixtral_mlx.image import patch_grid
-from pixtral_mlx.macs import usable_bytes
-from pixtral_mlx.quantize import plan_for
+from pixtral_mlx.cost.chips import usable_bytes
+from pixtral_mlx.engine.capacity import Need
+from pixtral_mlx.inputs.image import patch_grid
+from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from pixtral_mlx.quantization.options import ConversionOptions
+from pixtral_mlx.quantization.plan import plan_for
 
 MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128)
 TEXT_TOKENS = 1000

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
 from course import Verdict, numbers
-from pixtral_mlx.capacity import kv_bytes_per_token
+from pixtral_mlx.engine.capacity import kv_bytes_per_token
 
 # Notebook 8 -----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import pixtral_mlx as px
 from pixtral_mlx.mini import Question, Scene, scene
 from pixtral_mlx.mini.drawing import COLOURS
 from pixtral_mlx.mini.evaluation import ANSWER_TOKENS, FIRST_SEED
-from pixtral_mlx.mini.layout import Layout, draw, make_layout
+from pixtral_mlx.mini.scene_layout import Layout, draw, make_layout
 
 HELD_OUT = FIRST_SEED + 5_000_000
 """Seeds of the course's scenes count up from here; training never uses them."""
@@ -152,7 +152,7 @@ GRID_SIZES = ((512, 512), (1024, 768), (1920, 1080), (500, 100), (2048, 40))
 
 def check_grids(answer: Any) -> Verdict:
     """{(width, height): (rows, columns)} for `GRID_SIZES`, in Pixtral 12B."""
-    from pixtral_mlx.config import PIXTRAL_12B_VISION as vision
+    from pixtral_mlx.model.config import PIXTRAL_12B_VISION as vision
 
     if not isinstance(answer, dict) or not set(GRID_SIZES) <= set(answer):
         return Verdict(False, f"Give (rows, columns) for each of {GRID_SIZES}, in a dictionary.")
@@ -191,7 +191,7 @@ def _why_not(found: tuple | None, right: tuple, width: int, height: int) -> str:
 
 def check_rebuild(answer: Any, image_ids: tuple[int, int, int]) -> Verdict:
     """A function from the tokens of one picture to (rows, columns)."""
-    from pixtral_mlx.prompt import image_tokens
+    from pixtral_mlx.model.prompt import image_tokens
 
     if not callable(answer):
         return Verdict(False, "Give a function of one argument, a list of tokens.")
@@ -281,7 +281,7 @@ def check_mask(answer: Any) -> Verdict:
 
 def check_quiet(answer: Any, first: Any, model: px.Pixtral) -> Verdict:
     """A picture that changes nothing in `first` although the mask between them is broken."""
-    from pixtral_mlx.tap import Tap
+    from pixtral_mlx.model.tap import Tap
 
     try:
         prompt = model.encode("", images=[first, answer])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixtral_mlx.picture import BREAK_COLOUR, END_COLOUR, INK, PAPER, QUIET_INK, cividis
+from pixtral_mlx.interpret.picture import BREAK_COLOUR, END_COLOUR, INK, PAPER, QUIET_INK, cividis
 
 SERIES = ("#0072b2", BREAK_COLOUR, "#009e73", "#cc79a7", "#56b4e9", END_COLOUR)
 """Colours of several things in one chart; safe for colour-blind readers (Okabe and Ito)."""

@@ -7,7 +7,7 @@ import numpy as np
 
 import pixtral_mlx as px
 from course import Verdict, whole_numbers
-from pixtral_mlx.maps import block_means
+from pixtral_mlx.interpret.maps import block_means
 
 
 def some(count: int, most: int) -> list[int]:

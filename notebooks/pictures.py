@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from figures import PAD, RULE, SERIES, axis, legend, plane
-from pixtral_mlx.picture import INK, PAPER, QUIET_INK, cividis
+from pixtral_mlx.interpret.picture import INK, PAPER, QUIET_INK, cividis
 
 
 def sheet(

@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import edits
-    from .checkpoint import load
-    from .compare import Comparison, Reading, compare_runs, first_difference, read_answer
-    from .config import PixtralConfig, TextConfig, VisionConfig
-    from .conversion import convert
+    from .checkpoint.checkpoint import load
+    from .checkpoint.folder import load_config
+    from .cost.machine import Machine, machine
+    from .engine.generate import GenerationStream
+    from .engine.options import GenerationOptions
+    from .engine.reply import GenerationStats, Piece, Reply
+    from .engine.sampling import sampling_probabilities
     from .errors import (
         CapacityError,
         CheckpointError,
@@ -22,32 +24,36 @@ if TYPE_CHECKING:
         PixtralError,
         PromptError,
     )
-    from .folder import load_config
-    from .generate import GenerationStream
-    from .image import PatchGrid, open_image, patch_grid
-    from .image_options import ImageOptions
-    from .maps import Evidence, mean_distance, rank_correlation
-    from .model import Pixtral
-    from .options import GenerationOptions
-    from .prompt import ImageSpan, Prompt
-    from .quantization_error import TensorError, quantization_errors, quantized_copy
-    from .recorder import TraceOptions
-    from .reply import GenerationStats, Piece, Reply
-    from .sampling import sampling_probabilities
-    from .this_machine import Machine, machine
-    from .tokenizer import Tokenizer
-    from .trace import Trace
-    from .trace_file import open_trace
+    from .inputs.image import PatchGrid, open_image, patch_grid
+    from .inputs.image_options import ImageOptions
+    from .inputs.tokenizer import Tokenizer
+    from .interpret import edits
+    from .interpret.compare import Comparison, Reading, compare_runs, first_difference, read_answer
+    from .interpret.maps import Evidence, mean_distance, rank_correlation
+    from .interpret.recorder import TraceOptions
+    from .interpret.trace import Trace
+    from .interpret.trace_file import open_trace
+    from .model.config import PixtralConfig, TextConfig, VisionConfig
+    from .model.prompt import ImageSpan, Prompt
+    from .pixtral import Pixtral
+    from .quantization.conversion import convert
+    from .quantization.rounding_error import TensorError, quantization_errors, quantized_copy
     from .worker import Worker
 
 __version__ = "0.1.0"
 
 # Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
 _HOMES = {
-    "checkpoint": ("load",),
-    "compare": ("Comparison", "Reading", "compare_runs", "first_difference", "read_answer"),
-    "config": ("PixtralConfig", "TextConfig", "VisionConfig"),
-    "conversion": ("convert",),
+    "checkpoint.checkpoint": ("load",),
+    "interpret.compare": (
+        "Comparison",
+        "Reading",
+        "compare_runs",
+        "first_difference",
+        "read_answer",
+    ),
+    "model.config": ("PixtralConfig", "TextConfig", "VisionConfig"),
+    "quantization.conversion": ("convert",),
     "errors": (
         "CapacityError",
         "CheckpointError",
@@ -56,22 +62,22 @@ _HOMES = {
         "PixtralError",
         "PromptError",
     ),
-    "folder": ("load_config",),
-    "generate": ("GenerationStream",),
-    "image": ("PatchGrid", "open_image", "patch_grid"),
-    "image_options": ("ImageOptions",),
-    "maps": ("Evidence", "mean_distance", "rank_correlation"),
-    "model": ("Pixtral",),
-    "options": ("GenerationOptions",),
-    "prompt": ("ImageSpan", "Prompt"),
-    "quantization_error": ("TensorError", "quantization_errors", "quantized_copy"),
-    "recorder": ("TraceOptions",),
-    "reply": ("GenerationStats", "Piece", "Reply"),
-    "sampling": ("sampling_probabilities",),
-    "this_machine": ("Machine", "machine"),
-    "tokenizer": ("Tokenizer",),
-    "trace": ("Trace",),
-    "trace_file": ("open_trace",),
+    "checkpoint.folder": ("load_config",),
+    "engine.generate": ("GenerationStream",),
+    "inputs.image": ("PatchGrid", "open_image", "patch_grid"),
+    "inputs.image_options": ("ImageOptions",),
+    "interpret.maps": ("Evidence", "mean_distance", "rank_correlation"),
+    "pixtral": ("Pixtral",),
+    "engine.options": ("GenerationOptions",),
+    "model.prompt": ("ImageSpan", "Prompt"),
+    "quantization.rounding_error": ("TensorError", "quantization_errors", "quantized_copy"),
+    "interpret.recorder": ("TraceOptions",),
+    "engine.reply": ("GenerationStats", "Piece", "Reply"),
+    "engine.sampling": ("sampling_probabilities",),
+    "cost.machine": ("Machine", "machine"),
+    "inputs.tokenizer": ("Tokenizer",),
+    "interpret.trace": ("Trace",),
+    "interpret.trace_file": ("open_trace",),
     "worker": ("Worker",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -126,7 +132,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "edits":
-        return importlib.import_module(".edits", __name__)
+        return importlib.import_module(".interpret.edits", __name__)
     if name in _HOME_OF:
         return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

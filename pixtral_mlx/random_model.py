@@ -11,14 +11,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .checkpoint import precision
+from .checkpoint.checkpoint import precision
+from .checkpoint.layouts import module_of
 from .checks import number
-from .config import PixtralConfig
-from .conversion_options import ConversionOptions
-from .layouts import module_of
-from .model import Pixtral
-from .quantize import plan_for
-from .tokenizer_file import shipped_tekken
+from .inputs.tokenizer_file import shipped_tekken
+from .model.config import PixtralConfig
+from .pixtral import Pixtral
+from .quantization.options import ConversionOptions
+from .quantization.plan import plan_for
 
 
 def scaled(config: PixtralConfig, share: float) -> PixtralConfig:

@@ -20,11 +20,11 @@ from concurrent.futures import Future
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .batch import Batch
-from .reply import Piece, Reply
+from .engine.batch import Batch
+from .engine.reply import Piece, Reply
 
 if TYPE_CHECKING:
-    from .model import Pixtral
+    from .pixtral import Pixtral
 
 Result = TypeVar("Result")
 _END = object()
@@ -175,7 +175,7 @@ class Worker:
 
     def _load(self) -> "Pixtral":
         if isinstance(self._source, str | PathLike):
-            from .checkpoint import load
+            from .checkpoint.checkpoint import load
 
             return load(self._source, dtype=self._dtype)
         return self._source

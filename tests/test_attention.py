@@ -6,9 +6,9 @@ import pytest
 from checkpoints import make_official
 
 import pixtral_mlx as px
-from pixtral_mlx import attention, device
-from pixtral_mlx.attention import attend
-from pixtral_mlx.capacity import kv_bytes_per_token
+from pixtral_mlx.engine.capacity import kv_bytes_per_token
+from pixtral_mlx.model import attention, device
+from pixtral_mlx.model.attention import attend
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 32
 

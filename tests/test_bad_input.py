@@ -18,9 +18,9 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.generate import GenerationStream
-from pixtral_mlx.options import GenerationOptions
-from pixtral_mlx.prompt import Prompt
+from pixtral_mlx.engine.generate import GenerationStream
+from pixtral_mlx.engine.options import GenerationOptions
+from pixtral_mlx.model.prompt import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_a_disk_that_is_or_becomes_full(refused, folder, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pixtral_mlx.conversion.SafetensorsWriter.write", full)
+    monkeypatch.setattr("pixtral_mlx.quantization.conversion.SafetensorsWriter.write", full)
     refused(1, "the disk is full", "convert", folder, tmp_path / "out")
     assert listing(tmp_path) == ["official", *(f"official/{name}" for name in listing(folder))]
 
@@ -437,7 +437,7 @@ def test_weights_that_are_not_numbers(refused, folder, tmp_path):
 
 
 def test_not_enough_memory(refused, folder, monkeypatch, capsys):
-    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 100_000)
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 100_000)
     line = refused(1, "usable are 0.1 MB", *ask(folder))
     assert "more memory" in line and "--force" in line
     assert cli.main([*map(str, ask(folder, "--force"))]) == 0
@@ -461,8 +461,8 @@ def test_whatever_happens_is_one_line(refused, folder, monkeypatch, error, statu
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("pixtral_mlx.commands.load_model", fail)
-    monkeypatch.setattr("pixtral_mlx.cli._drop_output", lambda: None)
+    monkeypatch.setattr("pixtral_mlx.cli.generate.load_model", fail)
+    monkeypatch.setattr("pixtral_mlx.cli.parser._drop_output", lambda: None)
     refused(status, said, *ask(folder))
     monkeypatch.setenv("PIXTRAL_MLX_DEBUG", "1")
     with pytest.raises(type(error)):

@@ -190,7 +190,7 @@ def test_answers_come_as_they_are_finished_and_requests_as_there_is_room(model):
 
 @pytest.mark.parametrize("activations", [0, 90])
 def test_fewer_at_once_where_memory_is_short(model, monkeypatch, activations):
-    from pixtral_mlx import batch
+    from pixtral_mlx.engine import batch
 
     asked = []
 

@@ -14,9 +14,10 @@ from checkpoints import make_official
 from test_pdf import make_pdf
 
 import pixtral_mlx as px
-from pixtral_mlx import batch_files, cli
-from pixtral_mlx.batch_files import find_items
-from pixtral_mlx.row_file import RowFile
+from pixtral_mlx import cli
+from pixtral_mlx.cli import batch
+from pixtral_mlx.cli.batch import find_items
+from pixtral_mlx.cli.row_file import RowFile
 
 HOUSE = Path(__file__).parents[1]
 MADE = {"model": "m", "prompt": "What?", "options": {}}
@@ -145,7 +146,7 @@ def test_it_goes_on_where_it_stopped(here, monkeypatch):
     _, first = here("scans/0.png", "scans/1.png")
     _, rows = here("scans")
     assert rows[:2] == first and len(rows) == len({row["file"] for row in rows}) == 6
-    monkeypatch.setattr(batch_files, "load_model", None)  # nothing is left to ask
+    monkeypatch.setattr(batch, "load_model", None)  # nothing is left to ask
     assert here("scans")[1] == rows
 
 
@@ -156,7 +157,7 @@ def test_kill_and_go_on(places, tmp_path):
     for n in range(40):
         picture(30 + n, 20, seed=n).save(many / f"{n:02}.png")
     words = ["batch", str(many), "--model", str(places / "model"), "--prompt", "What?"]
-    command = [sys.executable, "-m", "pixtral_mlx.cli", *words, "--max-tokens", "30"]
+    command = [sys.executable, "-m", "pixtral_mlx", *words, "--max-tokens", "30"]
     environment = os.environ | {"PYTHONPATH": str(HOUSE)}
 
     def start(batch_size):

@@ -10,8 +10,8 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import capacity
-from pixtral_mlx.capacity import bounded_buffers
+from pixtral_mlx.engine import capacity
+from pixtral_mlx.engine.capacity import bounded_buffers
 
 LARGE, BOUND = 2**30, 2**16
 

@@ -10,12 +10,13 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import capacity, macs
-from pixtral_mlx.capacity import Need, kv_bytes_per_token, weights_bytes
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.cost import activation_bytes
-from pixtral_mlx.kv_format import KVFormat
-from pixtral_mlx.recorder import TraceOptions
+from pixtral_mlx.cost import chips
+from pixtral_mlx.cost.cost import activation_bytes
+from pixtral_mlx.engine import capacity
+from pixtral_mlx.engine.capacity import Need, kv_bytes_per_token, weights_bytes
+from pixtral_mlx.interpret.recorder import TraceOptions
+from pixtral_mlx.model.config import PIXTRAL_12B
+from pixtral_mlx.model.kv_cache import KVFormat
 
 WORDS = "Which of them is the largest?"
 
@@ -37,7 +38,7 @@ def refuse(model, monkeypatch):
 
     def ask(room, messages=WORDS, **options):
         usable = weights_bytes(model) + room
-        monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: usable)
+        monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: usable)
         try:
             model.stream(messages, **options)
         except px.CapacityError as error:
@@ -189,9 +190,9 @@ def test_a_prompt_beyond_the_context(model, pictures):
 
 def test_a_mac_that_keeps_room_from_its_gpu(model, refuse, monkeypatch):
     """By what MLX reports on a Mac; nothing was run on one."""
-    assert macs.wired_limit_bytes(16 * 2**30) == 10 * 2**30
-    assert macs.wired_limit_bytes(64 * 2**30) == 56 * 2**30
-    assert macs.wired_limit_bytes(0) == 0
+    assert chips.wired_limit_bytes(16 * 2**30) == 10 * 2**30
+    assert chips.wired_limit_bytes(64 * 2**30) == 56 * 2**30
+    assert chips.wired_limit_bytes(0) == 0
     prompt = model.encode(WORDS)
     assert "sysctl" not in refuse(0, prompt, max_tokens=50)
     monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 16 * 2**30})
@@ -201,10 +202,10 @@ def test_a_mac_that_keeps_room_from_its_gpu(model, refuse, monkeypatch):
 
 
 def test_the_type_that_suits_a_chip(monkeypatch, tmp_path):
-    assert {chip.dtype for name, chip in macs.CHIPS.items() if name[:2] in ("M1", "M2")} == {
+    assert {chip.dtype for name, chip in chips.CHIPS.items() if name[:2] in ("M1", "M2")} == {
         "float16"
     }
-    assert {chip.dtype for name, chip in macs.CHIPS.items() if name > "M3"} == {"bfloat16"}
+    assert {chip.dtype for name, chip in chips.CHIPS.items() if name > "M3"} == {"bfloat16"}
     folder = make_official(tmp_path / "model")
     for name, dtype in (
         ("Apple M2 Pro", mx.float16),
@@ -218,7 +219,7 @@ def test_the_type_that_suits_a_chip(monkeypatch, tmp_path):
 def test_the_12b_on_a_mac_with_16_gigabytes():
     """One image fits at 4 bits; twenty pages do not, and 4 bits of keys and values alone do not
     make them fit."""
-    usable = int(macs.usable_bytes(16))
+    usable = int(chips.usable_bytes(16))
     need = Need(PIXTRAL_12B, 7_714_819_832, 1200, (4160,))
     assert need.fits(usable)
     pages = Need(PIXTRAL_12B, 7_714_819_832, 1200, (3328,) * 20)

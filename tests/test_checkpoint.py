@@ -17,10 +17,10 @@ from checkpoints import (
     write_safetensors,
 )
 
-from pixtral_mlx import checkpoint
-from pixtral_mlx.checkpoint import find_non_finite, load, open_checkpoint, resolve
+from pixtral_mlx.checkpoint import checkpoint
+from pixtral_mlx.checkpoint.checkpoint import find_non_finite, load, open_checkpoint, resolve
 from pixtral_mlx.errors import CheckpointError, ConfigError
-from pixtral_mlx.prompt import Prompt
+from pixtral_mlx.model.prompt import Prompt
 
 IMAGE = np.random.RandomState(0).standard_normal((3, 32, 48)).astype(np.float32)
 TOKENS = [1, 3, 10, 10, 10, 12, 10, 10, 10, 13, 300, 301, 4]
@@ -498,7 +498,9 @@ def test_sound_quantized_weights_are_finite(tmp_path, scheme):
 
 def test_what_is_a_hub_id(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("pixtral_mlx.hub.fetch", lambda name: asked.append(name) or tmp_path)
+    monkeypatch.setattr(
+        "pixtral_mlx.checkpoint.hub.fetch", lambda name: asked.append(name) or tmp_path
+    )
     assert resolve("mistralai/Pixtral-12B-2409") == tmp_path
     assert asked == ["mistralai/Pixtral-12B-2409"]
     monkeypatch.chdir(tmp_path)

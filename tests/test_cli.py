@@ -19,10 +19,11 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import cli, commands
-from pixtral_mlx.cost import decode_bytes, step_weight_bytes
+from pixtral_mlx import cli
+from pixtral_mlx.cli import generate as commands
+from pixtral_mlx.cli.status import Status, format_line
+from pixtral_mlx.cost.cost import decode_bytes, step_weight_bytes
 from pixtral_mlx.mini import scene
-from pixtral_mlx.status import Status, format_line
 
 HOUSE = Path(__file__).parents[1]
 HEAVY = (
@@ -36,7 +37,7 @@ HEAVY = (
     "tqdm",
 )
 PYTHON = (sys.executable, "-W", "error")
-COMMAND = (sys.executable, "-m", "pixtral_mlx.cli")
+COMMAND = (sys.executable, "-m", "pixtral_mlx")
 
 
 def environment(**extra) -> dict[str, str]:
@@ -329,7 +330,7 @@ def test_bench(here, capsys, tmp_path):
 
 def test_bench_of_random_weights(here, capsys, monkeypatch):
     """The 12B's own widths would take minutes on a CPU: a small model stands in."""
-    import pixtral_mlx.config as config
+    import pixtral_mlx.model.config as config
 
     mini = px.load("mini").config
     words = config.PIXTRAL_12B.text.vocab_size
@@ -341,7 +342,7 @@ def test_bench_of_random_weights(here, capsys, monkeypatch):
     said = capsys.readouterr()
     assert said.out.startswith("random weights in 4 bits, 50 % of Pixtral 12B's layers")
     assert "16x16 image" in said.out and "pixtral-mini" not in said.err
-    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 10**6)
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 10**6)
     assert here("bench", "--random", "0.5", *small) == 1
     assert "usable are 1.0 MB" in capsys.readouterr().err
 
@@ -363,7 +364,7 @@ def test_demo(here, capsys, tmp_path, monkeypatch):
 def test_mini_answers_and_says_what_it_does_not_know(tmp_path):
     question = scene(10**9 + 3, rows=2, columns=3).questions[0]
     question.images[0].save(tmp_path / "scene.png")
-    words = [sys.executable, "-m", "pixtral_mlx.cli", "generate", "--dtype", "float32"]
+    words = [sys.executable, "-m", "pixtral_mlx", "generate", "--dtype", "float32"]
     words += ["--image", str(tmp_path / "scene.png"), "--prompt", question.text]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == question.answer
@@ -434,7 +435,7 @@ def test_an_output_that_is_full_is_one_line(places, flag):
 
 
 def test_streams_that_a_shell_closed(places):
-    command = f"exec {sys.executable} -m pixtral_mlx.cli generate --prompt - --model 4bit <&- 2>&-"
+    command = f"exec {sys.executable} -m pixtral_mlx generate --prompt - --model 4bit <&- 2>&-"
     done = subprocess.run(
         ["sh", "-c", command], env=environment(), cwd=places, capture_output=True, check=False
     )
@@ -484,7 +485,7 @@ def test_the_line(arguments, line):
 def test_the_line_is_drawn_in_a_terminal_and_gone_afterwards(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("pixtral_mlx.status.DELAY_SECONDS", 0)
+    monkeypatch.setattr("pixtral_mlx.cli.status.DELAY_SECONDS", 0)
     with Status("opening"):
         time.sleep(0.5)
     written = terminal.getvalue()
@@ -497,7 +498,7 @@ def test_the_line_is_drawn_in_a_terminal_and_gone_afterwards(monkeypatch):
 def test_no_terminal_no_line(monkeypatch):
     pipe = io.StringIO()
     monkeypatch.setattr(sys, "stderr", pipe)
-    monkeypatch.setattr("pixtral_mlx.status.DELAY_SECONDS", 0)
+    monkeypatch.setattr("pixtral_mlx.cli.status.DELAY_SECONDS", 0)
     with Status("opening") as status:
         status.step("reading", "tokens")
         status.update(1, 2)

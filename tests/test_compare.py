@@ -7,9 +7,9 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import compare, edits
-from pixtral_mlx.maps import block_means
-from pixtral_mlx.sampling import Sampler
+from pixtral_mlx.engine.sampling import Sampler
+from pixtral_mlx.interpret import compare, edits
+from pixtral_mlx.interpret.maps import block_means
 
 
 @pytest.fixture(scope="module")

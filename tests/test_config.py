@@ -8,9 +8,9 @@ import pytest
 from checkpoints import hf_config, make_hf, make_official, official_params
 
 import pixtral_mlx as px
-from pixtral_mlx.config import PIXTRAL_12B, PixtralConfig
+from pixtral_mlx.checkpoint.folder import load_config
 from pixtral_mlx.errors import ConfigError
-from pixtral_mlx.folder import load_config
+from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig
 
 PIXTRAL_LARGE = {
     "dim": 12288, "n_layers": 88, "head_dim": 128, "hidden_dim": 28672, "n_heads": 96,

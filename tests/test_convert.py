@@ -22,10 +22,11 @@ import safetensors
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import conversion, hf_tokenizer, rounding, safetensors_io
-from pixtral_mlx.conversion import convert
+from pixtral_mlx.checkpoint import safetensors_io
 from pixtral_mlx.errors import CapacityError, CheckpointError, ConfigError
-from pixtral_mlx.tokenizer_file import shipped_tekken
+from pixtral_mlx.inputs.tokenizer_file import shipped_tekken
+from pixtral_mlx.quantization import conversion, hf_tokenizer, rounding
+from pixtral_mlx.quantization.conversion import convert
 
 Usage = namedtuple("Usage", "total used free")
 PICTURE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (48, 80, 3)).astype(np.uint8))
@@ -247,7 +248,9 @@ def test_what_a_killed_run_left_is_removed_before_the_disk_is_measured(
 ):
     stale = tmp_path / ".out.partial-1"
     stale.mkdir()
-    monkeypatch.setattr("pixtral_mlx.conversion._check_disk", lambda *_: stale.exists() and 1 / 0)
+    monkeypatch.setattr(
+        "pixtral_mlx.quantization.conversion._check_disk", lambda *_: stale.exists() and 1 / 0
+    )
     convert(official, tmp_path / "out")
 
 

@@ -10,19 +10,20 @@ import pytest
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx import device, macs, this_machine
-from pixtral_mlx.capacity import BUFFER_BYTES, RESERVE_BYTES
-from pixtral_mlx.config import PIXTRAL_12B, PIXTRAL_12B_VISION
-from pixtral_mlx.conversion_options import ConversionOptions
-from pixtral_mlx.cost import (
+from pixtral_mlx.cost import chips, machine
+from pixtral_mlx.cost.cost import (
     activation_bytes,
     decode_bytes,
     decoder_operations,
     prefill_operations,
     step_weight_bytes,
 )
-from pixtral_mlx.image import patch_grid
-from pixtral_mlx.quantize import plan_for
+from pixtral_mlx.engine.capacity import BUFFER_BYTES, RESERVE_BYTES
+from pixtral_mlx.inputs.image import patch_grid
+from pixtral_mlx.model import device
+from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from pixtral_mlx.quantization.options import ConversionOptions
+from pixtral_mlx.quantization.plan import plan_for
 from pixtral_mlx.random_model import random_model, scaled
 
 GRID = patch_grid(1024, 1024, PIXTRAL_12B.vision)
@@ -94,7 +95,7 @@ def test_the_estimate_is_of_the_size_that_is_measured():
         hidden_size=256, num_channels=3, image_size=1024, patch_size=16, rope_theta=1e4,
         intermediate_size=4096, num_hidden_layers=2, num_attention_heads=2, image_token_id=10,
     )  # fmt: skip
-    from pixtral_mlx.vision import VisionEncoder
+    from pixtral_mlx.model.vision import VisionEncoder
 
     encoder = VisionEncoder(config)
     mx.eval(encoder.parameters())
@@ -111,16 +112,16 @@ def test_the_estimate_is_of_the_size_that_is_measured():
 
 
 def test_chips():
-    chip = macs.CHIPS["M4 Max"]
+    chip = chips.CHIPS["M4 Max"]
     assert (chip.gigabytes_per_second, max(chip.memory_gb)) == (546, 128)
     assert chip.operations_per_second == 40 * 256 * 1.58e9
-    assert macs.this_chip("Apple M2 Pro") == macs.CHIPS["M2 Pro"]
-    assert macs.this_chip("Intel") is None
-    assert macs.usable_bytes(36) == 24 * 2**30
-    assert macs.usable_bytes(64) == 48 * 2**30
+    assert chips.this_chip("Apple M2 Pro") == chips.CHIPS["M2 Pro"]
+    assert chips.this_chip("Intel") is None
+    assert chips.usable_bytes(36) == 24 * 2**30
+    assert chips.usable_bytes(64) == 48 * 2**30
     # Within a generation the larger chip reads faster.
     for letter in "123456":
-        speeds = [c.gigabytes_per_second for name, c in macs.CHIPS.items() if name[1] == letter]
+        speeds = [c.gigabytes_per_second for name, c in chips.CHIPS.items() if name[1] == letter]
         assert speeds == sorted(speeds) and speeds
 
 
@@ -136,46 +137,46 @@ def test_the_table_of_which_mac_is_what_its_script_prints():
 
 
 def test_every_chip_that_was_sold_is_there_with_its_source():
-    names = {chip.name.split(",")[0] for chip in macs.CHIPS.values()}
+    names = {chip.name.split(",")[0] for chip in chips.CHIPS.values()}
     kinds = ("", " Pro", " Max", " Ultra")
     made = {f"M{n}{kind}" for n in range(1, 6) for kind in kinds} - {"M4 Ultra"}  # never made
     assert made <= names
-    for chip in macs.CHIPS.values():
+    for chip in chips.CHIPS.values():
         assert chip.source.startswith("https://")
         if chip.name != "M1":
             assert "apple.com/" in chip.source
     # Published: 75 % more than the M3 Pro, 50 % more than the M3 Ultra.
-    assert macs.CHIPS["M4 Pro"].gigabytes_per_second / 1.75 == pytest.approx(156, abs=7)
-    assert macs.CHIPS["M5 Ultra"].gigabytes_per_second / 1.5 == pytest.approx(819, rel=0.03)
+    assert chips.CHIPS["M4 Pro"].gigabytes_per_second / 1.75 == pytest.approx(156, abs=7)
+    assert chips.CHIPS["M5 Ultra"].gigabytes_per_second / 1.5 == pytest.approx(819, rel=0.03)
 
 
 @pytest.mark.parametrize("name", ["M3 Max", "M4 Max", "M5 Max"])
 def test_memory_tells_the_two_bandwidths_of_a_name_apart(name):
-    slow, fast = (chip for chip in macs.CHIPS.values() if chip.name.split(",")[0] == name)
+    slow, fast = (chip for chip in chips.CHIPS.values() if chip.name.split(",")[0] == name)
     assert slow.gigabytes_per_second < fast.gigabytes_per_second
     assert not set(slow.memory_gb) & set(fast.memory_gb)
     for chip in (slow, fast):
         for size in chip.memory_gb:
-            assert macs.this_chip(f"Apple {name}", size * 2**30) == chip
-    assert macs.this_chip(f"Apple {name}") == fast
+            assert chips.this_chip(f"Apple {name}", size * 2**30) == chip
+    assert chips.this_chip(f"Apple {name}") == fast
 
 
 def test_the_bandwidth_of_a_machine(monkeypatch):
-    assert this_machine.machine_bandwidth(4800)[:2] == (4800, "given")
+    assert machine.machine_bandwidth(4800)[:2] == (4800, "given")
     with pytest.raises(ValueError, match=r"^bandwidth must be above 0, got -1$"):
-        this_machine.machine_bandwidth(-1)
-    monkeypatch.setattr(this_machine, "COPY_BYTES", 2**22)
+        machine.machine_bandwidth(-1)
+    monkeypatch.setattr(machine, "COPY_BYTES", 2**22)
     for gpu in (False, True):  # by NumPy, and where MLX computes
         with device.assumed(gpu=gpu):
-            assert 0.05 < this_machine.copy_speed() < 5000
+            assert 0.05 < machine.copy_speed() < 5000
     # On a Mac the chip's name and memory decide, if its GPU computes.
     mac = {"device_name": "Apple M4 Max", "memory_size": 36 * 2**30}
     monkeypatch.setattr(mx, "device_info", lambda: mac)
     with device.assumed(gpu=False):
-        found = this_machine.machine_bandwidth()
+        found = machine.machine_bandwidth()
         assert found.kind == "measured" and "copies of 4 MB" in found.source
     with device.assumed(gpu=True):
-        found = this_machine.machine_bandwidth()
+        found = machine.machine_bandwidth()
     assert (found.gigabytes_per_second, found.kind) == (410, "published")
     assert found.source.startswith("M4 Max, 32 cores: https://support.apple.com/")
 
@@ -198,10 +199,10 @@ def test_the_precision_of_float32_products_is_measured(monkeypatch):
     assert here.facts()["float32_error"] == here.float32_error > 0
     multiply = mx.matmul
     for bits, expected in ((22, "float32"), (10, "TF32"), (7, "less than TF32")):
-        this_machine._float32_error.cache_clear()
+        machine._float32_error.cache_clear()
         monkeypatch.setattr(mx.array, "__matmul__", product_of(bits))
         assert px.machine().float32_products == expected
-    this_machine._float32_error.cache_clear()
+    machine._float32_error.cache_clear()
 
 
 def test_a_random_model_is_one_of_a_conversion():

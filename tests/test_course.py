@@ -9,7 +9,7 @@ import course
 import figures
 import pixtral_mlx as px
 from pixtral_mlx.mini import CHECKPOINT
-from pixtral_mlx.rope import Rope2D
+from pixtral_mlx.model.rope import Rope2D
 
 
 def test_scenes_are_not_those_of_training_or_evaluation():

@@ -8,9 +8,9 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.decoder import Decoder
-from pixtral_mlx.generate import GenerationStream
-from pixtral_mlx.sampling import Sampler
+from pixtral_mlx.engine.generate import GenerationStream
+from pixtral_mlx.engine.sampling import Sampler
+from pixtral_mlx.model.decoder import Decoder
 
 READS = ("item", "tolist", "__int__", "__float__", "__bool__", "__index__", "__array__")
 

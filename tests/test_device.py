@@ -8,7 +8,7 @@ import pytest
 
 SEES = (
     "import mlx.core as mx; sent = []; mx.set_default_device = sent.append;"
-    "from pixtral_mlx.attention import attend; print(sent)"
+    "from pixtral_mlx.model.attention import attend; print(sent)"
 )
 
 

@@ -18,11 +18,15 @@ from checkpoints import make_official
 from fake_hub import serve
 from published_files import repository
 
-from pixtral_mlx import cli, device, doctor, kernels, macs
-from pixtral_mlx import machine_checks as checks
-from pixtral_mlx.capacity import RESERVE_BYTES
-from pixtral_mlx.kernels import Case, LayerCheck
-from pixtral_mlx.machine_checks import FAIL, OK, SKIPPED, WARN, Check, attempt
+from pixtral_mlx import cli
+from pixtral_mlx.cli import doctor
+from pixtral_mlx.cost import chips
+from pixtral_mlx.doctor import kernels
+from pixtral_mlx.doctor import machine_checks as checks
+from pixtral_mlx.doctor.kernels import Case, LayerCheck
+from pixtral_mlx.doctor.machine_checks import FAIL, OK, SKIPPED, WARN, Check, attempt
+from pixtral_mlx.engine.capacity import RESERVE_BYTES
+from pixtral_mlx.model import device
 
 HOUSE = Path(__file__).parents[1]
 USER, TOKEN = "quintessa", "hf_quintessential"
@@ -42,7 +46,7 @@ def examined(tmp_path_factory):
         }  # fmt: skip
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "pixtral_mlx.cli", "doctor", "--json", str(home / "d.json"),
+            [sys.executable, "-m", "pixtral_mlx", "doctor", "--json", str(home / "d.json"),
              "--model", str(home / "my-model"), "--dtype", "float32"],
             env=environment, capture_output=True, text=True, timeout=400,
         )  # fmt: skip
@@ -200,7 +204,7 @@ def test_the_issue_forms_ask_for_the_page():
 
 def test_widths_that_fit_are_those_of_the_table(monkeypatch):
     """16 GB: 5 bits would fit but for the reserve."""
-    monkeypatch.setattr(checks, "usable_bytes", lambda: int(macs.usable_bytes(16)))
+    monkeypatch.setattr(checks, "usable_bytes", lambda: int(chips.usable_bytes(16)))
     found = checks.check_memory()
     assert found.text.endswith("room for the 12B in 3, 4 bits and one full picture")
     assert found.facts["needed_bytes"]["4"] == 7_714_668_544 + 5160 * 163_840 + RESERVE_BYTES

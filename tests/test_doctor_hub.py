@@ -13,14 +13,14 @@ from checkpoints import official_shapes
 from fake_hub import serve
 from published_files import PARAMS, repository, weights
 
-from pixtral_mlx import hub_checks
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.machine_checks import attempt
+from pixtral_mlx.doctor import hub_checks
+from pixtral_mlx.doctor.machine_checks import attempt
+from pixtral_mlx.model.config import PIXTRAL_12B
 
 NAME = "mistralai/Pixtral-12B-2409"
 SCRIPT = """
 import json
-from pixtral_mlx import hub_checks as h
+from pixtral_mlx.doctor import hub_checks as h
 hub = h.Hub()
 print(json.dumps([check(hub).record() for check in (h.check_hub, h.check_fetch, h.check_names)]))
 """

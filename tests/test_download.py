@@ -18,7 +18,7 @@ import pytest
 from fake_hub import COMMIT, serve
 from huggingface_hub import constants
 
-from pixtral_mlx import download, hub
+from pixtral_mlx.checkpoint import download, hub
 from pixtral_mlx.errors import CapacityError, CheckpointError
 
 NAME = "made-up/model"

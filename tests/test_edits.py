@@ -7,8 +7,8 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import edits
-from pixtral_mlx.recorder import TraceOptions
+from pixtral_mlx.interpret import edits
+from pixtral_mlx.interpret.recorder import TraceOptions
 
 BLOCKS = [f"{n}{what}" for n in range(3) for what in (".heads", "")]
 SITES = (  # in the order of computation

@@ -86,7 +86,7 @@ def test_a_page_holds_every_word_and_nothing_from_elsewhere(image, tmp_path):
     scene(3, 4, 5).image.save(tmp_path / "scene.png")
     words = ["explain", "--image", "scene.png", "--prompt", "Describe the picture.", "-o", output]
     done = subprocess.run(
-        [sys.executable, "-m", "pixtral_mlx.cli", *words, "--dtype", "float32"],
+        [sys.executable, "-m", "pixtral_mlx", *words, "--dtype", "float32"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,10 @@ from golden_checks import Golden
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import image, layouts, model, rope, tokenizer, vision
+from pixtral_mlx import pixtral as model
+from pixtral_mlx.checkpoint import layouts
+from pixtral_mlx.inputs import image, tokenizer
+from pixtral_mlx.model import rope, vision
 
 
 @pytest.fixture(scope="module")

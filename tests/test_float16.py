@@ -15,12 +15,12 @@ from checkpoints import make_official
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx.activations import largest_activations
-from pixtral_mlx.capacity import weights_bytes
-from pixtral_mlx.checkpoint import Precision, precision
+from pixtral_mlx.checkpoint.checkpoint import Precision, precision
 from pixtral_mlx.cli import main
+from pixtral_mlx.engine.capacity import weights_bytes
+from pixtral_mlx.interpret.activations import largest_activations
 from pixtral_mlx.mini import CHECKPOINT, scene
-from pixtral_mlx.tap import Tap
+from pixtral_mlx.model.tap import Tap
 
 DECODER = ("tok_embeddings", "wo.weight", "w2.weight", "adapter.w_out.weight", "adapter.w_out.bias")
 ENCODER = ("ln_pre", "wo.weight", "w2.weight")

@@ -9,9 +9,9 @@ from checkpoints import make_official, shipped_tokenizer
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.answer import _overlap, _StopText
-from pixtral_mlx.options import GenerationOptions
-from pixtral_mlx.tokenizer import Tokenizer
+from pixtral_mlx.engine.answer import _overlap, _StopText
+from pixtral_mlx.engine.options import GenerationOptions
+from pixtral_mlx.inputs.tokenizer import Tokenizer
 
 SCRIPTS = {
     "Chinese": "敏捷的棕色狐狸跳过了懒狗，今天天气很好。",
@@ -295,7 +295,7 @@ def test_progress_counts_the_prompt(model, prompt):
 
 
 def test_too_little_memory_is_said_before_anything_is_read(model, prompt, monkeypatch):
-    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: 10_000)
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 10_000)
     with pytest.raises(px.CapacityError, match=r"usable are 0.0 MB: no width would fit"):
         model.generate(prompt)
     assert model.generate(prompt, max_tokens=1, force=True).tokens

@@ -10,8 +10,8 @@ import pytest
 from checkpoints import make_hf, make_official
 from fake_hub import COMMIT, serve
 
+from pixtral_mlx.checkpoint.hub import needed_files
 from pixtral_mlx.errors import CheckpointError
-from pixtral_mlx.hub import needed_files
 
 CONVERT = """
 import sys
@@ -27,7 +27,7 @@ main(["inspect", sys.argv[1]])
 SCRIPT = """
 import sys
 from pixtral_mlx.errors import PixtralError
-from pixtral_mlx.hub import fetch
+from pixtral_mlx.checkpoint.hub import fetch
 try:
     print("at", fetch(*sys.argv[1:2], revision=(sys.argv[2:3] or [None])[0]))
 except PixtralError as error:

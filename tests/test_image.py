@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixtral_mlx import image_source
-from pixtral_mlx.config import PixtralConfig
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.image import (
+from pixtral_mlx.inputs import image_source
+from pixtral_mlx.inputs.image import (
     FORMATS,
     ImageOptions,
     exif_orientation,
@@ -27,6 +26,7 @@ from pixtral_mlx.image import (
     preprocess,
     to_rgb,
 )
+from pixtral_mlx.model.config import PixtralConfig
 
 VISION = PixtralConfig.from_params(checkpoints.official_params()).vision
 

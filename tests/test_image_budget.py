@@ -10,8 +10,8 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.config import PIXTRAL_12B_VISION
-from pixtral_mlx.image import preprocess
+from pixtral_mlx.inputs.image import preprocess
+from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
 SIZES = [
     (1024, 768), (4000, 3000), (100, 100), (1, 1), (30_000, 2), (2, 30_000), (1024, 17),

@@ -8,9 +8,10 @@ import mlx.core as mx
 import pytest
 
 import pixtral_mlx as px
-from pixtral_mlx import attention, decoder, device, kernels
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.kernels import LONG, SHORT, Case
+from pixtral_mlx.doctor import kernels
+from pixtral_mlx.doctor.kernels import LONG, SHORT, Case
+from pixtral_mlx.model import attention, decoder, device
+from pixtral_mlx.model.config import PIXTRAL_12B
 
 ON_GPU = device.on_gpu()
 FAULT = 0.04

@@ -7,12 +7,13 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import cli, edits
-from pixtral_mlx.capacity import kv_bytes_per_token, room_bytes
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.cost import decode_bytes
-from pixtral_mlx.kv_format import KVFormat
-from pixtral_mlx.tap import Tap
+from pixtral_mlx import cli
+from pixtral_mlx.cost.cost import decode_bytes
+from pixtral_mlx.engine.capacity import kv_bytes_per_token, room_bytes
+from pixtral_mlx.interpret import edits
+from pixtral_mlx.model.config import PIXTRAL_12B
+from pixtral_mlx.model.kv_cache import KVFormat
+from pixtral_mlx.model.tap import Tap
 
 NEW = 5
 WIDE = {"head_dim": 64, "n_layers": 2}

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from pixtral_mlx import lab
+from pixtral_mlx.cli import lab
 from pixtral_mlx.errors import PixtralError
 
 
@@ -45,7 +45,7 @@ def test_a_missing_extra_names_the_command(monkeypatch):
 
 def test_the_command_serves_the_notebooks(tmp_path):
     command = [
-        sys.executable, "-m", "pixtral_mlx.cli", "lab", "--", "--no-browser", "--allow-root",
+        sys.executable, "-m", "pixtral_mlx", "lab", "--", "--no-browser", "--allow-root",
         "--ServerApp.port=0", "--IdentityProvider.token=",
     ]  # fmt: skip
     log = tmp_path / "log"

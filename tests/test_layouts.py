@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from checkpoints import hf_name, hf_tensors, official_params, official_shapes, official_tensors
 
-from pixtral_mlx import layouts
-from pixtral_mlx.config import PixtralConfig
+from pixtral_mlx.checkpoint import layouts
+from pixtral_mlx.model.config import PixtralConfig
 
 WITH_VISION = ["official", "hf-llava", "hf-llava-v5", "mlx"]
 

@@ -10,9 +10,9 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import device
-from pixtral_mlx.decoder import Decoder
-from pixtral_mlx.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter
+from pixtral_mlx.engine.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter
+from pixtral_mlx.model import device
+from pixtral_mlx.model.decoder import Decoder
 
 LOOKUP = {"prompt_lookup_num_tokens": 8}
 TABLE = "".join(f"| cup {n} | {n % 3} | 1.{n % 4}0 |\n" for n in range(8))

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.edits import MaskPatches, NoBreakTokens
 from pixtral_mlx.errors import CheckpointError
-from pixtral_mlx.image import PatchGrid
+from pixtral_mlx.inputs.image import PatchGrid
+from pixtral_mlx.interpret.edits import MaskPatches, NoBreakTokens
 from pixtral_mlx.mini import CHECKPOINT, Question, scene
 from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.evaluation import (
@@ -23,7 +23,6 @@ from pixtral_mlx.mini.evaluation import (
     transposed,
     transposed_answers,
 )
-from pixtral_mlx.mini.layout import Layout, Thing
 from pixtral_mlx.mini.looking import Looked, look
 from pixtral_mlx.mini.questions import KINDS
 from pixtral_mlx.mini.report import (
@@ -37,6 +36,7 @@ from pixtral_mlx.mini.report import (
     report,
     write_section,
 )
+from pixtral_mlx.mini.scene_layout import Layout, Thing
 
 README = CHECKPOINT / "README.md"
 

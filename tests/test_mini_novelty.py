@@ -11,13 +11,13 @@ import pytest
 import pixtral_mlx as px
 from pixtral_mlx.mini import CHECKPOINT, novelty, scene
 from pixtral_mlx.mini.__main__ import main
-from pixtral_mlx.mini.course import STAGES, layouts, make_lesson
 from pixtral_mlx.mini.evaluation import FIRST_SEED, Findings
-from pixtral_mlx.mini.layout import Layout, Thing
 from pixtral_mlx.mini.learning import Pupil, mini_config
 from pixtral_mlx.mini.lessons import _labels
 from pixtral_mlx.mini.novelty import apart, ask_new, census, content, novelty_table, one_code
 from pixtral_mlx.mini.report import fingerprint
+from pixtral_mlx.mini.scene_layout import Layout, Thing
+from pixtral_mlx.mini.stages import STAGES, layouts, make_lesson
 
 STAR, A, B, EMPTY = Thing("star", "red"), Thing("A"), Thing("B"), Thing()
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from pixtral_mlx.errors import ConfigError
-from pixtral_mlx.image import patch_grid
+from pixtral_mlx.inputs.image import patch_grid
+from pixtral_mlx.inputs.tokenizer import Tokenizer
 from pixtral_mlx.mini import CHECKPOINT, scene
 from pixtral_mlx.mini.drawing import CHARACTERS, COLOURS, SHAPES
-from pixtral_mlx.mini.layout import Layout, Thing, draw
 from pixtral_mlx.mini.learning import mini_config
 from pixtral_mlx.mini.questions import KINDS, NUMBERS, ORDINALS, PLURALS, SIDES, ask
+from pixtral_mlx.mini.scene_layout import Layout, Thing, draw
 from pixtral_mlx.mini.words import vocabulary, words, write_tekken
-from pixtral_mlx.tokenizer import Tokenizer
 
 TEKKEN = CHECKPOINT / "tekken.json"
 

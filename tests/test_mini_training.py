@@ -19,19 +19,19 @@ from mlx.utils import tree_flatten
 from PIL import Image, ImageColor
 
 import pixtral_mlx as px
-from pixtral_mlx.conversion import convert
 from pixtral_mlx.errors import CheckpointError
+from pixtral_mlx.inputs.tokenizer import Tokenizer
 from pixtral_mlx.mini import CHECKPOINT, learning, scene
 from pixtral_mlx.mini.__main__ import main
-from pixtral_mlx.mini.course import Course, Stage, rate_at
 from pixtral_mlx.mini.curves import HEIGHT, LOSS, MARGIN, RIGHT, WIDTH, draw_curves
 from pixtral_mlx.mini.export import export, take_weights
 from pixtral_mlx.mini.learning import Pupil, mini_config, rounded_text_loss, text_loss
 from pixtral_mlx.mini.lessons import SINK, Feeder, Words, text_lesson, vision_lesson
 from pixtral_mlx.mini.questions import Asked
-from pixtral_mlx.model import Pixtral
-from pixtral_mlx.prompt import Prompt
-from pixtral_mlx.tokenizer import Tokenizer
+from pixtral_mlx.mini.stages import Course, Stage, rate_at
+from pixtral_mlx.model.prompt import Prompt
+from pixtral_mlx.pixtral import Pixtral
+from pixtral_mlx.quantization.conversion import convert
 
 TEKKEN = CHECKPOINT / "tekken.json"
 
@@ -278,7 +278,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
 
     whole = course("whole")
     whole.run()
-    monkeypatch.setattr("pixtral_mlx.mini.course.SAVE_EVERY", 1)
+    monkeypatch.setattr("pixtral_mlx.mini.stages.SAVE_EVERY", 1)
 
     class Stopped(Exception):
         pass

@@ -8,7 +8,7 @@ import budget
 import course
 import inside
 import pixtral_mlx as px
-from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx.model.config import PIXTRAL_12B
 
 NONSENSE = (None, "four", (), {}, ("a", "b"), [1.0], True)
 TOKENS = 4160

@@ -9,7 +9,7 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import edits
+from pixtral_mlx.interpret import edits
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def prompt(model):
 
 @pytest.mark.parametrize(("token", "image", "block"), [(0, 0, 1), (2, 1, 1), (1, 0, 2)])
 def test_each_block_is_a_run_of_its_own(model, prompt, token, image, block, monkeypatch):
-    monkeypatch.setattr("pixtral_mlx.occlusion.TOKENS_AT_ONCE", 3 * len(prompt.tokens))
+    monkeypatch.setattr("pixtral_mlx.interpret.occlusion.TOKENS_AT_ONCE", 3 * len(prompt.tokens))
     calls = []
     ours = model.occlusion_map(
         prompt, token, block, image=image, progress=lambda *counts: calls.append(counts)

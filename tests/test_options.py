@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 import pixtral_mlx as px
-from pixtral_mlx import cli
 from pixtral_mlx.checks import check_index, number, one_of, options_of, whole
-from pixtral_mlx.conversion_options import ConversionOptions
-from pixtral_mlx.flags import given_options
-from pixtral_mlx.image_options import ImageOptions
-from pixtral_mlx.kv_format import GROUP_SIZES, KV_BITS
-from pixtral_mlx.options import GenerationOptions
+from pixtral_mlx.cli.flags import given_options
+from pixtral_mlx.cli.parser import build_parser, main
+from pixtral_mlx.engine.options import GenerationOptions
+from pixtral_mlx.inputs.image_options import ImageOptions
+from pixtral_mlx.model.kv_cache import GROUP_SIZES, KV_BITS
+from pixtral_mlx.quantization.options import ConversionOptions
 
 KINDS = (GenerationOptions, ConversionOptions, ImageOptions)
 FIELDS = [(kind, name, *entry) for kind in KINDS for name, entry in options_of(kind).items()]
@@ -139,7 +139,7 @@ def test_docstrings_say_what_the_fields_say(kind):
 
 
 def subparser(command):
-    (action,) = (a for a in cli.build_parser()._actions if a.dest == "command")
+    (action,) = (a for a in build_parser()._actions if a.dest == "command")
     parser = action.choices[command]
     parser.parse_known_args(COMMANDS[command][1:])
     return parser
@@ -169,7 +169,7 @@ def test_flags_are_the_fields(command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_flags_the_defaults_hold(command):
-    arguments = cli.build_parser().parse_args(COMMANDS[command])
+    arguments = build_parser().parse_args(COMMANDS[command])
     tokens = {"explain": 64, "chat": 1024}.get(command, 256)
     if command == "convert":
         given = given_options(arguments, ConversionOptions)
@@ -184,7 +184,7 @@ def test_without_flags_the_defaults_hold(command):
 def test_flags_arrive():
     pictures = ["--no-orient", "--grey16", "clip", "--image-budget", "9"]
     words = ["--kv-bits", "4", "--force", "--stop", "a", "--stop", "b"]
-    arguments = cli.build_parser().parse_args([*COMMANDS["generate"], *pictures, *words])
+    arguments = build_parser().parse_args([*COMMANDS["generate"], *pictures, *words])
     assert given_options(arguments, ImageOptions) == {
         "resize": "official", "orient": False, "grey16": "clip", "image_budget": 9,
     }  # fmt: skip
@@ -200,6 +200,6 @@ def test_a_command_says_the_line_of_its_options(tmp_path, capsys):
         (["--top-k", "-1"], "top_k must be 0 or more, got -1"),
     ):
         # A mistake of usage costs no loading: the model is not looked for.
-        assert cli.main([*question, "--model", str(tmp_path / "none"), *words]) == 2
+        assert main([*question, "--model", str(tmp_path / "none"), *words]) == 2
         assert capsys.readouterr().err.strip().endswith(line)
     assert px.GenerationOptions is GenerationOptions and px.ImageOptions is ImageOptions

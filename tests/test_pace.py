@@ -8,9 +8,11 @@ import pytest
 from checkpoints import make_official
 
 import pixtral_mlx as px
-from pixtral_mlx import cli, commands, device
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.pace import FEWEST_TOKENS, STEP_SECONDS, Pace, expected_seconds
+from pixtral_mlx import cli
+from pixtral_mlx.cli import generate as commands
+from pixtral_mlx.cost.pace import FEWEST_TOKENS, STEP_SECONDS, Pace, expected_seconds
+from pixtral_mlx.model import device
+from pixtral_mlx.model.config import PIXTRAL_12B
 
 TEXT = PIXTRAL_12B.text
 

@@ -9,7 +9,7 @@ import pytest
 from golden_checks import Golden
 
 import pixtral_mlx as px
-from pixtral_mlx import attention
+from pixtral_mlx.model import attention
 
 WITH_IMAGES = [name for name in cases.CASES if name != "text_only"]
 

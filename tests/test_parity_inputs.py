@@ -12,10 +12,10 @@ from mistral_common.protocol.instruct.chunk import ImageChunk, ImageURLChunk
 from mistral_common.tokens.tokenizers.image import ImageConfig, ImageEncoder, SpecialImageIDs
 from PIL import Image
 
-from pixtral_mlx import image as image_module
-from pixtral_mlx.config import PixtralConfig
-from pixtral_mlx.image import ImageOptions, open_image, patch_grid, preprocess
-from pixtral_mlx.tokenizer import Tokenizer
+from pixtral_mlx.inputs import image as image_module
+from pixtral_mlx.inputs.image import ImageOptions, open_image, patch_grid, preprocess
+from pixtral_mlx.inputs.tokenizer import Tokenizer
+from pixtral_mlx.model.config import PixtralConfig
 
 PIXEL_TOLERANCE = 2e-5
 VISION = PixtralConfig.from_params(checkpoints.official_params()).vision

@@ -12,9 +12,11 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import chat, cli, pdf
-from pixtral_mlx.image import ImageOptions
-from pixtral_mlx.pdf import open_pages, page_numbers, split_choice
+from pixtral_mlx import cli
+from pixtral_mlx.cli import chat
+from pixtral_mlx.inputs import pdf
+from pixtral_mlx.inputs.image import ImageOptions, to_pixels
+from pixtral_mlx.inputs.pdf import open_pages, page_numbers, split_choice
 
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
 
@@ -69,7 +71,7 @@ def shown(model, prompt) -> str:
     position = 0
     while position < len(prompt.tokens):
         if position in starts:
-            middle = px.image.to_pixels(next(pictures))[20, 20]
+            middle = to_pixels(next(pictures))[20, 20]
             text += f"<{COLOURS.index(tuple(int(v > 127) * 250 for v in middle)) + 1}>"
             position = starts[position]
         else:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.image import PatchGrid
-from pixtral_mlx.picture import (
+from pixtral_mlx.inputs.image import PatchGrid
+from pixtral_mlx.interpret.picture import (
     BREAK_COLOUR,
     CARD,
     END_COLOUR,

@@ -8,9 +8,9 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import edits
-from pixtral_mlx.prompt_cache import image_digest
-from pixtral_mlx.recorder import TraceOptions
+from pixtral_mlx.engine.prompt_cache import image_digest
+from pixtral_mlx.interpret import edits
+from pixtral_mlx.interpret.recorder import TraceOptions
 
 NEW = 6
 
@@ -389,7 +389,7 @@ def test_many_images_in_groups_are_what_each_is_alone(model, monkeypatch):
     images = [p.images[0] for p in (model.encode("?", [picture(n, 70 - 9 * n)]) for n in range(5))]
     whole = np.array(model.vision_encoder(images))
     for most in (1, 16, 30):
-        monkeypatch.setattr("pixtral_mlx.attention.PATCHES_AT_ONCE", most)
+        monkeypatch.setattr("pixtral_mlx.model.attention.PATCHES_AT_ONCE", most)
         np.testing.assert_allclose(model.vision_encoder(images), whole, atol=1e-5)
         prompt = model.encode("?", [picture(n, 70 - 9 * n) for n in range(5)])
         options = TraceOptions(states=["vision.1"])
@@ -439,12 +439,12 @@ def test_clear_cache_gives_the_memory_back(model):
 
 
 def test_what_is_kept_goes_before_a_run_is_refused(model, monkeypatch):
-    from pixtral_mlx.capacity import need_of
+    from pixtral_mlx.engine.capacity import need_of
 
     prompt, other = model.encode("What is this?"), model.encode("Where was that?")
     model.generate(prompt, max_tokens=1)
     room = need_of(model, other, NEW).total
-    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: room)
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: room)
     assert len(model.prompt_cache) == 1
     stream = model.stream(other, max_tokens=NEW)
     next(stream)
@@ -455,13 +455,13 @@ def test_what_is_kept_goes_before_a_run_is_refused(model, monkeypatch):
 
 
 def test_what_is_kept_makes_room_for_a_trace_too(model, monkeypatch):
-    from pixtral_mlx.capacity import need_of
+    from pixtral_mlx.engine.capacity import need_of
 
     prompt, other = model.encode("What is this?"), model.encode("Where was that?")
     model.generate(prompt, max_tokens=1)
     need = need_of(model, other, 300, trace=TraceOptions())
     assert 0 < model.prompt_cache.nbytes < need.kept
-    monkeypatch.setattr("pixtral_mlx.capacity.usable_bytes", lambda: need.total)
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: need.total)
     next(model.stream(other, max_tokens=300, trace=True))
     assert len(model.prompt_cache) == 0
 

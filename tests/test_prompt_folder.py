@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import pixtral_mlx as px
+from pixtral_mlx.checkpoint.safetensors_io import read_header
 from pixtral_mlx.cli import main
-from pixtral_mlx.prompt_cache import PromptCache
-from pixtral_mlx.prompt_folder import _hash
-from pixtral_mlx.safetensors_io import read_header
+from pixtral_mlx.engine.prompt_cache import PromptCache
+from pixtral_mlx.engine.prompt_folder import _hash
 
 NEW = 5
 
@@ -90,7 +90,7 @@ def test_answers_are_those_of_a_fresh_run(process, kept, image):
 
 def test_really_another_process(source, kept, tmp_path, image):
     image.save(tmp_path / "image.png")
-    words = [sys.executable, "-m", "pixtral_mlx.cli", "generate", "--model", str(source)]
+    words = [sys.executable, "-m", "pixtral_mlx", "generate", "--model", str(source)]
     words += ["--dtype", "float32", "--image", str(tmp_path / "image.png"), "--prompt", "Why?"]
     words += ["--json", "--max-tokens", "2", "--prompt-cache", str(kept[0].parent)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -9,12 +9,12 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx import published
-from pixtral_mlx.config import PIXTRAL_12B
+from pixtral_mlx.doctor import published
+from pixtral_mlx.doctor.published import Answer, Published, check_answers, check_speed, question
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.published import Answer, Published, check_answers, check_speed, question
-from pixtral_mlx.tokenizer import Tokenizer
-from pixtral_mlx.tokenizer_file import shipped_tekken
+from pixtral_mlx.inputs.tokenizer import Tokenizer
+from pixtral_mlx.inputs.tokenizer_file import shipped_tekken
+from pixtral_mlx.model.config import PIXTRAL_12B
 
 SIZES = {"1": (48, 32), "2": (32, 64)}
 NAMES = {key: f"{key}-{width}x{height}" for key, (width, height) in SIZES.items()}

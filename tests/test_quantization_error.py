@@ -9,12 +9,13 @@ import pytest
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx import device, rounding
-from pixtral_mlx.conversion import convert
 from pixtral_mlx.errors import CheckpointError, ConfigError
 from pixtral_mlx.mini import scene
-from pixtral_mlx.quantization_error import together
-from pixtral_mlx.rounding import dequantized
+from pixtral_mlx.model import device
+from pixtral_mlx.quantization import rounding
+from pixtral_mlx.quantization.conversion import convert
+from pixtral_mlx.quantization.rounding import dequantized
+from pixtral_mlx.quantization.rounding_error import together
 
 SCHEMES = [{"bits": 2}, {"bits": 4, "group_size": 32}, {"mode": "mxfp4"}, {"mode": "nvfp4"}]
 

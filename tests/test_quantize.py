@@ -2,10 +2,10 @@
 
 import pytest
 
-from pixtral_mlx.conversion_options import ConversionOptions
+from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, FLOAT_MODES, RECIPES, Scheme
 from pixtral_mlx.errors import ConfigError
-from pixtral_mlx.quantize import format_plan, plan
-from pixtral_mlx.schemes import AFFINE_BITS, FLOAT_MODES, RECIPES, Scheme
+from pixtral_mlx.quantization.options import ConversionOptions
+from pixtral_mlx.quantization.plan import format_plan, plan
 
 LAYERS = 16
 

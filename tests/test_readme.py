@@ -10,13 +10,13 @@ from PIL import Image
 from test_faults import FAULTS
 
 import pixtral_mlx as px
-from pixtral_mlx import demo
-from pixtral_mlx.capacity import kv_bytes_per_token
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.kv_format import KVFormat
+from pixtral_mlx.cli import demo
+from pixtral_mlx.engine.capacity import kv_bytes_per_token
 from pixtral_mlx.mini import CHECKPOINT
-from pixtral_mlx.mini.course import STAGES
 from pixtral_mlx.mini.drawing import CHARACTERS, COLOURS, SHAPES
+from pixtral_mlx.mini.stages import STAGES
+from pixtral_mlx.model.config import PIXTRAL_12B
+from pixtral_mlx.model.kv_cache import KVFormat
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ from cases import picture
 from checkpoints import make_official
 
 import pixtral_mlx as px
-from pixtral_mlx.batch import Batch
-from pixtral_mlx.decoder import Decoder
-from pixtral_mlx.sampling import Sampler
-from pixtral_mlx.vision import VisionBlock
+from pixtral_mlx.engine.batch import Batch
+from pixtral_mlx.engine.sampling import Sampler
+from pixtral_mlx.model.decoder import Decoder
+from pixtral_mlx.model.vision import VisionBlock
 
 LONG = "A rather long text that is read in many parts. " * 3
 STEP = {"prefill_step_size": 8, "reuse": False}
@@ -156,7 +156,7 @@ def test_an_image_is_encoded_a_layer_at_a_time(model, monkeypatch, endless):
     watched.add("Why?", max_tokens=200, **endless)
     watched.until(lambda: watched.pieces[0])
     # Each of them is too large to be encoded together with another.
-    monkeypatch.setattr("pixtral_mlx.attention.PATCHES_AT_ONCE", 4)
+    monkeypatch.setattr("pixtral_mlx.model.attention.PATCHES_AT_ONCE", 4)
     watched.add(question(picture(64, 64), picture(32, 64), "Which?"), max_tokens=2, **endless)
     layers = []
     while 1 not in watched.ended:

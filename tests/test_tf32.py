@@ -79,7 +79,7 @@ def test_golden_checks_hold_because_they_are_pinned(on_gpu):
 
 
 def test_commands_say_it(on_gpu):
-    command = ("-m", "pixtral_mlx.cli")
+    command = ("-m", "pixtral_mlx")
     assert "products on this machine: TF32" in on_gpu(*command, "inspect", "mini")
     found = json.loads(on_gpu(*command, "inspect", "mini", "--json"))
     assert found["float32_products"] == "TF32"
@@ -110,7 +110,7 @@ prompt = model.encode("", images=[s.image for s in shown])
 alone = mx.concatenate([model.vision_encoder([image]) for image in prompt.images])
 print(near, course.relative_error(model.vision_encoder(prompt.images), alone))
 print(course.check_quiet(shown[0].image, shown[0].image, model))
-from pixtral_mlx import kernels
+from pixtral_mlx.doctor import kernels
 for check in kernels.check_layers([kernels.Case("vision", mx.float32, 64)]):
     assert check.passed and check.error > 1e-3, check
 """

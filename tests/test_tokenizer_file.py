@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from checkpoints import SPM_FILE, official_params, shipped_tokenizer
 
-from pixtral_mlx.config import PixtralConfig
 from pixtral_mlx.errors import CheckpointError
-from pixtral_mlx.tokenizer_file import SPECIALS, find_tokenizer_file, shipped_tekken
+from pixtral_mlx.inputs.tokenizer_file import SPECIALS, find_tokenizer_file, shipped_tekken
+from pixtral_mlx.model.config import PixtralConfig
 
 TEKKEN = json.loads(shipped_tokenizer("tekken_240911.json").read_text())
 FIRST = TEKKEN["config"]["default_num_special_tokens"]

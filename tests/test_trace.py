@@ -10,8 +10,8 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.maps import find_evidence, mean_distance, rank_correlation
-from pixtral_mlx.recorder import TraceOptions
+from pixtral_mlx.interpret.maps import find_evidence, mean_distance, rank_correlation
+from pixtral_mlx.interpret.recorder import TraceOptions
 
 NEW = 5
 

@@ -8,9 +8,9 @@ import pytest
 from checkpoints import make_official
 
 import pixtral_mlx as px
-from pixtral_mlx.image import to_pixels
-from pixtral_mlx.recorder import TraceOptions
-from pixtral_mlx.trace_file import _checksum
+from pixtral_mlx.inputs.image import to_pixels
+from pixtral_mlx.interpret.recorder import TraceOptions
+from pixtral_mlx.interpret.trace_file import _checksum
 
 
 @pytest.fixture(scope="module")

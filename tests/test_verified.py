@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pixtral_mlx import doctor
-from pixtral_mlx import machine_checks as checks
-from pixtral_mlx.machine_checks import OK, WARN, Check
+from pixtral_mlx.cli import doctor
+from pixtral_mlx.doctor import machine_checks as checks
+from pixtral_mlx.doctor.machine_checks import OK, WARN, Check
 
 HOUSE = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("verified", HOUSE / "scripts" / "verified.py")

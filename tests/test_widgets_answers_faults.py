@@ -8,7 +8,8 @@ import test_widgets_answers as tests
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
-from pixtral_mlx import occlusion, sampling
+from pixtral_mlx.engine import sampling
+from pixtral_mlx.interpret import occlusion
 from pixtral_mlx_widgets import ablation, answer_lens, word_view
 
 

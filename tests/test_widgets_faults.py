@@ -15,7 +15,7 @@ import pytest
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
-from pixtral_mlx import rope
+from pixtral_mlx.model import rope
 from pixtral_mlx_widgets import bundle, mask_view, vision_attention
 
 JS = Path(__file__).parent / "js"

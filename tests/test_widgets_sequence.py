@@ -10,14 +10,14 @@ import traitlets
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
-from pixtral_mlx import macs
-from pixtral_mlx.bench import text_prompt
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.conversion import convert
-from pixtral_mlx.conversion_options import ConversionOptions
+from pixtral_mlx.cli.bench import text_prompt
+from pixtral_mlx.cost import chips
 from pixtral_mlx.mini import scene
-from pixtral_mlx.prompt import image_tokens
-from pixtral_mlx.quantize import plan_for
+from pixtral_mlx.model.config import PIXTRAL_12B
+from pixtral_mlx.model.prompt import image_tokens
+from pixtral_mlx.quantization.conversion import convert
+from pixtral_mlx.quantization.options import ConversionOptions
+from pixtral_mlx.quantization.plan import plan_for
 from pixtral_mlx_widgets.sequence_strip import kinds, sequence, shapes
 
 SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)
@@ -379,7 +379,7 @@ def test_other_sizes_and_wrong_ones(tmp_path):
 def test_a_run_is_measured(session, monkeypatch):
     view = w.MemoryView(session, side=128, images=2, text_tokens=50, prediction=10.0)
     asked, epoch = session.prompt, session.epoch
-    monkeypatch.setattr(macs, "this_chip", lambda *_: macs.CHIPS["M2"])
+    monkeypatch.setattr(chips, "this_chip", lambda *_: chips.CHIPS["M2"])
     view.do_measure()
     view.wait(120)
     assert view.problem == "" and view.work == {}

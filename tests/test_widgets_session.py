@@ -237,7 +237,7 @@ def test_a_picture_without_a_browser_says_what_to_do(session, monkeypatch):
 def test_patch_grid_needs_no_model(size):
     from PIL import Image
 
-    from pixtral_mlx.config import PIXTRAL_12B_VISION
+    from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
     grid = w.PatchGrid(Image.new("RGB", size))
     wanted = px.patch_grid(*size, PIXTRAL_12B_VISION)

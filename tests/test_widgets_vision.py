@@ -10,6 +10,7 @@ import pytest
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from pixtral_mlx.mini import scene
+from pixtral_mlx.model.tap import Tap
 from pixtral_mlx_widgets.long_work import LongWork
 
 SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)
@@ -258,8 +259,8 @@ def test_the_score_is_what_turned_queries_and_keys_give():
     """q . k of equal content through the model's own rotation, as a share of |q|^2."""
     import mlx.core as mx
 
-    from pixtral_mlx.config import PIXTRAL_12B_VISION
-    from pixtral_mlx.rope import Rope2D
+    from pixtral_mlx.model.config import PIXTRAL_12B_VISION
+    from pixtral_mlx.model.rope import Rope2D
 
     rope = Rope2D(PIXTRAL_12B_VISION)
     angles = rope.angles([(20, 20)])
@@ -334,13 +335,11 @@ def test_the_leak_is_what_two_plain_runs_differ_by(session, masks):
     prompt = session.prompt
 
     def measure(model):
-        tap = px.tap.Tap(prompt, [px.edits.NoVisionMask()])
+        tap = Tap(prompt, [px.edits.NoVisionMask()])
         alone = [np.array(model.vision_encoder([image])) for image in prompt.images]
         broken = np.array(model.vision_encoder(prompt.images, tap))
         runs = [model.logits(prompt), model.logits(prompt, edits=[px.edits.NoVisionMask()])]
         return alone, broken, *(np.array(logits[-1]).astype(float) for logits in runs)
-
-    import pixtral_mlx.tap  # noqa: F401
 
     alone, broken, p, q = session.look(measure).result()
     start = 0

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import DTYPES
+from ..checkpoint.checkpoint import DTYPES
 from ..errors import PixtralError
 from . import CHECKPOINT
 
@@ -76,8 +76,8 @@ def _count(text: str) -> int:
 def _train(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from .course import CONTINUED, STAGES, Course
     from .curves import draw_curves
+    from .stages import CONTINUED, STAGES, Course
 
     course = Course(
         arguments.state, CHECKPOINT / "tekken.json", seed=arguments.seed,
@@ -100,8 +100,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from .course import Course
     from .export import export
+    from .stages import Course
 
     course = Course(arguments.state, CHECKPOINT / "tekken.json", seed=None)
     export(course.pupil.model, CHECKPOINT / "tekken.json", arguments.dst)
@@ -142,7 +142,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _novelty(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..checkpoint import load
+    from ..checkpoint.checkpoint import load
     from .evaluation import FIRST_SEED
     from .novelty import ask_new, census, drawn_by_training, novelty_table
     from .report import conditions

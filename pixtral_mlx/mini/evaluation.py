@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ..checkpoint import load
-from ..conversion import convert
-from ..edits import NoBreakTokens
-from ..image import PatchGrid
-from ..model import Pixtral
-from ..prompt import ImageSpan, Prompt, image_tokens
-from ..recorder import TraceOptions
-from .layout import Layout
+from ..checkpoint.checkpoint import load
+from ..inputs.image import PatchGrid
+from ..interpret.edits import NoBreakTokens
+from ..interpret.recorder import TraceOptions
+from ..model.prompt import ImageSpan, Prompt, image_tokens
+from ..pixtral import Pixtral
+from ..quantization.conversion import convert
 from .looking import Looked, look
 from .processes import worker_processes
 from .questions import NUMBERS, outline
+from .scene_layout import Layout
 from .scenes import scene
 
 FIRST_SEED = 10**9

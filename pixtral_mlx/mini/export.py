@@ -7,10 +7,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from .. import layouts
-from ..checkpoint import load
+from ..checkpoint import layouts
+from ..checkpoint.checkpoint import load
 from ..files import new_file
-from ..model import Pixtral
+from ..pixtral import Pixtral
 from .learning import Pupil
 
 

@@ -13,12 +13,12 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from ..config import PixtralConfig, TextConfig, VisionConfig
-from ..decoder import Attention
-from ..model import Pixtral
-from ..vision import VisionEncoder
-from .layout import LARGEST
+from ..model.config import PixtralConfig, TextConfig, VisionConfig
+from ..model.decoder import Attention
+from ..model.vision import VisionEncoder
+from ..pixtral import Pixtral
 from .lessons import NAMES, TINTS, Lesson
+from .scene_layout import LARGEST
 
 WATCHED_LAYER = 1
 """The decoder layer after which the place of each patch is asked for."""

@@ -14,15 +14,15 @@ from random import Random
 
 import numpy as np
 
-from ..config import VisionConfig
-from ..image import PatchGrid, preprocess
-from ..image_options import ImageOptions
-from ..prompt import image_tokens
-from ..tokenizer import Tokenizer
+from ..inputs.image import PatchGrid, preprocess
+from ..inputs.image_options import ImageOptions
+from ..inputs.tokenizer import Tokenizer
+from ..model.config import VisionConfig
+from ..model.prompt import image_tokens
 from .drawing import CHARACTERS, COLOURS, SHAPES
-from .layout import LARGEST, PATCHES, Layout, Thing, draw, make_layout, pick
 from .processes import worker_processes
 from .questions import HIGHEST, KINDS, Asked, ask
+from .scene_layout import LARGEST, PATCHES, Layout, Thing, draw, make_layout, pick
 
 NAMES = ("", *SHAPES, *CHARACTERS)
 """What a cell can hold; the throw-away heads of the first stage tell them apart."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..trace import Trace
+from ..interpret.trace import Trace
 from .scenes import Question
 
 

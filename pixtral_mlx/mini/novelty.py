@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from random import Random
 
-from ..model import Pixtral
+from ..pixtral import Pixtral
 from ..tables import format_table
-from .course import STAGES, layouts
 from .evaluation import ANSWER_TOKENS, Findings
-from .layout import Layout, Thing, make_layout, shuffled
 from .questions import KINDS
+from .scene_layout import Layout, Thing, make_layout, shuffled
 from .scenes import Scene, scene
+from .stages import STAGES, layouts
 
 SEED = 0
 """Of the run that the bundled weights come from."""

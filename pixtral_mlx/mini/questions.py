@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from .drawing import COLOURS, SHAPES
-from .layout import Layout, Thing, pick
+from .scene_layout import Layout, Thing, pick
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 """How numbers are written in answers."""

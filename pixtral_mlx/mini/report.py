@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cost.machine import machine
 from ..errors import CheckpointError
 from ..files import new_file
 from ..tables import format_table
-from ..this_machine import machine
 from .evaluation import QUANTIZED, Findings
 from .looking import Looked
 from .questions import KINDS

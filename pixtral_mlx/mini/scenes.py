@@ -12,8 +12,8 @@ from random import Random
 from PIL import Image
 
 from ..errors import ConfigError
-from .layout import LARGEST, Layout, draw, make_layout
 from .questions import KINDS, ask
+from .scene_layout import LARGEST, Layout, draw, make_layout
 
 COUNTED = 3
 """Scenes ask to count up to this number; training asks for more, which is learnt less well."""

@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..config import PixtralConfig
 from ..errors import CheckpointError
 from ..files import new_file
+from ..model.config import PixtralConfig
 
 STATE_FILE, LOG_FILE = "state.safetensors", "log.jsonl"
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ..files import new_file
-from ..tokenizer_file import shipped_tekken
+from ..inputs.tokenizer_file import shipped_tekken
 from .drawing import CHARACTERS, COLOURS, SHAPES
 from .questions import KINDS, NUMBERS, ORDINALS, PHRASINGS, PLURALS, SIDES
 

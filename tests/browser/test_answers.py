@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixtral_mlx.picture import STRENGTH, cividis
+from pixtral_mlx.interpret.picture import STRENGTH, cividis
 
 GRID = (8, 10)
 GREYS = np.random.RandomState(0).randint(40, 216, GRID)[..., None]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixtral_mlx import picture
+from pixtral_mlx.interpret import picture
 
 SETUP = """
 import pixtral_mlx as px

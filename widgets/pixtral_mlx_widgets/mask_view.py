@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.edits import Edit, patch_range
+from pixtral_mlx.interpret.edits import Edit, patch_range
 from pixtral_mlx.mini import scene
 
 from .session import Session, sentence

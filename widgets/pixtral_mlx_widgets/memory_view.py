@@ -10,14 +10,19 @@ import traitlets
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx import macs
-from pixtral_mlx.bench import test_image, text_prompt
-from pixtral_mlx.capacity import RESERVE_BYTES, kv_bytes_per_token
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.conversion_options import ConversionOptions
-from pixtral_mlx.cost import activation_bytes, decode_bytes, prefill_operations, step_weight_bytes
-from pixtral_mlx.quantize import plan_for
-from pixtral_mlx.schemes import AFFINE_BITS, KEEP_BITS
+from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, KEEP_BITS
+from pixtral_mlx.cli.bench import test_image, text_prompt
+from pixtral_mlx.cost import chips
+from pixtral_mlx.cost.cost import (
+    activation_bytes,
+    decode_bytes,
+    prefill_operations,
+    step_weight_bytes,
+)
+from pixtral_mlx.engine.capacity import RESERVE_BYTES, kv_bytes_per_token
+from pixtral_mlx.model.config import PIXTRAL_12B
+from pixtral_mlx.quantization.options import ConversionOptions
+from pixtral_mlx.quantization.plan import plan_for
 
 from .session import Session, sentence
 from .view import View, config_of
@@ -36,9 +41,9 @@ class MemoryView(View):
     >>> MemoryView()                 # Pixtral 12B's sizes
     >>> MemoryView("Pixtral-Large-2411")  # the sizes of a folder
 
-    Weights and KV cache are exact. Activations are `pixtral_mlx.cost.activation_bytes`: the greater
+    Weights and KV cache are exact. Activations are `cost.activation_bytes`: the greater
     of the encoder's and of one prefill step's residuals and inner activations, without attention
-    scores, which Metal computes in tiles; what of `pixtral_mlx.capacity.RESERVE_BYTES` is beyond
+    scores, which Metal computes in tiles; what of `capacity.RESERVE_BYTES` is beyond
     them is left for buffers, Python and the tokenizer. A decode step reads every weight of the
     decoder and the keys and values of the context, so that tokens/s <= bandwidth / those bytes. The
     prefill takes at least its operations over what the GPU's cores and clock allow.
@@ -48,7 +53,7 @@ class MemoryView(View):
             for Pixtral 12B's.
 
     Traits:
-        chip: a key of `pixtral_mlx.macs.CHIPS`. memory_gb: of the Mac.
+        chip: a key of `pixtral_mlx.cost.chips.CHIPS`. memory_gb: of the Mac.
         bits: of the weights; 0 is as they are loaded (only with a session).
         images, side: number of square pictures and their side in pixels. text_tokens: beside them.
         prediction: tokens/s that the reader expects; None before.
@@ -59,7 +64,7 @@ class MemoryView(View):
     """
 
     name = "memory_view"
-    chip = traitlets.Enum(tuple(macs.CHIPS), "M3 Max").tag(sync=True)
+    chip = traitlets.Enum(tuple(chips.CHIPS), "M3 Max").tag(sync=True)
     memory_gb = traitlets.Int(64).tag(sync=True)
     bits = traitlets.Enum((AS_LOADED, *BITS), 4).tag(sync=True)
     images = traitlets.Int(1).tag(sync=True)
@@ -94,7 +99,7 @@ class MemoryView(View):
             return
         self._check_bits({"new": self.bits})
         self.choices = {
-            "chips": [[name, list(chip.memory_gb)] for name, chip in macs.CHIPS.items()],
+            "chips": [[name, list(chip.memory_gb)] for name, chip in chips.CHIPS.items()],
             "bits": [AS_LOADED, *BITS] if session else list(BITS),
             "most": {"images": MOST_IMAGES, "side": LARGEST_SIDE, "text_tokens": MOST_TEXT},
             "can_measure": session is not None,
@@ -121,7 +126,7 @@ class MemoryView(View):
 
     def _fit_memory(self, _: Any) -> None:
         """A chip is sold with some sizes of memory: the nearest that is not less, or the most."""
-        sizes = macs.CHIPS[self.chip].memory_gb
+        sizes = chips.CHIPS[self.chip].memory_gb
         if self.memory_gb not in sizes:
             self.memory_gb = min((s for s in sizes if s >= self.memory_gb), default=max(sizes))
 
@@ -149,8 +154,8 @@ class MemoryView(View):
         weights, kv = sum(sizes.values()), tokens * kv_bytes_per_token(config.text, itemsize)
         activations = activation_bytes(config, tokens, grids, itemsize=itemsize)
         reserve = max(0, RESERVE_BYTES - activations)
-        usable = macs.usable_bytes(memory_gb)
-        made = macs.CHIPS[chip]
+        usable = chips.usable_bytes(memory_gb)
+        made = chips.CHIPS[chip]
         return {
             "tokens": tokens, "image_tokens": grids[0].tokens if grids else 0,
             "grid": list(grids[0]) if grids else None, "context": config.text.max_seq_len,
@@ -279,7 +284,7 @@ def took(model: Any, reply: px.Reply) -> dict[str, Any]:
     read = decode_bytes(
         step_weight_bytes(loaded_bytes(model)), model.config.text, context, itemsize
     )
-    chip = macs.this_chip(device, float(mx.device_info().get("memory_size", 0)))
+    chip = chips.this_chip(device, float(mx.device_info().get("memory_size", 0)))
     return {
         "tokens_per_second": stats.decode_tokens_per_second,
         "gigabytes_per_second": stats.decode_tokens_per_second * read / 1e9,

@@ -6,11 +6,11 @@ from typing import Any
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.config import PIXTRAL_12B
-from pixtral_mlx.cost import prefill_operations
-from pixtral_mlx.image import preprocess, to_pixels
-from pixtral_mlx.image_options import ImageOptions
-from pixtral_mlx.macs import CHIPS
+from pixtral_mlx.cost.chips import CHIPS
+from pixtral_mlx.cost.cost import prefill_operations
+from pixtral_mlx.inputs.image import preprocess, to_pixels
+from pixtral_mlx.inputs.image_options import ImageOptions
+from pixtral_mlx.model.config import PIXTRAL_12B
 
 from .session import Session, sentence
 from .view import View, config_of, picture_file

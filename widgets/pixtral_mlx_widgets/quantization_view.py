@@ -7,9 +7,9 @@ from typing import Any
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.conversion_options import ConversionOptions
-from pixtral_mlx.quantization_error import TensorError, together
-from pixtral_mlx.schemes import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, MODES
+from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, MODES
+from pixtral_mlx.quantization.options import ConversionOptions
+from pixtral_mlx.quantization.rounding_error import TensorError, together
 
 from .long_work import LongWork
 from .session import Session

@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 import traitlets
 
-from pixtral_mlx.config import PIXTRAL_12B_VISION, VisionConfig
-from pixtral_mlx.rope import Rope2D
+from pixtral_mlx.model.config import PIXTRAL_12B_VISION, VisionConfig
+from pixtral_mlx.model.rope import Rope2D
 
 from .session import Session
 from .view import View

@@ -22,7 +22,7 @@ import traitlets
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.image import to_pixels
+from pixtral_mlx.inputs.image import to_pixels
 from pixtral_mlx.mini import CHECKPOINT
 
 from . import bundle, page

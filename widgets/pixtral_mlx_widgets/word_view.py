@@ -9,8 +9,8 @@ import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.maps import block_means
-from pixtral_mlx.picture import words_of
+from pixtral_mlx.interpret.maps import block_means
+from pixtral_mlx.interpret.picture import words_of
 
 from .session import Session, sentence
 from .view import View, heat

@@ -2,7 +2,7 @@
 
 // Colours -------------------------------------------------------------------------------------
 
-// Cividis (Nunez, Anderton and Renslow 2018) by ten of its colours, as pixtral_mlx.picture has it.
+// Cividis (Nunez, Anderton and Renslow 2018) by ten of its colours, as pixtral_mlx.interpret.picture has it.
 const CIVIDIS = [
   [0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115],
   [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56],

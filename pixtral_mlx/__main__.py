@@ -1,0 +1,8 @@
+"""`python -m pixtral_mlx` is `pixtral-mlx`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Model folders in every layout, checked before they are read, opened lazily."""

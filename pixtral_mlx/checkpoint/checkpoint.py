@@ -1,0 +1,262 @@
+"""Model folders: what is in them, checked before it is read, and loaded without being read.
+
+`open_checkpoint` looks at names, shapes and places only; `load` builds the model on lazy arrays, so
+that a weight is read from disk when the first computation needs it. A request without an image
+never reads the vision weights.
+"""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..cost.chips import this_chip
+from ..engine.prompt_cache import Weights
+from ..errors import CheckpointError
+from ..inputs.tokenizer_file import find_tokenizer_file
+from ..model.config import PixtralConfig
+from . import layouts
+from .folder import read_configuration, read_headers, some, weight_files
+from .layouts import Layout
+from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
+from .scheme import Scheme
+
+if TYPE_CHECKING:
+    from ..pixtral import Pixtral
+
+DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
+
+AUTO_VISION = "bfloat16"
+"""In which type `dtype="auto"` computes encoder and projector, on every chip: a float16 ends at
+65,504, which the residual stream of an encoder may pass, and their part of a prefill is small (5 %
+of the 12B's for an image of 1024 x 1024 pixels), so that what bfloat16 costs there on M1 and M2 is
+little. float32 would take 0.87 GB more."""
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+class Precision(NamedTuple):
+    """In which types a model computes; None is as stored.
+
+    Arguments:
+        decoder: of its activations, unquantized tensors, scales and biases.
+        vision: the same of encoder and projector.
+    """
+
+    decoder: mx.Dtype | None
+    vision: mx.Dtype | None
+
+    def of(self, name: str) -> mx.Dtype | None:
+        """That of one of our parameters."""
+        return self.decoder if name.startswith("decoder.") else self.vision
+
+    def __str__(self) -> str:
+        names = [str(kind).rpartition(".")[2] for kind in self]
+        return names[0] if names[0] == names[1] else f"{names[0]}, vision {names[1]}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder whose headers have been checked.
+
+    Arguments:
+        folder: where it is.
+        config: the sizes.
+        layout: "official", "hf" or "mlx".
+        quantization: as `config.json` holds it, overrides by their paths; None if there is none.
+        tensors: {our parameter name: TensorRef}, complete, with scales and biases.
+        schemes: {our module path: Scheme} of what is quantized.
+        tokenizer_file: None if the folder brings none; `tokenizer_problem` then says why.
+        tokenizer_problem: one line, or "".
+    """
+
+    folder: Path
+    config: PixtralConfig
+    layout: str
+    quantization: dict[str, Any] | None
+    tensors: dict[str, TensorRef]
+    schemes: dict[str, Scheme] = field(default_factory=dict)
+    tokenizer_file: Path | None = None
+    tokenizer_problem: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights on disk."""
+        return sum(ref.nbytes for ref in self.tensors.values())
+
+    def arrays(self, dtype: Any = None) -> dict[str, mx.array]:
+        """Our parameters as lazy arrays: nothing is read until it is computed with.
+
+        Arguments:
+            dtype: as for `load`, of everything floating, scales and biases included. One-byte
+                scales (mxfp4, mxfp8, nvfp4) and packed weights stay as they are.
+        """
+        kinds = precision(dtype)
+        files = {file: _lazy(file) for file in {ref.file for ref in self.tensors.values()}}
+        found = {}
+        for name, ref in self.tensors.items():
+            array = ref.transform.to_ours(files[ref.file][ref.theirs])
+            kind = kinds.of(name) if ref.dtype in FLOATS else None
+            found[name] = array if kind is None else array.astype(kind)
+        return found
+
+
+def load(path: str | PathLike[str], dtype: Any = None) -> "Pixtral":
+    """Load a model; its weights are read when they are first used.
+
+    Arguments:
+        path: a folder (official, HF, mlx-community or converted), a hub id "owner/name", or "mini".
+        dtype: "bfloat16", "float16", "float32" or an MLX dtype: of activations, unquantized
+            tensors, and scales and biases of quantized ones; quantized weights stay as they are.
+            None: as stored. "auto": what suits this machine's chip (see `macs.Chip.dtype` and
+            `AUTO_VISION`; not measured), as stored where it is not an Apple chip.
+
+    Raises:
+        CheckpointError: the folder or repository cannot be used; the line says why.
+        ConfigError: `params.json` or `config.json` lacks a key or has a wrong value.
+    """
+    from ..pixtral import Pixtral
+
+    kinds = precision(dtype)
+    checkpoint = open_checkpoint(resolve(path))
+    model = Pixtral(
+        checkpoint.config, checkpoint.tokenizer_file, tokenizer_problem=checkpoint.tokenizer_problem
+    )
+    nn.quantize(model, class_predicate=lambda path, _: _arguments(checkpoint.schemes.get(path)))
+    model.load_weights(list(checkpoint.arrays(dtype).items()))
+    model.eval()
+    model._source = (checkpoint, kinds, Weights(model))
+    return model
+
+
+def resolve(path: str | PathLike[str], outline_in: Path | None = None) -> Path:
+    """The folder that a name means: itself, the one of pixtral-mini in this package ("mini"), or a
+    hub id's files after fetching what is needed.
+
+    Arguments:
+        outline_in: an empty folder; a hub id's files are put there, with the headers of the weights
+            and no weights, which is enough to plan with.
+
+    Raises:
+        CheckpointError: no such folder, or the repository cannot be fetched.
+    """
+    name = str(path)
+    if name == "mini":
+        from ..mini import CHECKPOINT
+
+        return CHECKPOINT
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder
+    if name and folder.exists():
+        raise CheckpointError(f"{folder}: a file, not a model folder; give the folder it is in")
+    if _HUB_ID.fullmatch(name):
+        from .hub import fetch, outline
+
+        return fetch(name) if outline_in is None else outline(name, outline_in)
+    raise CheckpointError(
+        f"{name!r}: no such folder; give a model folder or a hub id such as"
+        " mistralai/Pixtral-12B-2409"
+    )
+
+
+def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
+    """Check a model folder and describe it; no weight is read.
+
+    Raises:
+        CheckpointError: weights or configuration are missing, corrupt, pickled, or do not fit
+            together; the line names the files or tensors.
+        ConfigError: the configuration lacks a key or has a wrong value.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; give a model folder")
+    files = weight_files(folder)
+    config, settings = read_configuration(folder, files)
+    stored = read_headers(folder, files)
+    layout = layouts.detect(stored, config)
+    if layout is None:
+        raise CheckpointError(
+            f"{folder}: no tensor has a Pixtral name ({some(stored)});"
+            " the folder holds another architecture"
+        )
+    config = _as_stored(config, layout, stored)
+    table = layouts.to_ours(layout, config)
+    quantization = read_quantization(folder, settings)
+    schemes = match_schemes(folder, quantization, config, table, stored)
+    tensors = match_tensors(folder, config, table, schemes, stored)
+    tokenizer_file, problem = None, ""
+    try:
+        tokenizer_file = find_tokenizer_file(folder, config)
+    except CheckpointError as error:
+        problem = str(error)
+    return Checkpoint(
+        folder, config, layout.family, quantization, tensors, schemes, tokenizer_file, problem
+    )
+
+
+def find_non_finite(checkpoint: Checkpoint) -> Iterator[tuple[str, bool]]:
+    """Read every weight once: (its name in the folder, whether it holds NaN or infinity)."""
+    for name, ref in checkpoint.tensors.items():
+        array = _lazy(ref.file)[ref.theirs]
+        scheme = checkpoint.schemes.get(layouts.module_of(name))
+        mode = scheme.mode if scheme else ""
+        if ref.dtype in FLOATS:
+            bad = mx.any(~mx.isfinite(array))
+        elif ref.dtype == "U8" and mode.startswith("mx"):
+            bad = mx.any(array == 0xFF)  # the one NaN of an E8M0 scale
+        elif ref.dtype == "U8" or mode == "mxfp8":
+            bad = mx.any((array.view(mx.uint8) & 0x7F) == 0x7F)  # the two NaNs of E4M3
+        else:
+            bad = mx.array(False)
+        yield ref.theirs, bool(bad.item())
+
+
+def precision(dtype: Any) -> Precision:
+    """What `load`'s `dtype` means on this machine.
+
+    Raises:
+        CheckpointError: another type than the three that a model can compute in.
+    """
+    if dtype is None or dtype in DTYPES.values():
+        return Precision(dtype, dtype)
+    if isinstance(dtype, str) and dtype == "auto":
+        chip = this_chip(str(mx.device_info().get("device_name", "")))
+        return Precision(DTYPES[chip.dtype], DTYPES[AUTO_VISION]) if chip else Precision(None, None)
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return Precision(DTYPES[dtype], DTYPES[dtype])
+    raise CheckpointError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}, auto or None")
+
+
+def _as_stored(config: PixtralConfig, layout: Layout, stored: Collection[str]) -> PixtralConfig:
+    """Two liberties of HF and MLX folders: no vision weights at all (mlx-lm drops them, and the
+    model then answers text only), and an output matrix that is stored although it is called tied
+    (the stored one counts, as in transformers)."""
+    table = layouts.to_ours(
+        layout, replace(config, text=replace(config.text, tied_embeddings=False))
+    )
+    held = {name for name, source in table.items() if source.theirs in stored}
+    if config.text.tied_embeddings and "decoder.output.weight" in held:
+        config = replace(config, text=replace(config.text, tied_embeddings=False))
+    if layout.family != "official" and all(name.startswith("decoder.") for name in held):
+        config = replace(config, vision=None)
+    return config
+
+
+def _arguments(scheme: Scheme | None) -> dict[str, Any] | bool:
+    """What `nn.quantize` wants to hear about one module."""
+    return scheme.entry() if scheme else False
+
+
+def _lazy(file: Path) -> dict[str, mx.array]:
+    """Arrays of a file that are read when they are computed with."""
+    try:
+        arrays = mx.load(str(file), format="safetensors")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}); download it again") from error
+    return dict(arrays)  # type: ignore[arg-type]

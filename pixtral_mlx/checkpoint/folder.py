@@ -1,0 +1,172 @@
+"""What lies in a model folder: which files hold the weights, and what their headers say."""
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import CheckpointError, ConfigError
+from ..model.config import PixtralConfig, read_json
+from .safetensors_io import TensorInfo, read_header
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_SHOWN = 3
+
+
+class Weights(NamedTuple):
+    """The weights among the files of a folder or a repository.
+
+    Arguments:
+        files: safetensors files; with an index, those that it may name.
+        index: the name of the index, or "".
+        official: whether they are Mistral's own, which `params.json` describes.
+    """
+
+    files: list[str]
+    index: str
+    official: bool
+
+
+def choose_weights(names: Iterable[str]) -> Weights:
+    """Pick one model's weights: consolidated ones if `params.json` is there, else the others.
+
+    Raises:
+        CheckpointError: there is none; the line says what there is instead.
+    """
+    every = sorted(name for name in names if not name.startswith("."))  # "._x": macOS's shadows
+    weights = [name for name in every if name.endswith(".safetensors")]
+    indexes = [name for name in every if name.endswith(".safetensors.index.json")]
+    consolidated = [name for name in weights if name.startswith("consolidated")]
+    others = [name for name in weights if not name.startswith(("consolidated", "adapter"))]
+    official = bool(consolidated) and "params.json" in every
+    files = consolidated if official else [n for n in others if n.startswith("model")] or others
+    if not files:
+        raise CheckpointError(_why_no_weights(every, weights))
+    chosen = [name for name in indexes if name.startswith("consolidated") == official]
+    return Weights(files, chosen[0] if chosen else "", official)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of one model folder: what an index names, where there is one.
+
+    Raises:
+        CheckpointError: there is none, or the index names one that is missing or elsewhere.
+    """
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if not names:
+        raise CheckpointError(f"{folder}: an empty folder; download the model's files into it")
+    index = next((name for name in names if name.endswith(".safetensors.index.json")), "")
+    try:
+        weights = choose_weights(names)
+    except CheckpointError as error:
+        if index:
+            return _indexed(folder, index)
+        raise CheckpointError(f"{folder}: {error}") from None
+    if weights.index:
+        return _indexed(folder, weights.index)
+    return [folder / name for name in weights.files]
+
+
+def _why_no_weights(names: list[str], weights: list[str]) -> str:
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    if any(name.startswith("consolidated") for name in weights):
+        return f"{weights[0]} is there without params.json; download params.json beside it"
+    if pickles:
+        return (
+            f"only pickled weights ({some(pickles)}); pickles can run code and are not read,"
+            " use the model's safetensors files"
+        )
+    return "no weights (.safetensors); the model's weights must be there"
+
+
+def _indexed(folder: Path, index: str) -> list[Path]:
+    """The files of an index, all of them in the folder itself."""
+    mapping = read_json(folder / index)
+    mapping = mapping.get("weight_map") if isinstance(mapping, dict) else None
+    if not isinstance(mapping, dict) or not mapping:
+        raise CheckpointError(f"{folder / index}: no weight_map; download the file again")
+    names = sorted({str(name) for name in mapping.values()})
+    for name in names:
+        plain = name == Path(name).name and "\\" not in name and name.endswith(".safetensors")
+        if not plain:
+            raise CheckpointError(
+                f"{folder / index}: names the file {name!r}; allowed are safetensors files in the"
+                " same folder, do not use this download"
+            )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} of {len(names)} weight files in {index} missing"
+            f" ({some(missing)}); download them"
+        )
+    return [folder / name for name in names]
+
+
+def load_config(folder: str | PathLike[str]) -> PixtralConfig:
+    """Read the configuration of a model folder: the one that `px.load` takes there.
+
+    Raises:
+        ConfigError: neither file is there, or the one that counts is not valid.
+    """
+    folder = Path(folder)
+    if not any((folder / name).is_file() for name in ("params.json", "config.json")):
+        raise ConfigError(
+            f"{folder}: no params.json (official layout) and no config.json (HF, MLX): "
+            "this is not a model folder"
+        )
+    try:
+        files = weight_files(folder)
+    except (CheckpointError, OSError):
+        files = []  # a configuration without weights, or not all of them
+    return read_configuration(folder, files)[0]
+
+
+def read_configuration(folder: Path, files: list[Path]) -> tuple[PixtralConfig, Mapping[str, Any]]:
+    """The sizes, and the contents of `config.json` if that is where they come from.
+
+    The weights decide: consolidated ones, or none at all, go with `params.json` if it is there,
+    others with `config.json` if it is there.
+
+    Arguments:
+        files: as `weight_files` chose them.
+
+    Raises:
+        CheckpointError: the configuration that belongs to them is missing.
+        ConfigError: it lacks a key or has a wrong value.
+    """
+    official, other = folder / "params.json", folder / "config.json"
+    consolidated = not files or files[0].name.startswith("consolidated")
+    if official.is_file() and (consolidated or not other.is_file()):
+        return PixtralConfig.from_params(read_json(official)), {}
+    if not other.is_file():
+        raise CheckpointError(
+            f"{folder}: weights without params.json (official layout) or config.json (HF, MLX);"
+            " download it beside them"
+        )
+    settings = read_json(other)
+    return PixtralConfig.from_hf(settings), settings
+
+
+def read_headers(folder: Path, files: list[Path]) -> dict[str, tuple[Path, TensorInfo]]:
+    """{their name: (file, TensorInfo)} of all files; no data is read.
+
+    Raises:
+        CheckpointError: a file is not sound, or a tensor is in two of them.
+    """
+    found: dict[str, tuple[Path, TensorInfo]] = {}
+    for file in files:
+        for name, info in read_header(file).items():
+            if name in found:
+                raise CheckpointError(
+                    f"{folder}: tensor {name} is in {found[name][0].name} and in {file.name};"
+                    " keep the files of one model only"
+                )
+            found[name] = (file, info)
+    return found
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    every = list(names)
+    more = len(every) - _SHOWN
+    return ", ".join(every[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

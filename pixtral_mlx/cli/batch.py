@@ -1,0 +1,179 @@
+"""`pixtral-mlx batch`: one question about many files, a row of JSON each."""
+
+import json
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.batch_stream import check_batch
+from ..engine.reply import Reply
+from ..errors import ImageError, PixtralError
+from ..inputs.image_source import SUFFIXES, is_pdf, read_source
+from ..inputs.pdf import page_numbers, split_choice
+from .generate import generation_options, image_options, load_model, question, read_stdin_text
+from .row_file import RowFile
+
+# What the answers do not depend on; every other option is written into the rows.
+_INDIFFERENT = {
+    "command", "run", "files", "output", "overwrite", "model", "prompt", "force", "batch_size",
+    "prefill_step_size",
+}  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one row is about.
+
+    Arguments:
+        file: as it is named in the row.
+        source: what is opened.
+        page: of a PDF, where each page has a row of its own.
+    """
+
+    file: str
+    source: Path | str
+    page: int | None = None
+
+
+def run(arguments: Namespace) -> int:
+    """Answer for each file; what is in the output already is not asked again."""
+    options = generation_options(arguments)
+    image_options(arguments)  # a mistake of usage costs no loading
+    check_batch(options, arguments.batch_size)
+    prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
+    items = find_items(arguments.files, per_page=arguments.per_page)
+    question(_asked(arguments, prompt, items[0]))  # a mistake of usage costs no loading
+    made_with = {"model": arguments.model, "prompt": prompt, "options": _chosen(arguments)}
+    with RowFile(Path(arguments.output), made_with, overwrite=arguments.overwrite) as rows:
+        done = {(row["file"], row.get("page")) for row in rows.rows}
+        left = [item for item in items if (item.file, item.page) not in done]
+        if left:
+            model = load_model(arguments)
+            requests = (_request(arguments, prompt, item) for item in left)
+            stream = model.stream_batch(requests, batch_size=arguments.batch_size, **options)
+            _write(stream, left, rows, len(items))
+        failed = sum(row.get("error") is not None for row in rows.rows)
+        note = f", {failed:,} of them with an error" if failed else ""
+        print(f"{arguments.output}: {len(rows.rows):,} rows{note}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:
+    """The files that are named, and the images and PDFs of the folders that are; each once.
+
+    Arguments:
+        per_page: each page of a PDF is an item of its own.
+
+    Raises:
+        ImageError: a name that is not there, or nothing at all.
+    """
+    found: dict[Any, Item] = {}
+    for name in names:
+        for file, source in _files(name):
+            place, choice = split_choice(source)
+            key = (place.resolve() if isinstance(place, Path) else place, choice)
+            found.setdefault(key, Item(file, source))
+    items = list(found.values())
+    if not items:
+        raise ImageError(
+            f"{', '.join(names)}: no image and no PDF: give files, or a folder of them"
+        )
+    return [page for item in items for page in _pages(item)] if per_page else items
+
+
+def _files(name: str) -> Iterator[tuple[str, Path | str]]:
+    if "://" in name:
+        yield name, name
+        return
+    path = Path(name)
+    if not path.is_dir():
+        place, _ = split_choice(path)
+        if not place.exists():
+            raise ImageError(f"{name}: no such file or folder: check the name")
+        yield name, path
+        return
+    others = []
+    for file in sorted(path.iterdir()):
+        if file.is_file() and not file.name.startswith("."):
+            if file.suffix.lower() in SUFFIXES:
+                yield str(file), file
+            else:
+                others.append(file.name)
+    if others:
+        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        log.warning("left out, neither image nor PDF: %s%s", ", ".join(others[:3]), more)
+
+
+def _pages(item: Item) -> list[Item]:
+    """An item for each page of a PDF; what cannot be read stays one, and fails when it is asked."""
+    try:
+        place, choice = split_choice(item.source)
+        data, name = read_source(place)
+        if not is_pdf(data):
+            return [item]
+        numbers = page_numbers(data, name, choice)
+    except ImageError:
+        return [item]
+    named = str(place) if choice is not None else item.file
+    kind = type(item.source)
+    return [Item(named, kind(f"{place}#page={number}"), number) for number in numbers]
+
+
+def _chosen(arguments: Namespace) -> dict[str, Any]:
+    """Options of the command that were given, of those that answers depend on."""
+    from .parser import build_parser
+
+    plain = build_parser().parse_args(["batch", "x", "--prompt", "x", "-o", "x"])
+    changed = {
+        name: value
+        for name, value in sorted(vars(arguments).items())
+        if name not in _INDIFFERENT and value != getattr(plain, name)
+    }
+    return json.loads(json.dumps(changed))
+
+
+def _asked(arguments: Namespace, prompt: str, item: Item) -> Namespace:
+    return Namespace(**{**vars(arguments), "prompt": prompt, "image": [item.source]})
+
+
+def _request(arguments: Namespace, prompt: str, item: Item) -> dict[str, Any]:
+    # Other pictures have nothing in common that would be worth keeping.
+    return {
+        "messages": question(_asked(arguments, prompt, item)),
+        "image_options": image_options(arguments),
+        "raw": arguments.raw,
+        "reuse": False,
+    }
+
+
+def _write(stream: Any, items: Sequence[Item], rows: RowFile, total: int) -> None:
+    """Rows as the answers are finished, with a bar where there is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, initial=total - len(items), unit="row", disable=None) as bar:
+        for number, reply in stream:
+            item = items[number]
+            page = {} if item.page is None else {"page": item.page}
+            rows.add({"file": item.file, **page, **_answer(reply)})
+            bar.update()
+
+
+def _answer(reply: Reply | PixtralError) -> dict[str, Any]:
+    """What a row says of an answer, or of what went wrong."""
+    if isinstance(reply, PixtralError):
+        names = ("answer", "finish_reason", "prompt_tokens", "image_tokens", "generated_tokens")
+        return dict.fromkeys(names) | {"error": str(reply)}
+    return {
+        "answer": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.stats.prompt_tokens,
+        "image_tokens": reply.stats.image_tokens,
+        "generated_tokens": reply.stats.generated_tokens,
+        "error": None,
+    }

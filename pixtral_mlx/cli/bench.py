@@ -1,0 +1,234 @@
+"""`pixtral-mlx bench`: how fast a model is on this machine, and what bounds it.
+
+The table is Markdown, to be pasted into BENCHMARKS.md; `--json` has every number and setting.
+"""
+
+import json
+import statistics
+import time
+from argparse import Namespace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from PIL import Image
+
+from ..checks import number, whole
+from ..cost.cost import decode_bytes, step_weight_bytes
+from ..cost.machine import machine, machine_bandwidth
+from ..engine.capacity import check_memory, weights_bytes
+from ..engine.reply import GenerationStats
+from ..errors import PixtralError
+from ..files import new_file, refuse_existing
+from ..model.prompt import Prompt
+from ..tables import format_bytes, format_markdown
+from .generate import load_model
+from .status import Status
+
+CACHED_BYTES = 2**28
+"""Weights of which a processor's cache may hold a good part, so that reading them is no measure."""
+
+
+def run(arguments: Namespace) -> int:
+    """Measure a text prompt and pictures, interleaved; print medians."""
+    sizes = _check(arguments)
+    bandwidth = machine_bandwidth(arguments.bandwidth)
+    model, opened = _opened(arguments)
+    prompts = {f"{arguments.prompt_tokens} words": text_prompt(model, arguments.prompt_tokens)}
+    if model.vision_encoder is not None:
+        for width, height in sizes:
+            picture = model.encode("?", [test_image(width, height)])
+            prompts[f"{width}x{height} image"] = picture
+    first, runs = _measure(model, prompts, arguments)
+    report = {
+        "model": _name(arguments),
+        "weights_bytes": weights_bytes(model),
+        "machine": machine().facts(),
+        "versions": {name: version(name) for name in ("pixtral-mlx", "mlx", "mlx-lm")},
+        "settings": {
+            name: getattr(arguments, name)
+            for name in ("dtype", "prompt_tokens", "max_tokens", "runs")
+        },
+        "bandwidth": bandwidth._asdict(),
+        "open_seconds": opened,
+        "first_token_after_open_seconds": first.prompt_seconds,
+        "results": {
+            name: summarise(stats, model, bandwidth.gigabytes_per_second)
+            for name, stats in runs.items()
+        },
+    }
+    if arguments.json != "-":
+        print(format_report(report))
+    if arguments.json:
+        _write(json.dumps(report, indent=2), arguments.json)
+    return 0
+
+
+def text_prompt(model: Any, tokens: int) -> Prompt:
+    """A prompt of exactly `tokens` ids: ordinary words, spread over the vocabulary."""
+    words = model.tokenizer.n_words
+    return Prompt(
+        [model.tokenizer.bos_id, *(words // 2 + i % (words // 2) for i in range(tokens - 1))]
+    )
+
+
+def test_image(width: int, height: int) -> Image.Image:
+    """A colour gradient; what it shows does not matter to the clock."""
+    return Image.linear_gradient("L").resize((width, height)).convert("RGB")
+
+
+def summarise(
+    runs: list[GenerationStats], model: Any, gigabytes_per_second: float
+) -> dict[str, float]:
+    """Medians of the runs of one prompt, and their share of the memory's bandwidth."""
+
+    def median(name: str) -> float:
+        return statistics.median(getattr(stats, name) for stats in runs)
+
+    leaves: Any = tree_flatten(model.parameters())
+    sizes = {name: array.nbytes for name, array in leaves}
+    itemsize = model.decoder.norm.weight.dtype.size
+    # The context grows by a token a step: the middle of the answer is the mean.
+    context = int(median("prompt_tokens") + median("generated_tokens") / 2)
+    step_bytes = decode_bytes(step_weight_bytes(sizes), model.config.text, context, itemsize)
+    decode = median("decode_tokens_per_second")
+    return {
+        "prompt_tokens": median("prompt_tokens"),
+        "first_token_seconds": median("prompt_seconds"),
+        "vision_seconds": median("vision_seconds"),
+        "prompt_tokens_per_second": median("prompt_tokens_per_second"),
+        "decode_tokens_per_second": decode,
+        "decode_step_bytes": step_bytes,
+        "decode_gigabytes_per_second": decode * step_bytes / 1e9,
+        "decode_bound_tokens_per_second": gigabytes_per_second * 1e9 / step_bytes,
+        "decode_share_of_bound": decode * step_bytes / 1e9 / gigabytes_per_second,
+        "peak_bytes": median("peak_bytes"),
+    }
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """A report as Markdown: where it was measured, and a table."""
+    facts, versions, found = report["machine"], report["versions"], report["bandwidth"]
+    settings = report["settings"]
+    memory = f", {facts['memory_bytes'] / 2**30:.0f} GB" if facts["memory_bytes"] else ""
+    lines = [
+        f"{report['model']}, {format_bytes(report['weights_bytes'])} of weights, activations "
+        f"{settings['dtype'] or 'as stored'}; {facts['chip']} ({facts['device']}, "
+        f"{facts['cores']} cores{memory}), {facts['system']} {facts['architecture']}, "
+        f"float32 products in {facts['float32_products']}; pixtral-mlx "
+        f"{versions['pixtral-mlx']}, MLX {versions['mlx']}, Python {facts['python']}; medians of "
+        f"{settings['runs']} runs of {settings['max_tokens']} tokens.",
+        f"Bandwidth {found['gigabytes_per_second']:.4g} GB/s, {found['kind']} ({found['source']}). "
+        f"Opened in {report['open_seconds']:.2f} s; the first token after that took "
+        f"{report['first_token_after_open_seconds']:.2f} s, weights read.",
+    ]
+    if report["weights_bytes"] < CACHED_BYTES:
+        lines.append("The weights fit into caches: the share of the bound says little.")
+    heads = (
+        "prompt", "tokens", "first token", "vision", "prompt tokens/s", "decode tokens/s",
+        "GB/s", "of the bound", "peak",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = [heads]
+    for name, r in report["results"].items():
+        rows.append(
+            (
+                name,
+                f"{r['prompt_tokens']:,.0f}",
+                f"{r['first_token_seconds']:.2f} s",
+                f"{r['vision_seconds']:.2f} s",
+                f"{r['prompt_tokens_per_second']:,.0f}",
+                f"{r['decode_tokens_per_second']:,.1f}",
+                f"{r['decode_gigabytes_per_second']:.2f}",
+                f"{100 * r['decode_share_of_bound']:.0f} %",
+                f"{format_bytes(r['peak_bytes'])}",
+            )
+        )
+    return "\n".join([*lines, "", *format_markdown(rows)])
+
+
+def _check(arguments: Namespace) -> list[tuple[int, int]]:
+    """The sizes of the pictures; mistakes are named before anything is loaded.
+
+    Raises:
+        ValueError: a value that cannot be, or options that contradict one another.
+    """
+    for name in ("prompt_tokens", "max_tokens", "runs"):
+        lowest = 2 if name == "max_tokens" else 1
+        whole(f"--{name.replace('_', '-')}", getattr(arguments, name), lowest)
+    if arguments.random is not None and arguments.model != "mini":
+        raise ValueError("--random makes a model of its own: leave --model out")
+    if arguments.random is not None:
+        number("--random", arguments.random, 0, 1, above=True)
+    if arguments.json not in (None, "-"):
+        refuse_existing(Path(arguments.json), ValueError)
+    return [_size(text) for text in arguments.image_size]
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    height = height if "x" in text else width
+    if not (width.isdigit() and height.isdigit() and 0 < int(width) <= 10_000 >= int(height) > 0):
+        raise ValueError(f"--image-size {text!r}: expected WIDTHxHEIGHT, each from 1 to 10000")
+    return int(width), int(height)
+
+
+def _opened(arguments: Namespace) -> tuple[Any, float]:
+    """The model to measure, and the seconds until it could be asked."""
+    start = time.perf_counter()
+    if arguments.random is None:
+        model = load_model(arguments)
+    else:
+        from ..model.config import PIXTRAL_12B
+        from ..random_model import random_model, scaled
+
+        with Status("making weights"):
+            config = scaled(PIXTRAL_12B, arguments.random)
+            model = random_model(config, dtype=arguments.dtype)
+            if not arguments.force:
+                words = text_prompt(model, arguments.prompt_tokens)
+                check_memory(model, words, arguments.max_tokens)
+            leaves: Any = tree_flatten(model.parameters())
+            for _, array in leaves:
+                mx.eval(array)
+    return model, time.perf_counter() - start
+
+
+def _name(arguments: Namespace) -> str:
+    if arguments.random is None:
+        return f"pixtral-{arguments.model}" if arguments.model == "mini" else arguments.model
+    return f"random weights in 4 bits, {100 * arguments.random:g} % of Pixtral 12B's layers"
+
+
+def _measure(
+    model: Any, prompts: dict[str, Prompt], arguments: Namespace
+) -> tuple[GenerationStats, dict[str, list[GenerationStats]]]:
+    """What the very first run took, and the runs of each prompt after one to warm up."""
+    # Without an end token every run has its full length.
+    options = {
+        "max_tokens": arguments.max_tokens,
+        "force": arguments.force,
+        "logit_bias": {model.tokenizer.eos_id: -1e9},
+    }
+    first: list[GenerationStats] = []
+    runs: dict[str, list[GenerationStats]] = {name: [] for name in prompts}
+    steps = [(name, i) for i in range(arguments.runs + 1) for name in prompts]
+    with Status() as status:
+        status.step("measuring", "answers")
+        for count, (name, i) in enumerate(steps):
+            status.update(count, len(steps))
+            reply = model.generate(prompts[name], reuse=False, **options)
+            if reply.finish_reason == "interrupted":
+                raise KeyboardInterrupt
+            # The first run of a prompt reads weights from disk and compiles kernels.
+            (runs[name] if i > 0 else first).append(reply.stats)
+    return first[0], runs
+
+
+def _write(text: str, where: str) -> None:
+    if where == "-":
+        print(text)
+    else:
+        with new_file(Path(where), error=PixtralError) as hidden:
+            hidden.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,82 @@
+"""`pixtral-mlx demo`: the main job in small, on a machine without network or GPU.
+
+pixtral-mini, in the official layout as Mistral publishes the 12B, is converted to 4 bits, answers
+questions about a newly drawn scene, and a picture shows where it looked.
+"""
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoint.checkpoint import load
+from ..engine.reply import Reply
+from ..files import refuse_existing
+from ..interpret.picture import check_new, draw_words, save_new
+from ..mini import CHECKPOINT, Question, scene
+from ..quantization.conversion import convert
+from .status import Status
+
+SEED = 2_000_002
+"""Of the scene; training draws from other seeds."""
+
+KINDS = ("colour", "at", "rows", "which", "describe")
+EXPLAINED = "at"
+
+
+def run(arguments: Namespace) -> int:
+    """Convert pixtral-mini, ask it five questions, draw where it looked for one of them."""
+    output = Path(arguments.output) if arguments.output else _free_name()
+    check_new(output)
+    if arguments.keep:
+        refuse_existing(Path(arguments.keep))
+    shown = scene(SEED, rows=3, columns=4)
+    with tempfile.TemporaryDirectory(prefix="pixtral-mlx-demo-") as place:
+        folder = Path(arguments.keep or Path(place, "4bit"))
+        with Status("converting") as status:
+            result = convert(CHECKPOINT, folder, progress=status.update)
+        print(
+            f"pixtral-mini, {result.plan.parameters:,} weights, converted to 4 bits: "
+            f"{result.nbytes / 1e6:.1f} MB, {result.seconds:.1f} s"
+        )
+        model = load(folder, dtype="float32")
+        with Status("preparing the prompt"):
+            grid = model.encode("", [shown.image]).grids[0]
+        print(
+            f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
+            f"{grid.columns} patches, {grid.tokens} tokens\n"
+        )
+        for question in one_of_each(shown.questions):
+            explained = question.kind == EXPLAINED
+            reply = model.generate(question.text, images=question.images, trace=explained)
+            _print(question, reply)
+            if reply.trace is not None:
+                save_new(draw_words(reply.trace), output)
+    print(
+        f"\nWhere it looked for the answer to the '{EXPLAINED}' question is drawn in {output}.\n"
+        "pixtral-mini knows nothing but such scenes. For photographs, documents and charts:\n"
+        "  pixtral-mlx convert mistralai/Pixtral-12B-2409 pixtral-4bit\n"
+        "  pixtral-mlx generate --model pixtral-4bit --image photo.jpg --prompt 'What is this?'"
+    )
+    if arguments.keep:
+        print(f"The converted model is in {arguments.keep}.")
+    return 0
+
+
+def _free_name() -> Path:
+    """`demo.png`, or `demo-2.png` and so on where that is taken: a demo can be run again."""
+    names = (Path("demo.png"), *(Path(f"demo-{number}.png") for number in range(2, 10_000)))
+    return next((name for name in names if not name.exists()), names[0])
+
+
+def one_of_each(questions: list[Question]) -> list[Question]:
+    """The first question of each kind that the demo asks, in the order of `KINDS`."""
+    firsts = {question.kind: question for question in reversed(questions)}
+    return [firsts[kind] for kind in KINDS if kind in firsts]
+
+
+def _print(question: Question, reply: Reply) -> None:
+    confidence = float(np.exp(sum(reply.logprobs)))
+    verdict = "right" if reply.text == question.answer else f"wrong: {question.answer}"
+    print(f"> {question.text}\n  {reply.text}   (confidence {confidence:.2f}, {verdict})")

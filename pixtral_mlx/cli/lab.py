@@ -1,0 +1,59 @@
+"""`pixtral-mlx lab`: JupyterLab on the notebooks of the course."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..errors import PixtralError
+from ..files import new_file
+
+CHECKOUT = Path(__file__).resolve().parents[2] / "notebooks"
+INSTALLED = Path(__file__).resolve().parents[1] / "course"
+"""Where the notebooks are: in a checkout, or in an installed package."""
+
+COPY = Path("pixtral-notebooks")
+NEEDED = ("jupyterlab", "anywidget", "ipywidgets")
+
+
+def run(arguments: Namespace) -> int:
+    """Open JupyterLab and stay until it ends; returns its exit status.
+
+    Raises:
+        PixtralError: JupyterLab or the notebooks are not installed.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PixtralError(
+            f"{missing[0]} is not installed, which the notebooks need: "
+            "pip install 'pixtral-mlx[lab]'"
+        )
+    folder = course_folder(CHECKOUT, INSTALLED, COPY)
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *arguments.arguments]
+    try:
+        return subprocess.run(command).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
+def course_folder(checkout: Path, installed: Path, copy: Path) -> Path:
+    """The folder to open: a checkout's own, or a copy of what came with the package.
+
+    The copy belongs to the reader: files that are there already stay as they are.
+
+    Raises:
+        PixtralError: there are no notebooks.
+    """
+    if any(checkout.glob("*.ipynb")):
+        return checkout
+    if not installed.is_dir():
+        raise PixtralError(f"no notebooks in {checkout} or {installed}: install the package again")
+    for file in sorted(file for file in installed.rglob("*") if file.is_file()):
+        target = copy / file.relative_to(installed)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(target, error=PixtralError) as hidden:
+                shutil.copyfile(file, hidden)
+    return copy

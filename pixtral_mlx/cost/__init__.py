@@ -1,0 +1,1 @@
+"""What a run costs, by arithmetic, and what this machine can do."""

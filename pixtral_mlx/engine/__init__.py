@@ -1,0 +1,1 @@
+"""From a `Prompt` to an answer, reusing what earlier calls left."""

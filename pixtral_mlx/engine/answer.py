@@ -1,0 +1,164 @@
+"""One answer being written: whole characters, stop strings, the NaN check, clock and counters.
+
+`GenerationStream` and `Batch` compute tokens; what becomes of a token is written here alone.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from ..cost.machine import machine
+from ..inputs.tokenizer import StreamDecoder
+from ..interpret.activations import nan_error
+from ..model.prompt import Prompt
+from .reply import Piece, Reply
+
+if TYPE_CHECKING:
+    from ..pixtral import Pixtral
+    from .options import GenerationOptions
+
+
+class Answer:
+    """One answer being written; `reply` is what there is of it.
+
+    The texts of all pieces add up to `reply.text`. A piece waits for its successors while its text
+    ends inside a character or in what may become a stop string.
+
+    Arguments:
+        model: for its tokenizer; and its layers are named where one computes NaN.
+        prompt: as it is run, after edits.
+        options: of the generation; its stop strings count.
+        limit: tokens at most.
+        reply: where to write; a new one, unless somebody else reads along.
+    """
+
+    def __init__(
+        self,
+        model: "Pixtral",
+        prompt: Prompt,
+        options: "GenerationOptions",
+        *,
+        limit: int,
+        reply: Reply | None = None,
+    ):
+        self.reply = Reply() if reply is None else reply
+        stats = self.reply.stats
+        stats.prompt_tokens = len(prompt.tokens)
+        stats.image_tokens = sum(span.stop - span.start for span in prompt.spans)
+        stats.float32_products = machine().float32_products  # before the clock starts
+        self._model, self._limit, self._stops = model, limit, tuple(options.stop)
+        self._waiting: list[Piece] = []
+        self._start = self._first = 0.0
+
+    @cached_property
+    def _text(self) -> "_StopText":
+        return _StopText(self._model.tokenizer.stream_decoder(), self._stops)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its end, and says so in `reply.finish_reason`."""
+        return self.reply.finish_reason is not None
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still be written."""
+        return self._limit - self.reply.stats.generated_tokens
+
+    def start(self) -> None:
+        """From here the clock runs."""
+        self._start = time.perf_counter()
+
+    def seen(self) -> None:
+        """The pictures have been seen."""
+        self.reply.stats.vision_seconds = time.perf_counter() - self._start
+
+    def add(self, token: int, logprob: float) -> Iterator[Piece]:
+        """Write one more token, the end token included.
+
+        Returns:
+            The pieces that are certain now; each is in `reply` when it is handed out, and all of
+            them must be taken.
+
+        Raises:
+            CheckpointError: the log-probability is NaN; the message names where it comes from.
+        """
+        if math.isnan(logprob):
+            raise nan_error(self._model)
+        self._clock()
+        if token == self._model.tokenizer.eos_id:
+            yield from self._end("stop", self._text.flush())
+            return
+        self.reply.stats.generated_tokens += 1
+        self._waiting.append(Piece(self._text.add(token), token, logprob, self.reply.trace))
+        if self._text.stopped:
+            yield from self._end("stop")
+        elif not self.left:
+            yield from self._end("length", self._text.flush())
+        elif not self._text.pending:
+            yield from self._hand_out()
+
+    def _clock(self) -> None:
+        now, stats = time.perf_counter(), self.reply.stats
+        self._first = self._first or now
+        stats.prompt_seconds, stats.decode_seconds = self._first - self._start, now - self._first
+        # Whoever starts meanwhile begins to measure anew.
+        stats.peak_bytes = max(stats.peak_bytes, mx.get_peak_memory())
+
+    def _end(self, reason: str, text: str = "") -> Iterator[Piece]:
+        """The last pieces, with `text` that was held back."""
+        if self._waiting and text:
+            self._waiting[-1] = replace(self._waiting[-1], text=self._waiting[-1].text + text)
+        yield from self._hand_out()
+        self.reply.finish_reason = reason
+
+    def _hand_out(self) -> Iterator[Piece]:
+        waiting, self._waiting = self._waiting, []
+        for piece in waiting:
+            self.reply.text += piece.text
+            self.reply.tokens.append(piece.token)
+            self.reply.logprobs.append(piece.logprob)
+            if self.reply.trace is not None:
+                self.reply.trace.words.append(piece.text)
+            yield piece
+
+
+class _StopText:
+    """Text of a token stream, cut before the first stop string."""
+
+    def __init__(self, decoder: StreamDecoder, stops: tuple[str, ...]):
+        self._decoder, self._stops = decoder, stops
+        self._held = ""
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """The text that is certain once `token` is there."""
+        self._held += self._decoder.add(token)
+        ends = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        if ends:
+            self.stopped = True
+            certain, self._held = self._held[: min(ends)], ""
+            return certain
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        certain = self._held[: len(self._held) - keep]
+        self._held = self._held[len(certain) :]
+        return certain
+
+    @property
+    def pending(self) -> bool:
+        """Whether text is held back: half a character, or the start of a stop string."""
+        return bool(self._held) or self._decoder.pending
+
+    def flush(self) -> str:
+        """What was held back for a stop string that did not come; half a character is dropped."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    return max(n for n in range(min(len(text), len(stop) - 1) + 1) if text.endswith(stop[:n]))

@@ -1,0 +1,310 @@
+"""Will it fit? Weights, KV cache, activations and trace against the memory that MLX may use."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from ..checkpoint import layouts
+from ..cost.chips import wired_limit_bytes
+from ..cost.cost import activation_bytes
+from ..errors import CapacityError
+from ..interpret.recorder import TraceOptions
+from ..model.config import PixtralConfig, TextConfig
+from ..model.kv_cache import KV_BITS, KVFormat
+from ..tables import format_bytes
+
+if TYPE_CHECKING:
+    from ..model.prompt import Prompt
+    from ..pixtral import Pixtral
+
+RESERVE_BYTES = 2_000_000_000
+"""An estimate of what a run takes on a Mac beside weights and KV cache: activations, buffers that
+MLX keeps, Python and the tokenizer. Published peaks lie up to so much above them; nothing was
+measured on a Mac. What is advised counts it (`Need.advised`); `check_memory` refuses what is sure
+not to fit, and counts activations and traces one by one."""
+
+BUFFER_BYTES = RESERVE_BYTES // 4
+"""Freed buffers that MLX keeps during a run. A layer of the 12B frees at most 120 MB in the encoder
+(4,096 patches, 16 bits) and 55 MB in a prefill step of 512 tokens, which the next one takes up
+again; MLX's own limit is all of the memory."""
+
+_SMALLER_TRACES = {
+    "a trace without the encoder (px.TraceOptions(vision_layers=()))": TraceOptions(()),
+    "trace=False": None,
+}
+
+LEAST_BUDGET = 16
+"""Tokens of an image below which nobody is told to shrink it."""
+
+
+def usable_bytes() -> int:
+    """Memory that MLX may use: Metal's recommended working set, else MLX's own limit."""
+    info = mx.device_info()
+    return int(info.get("max_recommended_working_set_size") or mx.get_memory_limit())
+
+
+_runs = 0  # that are under way, in all threads
+_limits = (0, 0)  # what MLX's limit was before them, and is since
+_lock = threading.RLock()  # an abandoned run may end inside another's beginning
+
+
+@contextmanager
+def bounded_buffers() -> Iterator[None]:
+    """Within it MLX keeps at most `BUFFER_BYTES` of freed buffers, or less if it was told so.
+
+    Runs may overlap, also on several threads: the last to end puts the limit back, unless somebody
+    has changed it meanwhile.
+    """
+    global _runs, _limits
+    with _lock:
+        if _runs == 0:
+            before = mx.set_cache_limit(BUFFER_BYTES)
+            _limits = before, min(before, BUFFER_BYTES)
+            mx.set_cache_limit(_limits[1])
+        _runs += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs -= 1
+            if _runs == 0:
+                now = mx.set_cache_limit(_limits[0])
+                mx.set_cache_limit(_limits[0] if now == _limits[1] else now)
+
+
+def weights_bytes(model: "Pixtral") -> int:
+    """Bytes of all parameters, whether they have been read from disk yet or not."""
+    arrays = (array for _, array in tree_flatten(model.parameters()))
+    return sum(array.nbytes for array in arrays if isinstance(array, mx.array))
+
+
+def kv_bytes_per_token(config: TextConfig, itemsize: int = 2, kv: KVFormat | None = None) -> int:
+    """Bytes of keys and values that one token of context takes: 163,840 for the 12B in 16 bits,
+    87,040 where they are kept in 8 and 46,080 in 4; see `KVFormat.bytes_per_token`."""
+    return (kv or KVFormat()).of(config).bytes_per_token(config, itemsize)
+
+
+def room_bytes(model: "Pixtral", tokens: int, kv: KVFormat | None = None) -> int:
+    """Usable memory that weights and the KV cache of `tokens` leave; below 0 they do not fit."""
+    per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size, kv)
+    return usable_bytes() - weights_bytes(model) - tokens * per_token
+
+
+def check_context(prompt: "Prompt", context: int) -> None:
+    """Compare a prompt with the context, in tokens.
+
+    Raises:
+        CapacityError: it is empty or too long; the message says what would fit.
+    """
+    length = len(prompt.tokens)
+    if 0 < length <= context:
+        return
+    images = [span.stop - span.start for span in prompt.spans]
+    ways = _fewer_images(images, lambda kept: length - sum(images) + sum(kept) <= context)
+    advice = (
+        f"{' or '.join(ways)} would fit" if ways else f"send {'less' if length else 'some'} text"
+    )
+    raise CapacityError(
+        f"the prompt has {length:,} tokens; the context holds 1 to {context:,}: {advice}"
+    )
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run takes, in bytes.
+
+    Arguments:
+        config: of the model.
+        weights: bytes of all parameters.
+        text_tokens: of the prompt without its images, and those to be written.
+        images: tokens of each image; a little more than its patches.
+        kv: in what form keys and values are kept.
+        itemsize: bytes of an activation.
+        prefill_step_size: prompt tokens a step.
+        answer_tokens: those of `text_tokens` that are to be written.
+        trace: what is kept for looking inside, or None.
+    """
+
+    config: PixtralConfig
+    weights: int
+    text_tokens: int
+    images: tuple[int, ...] = ()
+    kv: KVFormat = KVFormat()  # noqa: RUF009  (frozen)
+    itemsize: int = 2
+    prefill_step_size: int = 512
+    answer_tokens: int = 0
+    trace: TraceOptions | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Of context at the end of the answer."""
+        return self.text_tokens + sum(self.images)
+
+    @property
+    def cache(self) -> int:
+        """Of keys and values; where they are quantized later, as they are until then."""
+        text, size = self.config.text, self.itemsize
+        plain = min(self.tokens, self.kv.start) * kv_bytes_per_token(text, size)
+        return max(plain, self.tokens * kv_bytes_per_token(text, size, self.kv))
+
+    @property
+    def activations(self) -> int:
+        """An estimate, see `cost.activation_bytes`."""
+        return activation_bytes(
+            self.config, self.tokens, [(1, tokens) for tokens in self.images],
+            itemsize=self.itemsize, prefill_step_size=self.prefill_step_size,
+        )  # fmt: skip
+
+    @property
+    def kept(self) -> int:
+        """Of the trace, see `TraceOptions.numbers`; an image has a little less than its tokens."""
+        if self.trace is None:
+            return 0
+        patches = sum(self.images)
+        return self.itemsize * self.trace.numbers(
+            self.config, self.tokens, self.answer_tokens, patches
+        )
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.activations + self.kept
+
+    @property
+    def advised(self) -> int:
+        """As `total`, with at least `RESERVE_BYTES` beside weights and KV cache."""
+        return self.weights + self.cache + max(self.activations + self.kept, RESERVE_BYTES)
+
+    @property
+    def spare(self) -> int:
+        """Usable bytes that are left beside it; below 0 it does not fit."""
+        return usable_bytes() - self.total
+
+    def fits(self, usable: int, **other: Any) -> bool:
+        """Whether it fits, or would with other values of its fields."""
+        return replace(self, **other).total <= usable
+
+    def __str__(self) -> str:
+        return (
+            f"weights {format_bytes(self.weights)} + KV cache of {self.tokens:,} tokens "
+            f"{format_bytes(self.cache)} + activations {format_bytes(self.activations)}"
+            + (f" + trace {format_bytes(self.kept)}" if self.trace else "")
+        )
+
+
+def need_of(
+    model: "Pixtral",
+    prompt: "Prompt",
+    max_tokens: int,
+    kv: KVFormat | None = None,
+    prefill_step_size: int = 512,
+    trace: TraceOptions | None = None,
+) -> Need:
+    """What it takes to answer a prompt with at most `max_tokens`."""
+    images = tuple(span.stop - span.start for span in prompt.spans)
+    return Need(
+        model.config, weights_bytes(model), len(prompt.tokens) - sum(images) + max_tokens, images,
+        (kv or KVFormat()).of(model.config.text), model.decoder.norm.weight.dtype.size,
+        prefill_step_size, max_tokens, trace,
+    )  # fmt: skip
+
+
+def check_memory(
+    model: "Pixtral",
+    prompt: "Prompt",
+    max_tokens: int,
+    *,
+    kv: KVFormat | None = None,
+    prefill_step_size: int = 512,
+    trace: TraceOptions | None = None,
+) -> None:
+    """Compare weights, KV cache, activations and trace with what is usable; nothing is read yet.
+
+    What `model.prompt_cache` keeps does not count: it goes where a run needs the room.
+
+    Raises:
+        CapacityError: it cannot fit; the message says what would.
+    """
+    need = need_of(model, prompt, max_tokens, kv, prefill_step_size, trace)
+    usable = usable_bytes()
+    if need.fits(usable):
+        return
+    ways = _less_context(need, need.text_tokens - max_tokens, usable) + _raised_limit(need)
+    advice = f"{' or '.join(ways)} would fit" if ways else _fewer_bits(model, need, usable)
+    raise CapacityError(
+        f"{need}, usable are {format_bytes(usable)}: {advice} (--force goes on all the same)"
+    )
+
+
+def _less_context(need: Need, words: int, usable: int) -> list[str]:
+    """What fits with these weights; `words` tokens of text were sent."""
+    advice = []
+
+    def fits(tokens: int) -> bool:
+        answer = min(need.answer_tokens, max(1, tokens - words))
+        return need.fits(usable, text_tokens=tokens, answer_tokens=answer)
+
+    most = _largest(need.text_tokens, fits)
+    if most > words:
+        advice.append(f"--max-tokens {most - words}")
+    elif most > 0:
+        advice.append(f"{most:,} tokens of text and answer")
+    advice += _fewer_images(need.images, lambda kept: need.fits(usable, images=tuple(kept)))
+    for bits in KV_BITS:
+        with suppress(ValueError):  # heads that are too narrow
+            kv = KVFormat(bits).of(need.config.text)
+            if bits < (need.kv.bits or 16) and need.fits(usable, kv=kv):
+                advice.append(f"--kv-bits {bits}")
+                break
+    for name, trace in _SMALLER_TRACES.items():
+        if need.trace is not None and need.fits(usable, trace=trace):
+            advice.append(name)
+            break
+    return advice
+
+
+def _fewer_images(images: Sequence[int], fits: Callable[[list[int]], bool]) -> list[str]:
+    """How many of the images would fit, and how many tokens each might take."""
+    advice = []
+    if len(images) > 1:
+        most = _largest(len(images), lambda count: fits(list(images[:count])))
+        if most > 0:
+            advice.append(f"the first {most} of {len(images)} images")
+    if images:
+        budget = _largest(max(images), lambda most: fits([min(size, most) for size in images]))
+        if budget >= LEAST_BUDGET:
+            advice.append(f"--image-budget {budget}")
+    return advice
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number below `most` that fits; 0 if none does."""
+    return bisect_left(range(1, most), True, key=lambda number: not fits(number))
+
+
+def _raised_limit(need: Need) -> list[str]:
+    """On a Mac with room that macOS keeps from the GPU: how to raise its limit until a restart."""
+    memory = int(mx.device_info().get("memory_size", 0))
+    limit = wired_limit_bytes(memory)
+    if not need.fits(limit):
+        return []
+    return [f"a higher limit (sudo sysctl iogpu.wired_limit_mb={limit >> 20}, not measured)"]
+
+
+def _fewer_bits(model: "Pixtral", need: Need, usable: int) -> str:
+    """The widest conversion that fits, by scale."""
+    parameters = sum(prod(shape) for shape in layouts.shapes(model.config).values())
+    now = 8 * need.weights / parameters
+    for bits in (8, 6, 5, 4, 3, 2):
+        # Groups of 64 add half a bit; the vision encoder, which stays in 16, is a small part.
+        weights = int((bits + 0.5) / now * need.weights)
+        if weights < need.weights and need.fits(usable, weights=weights):
+            return f"{bits} bits would fit: `pixtral-mlx convert SRC DST --bits {bits}`"
+    return "no width would fit: it takes a machine with more memory"

@@ -1,0 +1,114 @@
+"""From a prompt to text: prefill in chunks, decode, stream whole characters.
+
+What is computed is `Run.steps`: mlx-lm's `generate_step`, with its samplers and caches. What is
+written is an `Answer`.
+"""
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, redirect_stdout
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from ..errors import CheckpointError
+from ..interpret.edits import edited
+from ..interpret.recorder import Recorder, live_trace
+from ..model.prompt import Prompt
+from .answer import Answer
+from .capacity import bounded_buffers, check_context, check_memory
+from .options import GenerationOptions
+from .reply import Piece, Reply
+from .run import Run
+
+if TYPE_CHECKING:
+    from ..pixtral import Pixtral
+
+
+class GenerationStream(Iterator[Piece]):
+    """An answer being written: iterate for its pieces, read `reply` for what there is so far.
+
+    Nothing is computed until the first piece is asked for. A piece waits for its successors
+    while its text ends inside a character or in what may become a stop string, so the texts of
+    all pieces always add up to `reply.text`.
+    """
+
+    run: Run
+    """What `steps` computes with, from its beginning to its end."""
+
+    def __init__(
+        self,
+        model: "Pixtral",
+        prompt: Prompt,
+        options: GenerationOptions,
+        *,
+        reply: Reply | None = None,
+    ):
+        prompt = edited(prompt, options.edits, model.config)
+        length, context = len(prompt.tokens), model.config.text.max_seq_len
+        check_context(prompt, context)
+        self.limit = min(options.max_tokens, context - length + 1)
+        kv = options.kv_format.of(model.config.text)
+        if not options.force:
+            check_memory(
+                model, prompt, self.limit,
+                kv=kv, prefill_step_size=options.prefill_step_size, trace=options.trace_options,
+            )  # fmt: skip
+        self.prompt, self.options, self._model = prompt, options, model
+        self.answer = Answer(model, prompt, options, limit=self.limit, reply=reply)
+        self.reply = self.answer.reply
+        self._recorder = None
+        if keep := options.trace_options:
+            keep.check(model.config)
+            self._recorder = Recorder(length - 1, keep)
+        self._pieces = self._run()
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)
+
+    def interrupt(self) -> None:
+        """Stop here; `reply` keeps what there is."""
+        self._pieces.close()
+        if not self.answer.finished:
+            self.reply.finish_reason = "interrupted"
+
+    def _run(self) -> Generator[Piece, None, None]:
+        from mlx_lm.generate import generation_stream, wired_limit
+
+        mx.reset_peak_memory()
+        with ExitStack() as stack:
+            with redirect_stdout(sys.stderr):  # mlx-lm prints its warning about large models
+                stack.enter_context(wired_limit(self._model, [generation_stream]))  # type: ignore
+            steps = stack.enter_context(closing(self.steps()))
+            for chosen in steps:
+                try:
+                    yield from () if chosen is None else self.answer.add(*chosen)
+                except CheckpointError as error:
+                    steps.throw(error)  # so that nothing of it is kept
+                if self.answer.finished:
+                    return
+
+    def steps(self) -> Generator[tuple[int, float] | None, None, None]:
+        """The work, for who writes the answer: None after each part of the prompt, then tokens and
+        their log-probabilities."""
+        self.answer.start()
+        stats = self.reply.stats
+        run = self.run = Run(self._model, self.prompt, self.options, self._recorder)
+        run.make_room(self.limit)
+        stats.cached_tokens = run.computed
+        with ExitStack() as stack:
+            stack.callback(delattr, self, "run")  # and with it the keys and values
+            stack.enter_context(run)
+            stack.enter_context(bounded_buffers())
+            embeddings = yield from run.embed()
+            if embeddings is not None:
+                self.answer.seen()
+                yield None
+            if self._recorder is not None:
+                stack.callback(self._recorder.finish)
+                self.reply.trace = live_trace(
+                    self, self._model, self.options.edits, run.cache, run.all_embeddings
+                )
+            for chosen in run.steps(self.limit, embeddings):
+                stats.drafted_tokens, stats.accepted_tokens = run.drafted, run.accepted
+                yield chosen

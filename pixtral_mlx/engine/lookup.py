@@ -1,0 +1,146 @@
+"""Prompt lookup decoding: draft by copying, and let the model check several tokens in one pass.
+
+Answers repeat their prompt and themselves: keys of JSON, rows of a table, names. Where the last
+tokens stood before, what followed them there is a draft of what comes now. One pass over the draft
+gives the model's own choice at each of its places; as far as they agree the draft is the answer,
+and the first choice that differs comes for nothing (A. Saxena, "Prompt lookup decoding", 2023;
+`prompt_lookup_num_tokens` in transformers).
+
+Every token is the model's own choice, drawn as it would be one at a time, with the same seed too.
+What may differ is rounding: a pass over several positions adds in another order than one over a
+single position, by about 1e-6 of a logit in float32. So the tokens are those of the plain path
+unless two are that close to a tie; in 16 bits or with quantized weights such ties are commoner, and
+one may fall the other way.
+"""
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..model.device import on_gpu
+from .sampling import PENALTY_TOKENS
+
+if TYPE_CHECKING:
+    from .run import Run
+
+NGRAMS = (3, 2)
+"""How many tokens must have stood before in the same order; the longer is looked for first."""
+RECENT_DRAFTS, LEAST_ACCEPTED = 32, 8
+"""Drafting ends when so many drafts in a row brought fewer tokens than this together: checking a
+draft is not free, and one token at a time the next step starts before the last token is read."""
+LONGEST_ON_A_GPU = 7
+"""Tokens of a draft there: with the one before them 8 queries, the most that Metal's attention for
+few queries takes (`sdpa_vector`); a ninth would go the slower way of a prefill."""
+
+
+class Drafter:
+    """Drafts what comes next, as long as that pays.
+
+    A draft grows by two after one that was right to its end and shrinks by one after any other, as
+    transformers' candidate generator does, so that wrong drafts are short.
+
+    Arguments:
+        tokens: all so far.
+        longest: tokens in a draft at most.
+
+    `pays` turns False when too little of the recent drafts was accepted, and stays so.
+    """
+
+    def __init__(self, tokens: Iterable[int], longest: int):
+        self.tokens: list[int] = []
+        self.pays = True
+        self._after: dict[tuple[int, ...], int] = {}  # n-gram -> place of what followed it last
+        self._longest = self._length = longest
+        self._recent: deque[int] = deque(maxlen=RECENT_DRAFTS)
+        for token in tokens:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """One more token; what stood before it is known to be followed by it."""
+        for n in NGRAMS:
+            if len(self.tokens) >= n:
+                self._after[tuple(self.tokens[-n:])] = len(self.tokens)
+        self.tokens.append(token)
+
+    def draft(self, room: int) -> list[int]:
+        """What followed the last tokens where they stood last; at most `room`, perhaps nothing."""
+        start = next(filter(None, (self._after.get(tuple(self.tokens[-n:])) for n in NGRAMS)), None)
+        if start is None:
+            return []
+        period = len(self.tokens) - start  # what reaches the end goes round: "- - -" goes on
+        return [self.tokens[start + i % period] for i in range(min(self._length, room))]
+
+    def judge(self, drafted: int, accepted: int) -> None:
+        """Learn from how much of a draft was right."""
+        if drafted == 0:
+            return
+        grown = self._length + 2 if accepted == drafted else self._length - 1
+        self._length = min(max(grown, 1), self._longest)
+        self._recent.append(accepted)
+        self.pays = len(self._recent) < RECENT_DRAFTS or sum(self._recent) >= LEAST_ACCEPTED
+
+
+def can_pay(decoder: nn.Module) -> bool:
+    """Whether a pass over a few tokens is cheaper than as many passes over one.
+
+    Not on a CPU with quantized weights, which MLX unpacks again for each token there: then nothing
+    is drafted at all (measured by `benchmarks/lookup.py`).
+    """
+    return on_gpu() or not any(hasattr(module, "bits") for module in decoder.modules())
+
+
+def lookup_steps(
+    run: "Run", limit: int, longest: int, embeddings: mx.array | None
+) -> Generator[tuple[int, float], None, None]:
+    """At most `limit` tokens and their log-probabilities, as `Run.steps`.
+
+    Arguments:
+        longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
+        embeddings: of the last prompt token, from `Run.read`.
+    """
+    list(run.generate_step(0, embeddings))  # chooses, no more
+    first = run.sampler.read()
+    longest = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
+    drafter, left = Drafter([*run.tokens, first[0]], longest), limit - 1
+    yield first
+    while left and drafter.pays:
+        draft = drafter.draft(left - 1)  # the choice that follows it has its place too
+        chosen = _check(run, drafter.tokens, draft)
+        accepted = len(chosen) - 1
+        drafter.judge(len(draft), accepted)
+        run.drafted += len(draft)
+        for number, (token, logprob) in enumerate(chosen):
+            run.accepted += number < accepted
+            drafter.add(token)
+            yield token, logprob
+        left -= len(chosen)
+    if left:
+        yield from run.plain_steps(left)
+
+
+def _check(run: "Run", tokens: list[int], draft: list[int]) -> list[tuple[int, float]]:
+    """What the model chooses: the beginning of the draft that it agrees to, and one token more.
+
+    The KV cache holds all but the last of them afterwards, and the random numbers that were drawn
+    for what was refused are drawn again.
+    """
+    from mlx_lm.generate import generation_stream
+    from mlx_lm.models.cache import trim_prompt_cache
+
+    sampler, random = run.sampler, run.sampler.random
+    with mx.stream(generation_stream):
+        logits = run.decoder(mx.array([[tokens[-1], *draft]]), cache=run.cache)
+        states = []
+        for i in range(len(draft) + 1):
+            before = (tokens[-PENALTY_TOKENS:] + draft[:i])[-PENALTY_TOKENS:]
+            sampler.choose(mx.array(before), logits[:, i])
+            states.append(mx.array(random[0]))
+        choices = sampler.read_all()
+        agreed = (chosen == drafted for (chosen, _), drafted in zip(choices, draft, strict=False))
+        accepted = next((i for i, same in enumerate(agreed) if not same), len(draft))
+        random[0][:] = states[accepted]
+    trim_prompt_cache(run.cache, len(draft) - accepted)
+    return choices[: accepted + 1]

@@ -1,0 +1,279 @@
+"""What earlier calls computed and later ones need not: keys and values, and image features.
+
+The keys and values of a position depend on the tokens up to it, on what their images show, on the
+edits of the run and on the bits that they are kept in. A new prompt takes over those of the longest
+beginning that it shares with a kept one; the rest is computed. Image features depend on one image
+alone and are kept beside them. The least recently used goes first when the bytes run out.
+"""
+
+import copy
+import hashlib
+import logging
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from ..interpret import edits as built_in
+from ..model.kv_cache import KVFormat
+
+if TYPE_CHECKING:
+    from ..interpret.edits import Edit
+    from ..model.prompt import Prompt
+    from ..pixtral import Pixtral
+    from .prompt_folder import PromptFolder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What the keys and values of a run depend on, position by position.
+
+    Arguments:
+        tokens: ids, int64, shape (L,).
+        images: {position of an image's first patch: digest of what it shows}.
+        edits: of the run.
+        kv: in what form they are kept.
+    """
+
+    tokens: np.ndarray
+    images: Mapping[int, str]
+    edits: tuple["Edit", ...] = ()
+    kv: KVFormat = KVFormat()  # noqa: RUF009  (frozen)
+
+    def shared(self, other: "Content") -> int:
+        """How many positions from the first on are the same in both."""
+        if self.edits != other.edits or self.kv != other.kv:
+            return 0
+        length = min(len(self.tokens), len(other.tokens))
+        differs = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
+        length = int(differs[0]) if len(differs) else length
+        for start in sorted({*self.images, *other.images}):
+            if start < length and self.images.get(start) != other.images.get(start):
+                return start
+        return length
+
+    def grown(self, tokens: Sequence[int], length: int) -> "Content":
+        """The first `length` positions of this and `tokens` after it."""
+        every = np.concatenate([self.tokens, np.array(tokens, np.int64)])[:length]
+        images = {start: digest for start, digest in self.images.items() if start < length}
+        return replace(self, tokens=every, images=images)
+
+
+def content_of(
+    prompt: "Prompt", edits: Sequence["Edit"], model: "Pixtral", kv: KVFormat | None = None
+) -> Content | None:
+    """The content of a prompt; None if nobody can say what its keys and values depend on.
+
+    That is so with an edit of the caller's own, and where the `[IMG]` are not as many as the
+    patches. Edits may let an image depend on all others, so with edits each image counts as all.
+    """
+    if any(type(edit).__module__ != built_in.__name__ for edit in edits):
+        return None
+    tokens = np.array(prompt.tokens, np.int64)
+    starts = first_patches(prompt, model)
+    if starts is None:
+        return None
+    digests = [image_digest(image) for image in prompt.images]
+    if edits:
+        digests = [" ".join(digests)] * len(digests)
+    images = dict(zip(starts, digests, strict=True))
+    return Content(tokens, images, tuple(edits), kv or KVFormat())
+
+
+def first_patches(prompt: "Prompt", model: "Pixtral") -> list[int] | None:
+    """Position of the first `[IMG]` of each image; None if they are not as many as the patches."""
+    if model.vision_encoder is None or model.config.vision is None:
+        return None if prompt.images else []
+    places = np.flatnonzero(np.array(prompt.tokens) == model.config.vision.image_token_id)
+    grids = [model.vision_encoder.grid(image) for image in prompt.images]
+    ends = np.cumsum([0, *(rows * columns for rows, columns in grids)])
+    return None if ends[-1] != len(places) else [int(places[first]) for first in ends[:-1]]
+
+
+def image_digest(image: Any) -> str:
+    """A name for what an image shows: hash of its prepared pixels (3, H, W) with their shape.
+
+    Files that differ in mode or palette alone have the same pixels only if the model sees the same.
+    """
+    pixels = np.ascontiguousarray(np.array(image, dtype=np.float32))
+    name = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=32)
+    name.update(pixels.data)
+    return name.hexdigest()
+
+
+@dataclass(eq=False)
+class _Kept:
+    """One entry: a KV cache with its content, or the features of one image without."""
+
+    nbytes: int
+    arrays: Any
+    content: Content | None = None
+
+
+class Weights:
+    """Which arrays a model computes with, without keeping them alive."""
+
+    def __init__(self, model: "Pixtral"):
+        self._arrays = [weakref.ref(array) for _, array in tree_flatten(model.parameters())]
+
+    def are_those_of(self, model: "Pixtral") -> bool:
+        """Whether the model has these arrays still."""
+        arrays = [array for _, array in tree_flatten(model.parameters())]
+        same = (ref() is array for ref, array in zip(self._arrays, arrays, strict=False))
+        return len(arrays) == len(self._arrays) and all(same)
+
+
+class PromptCache:
+    """Keys, values and features of earlier calls on one model, within a number of bytes.
+
+    `model.prompt_cache` is one; `model.clear_cache()` empties it. What is kept is never written
+    to: a call that goes on from it works on arrays of its own.
+
+    Arguments:
+        max_bytes: keep at most this much; may be changed at any time.
+
+    `folder` keeps conversations for other processes as well, see `model.open_prompt_cache`.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.emptied = 0  # how often: what was begun before belongs to another time
+        self._kept: OrderedDict[Any, _Kept] = OrderedDict()
+        self._weights: Weights | None = None
+        self.folder: PromptFolder | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept now."""
+        return sum(kept.nbytes for kept in self._kept.values())
+
+    def __len__(self) -> int:
+        """Conversations kept now."""
+        return sum(1 for _ in self._conversations())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self.emptied += 1
+
+    def shrink(self, room: int) -> None:
+        """Forget the least recently used until at most `room` bytes are kept."""
+        while self._kept and self.nbytes > room:
+            self._kept.popitem(last=False)
+
+    def check(self, model: "Pixtral") -> None:
+        """Forget everything if a weight was replaced since the last call.
+
+        (A weight that is written to in place is the same array: then call `clear`.)
+        """
+        if self._weights is None or not self._weights.are_those_of(model):
+            if self.folder is not None and self._weights is not None:
+                log.warning("the weights have changed: %s is not used any more", self.folder.folder)
+                self.folder = None
+            self.clear()
+            self._weights = Weights(model)
+
+    # Keys and values ---------------------------------------------------------------------------
+
+    def take(self, content: Content, fresh: list[Any]) -> tuple[list[Any], int]:
+        """The cache to start a run with, and how many positions it holds.
+
+        The last position of the prompt is always left to compute: its logits choose the first
+        token. An entry that the run goes on from to the letter leaves; `keep` brings it back.
+
+        Arguments:
+            content: of the prompt.
+            fresh: an empty cache, given back if nothing fits.
+        """
+        best, length = None, 0
+        for kept in self._conversations():
+            shared = min(content.shared(kept.content), len(content.tokens) - 1)  # type: ignore
+            if shared and shared >= length:  # of equals the latest, so that the order stays
+                best, length = kept, shared
+        found = None if self.folder is None else self.folder.load(content, length)
+        if found is not None:
+            own, layers = found
+            length = min(content.shared(own), len(content.tokens) - 1)
+            return [cut(layer, length) for layer in layers], length
+        if best is None or best.content is None:
+            return fresh, 0
+        layers = [cut(layer, length) for layer in best.arrays]
+        if length == len(best.content.tokens):
+            del self._kept[best.content]
+        else:
+            self._kept.move_to_end(best.content)
+        return layers, length
+
+    def keep(self, content: Content, layers: list[Any]) -> None:
+        """Keep the keys and values of `content`, which `layers` hold and perhaps more.
+
+        What they replace goes: entries that are a beginning of this one. NaN is not kept, which
+        would be in every answer that goes on from it.
+        """
+        length = len(content.tokens)
+        if length == 0 or _holds_nan(layers[-1], length):
+            return
+        if self.folder is not None:
+            self.folder.save(content, layers)
+        nbytes = sum(layer.nbytes for layer in layers)
+        if nbytes > self.max_bytes:
+            return
+        for other in [kept.content for kept in self._conversations()]:
+            shared = content.shared(other)  # type: ignore[arg-type]
+            if shared == length:  # it is there already, and more
+                self._kept.move_to_end(other)
+                return
+            if shared == len(other.tokens):  # type: ignore[union-attr]
+                del self._kept[other]
+        layers = [cut(layer, length) for layer in layers]
+        mx.eval([(layer.keys, layer.values) for layer in layers])
+        self._kept[content] = _Kept(nbytes, layers, content)
+        self.shrink(self.max_bytes)
+
+    def _conversations(self) -> Iterator[_Kept]:
+        return (kept for kept in self._kept.values() if kept.content is not None)
+
+    # Features ----------------------------------------------------------------------------------
+
+    def features(self, digests: Sequence[str]) -> dict[str, mx.array]:
+        """What the projector gave for those of some images that are kept: {digest: (N, D)}."""
+        known = {}
+        for digest in digests:
+            if digest in self._kept:
+                self._kept.move_to_end(digest)
+                known[digest] = self._kept[digest].arrays
+        return known
+
+    def keep_features(self, features: Mapping[str, mx.array]) -> None:
+        """Keep features of images: {digest: (N, D)}."""
+        mx.eval(list(features.values()))
+        for digest, array in features.items():
+            if array.nbytes <= self.max_bytes:
+                self._kept[digest] = _Kept(array.nbytes, array)
+        self.shrink(self.max_bytes)
+
+
+def _holds_nan(layer: Any, length: int) -> bool:
+    """Whether the values of a layer do, up to a position; the last layer has it from all others."""
+    parts: Any = tree_flatten(layer.values)
+    floats = [array[..., :length, :] for _, array in parts if array.dtype != mx.uint32]
+    return any(mx.isnan(array).any().item() for array in floats)
+
+
+def cut(layer: Any, length: int) -> Any:
+    """A layer's KV cache of the first `length` positions of another, which stays as it is.
+
+    Slices share memory with the other until one of them is written to; MLX copies it then. The
+    array objects must be new ones: assigning to a part of an array changes the object itself.
+    """
+    part = copy.copy(layer)
+    part.keys, part.values = tree_map(lambda a: a[..., :length, :], (layer.keys, layer.values))
+    part.offset = length
+    return part

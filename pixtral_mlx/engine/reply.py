@@ -1,0 +1,102 @@
+"""What an answer is made of: plain records, whoever writes it."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..interpret.maps import Evidence
+
+if TYPE_CHECKING:
+    from ..interpret.trace import Trace
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One generated token.
+
+    Arguments:
+        text: what it adds to the answer, in whole characters; may be empty.
+        token: its id.
+        logprob: its log-probability (natural logarithm, float32), after logit bias and repetition
+            penalty and before temperature and filters.
+        trace: what can be looked at so far, or None; it grows with the answer.
+    """
+
+    text: str
+    token: int
+    logprob: float
+    trace: "Trace | None" = field(default=None, repr=False, compare=False)
+
+
+@dataclass
+class GenerationStats:
+    """What an answer took.
+
+    Arguments:
+        prompt_tokens: tokens of the prompt, images included.
+        cached_tokens: those whose keys and values were there already.
+        image_tokens: those that stand for patches and breaks.
+        generated_tokens: new tokens, the end token not counted.
+        drafted_tokens: those that prompt lookup proposed.
+        accepted_tokens: those of them that the model chose as well.
+        vision_seconds: encoder and projector; part of `prompt_seconds`.
+        prompt_seconds: from the call to the first token.
+        decode_seconds: from the first token to the last.
+        peak_bytes: most memory that MLX held at once.
+        float32_products: "float32" or "TF32", see `Machine.float32_products`; it says nothing
+            about a model that computes in 16 bits.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    image_tokens: int = 0
+    generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    vision_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    peak_bytes: int = 0
+    float32_products: str = ""
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Speed of the prefill, vision included; tokens that were cached do not count."""
+        computed = self.prompt_tokens - self.cached_tokens
+        return computed / self.prompt_seconds if self.prompt_seconds else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Speed of the decoding, the first token not counted."""
+        return (self.generated_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+
+@dataclass
+class Reply:
+    """An answer.
+
+    Arguments:
+        text: what was written.
+        tokens: generated ids, without the end token.
+        logprobs: one a token, see `Piece.logprob`.
+        finish_reason: "stop" (end token or stop string), "length", "interrupted", or None
+            while it is still being written.
+        stats: what it took.
+        trace: what can be looked at, or None if `trace` was off.
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+    stats: GenerationStats = field(default_factory=GenerationStats)
+    trace: "Trace | None" = field(default=None, repr=False, compare=False)
+
+    def evidence(self, token: int, image: int = 0) -> Evidence:
+        """The box of patches that a generated token rests on; see `Trace.evidence`.
+
+        Raises:
+            ValueError: the answer was made without `trace=True`.
+        """
+        if self.trace is None:
+            raise ValueError("this answer has no trace: call generate with trace=True")
+        return self.trace.evidence(token, image)

@@ -1,0 +1,1 @@
+"""From what people send to a `Prompt`."""

@@ -1,0 +1,335 @@
+"""Pictures: open, check, orient, resize, normalise; and the grid of patches they become.
+
+The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel.
+Everything is checked before it is decoded.
+"""
+
+import io
+import logging
+import platform
+import re
+import struct
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import ImageError
+from ..model.config import VisionConfig
+from .image_options import ImageOptions
+from .image_source import is_heic, is_pdf, read_source
+
+# Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
+MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
+
+# The boxes in a HEIF container that state the size of each picture and tile in it.
+_HEIC_SIZES = re.compile(rb"ispe\0{4}(.{8})", re.DOTALL)
+
+# CLIP's mean and standard deviation of RGB, as mistral-common has them.
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
+STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
+
+# Where a target pixel lies in the source: OpenCV rounds that to float32, but its builds for Intel
+# and AMD hand pictures of at least 4x4 to Intel's IPP, which does not. On a side of 2,000 pixels
+# the two differ by up to 0.0004 after normalisation. We do as mistral-common does on the machine.
+EXACT_CENTRES = platform.machine().lower() in ("x86_64", "amd64")
+
+log = logging.getLogger(__name__)
+
+
+class PatchGrid(NamedTuple):
+    """Rows and columns of patches; equal to the plain tuple `(rows, columns)`."""
+
+    rows: int
+    columns: int
+
+    @property
+    def patches(self) -> int:
+        """How many patches the image becomes."""
+        return self.rows * self.columns
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it takes in the prompt: one a patch and one after each row."""
+        return self.rows * (self.columns + 1)
+
+
+def patch_grid(
+    width: int, height: int, config: VisionConfig, image_budget: int | None = None
+) -> PatchGrid:
+    """The grid of an image of `width` x `height` pixels.
+
+    Python's `round` (halves go to the even number) is part of the definition.
+
+    With an `image_budget`, an image that would take more tokens (breaks and end included) is
+    resized as by a model whose `image_size`, the longest side, is smaller: the largest whole number
+    of pixels at which it takes at most so many. Its shape is kept as well as patches allow, it is
+    resized once, and one that is within the budget stays as it is.
+    """
+    longest = config.image_size
+    if image_budget is not None:
+        # The tokens never fall while the side grows, and at one pixel they are the fewest.
+        sides = range(1, longest + 1)
+        longest = bisect_right(
+            sides, image_budget, key=lambda side: _grid(width, height, side, config).tokens
+        )
+    return _grid(width, height, max(longest, 1), config)
+
+
+def _grid(width: int, height: int, longest: int, config: VisionConfig) -> PatchGrid:
+    ratio = max(height / longest, width / longest)
+    if ratio > 1:
+        # An extreme shape would otherwise round its short side to nothing.
+        width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
+    size = config.patch_size
+    return PatchGrid((height - 1) // size + 1, (width - 1) // size + 1)
+
+
+def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) -> np.ndarray:
+    """Resize once from the original to whole patches, normalise, channels first.
+
+    Arguments:
+        image: any mode; what is not RGB is pasted on white.
+
+    Returns:
+        float32, shape (3, rows * patch, columns * patch).
+    """
+    grid = patch_grid(image.width, image.height, config, options.image_budget)
+    height, width = grid.rows * config.patch_size, grid.columns * config.patch_size
+    rgb = to_rgb(image, options)
+    if options.resize == "antialiased":
+        resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    else:
+        resized = _resize_cubic(np.asarray(rgb), height, width)
+    return normalise(resized)
+
+
+def normalise(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of 0 to 255, float32 -> (3, H, W), CLIP's mean and deviation taken out."""
+    return ((pixels / np.float32(255.0) - MEAN) / STD).transpose(2, 0, 1)
+
+
+def to_pixels(image: np.ndarray) -> np.ndarray:
+    """The inverse of `normalise`, for pictures: (3, H, W) -> uint8 (H, W, 3)."""
+    pixels = (np.asarray(image).transpose(1, 2, 0) * STD + MEAN) * 255
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
+def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
+    """Three channels of 8 bits; transparent parts become white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") and options.grey16 == "scale":
+        image = _grey16_to_8(image)
+    if image.mode == "F" and options.grey16 == "scale":
+        raise ImageError(
+            "image of 32-bit floats, whose range no file states: export it with 8 or 16 bits"
+        )
+    if image.mode != "RGBA":
+        try:
+            image = image.convert("RGBA")
+        except ValueError as error:
+            raise ImageError(f"image of mode {image.mode}: {error}: export it as RGB") from error
+    white = Image.new("RGBA", image.size, "WHITE")
+    white.paste(image, (0, 0), image)
+    return white.convert("RGB")
+
+
+def _grey16_to_8(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and values.max(initial=0) <= 255:
+        return image  # a 32-bit mode that holds 8-bit values
+    return Image.fromarray(np.clip((values * 255 + 32767) // 65535, 0, 255).astype(np.uint8))
+
+
+def _resize_cubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Separable cubic interpolation, a = -0.75, edges repeated, no antialiasing.
+
+    OpenCV's INTER_CUBIC on float32: `pixels` uint8 (H, W, 3) -> float32 (height, width, 3). Only
+    the rows that are needed are turned to float32, so a large photo stays cheap.
+    """
+    exact = EXACT_CENTRES and min(pixels.shape[:2]) >= 4
+    rows, row_weights = _cubic_taps(pixels.shape[0], height, exact)
+    columns, column_weights = _cubic_taps(pixels.shape[1], width, exact)
+    tall = np.zeros((height, *pixels.shape[1:]), np.float32)
+    for row, weight in zip(rows, row_weights, strict=True):
+        tall += weight[:, None, None] * pixels[row]
+    resized = np.zeros((height, width, pixels.shape[2]), np.float32)
+    for column, weight in zip(columns, column_weights, strict=True):
+        resized += weight[:, None] * tall[:, column]
+    return resized
+
+
+def _cubic_taps(old: int, new: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Four source indices and weights for each target index, both of shape (4, new)."""
+    centre = (np.arange(new) + 0.5) * (old / new) - 0.5
+    centre = centre if exact else centre.astype(np.float32)
+    first = np.floor(centre)
+    x = (centre - first).astype(np.float32)
+    a, one = np.float32(-0.75), np.float32(1)
+    far = x + one
+    w0 = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
+    w1 = ((a + 2) * x - (a + 3)) * x * x + one
+    near = one - x
+    w2 = ((a + 2) * near - (a + 3)) * near * near + one
+    weights = np.stack([w0, w1, w2, one - w0 - w1 - w2]).astype(np.float32)
+    taps = first.astype(np.int64) + np.arange(-1, 3)[:, None]
+    return np.clip(taps, 0, old - 1), weights
+
+
+def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
+    """Open a picture from wherever a user has it, safely.
+
+    Arguments:
+        source: a path, a `file://`, `data:` or `https://` URL, bytes, a PIL image, or a NumPy
+            array of shape (H, W), (H, W, 3) or (H, W, 4), uint8 (or floats from 0 to 1).
+        options: `ImageOptions`; only `orient` is read here.
+
+    Returns:
+        The decoded first frame (of HEIC the main one), in its own mode.
+
+    Raises:
+        ImageError: not found, not an image of an allowed format, empty, truncated, too large,
+            not fetched within the limits, or pillow-heif is missing.
+    """
+    options = options or ImageOptions()
+    if isinstance(source, Image.Image):
+        image, name = source, "image"
+    elif isinstance(source, np.ndarray):
+        image, name = _from_array(source), "array"
+    else:
+        return decode_image(*read_source(source), options)
+    return _decoded(image, name, options)
+
+
+def decode_image(data: bytes, name: str, options: ImageOptions) -> Image.Image:
+    """The same for the bytes of a file; `name` is for messages."""
+    return _decoded(*_identify(data, name), options)
+
+
+def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Image:
+    _check_size(*image.size, name)
+    with _damage_named(name):
+        image.load()
+    return _upright(image) if options.orient else image
+
+
+def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
+    """Read the header only; nothing is decoded."""
+    if not data:
+        raise ImageError(f"{name}: empty, 0 bytes: give an image file")
+    if is_pdf(data):
+        raise ImageError(f"{name}: a PDF, not one picture: generate, chat and batch read its pages")
+    image = _open_heic(data, name) if is_heic(data) else _open(data, name)
+    with _damage_named(name):
+        frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        used = "main one" if image.format == "HEIF" else "first"
+        log.warning("%s: has %d frames; the %s is used", name, frames, used)
+    return image, name
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sizes are ours to check, remarks on metadata no use
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{name}: {str(error).split(',')[0]}; at most {MAX_PIXELS:,} are decoded: shrink it "
+            "first"
+        ) from error
+    except Exception as error:  # damaged headers raise nearly anything in Pillow
+        raise ImageError(
+            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)} and HEIC: "
+            "convert it to one of them"
+        ) from error
+
+
+def _open_heic(data: bytes, name: str) -> Image.Image:
+    """pillow-heif's class itself, so that what Pillow opens elsewhere stays as it is.
+
+    It turns the picture as its container says and sets the orientation in EXIF to upright. libheif
+    refuses pictures that are larger than the size stated for them.
+    """
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise ImageError(
+            f'{name}: HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"'
+        ) from error
+    with _damage_named(name):
+        image = HeifImageFile(io.BytesIO(data))
+    # More may be decoded than is shown: edges are cut off, tiles put together.
+    sizes = [struct.unpack(">II", size) for size in _HEIC_SIZES.findall(data)]
+    if tiling := image.info.get("tiling"):
+        sizes.append((tiling["image_width"], tiling["image_height"]))
+    for width, height in sizes:
+        _check_size(width, height, name)
+    return image
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    """Whatever Pillow raises while it decodes becomes one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ImageError(
+            f"{name}: damaged or cut off ({reason}): export or download it again"
+        ) from error
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """1 to 8 (EXIF tag 0x0112); 1 is upright, also where none is stated or it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stated = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged metadata raises nearly anything in Pillow
+        return 1
+    return stated if stated in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(image)
+    except Exception:  # damaged metadata in a sound picture: there is no orientation to apply
+        return image
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: {width}x{height} pixels: nothing to look at")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: {width}x{height} is {width * height:,} pixels; at most {MAX_PIXELS:,} are "
+            "decoded: shrink it first"
+        )
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape = array.shape
+    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise ImageError(
+            f"an image array has shape {shape}; allowed are (H, W), (H, W, 3) and (H, W, 4)"
+        )
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ImageError("an image array of floats must lie within 0 and 1: scale it first")
+        array = np.round(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(
+            f"an image array is {array.dtype}; allowed are uint8 and floats from 0 to 1"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,56 @@
+"""How pictures are prepared."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..checks import check_fields, option
+
+FEWEST_TOKENS = 2  # of an image: one patch and the end token
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How pictures are prepared, by name.
+
+    Arguments:
+        resize: official is cubic without antialiasing, as the model was trained; antialiased is
+            Pillow's bicubic, smoother on scans that are shrunk a lot.
+        orient: turn a picture as its EXIF orientation says; the reference does not. Phones rely
+            on it. HEIC states it elsewhere than in EXIF, and is always upright.
+        grey16: 16-bit grey: scale it to 8 bits, or clip it as the reference does. Clipping turns
+            most of such a picture white.
+        image_budget: the most tokens that a picture may take; None: no limit but the model's. See
+            `patch_grid`.
+
+    Raises:
+        ValueError: a value that is not allowed.
+    """
+
+    resize: Literal["official", "antialiased"] = option(
+        "official",
+        help="official is cubic without antialiasing, as the model was trained; antialiased is "
+        "Pillow's bicubic, smoother on scans that are shrunk a lot",
+        kind=str,
+        choices=("official", "antialiased"),
+    )
+    orient: bool = option(
+        True,
+        help="turn a picture as its EXIF orientation says; the reference does not",
+        kind=bool,
+    )
+    grey16: Literal["scale", "clip"] = option(
+        "scale",
+        help="16-bit grey: scale it to 8 bits, or clip it as the reference does",
+        kind=str,
+        choices=("scale", "clip"),
+    )
+    image_budget: int | None = option(
+        None,
+        help="the most tokens that a picture may take; None: no limit but the model's",
+        kind=int,
+        range=(FEWEST_TOKENS, None),
+        unit="TOKENS",
+    )
+
+    def __post_init__(self):
+        check_fields(self)

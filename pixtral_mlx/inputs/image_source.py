@@ -1,0 +1,211 @@
+"""Where pictures come from: a file, a data URL, an address on the web; bounded in size and time.
+
+mistral-common's own loader is not used: it opens `file://` paths and fetches URLs without a limit.
+"""
+
+import base64
+import binascii
+import http.client
+import os
+import stat
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import ImageError
+
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".avif", ".heic", ".heif", ".hif", ".pdf",
+}  # fmt: skip
+"""How files of pictures and PDFs are called; what is in them decides when they are opened."""
+
+MAX_FILE_BYTES = 200_000_000
+MAX_URL_BYTES = 50_000_000
+URL_SECONDS = 20.0
+
+_BLOCK_BYTES = 1 << 16
+_MAX_BRANDS_BYTES = 1024
+_HEIC_BRANDS = {
+    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1",
+}  # fmt: skip
+_URL_LETTERS = "%/:=&?~#+!$,;'@()*[]|"  # what an address may hold beside letters and digits
+
+
+def read_source(source: Any) -> tuple[bytes, str]:
+    """The encoded bytes of a picture, and a short name of it for messages.
+
+    Arguments:
+        source: a path, a `file://`, `data:`, `http://` or `https://` URL, or the bytes themselves.
+
+    Raises:
+        ImageError: not there, not readable, too large, or not fetched in time.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), "image bytes"
+    if isinstance(source, os.PathLike):
+        return _read_file(os.fsdecode(source))
+    if not isinstance(source, str):
+        raise ImageError(
+            f"an image is given as {type(source).__name__}: allowed are a path, a URL, bytes, "
+            "a PIL image and a NumPy array"
+        )
+    scheme = source.partition(":")[0].lower() if ":" in source else ""
+    if scheme == "data":
+        return _read_data_url(source)
+    if scheme in ("http", "https"):
+        return _read_url(source)
+    if scheme == "file":
+        return _read_file(_path_of_url(source))
+    if "://" in source:
+        raise ImageError(
+            f"{short_name(source)}: scheme {short_name(scheme)!r}; allowed are https, http, file "
+            "and data, or a path"
+        )
+    return _read_file(source)
+
+
+def is_pdf(data: bytes) -> bool:
+    """Whether this is a PDF; its mark may stand anywhere in the first 1024 bytes."""
+    return b"%PDF-" in data[:1024]
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether these are pictures in HEVC in a HEIF container, by the brands at its start.
+
+    AVIF has the same container and names itself among the brands; Pillow reads it.
+    """
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), len(data), _MAX_BRANDS_BYTES)
+    brands = {data[at : at + 4] for at in range(8, end, 4)}
+    return bool(brands & _HEIC_BRANDS) and not brands & {b"avif", b"avis"}
+
+
+def short_name(name: str) -> str:
+    """A name that fits into one line of a message: printable, its middle left out if long."""
+    short = name if len(name) <= 160 else f"{name[:80]}...{name[-60:]}"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short)
+
+
+def _path_of_url(url: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise ImageError(f"{short_name(url)}: not a URL ({error}): give the path itself") from error
+    if parts.netloc not in ("", "localhost"):
+        raise ImageError(
+            f"{short_name(url)}: a file on the host {parts.netloc!r}; allowed are files of this "
+            "machine: write file:///path, or the path itself"
+        )
+    return urllib.request.url2pathname(parts.path)
+
+
+def _read_file(source: str) -> tuple[bytes, str]:
+    name = short_name(source)
+    if not source:
+        raise ImageError("an empty file name: give the path or URL of an image")
+    try:
+        path = Path(source)
+        with suppress(RuntimeError):  # no such user: then the name really starts with ~
+            path = path.expanduser()
+        mode = path.stat().st_mode  # not is_file(), which hides, since Python 3.14, what it met
+        if not stat.S_ISREG(mode):
+            state = "is a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
+            raise ImageError(f"{name}: {state}: give the path of an image file")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ImageError(f"{name}: no such file: give the path of an image file") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise ImageError(f"{name}: cannot be read ({reason}): check the path") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: more than {MAX_FILE_BYTES:,} bytes: shrink it first")
+    return data, name
+
+
+def _read_data_url(url: str) -> tuple[bytes, str]:
+    head, comma, payload = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ImageError(
+            f"data URL starts {url[:40]!r}; allowed is data:image/png;base64,... (or another type)"
+        )
+    if len(payload) > MAX_FILE_BYTES:
+        raise ImageError(
+            f"data URL of {len(payload):,} characters; allowed are {MAX_FILE_BYTES:,}: shrink it"
+        )
+    try:
+        return base64.b64decode(payload, validate=True), "data URL"
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"data URL: not valid base64 ({error}): encode the file again") from error
+
+
+class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect must not lead out of HTTP, to `file://` or `ftp://`."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
+            raise ImageError(
+                f"{short_name(req.full_url)}: redirects to {newurl[:60]!r}; only http and https "
+                "are followed: give another address"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _read_url(url: str) -> tuple[bytes, str]:
+    """Fetch at most MAX_URL_BYTES in at most URL_SECONDS, looking up the name included.
+
+    A thread does it, since neither a name server nor a server that sends its headers letter by
+    letter knows our limit. One that is late is left alone and ends at its next timeout.
+    """
+    name, found = short_name(url), []
+
+    def fetch() -> None:
+        try:
+            found.append(_fetch(url, name))
+        except Exception as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it is an answer too, and holds the connection
+            found.append(error)
+
+    thread = threading.Thread(target=fetch, name="image fetch", daemon=True)
+    thread.start()
+    thread.join(URL_SECONDS)
+    result = found[0] if found else TimeoutError(f"slower than {URL_SECONDS:g} s")
+    if isinstance(result, ImageError):
+        raise result
+    if isinstance(result, Exception):
+        reason = short_name(str(getattr(result, "reason", "") or result))
+        raise ImageError(f"{name}: could not be fetched ({reason}): check the address") from result
+    return result, name
+
+
+def _fetch(url: str, name: str) -> bytes:
+    opener = urllib.request.build_opener(_HttpOnlyRedirects)
+    request = urllib.request.Request(_ascii(url), headers={"User-Agent": "pixtral-mlx"})
+    too_large = f"{name}: more than {MAX_URL_BYTES:,} bytes: download it and shrink it first"
+    data = bytearray()
+    with opener.open(request, timeout=URL_SECONDS) as response:
+        stated = response.headers.get("Content-Length") or ""
+        if stated.isdecimal() and int(stated) > MAX_URL_BYTES:
+            raise ImageError(too_large)
+        while block := response.read1(_BLOCK_BYTES):
+            data += block
+            if len(data) > MAX_URL_BYTES:
+                raise ImageError(too_large)
+        if stated.isdecimal() and len(data) < int(stated):
+            raise http.client.IncompleteRead(b"", int(stated) - len(data))
+    return bytes(data)
+
+
+def _ascii(url: str) -> str:
+    """An address as people paste it, with its other letters and blanks encoded."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+    return urllib.parse.quote(urllib.parse.urlunsplit(parts._replace(netloc=host)), _URL_LETTERS)

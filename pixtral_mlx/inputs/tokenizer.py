@@ -1,0 +1,236 @@
+"""Messages in, a `Prompt` out: text and image tokens as mistral-common lays them out.
+
+mistral-common is the authority on templates; this module gives it what `messages` has checked and
+opened, and reports where each image stands.
+"""
+
+import codecs
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, ConfigError, PixtralError, PromptError
+from ..model.config import VisionConfig
+from ..model.prompt import ImageSpan, Prompt, image_tokens
+from ..model.vision_language_model import NO_VISION
+from .image import PatchGrid, patch_grid, preprocess
+from .image_options import ImageOptions
+from .messages import ROLES, open_messages
+from .tokenizer_file import import_jsonschema
+
+
+class Tokenizer:
+    """mistral-common's tokenizer of one checkpoint, with this project's image pipeline in it.
+
+    Arguments:
+        path: `tekken.json`, or a SentencePiece file named as mistral-common names it.
+        vision: the vision sizes, or None for a model without eyes.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        ConfigError: its image ids contradict the configuration.
+    """
+
+    def __init__(self, path: str | Path, vision: VisionConfig | None = None):
+        self.path = Path(path)
+        self.vision = vision
+        try:
+            changed = self.path.stat().st_mtime_ns
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}): check the path") from error
+        self._mistral = _load_mistral(self.path.resolve(), changed)
+        self._instruct = self._mistral.instruct_tokenizer
+        self._words = self._instruct.tokenizer
+        self.eos_id: int = self._words.eos_id
+        self.bos_id: int = self._words.bos_id
+        self.n_words: int = self._words.n_words
+        self._tekken = hasattr(self._words, "id_to_byte_piece")
+        if vision is not None:
+            self.image_ids = self._image_ids(vision)
+
+    def _image_ids(self, vision: VisionConfig) -> tuple[int, int, int]:
+        """Ids of `[IMG]`, `[IMG_BREAK]` and `[IMG_END]`, from the tokenizer, cross-checked."""
+        try:
+            ids = tuple(
+                self._words.get_special_token(name)
+                for name in ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.path}: has no image tokens, but the model has a vision encoder: use the "
+                "tokenizer that came with the weights"
+            ) from error
+        stated = (vision.image_token_id, vision.image_break_token_id, vision.image_end_token_id)
+        if any(s is not None and s != i for s, i in zip(stated, ids, strict=True)):
+            raise ConfigError(
+                f"image token ids are {ids} in {self.path.name} and {stated} in the configuration: "
+                "the tokenizer and the weights do not belong together"
+            )
+        return ids
+
+    def encode(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        images: Sequence[Any] = (),
+        *,
+        options: ImageOptions | None = None,
+        raw: bool = False,
+    ) -> Prompt:
+        """Turn messages into a prompt.
+
+        Arguments:
+            messages: a string, or chat messages in the OpenAI / Mistral shape.
+            images: with a string, pictures that stand before the text.
+            options: how pictures are prepared.
+            raw: no chat template: `<s>`, then images and text as they stand; for base models.
+
+        Raises:
+            PromptError: a role, a shape or an order that is not allowed.
+            ImageError: a picture that cannot be used.
+        """
+        options = options or ImageOptions()
+        opened = open_messages(messages, images, options, self.vision)
+        encoder = _ImageEncoder(self, options)
+        tokens = self._encode_raw(opened, encoder) if raw else self._encode_chat(opened, encoder)
+        return _locate(tokens, encoder)
+
+    def _encode_chat(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
+        from mistral_common.exceptions import MistralCommonException
+        from mistral_common.protocol.instruct.request import ChatCompletionRequest
+        from pydantic import ValidationError
+
+        # Copies, since the tokenizer is shared between models and threads: only the place of the
+        # image encoder differs.
+        mistral, instruct = _twin(self._mistral), _twin(self._instruct)
+        mistral.instruct_tokenizer, instruct.image_encoder = instruct, encoder
+        try:
+            request = ChatCompletionRequest.model_validate({"messages": messages})
+            return mistral.encode_chat_completion(request).tokens
+        except PixtralError:
+            raise
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise PromptError(f"{_place(first['loc'])}: {first['msg']}") from error
+        except (MistralCommonException, ValueError, AssertionError) as error:
+            raise PromptError(f"messages: {str(error).splitlines()[0]}") from error
+
+    def _encode_raw(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
+        tokens = [self.bos_id]
+        for message in messages:
+            content = message["content"]
+            chunks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            for chunk in chunks:
+                if chunk["type"] == "text":
+                    tokens += self._words.encode(chunk["text"], bos=False, eos=False)
+                else:
+                    tokens += encoder(SimpleNamespace(image=chunk["image"])).tokens
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of generated ids; control tokens are left out."""
+        return self._words.decode(list(tokens))
+
+    def label(self, token: int) -> str:
+        """How one id is written, control tokens by their name: `[IMG_BREAK]`, `<s>`."""
+        return self._words.id_to_piece(token)
+
+    def stream_decoder(self) -> "StreamDecoder":
+        """A decoder that is fed one id at a time."""
+        return StreamDecoder(self)
+
+
+class StreamDecoder:
+    """Ids in one by one, text out in whole characters.
+
+    A character of Chinese, Hindi or an emoji may take several tokens; what is not complete is
+    kept back, so a replacement character appears only where the model wrote invalid bytes.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._tokens: list[int] = []
+        self._written = ""
+
+    def add(self, token: int) -> str:
+        """The text that `token` completes; may be empty."""
+        if self._tokenizer._tekken:
+            return self._utf8.decode(self._tokenizer._words.id_to_byte_piece(token))
+        # SentencePiece joins its pieces by rules of its own: decode everything again and give
+        # what is new (0.1 ms for a thousand tokens).
+        self._tokens.append(token)
+        text = self._tokenizer.decode(self._tokens)
+        if text.endswith("�"):
+            return ""
+        new, self._written = text[len(self._written) :], text
+        return new
+
+    @property
+    def pending(self) -> bool:
+        """Whether an incomplete character is held back."""
+        if self._tokenizer._tekken:
+            return bool(self._utf8.getstate()[0])
+        return self._tokenizer.decode(self._tokens) != self._written
+
+
+class _ImageEncoder:
+    """Stands where mistral-common's image encoder stands: same tokens, our pixels."""
+
+    def __init__(self, tokenizer: Tokenizer, options: ImageOptions):
+        self._tokenizer, self._options = tokenizer, options
+        self.images: list[np.ndarray] = []
+        self.grids: list[PatchGrid] = []
+
+    def __call__(self, chunk: Any) -> SimpleNamespace:
+        vision = self._tokenizer.vision
+        if vision is None:
+            raise PromptError(NO_VISION)
+        pixels = preprocess(chunk.image, vision, self._options)
+        width, height = chunk.image.size
+        grid = patch_grid(width, height, vision, self._options.image_budget)
+        self.images.append(pixels)
+        self.grids.append(grid)
+        return SimpleNamespace(tokens=image_tokens(grid, self._tokenizer.image_ids), image=pixels)
+
+
+@lru_cache(maxsize=4)
+def _load_mistral(path: Path, changed: int) -> Any:
+    """mistral-common's tokenizer; the 12B's takes 2 s to build, so a few are kept, each until its
+    file has another modification time (`changed`)."""
+    import_jsonschema()
+    from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+    try:
+        return MistralTokenizer.from_file(str(path))
+    except Exception as error:  # a broken file raises nearly anything in there
+        raise CheckpointError(
+            f"{path}: not a tokenizer that mistral-common can read ({error}): fetch it again"
+        ) from error
+
+
+def _twin(thing: Any) -> Any:
+    """A shallow copy. `copy.copy` would have mistral-common read its file again: half a second."""
+    twin = object.__new__(type(thing))
+    twin.__dict__.update(vars(thing))
+    return twin
+
+
+def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
+    """Find where the images stand: each starts at the next `[IMG]` after the one before."""
+    spans: list[ImageSpan] = []
+    position = 0
+    for grid in encoder.grids:
+        start = tokens.index(encoder._tokenizer.image_ids[0], position)
+        spans.append(ImageSpan(start, grid))
+        position = spans[-1].stop
+    return Prompt(tokens, encoder.images, encoder.grids, spans)
+
+
+def _place(where: tuple[Any, ...]) -> str:
+    """`messages[2].content` from pydantic's ("messages", 2, "user", "content")."""
+    steps = [step for i, step in enumerate(where) if i != 2 or step not in ROLES]
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)[1:]

@@ -1,0 +1,144 @@
+"""Which tokenizer file belongs to a model folder.
+
+Official folders bring their own (`tekken.json`, or SentencePiece for Pixtral Large). HF and MLX
+folders often bring only `tokenizer.json`; Pixtral's words are then taken from the Tekken file that
+mistral-common ships, after a sample of ids has been compared.
+"""
+
+import base64
+import importlib
+import importlib.util
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from ..model.config import PixtralConfig
+
+PIXTRAL_TEKKEN = "tekken_240911.json"
+"""The Tekken v3 file with images that mistral-common ships."""
+
+# Tekken v3 keeps its special tokens in code, not in the file (mistral-common, `tekken.py`).
+SPECIALS = (
+    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+    "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]",
+    "[IMG_END]",
+)  # fmt: skip
+TEXT_SPECIALS = 10
+SAMPLES = 64
+
+
+def find_tokenizer_file(folder: Path, config: PixtralConfig) -> Path:
+    """The file to give to mistral-common.
+
+    Arguments:
+        folder: `tekken.json` there comes first, then a SentencePiece `*.model.v*` file, then the
+            file that mistral-common ships if it has the model's vocabulary and agrees with the
+            folder's `tokenizer.json`.
+        config: for the vocabulary, and whether there are images.
+
+    Raises:
+        CheckpointError: there is none; the line names the missing file.
+    """
+    tekken = folder / "tekken.json"
+    if tekken.is_file():
+        return tekken
+    pieces = sorted(path for path in folder.glob("[!.]*.model.v*") if path.is_file())
+    if pieces:
+        # "m" in the version says that the file knows images.
+        return max(pieces, key=lambda path: ("m" in path.suffix[1:], path.suffix))
+    return _shipped(folder, config)
+
+
+def _shipped(folder: Path, config: PixtralConfig) -> Path:
+    shipped = shipped_tekken()
+    words = json.loads(shipped.read_text(encoding="utf-8"))
+    size = words["config"]["default_vocab_size"]
+    missing = f"{folder}: no tekken.json"
+    if config.text.vocab_size != size:
+        raise CheckpointError(
+            f"{missing}, and the vocabulary has {config.text.vocab_size} words where Pixtral's has"
+            f" {size}; copy tekken.json from the official model into the folder"
+        )
+    other = folder / "tokenizer.json"
+    if not other.is_file():
+        raise CheckpointError(
+            f"{missing}, and no tokenizer.json to check Pixtral's own against; copy tekken.json"
+            " from the official model into the folder"
+        )
+    different = _different(words, other, len(SPECIALS) if config.vision else TEXT_SPECIALS)
+    if different:
+        raise CheckpointError(
+            f"{missing}, and tokenizer.json is not Pixtral's ({different}); copy the tekken.json"
+            " that belongs to the model into the folder"
+        )
+    return shipped
+
+
+def import_jsonschema() -> None:
+    """What mistral-common imports, without a detour of a second and a half: where JupyterLab has
+    brought `rfc3987_syntax`, jsonschema builds its grammar when it is imported, to check formats
+    ("iri") that nothing here uses. Later imports of `rfc3987_syntax` find it as always."""
+    slow = "rfc3987_syntax"
+    if "jsonschema" in sys.modules or slow in sys.modules:
+        return
+    sys.modules[slow] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        importlib.import_module("jsonschema")
+    finally:
+        del sys.modules[slow]
+
+
+def shipped_tekken() -> Path:
+    """Pixtral's Tekken file inside mistral-common, found without importing it (3 s).
+
+    Raises:
+        CheckpointError: mistral-common is not installed, or no longer ships the file.
+    """
+    spec = importlib.util.find_spec("mistral_common")
+    for place in (spec and spec.submodule_search_locations) or ():
+        path = Path(place) / "data" / PIXTRAL_TEKKEN
+        if path.is_file():
+            return path
+    raise CheckpointError(
+        f"no tekken.json in the folder, and mistral-common does not ship {PIXTRAL_TEKKEN};"
+        " copy tekken.json from the official model into the folder"
+    )
+
+
+def _different(words: dict[str, Any], file: Path, specials: int) -> str:
+    """The first sampled id on which a `tokenizer.json` disagrees, in words; "" if none does."""
+    try:
+        other = json.loads(file.read_text(encoding="utf-8"))
+        pieces = {number: piece for piece, number in other["model"]["vocab"].items()}
+        pieces |= {added["id"]: added["content"] for added in other.get("added_tokens", ())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "it has no byte-level vocabulary"
+    for number in range(specials):
+        if pieces.get(number) != SPECIALS[number]:
+            return f"id {number} is {pieces.get(number)!r}, not {SPECIALS[number]!r}"
+    first, size = words["config"]["default_num_special_tokens"], len(words["vocab"])
+    last = min(words["config"]["default_vocab_size"], first + size) - 1
+    for i in range(SAMPLES):
+        number = first + (last - first) * i // (SAMPLES - 1)
+        expected = base64.b64decode(words["vocab"][number - first]["token_bytes"])
+        if _to_bytes(pieces.get(number)) != expected:
+            return f"id {number} is {pieces.get(number)!r}, not {expected!r}"
+    return ""
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes (openai/gpt-2, `bytes_to_unicode`), inverted."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def _to_bytes(piece: Any) -> bytes | None:
+    """The bytes that a byte-level piece stands for; None if it is none."""
+    if not isinstance(piece, str) or any(letter not in _byte_of() for letter in piece):
+        return None
+    return bytes(_byte_of()[letter] for letter in piece)

@@ -1,0 +1,1 @@
+"""Looking inside a run, and changing what is inside."""

@@ -1,0 +1,250 @@
+"""Pictures drawn with Pillow: no browser, no display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import ImageError
+from ..files import new_file, refuse_existing
+from ..inputs.image import PatchGrid, to_pixels
+
+if TYPE_CHECKING:
+    from .trace import Trace
+
+# One visual language wherever these tokens appear; safe for colour-blind readers (Okabe and Ito).
+BREAK_COLOUR = "#e69f00"
+END_COLOUR = "#d55e00"
+GRID_COLOUR = (255, 255, 255, 150)
+PAPER, INK, QUIET_INK = "#ffffff", "#222222", "#666666"
+
+MAX_SIDE = 1600
+
+
+def draw_patch_grid(image: Image.Image, grid: PatchGrid) -> Image.Image:
+    """An image under its patch grid, with the tokens that end its rows and a caption.
+
+    Arguments:
+        image: RGB; stretched to the grid, as the model sees it.
+        grid: rows and columns of patches.
+
+    Returns:
+        RGB, longest side about 1,600 pixels or less.
+    """
+    cell = max(8, min(48, MAX_SIDE // (max(grid.rows, grid.columns) + 2)))
+    width, height, margin = grid.columns * cell, grid.rows * cell, max(cell, 24)
+    seen = image.resize((width, height), Image.Resampling.BICUBIC)
+    lines = Image.new("RGBA", (width, height), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(lines)
+    for column in range(grid.columns + 1):
+        pen.line((column * cell, 0, column * cell, height), fill=GRID_COLOUR)
+    for row in range(grid.rows + 1):
+        pen.line((0, row * cell, width, row * cell), fill=GRID_COLOUR)
+    seen = Image.alpha_composite(seen.convert("RGBA"), lines).convert("RGB")
+
+    font = ImageFont.load_default(18)
+    caption = (
+        f"{grid.rows} rows x {grid.columns} columns = {grid.patches:,} patches",
+        f"+ {grid.rows:,} row ends = {grid.tokens:,} tokens",
+    )
+    text_width = max(int(font.getlength(line)) for line in (*caption, "[IMG_BREAK]   [IMG_END]   "))
+    page_width = max(width + margin // 4 + cell, text_width) + 2 * margin
+    page = Image.new("RGB", (page_width, height + 2 * margin + 84), PAPER)
+    page.paste(seen, (margin, margin))
+    pen = ImageDraw.Draw(page)
+    left = margin + width + margin // 4
+    for row in range(grid.rows):
+        colour = END_COLOUR if row == grid.rows - 1 else BREAK_COLOUR
+        top = margin + row * cell
+        pen.rounded_rectangle((left + 1, top + 1, left + cell - 2, top + cell - 2), 2, fill=colour)
+    top = margin + height + 12
+    for line in caption:
+        pen.text((margin, top), line, fill=INK, font=font)
+        top += 26
+    x = margin
+    for name, colour in (("[IMG_BREAK]", BREAK_COLOUR), ("[IMG_END]", END_COLOUR)):
+        pen.rounded_rectangle((x, top + 4, x + 14, top + 18), 2, fill=colour)
+        pen.text((x + 20, top), name, fill=INK, font=font)
+        x += 34 + int(font.getlength(name))
+    return page
+
+
+# The colour-blind-safe map cividis (Nunez, Anderton and Renslow 2018), by ten of its colours.
+CIVIDIS = np.array([
+    (0, 34, 78), (18, 53, 112), (59, 73, 108), (87, 93, 109), (112, 113, 115),
+    (138, 134, 120), (165, 156, 116), (195, 179, 105), (225, 204, 85), (254, 232, 56),
+])  # fmt: skip
+UNCERTAIN = 0.5
+"""A word one of whose tokens was less likely than this is marked."""
+
+STRENGTH = 0.65
+"""Of the map over the grey picture."""
+
+CARD, GAP, MARGIN, MOST_WORDS = 240, 20, 32, 48
+
+
+def cividis(values: np.ndarray) -> np.ndarray:
+    """Values from 0 to 1, any shape -> uint8 RGB, one more axis."""
+    places = np.linspace(0, 1, len(CIVIDIS))
+    channels = [np.interp(values, places, CIVIDIS[:, c]) for c in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+class Word(NamedTuple):
+    """A word of an answer and the tokens that it is made of."""
+
+    text: str
+    tokens: list[int]
+
+
+def words_of(pieces: Sequence[str]) -> list[Word]:
+    """Group the texts of tokens into words; a word starts where a text starts with a space."""
+    words: list[Word] = []
+    for number, piece in enumerate(pieces):
+        if not words or piece[:1].isspace():
+            words.append(Word("", []))
+        words[-1].tokens.append(number)
+        words[-1] = Word(words[-1].text + piece, words[-1].tokens)
+    return [Word(word.text.strip(), word.tokens) for word in words if word.text.strip()]
+
+
+def draw_words(trace: "Trace") -> Image.Image:
+    """The answer, and for every word where the model looked (mean over layers and heads).
+
+    Raises:
+        ImageError: there is no image or no word to draw.
+    """
+    words = words_of(trace.words)
+    if not trace.prompt.images or not words:
+        raise ImageError("nothing to draw: the answer needs an image and at least one word")
+    shown = words[:MOST_WORDS]
+    cards = [_card(trace, word) for word in shown]
+    columns = min(5, len(cards))
+    rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) for row in rows]
+    width = max(columns * (CARD + GAP) - GAP, 560) + 2 * MARGIN
+    head = _heading(trace, words, width - 2 * MARGIN)
+    height = head.height + sum(heights) + GAP * len(rows) + 3 * MARGIN + 40
+    page = Image.new("RGB", (width, height), PAPER)
+    page.paste(head, (MARGIN, MARGIN))
+    top = MARGIN + head.height + GAP
+    for row, row_height in zip(rows, heights, strict=True):
+        for i, card in enumerate(row):
+            page.paste(card, (MARGIN + i * (CARD + GAP), top))
+        top += row_height + GAP
+    _legend(page, top, len(words) - len(shown))
+    return page
+
+
+def _card(trace: "Trace", word: Word) -> Image.Image:
+    """One word: the picture it looked at most, lit where it looked, with the numbers."""
+    count = len(trace.prompt.images)
+    maps = [
+        np.mean([trace.image_attention(t, image=i) for t in word.tokens], axis=0)
+        for i in range(count)
+    ]
+    best = int(np.argmax([m.sum() for m in maps]))
+    attention, pixels = maps[best], to_pixels(trace.prompt.images[best])
+    grey = Image.fromarray(pixels).convert("L").convert("RGB")
+    scale = min(CARD / grey.width, CARD / grey.height)
+    size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
+    lit = Image.fromarray(cividis(attention / max(attention.max(), 1e-12)))
+    lit = lit.resize(size, Image.Resampling.NEAREST)
+    seen = Image.blend(grey.resize(size, Image.Resampling.BICUBIC), lit, STRENGTH)
+
+    card = Image.new("RGB", (CARD, size[1] + (84 if count > 1 else 66)), PAPER)
+    card.paste(seen, ((CARD - size[0]) // 2, 0))
+    pen, likely = ImageDraw.Draw(card), _probability(trace, word)
+    text = _shortened(word.text, CARD, _font(22))
+    pen.text((0, size[1] + 6), text, fill=INK, font=_font(22))
+    if likely < UNCERTAIN:
+        end = _font(22).getlength(text)
+        pen.line((0, size[1] + 33, end, size[1] + 33), fill=END_COLOUR, width=3)
+    where = f"image {best + 1}" if count > 1 else "image"
+    numbers = f"p {likely:.2f}   {attention.sum():.0%} on {where}, max {attention.max():.1%}"
+    pen.text((0, size[1] + 42), numbers, fill=QUIET_INK, font=_font(13))
+    if count > 1:
+        shares = "   ".join(f"image {n}: {m.sum():.0%}" for n, m in enumerate(maps, 1))
+        text = _shortened(shares, CARD, _font(13))
+        pen.text((0, size[1] + 60), text, fill=QUIET_INK, font=_font(13))
+    return card
+
+
+def _probability(trace: "Trace", word: Word) -> float:
+    """Of the least likely token of a word."""
+    return float(np.exp(min(trace.logprobs[token] for token in word.tokens)))
+
+
+def _heading(trace: "Trace", words: list[Word], width: int) -> Image.Image:
+    """The answer as text, uncertain words underlined."""
+    font, space, line = _font(24), _font(24).getlength(" "), 38
+    places, x, y = [], 0.0, 0
+    for word in words:
+        text = _shortened(word.text, width, font)
+        length = font.getlength(text)
+        if x and x + length > width:
+            x, y = 0.0, y + line
+        places.append((x, y, text, length, _probability(trace, word)))
+        x += length + space
+    image = Image.new("RGB", (width, y + line), PAPER)
+    pen = ImageDraw.Draw(image)
+    for x, y, text, length, likely in places:
+        pen.text((x, y), text, fill=INK, font=font)
+        if likely < UNCERTAIN:
+            pen.line((x, y + 30, x + length, y + 30), fill=END_COLOUR, width=3)
+    return image
+
+
+def _legend(page: Image.Image, top: int, left_out: int) -> None:
+    pen, font = ImageDraw.Draw(page), _font(15)
+    bar = Image.fromarray(cividis(np.tile(np.linspace(0, 1, 160), (14, 1))))
+    bar = Image.blend(Image.new("RGB", bar.size, "#808080"), bar, STRENGTH)  # as on a grey picture
+    page.paste(bar, (MARGIN, top + 3))
+    pen.text((MARGIN + 172, top), "0 to the word's own maximum", fill=QUIET_INK, font=font)
+    text = "underlined: less likely than one half"
+    if left_out > 0:
+        text += f"    {left_out} more words are not drawn"
+    pen.text((MARGIN, top + 26), text, fill=QUIET_INK, font=font)
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _shortened(text: str, width: float, font: Any) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_new(path: Path, endings: Sequence[str] = PICTURES) -> None:
+    """Raise unless a new file can get this name.
+
+    Raises:
+        ImageError: the name is taken, its folder is not there, or it has no known ending.
+    """
+    refuse_existing(path, ImageError)
+    if path.suffix.lower() not in endings:
+        named = [ending for ending in endings if ending != ".jpeg"]
+        raise ImageError(f"{path}: allowed endings are {', '.join(named[:-1])} and {named[-1]}")
+    if not path.parent.is_dir():
+        raise ImageError(f"{path}: cannot be written, there is no folder {path.parent}")
+
+
+def save_new(picture: Image.Image, path: Path) -> None:
+    """Write a picture to a name that is not taken, complete or not at all.
+
+    Raises:
+        ImageError: as `check_new`, or it cannot be written.
+        CapacityError: the disk is full.
+    """
+    check_new(path)
+    with new_file(path, error=ImageError) as hidden:
+        picture.save(hidden)

@@ -1,0 +1,171 @@
+"""What a run keeps for looking inside: queries, keys and residual streams, and no map."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from ..checks import check_index
+from ..engine.prompt_cache import cut
+from ..model.config import PixtralConfig
+from ..model.kv_cache import dense
+from ..model.tap import Site, Tap
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from ..pixtral import Pixtral
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """What to keep, where everything would be too much.
+
+    Arguments:
+        vision_layers: layers of the encoder; None keeps all (400 MB for a 12B at 4096 patches).
+        text_layers: layers of the decoder; None keeps all.
+        states: sites (see `tap`) of which every value is kept, for `Trace.states`.
+    """
+
+    vision_layers: Sequence[int] | None = None
+    text_layers: Sequence[int] | None = None
+    states: Sequence[str] = ()
+
+    def check(self, config: PixtralConfig) -> None:
+        """Raise IndexError, saying what exists, for a layer or a state that does not."""
+        for layer in self.text_layers or ():
+            check_index("text layer", layer, config.text.n_layers)
+        for layer in self.vision_layers or ():
+            check_index(
+                "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
+            )
+        if isinstance(self.states, str):
+            raise IndexError(f"states must be a list, also of one, got {self.states!r}")
+        for site in self.states:
+            Site.parse(site, config)
+
+    def numbers(self, config: PixtralConfig, tokens: int, new: int, patches: int) -> int:
+        """How many numbers a `Recorder` keeps of an answer: for the 12B 49,152 a patch (queries and
+        keys) and 368,640 a new token (queries and residuals).
+
+        Arguments:
+            tokens: of the context at the end.
+            new: those of them that are written.
+            patches: of all images.
+        """
+        text, vision = config.text, config.vision
+        heads, layers = text.n_heads * text.head_dim, _count(text.n_layers, self.text_layers)
+        total = layers * (new + 1) * (heads + text.dim)  # a step more is under way at the end
+        if vision is not None and patches:
+            layers = _count(vision.num_hidden_layers, self.vision_layers)
+            total += layers * patches * 2 * vision.hidden_size
+        for where, _, what in (Site.parse(name, config) for name in self.states):
+            if where == "text":
+                total += tokens * (heads if what in ("queries", "heads") else text.dim)
+            elif vision is not None:
+                total += patches * (text.dim if where == "projector" else vision.hidden_size)
+        return total
+
+
+class Recorder:
+    """Collects from a `Tap` what a `Trace` needs.
+
+    Arguments:
+        first: position whose query chooses the first new token.
+        options: which layers and states.
+    """
+
+    def __init__(self, first: int, options: TraceOptions):
+        self._first, self._options = first, options
+        self._states = set(options.states)
+        self._parts: dict[str, list[mx.array]] = {}  # of the encoder, a group of images each
+        self.vision: dict[str, mx.array] = {}
+        self.text: dict[str, list[mx.array]] = {}
+        self.states: dict[str, list[mx.array]] = {}
+        self.writer: int | None = None  # the thread that is writing
+
+    def __call__(self, site: Site, value: mx.array, position: int) -> None:
+        """Keep `value` if it is wanted; called by the tap."""
+        name, options = str(site), self._options
+        if name in self._states:
+            self.states.setdefault(name, []).append(value)
+        where, layer, what = site
+        if layer is None:
+            return
+        seen = where == "vision" and what in ("queries", "keys")
+        if seen and _wanted(layer, options.vision_layers):
+            self._parts.setdefault(name, []).append(value[0])
+        # Prefill ends with a step of one token, and every step after it is one token.
+        chosen = where == "text" and what in ("queries", "") and position >= self._first
+        if chosen and _wanted(layer, options.text_layers):
+            self.text.setdefault(name, []).append(value)
+
+    def join(self) -> None:
+        """All images have been encoded: what came group by group becomes one array a site."""
+        for site, parts in self._parts.items():
+            self.vision[site] = mx.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        self._parts.clear()
+
+    def finish(self) -> None:
+        """Nothing more comes: any thread may look."""
+        self.writer = None
+
+    @property
+    def sees_vision(self) -> bool:
+        """Whether anything of the vision encoder or the projector is wanted."""
+        named = any(not site.startswith("text.") for site in self._states)
+        layers = self._options.vision_layers
+        return named or layers is None or len(layers) > 0
+
+    @property
+    def sees_positions(self) -> bool:
+        """Whether states of the decoder are wanted, which come from every position."""
+        return any(site.startswith("text.") for site in self._states)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the KV cache."""
+        lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
+        return sum(array.nbytes for arrays in lists for array in arrays)
+
+
+def _count(every: int, layers: Sequence[int] | None) -> int:
+    return every if layers is None else len(set(layers))
+
+
+def _wanted(layer: int, layers: Sequence[int] | None) -> bool:
+    return layers is None or layer in layers
+
+
+def live_trace(
+    stream: Any, model: "Pixtral", edits: Sequence[Any], cache: list[Any], embeddings: Any
+) -> Trace:
+    """The trace of a `GenerationStream` that is about to run on `cache`."""
+    prompt, reply = stream.prompt, stream.reply
+    stream._recorder.writer = threading.get_ident()
+    groups: Sequence[int] = [grid.patches for grid in prompt.grids]
+    for edit in edits:
+        groups = edit.lengths(groups)
+
+    @lru_cache(maxsize=4)  # the lens of one position is asked layer by layer
+    def rerun(position: int) -> dict[str, mx.array]:
+        """The residual stream of one position of the prompt, after every layer."""
+        found: dict[str, mx.array] = {}
+        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(str(site), value))
+        before = [cut(layer, position) for layer in cache]
+        token = mx.array([[prompt.tokens[position]]])
+        own = None if embeddings is None else embeddings[None, position : position + 1]
+        model.decoder.hidden(token, before, own, tap)
+        return found
+
+    def keys(layer: int) -> mx.array:
+        """Of one layer: (K, at least as many as there are tokens, head_dim)."""
+        found = cache[layer]
+        return dense(found.keys, found, mx.float32)[0]
+
+    return Trace(
+        model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
+        stream._recorder, keys, rerun,
+    )  # fmt: skip

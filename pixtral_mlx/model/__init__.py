@@ -1,0 +1,1 @@
+"""The paper: token ids and pixels in, logits out."""

@@ -1,0 +1,339 @@
+"""The sizes of a Pixtral, read from `params.json` (official) or `config.json` (HF, MLX).
+
+No forward path holds a size as a literal: whatever is built, is built from these records.
+Field names are those of the official `params.json`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..checks import number, one_of, whole
+from ..errors import ConfigError
+
+# The paper's 128K context. `params.json` does not say it, and the vocabulary has the same
+# size by chance.
+DEFAULT_CONTEXT = 131_072
+
+MOST_LAYERS = 10_000
+"""A hundred times as many as any Pixtral has; more is a damaged or hostile file."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """The vision encoder and the projector (paper, section 2.2).
+
+    Arguments:
+        hidden_size: width of the encoder.
+        num_channels: colour channels of an image.
+        image_size: longest side of an image after resizing, in pixels.
+        patch_size: side of a patch, in pixels.
+        rope_theta: base of the two-dimensional rotary embedding.
+        intermediate_size: inner width of the feed-forward network.
+        num_hidden_layers: number of blocks.
+        num_attention_heads: number of heads; they share `hidden_size` evenly.
+        image_token_id: the id whose embeddings are replaced by image features.
+        image_break_token_id: the id after each row of patches but the last; None where the file
+            does not say it, then the tokenizer does (12 in Pixtral 12B).
+        image_end_token_id: the id after the last row; None as above (13 in Pixtral 12B).
+        adapter_bias: whether the projector's two layers have a bias.
+        norm_eps: epsilon of every RMSNorm.
+    """
+
+    hidden_size: int
+    num_channels: int
+    image_size: int
+    patch_size: int
+    rope_theta: float
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_token_id: int
+    image_break_token_id: int | None = None
+    image_end_token_id: int | None = None
+    adapter_bias: bool = True
+    norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        _check_fields(self, "vision")
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 4:
+            raise ConfigError(
+                f"vision_encoder: hidden_size {self.hidden_size} over {self.num_attention_heads} "
+                "heads does not give a head width that is a multiple of 4, which RoPE-2D needs: "
+                "check params.json"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The decoder (Mistral NeMo).
+
+    Arguments:
+        dim: width of the residual stream.
+        n_layers: number of blocks.
+        head_dim: width of one head; `n_heads * head_dim` need not be `dim`.
+        hidden_dim: inner width of the feed-forward network.
+        n_heads: query heads.
+        n_kv_heads: key and value heads; divides `n_heads`.
+        norm_eps: epsilon of every RMSNorm.
+        rope_theta: base of the rotary embedding.
+        vocab_size: rows of the embedding and of the output matrix.
+        max_seq_len: context, in tokens.
+        tied_embeddings: whether the output matrix is the embedding itself.
+    """
+
+    dim: int
+    n_layers: int
+    head_dim: int
+    hidden_dim: int
+    n_heads: int
+    n_kv_heads: int
+    norm_eps: float
+    rope_theta: float
+    vocab_size: int
+    max_seq_len: int = DEFAULT_CONTEXT
+    tied_embeddings: bool = False
+
+    def __post_init__(self):
+        _check_fields(self, "text")
+        if self.n_heads % self.n_kv_heads:
+            raise ConfigError(
+                f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: "
+                "check params.json"
+            )
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim {self.head_dim} is odd, RoPE turns pairs: check it")
+
+
+@dataclass(frozen=True)
+class PixtralConfig:
+    """A whole model; `vision` is None for a plain Mistral NeMo."""
+
+    text: TextConfig
+    vision: VisionConfig | None = None
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> "PixtralConfig":
+        """Read the official `params.json` (mistral-inference, `args.py`).
+
+        Raises:
+            ConfigError: a key is missing or a value is impossible; the message names it.
+        """
+        _check_mapping(params, "params.json")
+        _refuse(params, ("moe", "yarn", "rope_scaling", "sliding_window"), "params.json")
+        text = _pick(TextConfig, params, "params.json")
+        if params.get("tied_embeddings") is None:
+            text.pop("tied_embeddings", None)
+        vision = params.get("vision_encoder")
+        if vision is None:
+            return cls(TextConfig(**text))
+        _check_mapping(vision, "params.json: vision_encoder")
+        others = ("mm_projector_id", "add_pre_mm_projector_layer_norm")
+        _refuse(vision, others, "params.json: vision_encoder")
+        if vision.get("spatial_merge_size", 1) != 1:
+            _refuse(vision, ("spatial_merge_size",), "params.json: vision_encoder")
+        values = _pick(VisionConfig, vision, "params.json: vision_encoder")
+        return cls(TextConfig(**text), VisionConfig(**values))
+
+    @classmethod
+    def from_hf(cls, config: Mapping[str, Any]) -> "PixtralConfig":
+        """Read a `config.json` of transformers or of an MLX folder.
+
+        `max_position_embeddings` is not taken as a limit: transformers writes 1,024,000 and
+        the weights are the same.
+
+        Raises:
+            ConfigError: the `model_type` is not known, or a key is missing.
+        """
+        _check_mapping(config, "config.json")
+        kind = config.get("model_type")
+        if kind not in ("llava", "pixtral", "mistral"):
+            raise ConfigError(
+                f"config.json: model_type is {kind!r}; llava, pixtral and mistral are read: "
+                "this folder holds another architecture"
+            )
+        text = config if kind == "mistral" else config.get("text_config", {})
+        _check_mapping(text, "config.json: text_config")
+        _refuse(text, ("sliding_window",), "config.json")
+        for key in ("rope_scaling", "rope_parameters"):
+            rope = text.get(key) or {}
+            _check_mapping(rope, f"config.json: {key}")
+            if rope.get("rope_type", rope.get("type", "default")) != "default":
+                _refuse(text, (key,), "config.json")
+        _refuse_others(text, "hidden_act", "silu")
+        text_config = _text_from_hf(text, config)
+        if kind == "mistral":
+            return cls(text_config)
+        _refuse_others(config, "projector_hidden_act", "gelu")
+        _refuse_others(config, "vision_feature_layer", -1)
+        vision = config.get("vision_config", {})
+        _check_mapping(vision, "config.json: vision_config")
+        return cls(text_config, _vision_from_hf(vision, config))
+
+    def to_params(self) -> dict[str, Any]:
+        """The same sizes as an official `params.json` would hold them."""
+        params = asdict(self.text)
+        if not self.text.tied_embeddings:
+            del params["tied_embeddings"]
+        if self.vision is not None:
+            vision = asdict(self.vision)
+            del vision["norm_eps"]
+            params["vision_encoder"] = {k: v for k, v in vision.items() if v is not None}
+        return params
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        ConfigError: the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: not readable as JSON ({error}): fetch the file again"
+        ) from error
+
+
+# transformers' defaults (modeling_mistral, modeling_pixtral): it leaves out of config.json what
+# equals its default, and Pixtral's published files rely on that.
+_HF_TEXT_DEFAULTS = {
+    "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-6,
+    "vocab_size": 32000,
+}  # fmt: skip
+_HF_VISION_DEFAULTS = {
+    "hidden_size": 1024, "num_channels": 3, "image_size": 1024, "patch_size": 16,
+    "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+}  # fmt: skip
+
+
+def _text_from_hf(text: Mapping[str, Any], config: Mapping[str, Any]) -> TextConfig:
+    def value(key: str) -> Any:
+        return text[key] if text.get(key) is not None else _HF_TEXT_DEFAULTS[key]
+
+    head_dim = text.get("head_dim")
+    if head_dim is None:
+        width, heads = value("hidden_size"), value("num_attention_heads")
+        if type(width) is not int or type(heads) is not int or heads < 1:
+            raise ConfigError(
+                f"config.json: hidden_size {width!r} over num_attention_heads {heads!r} is no head "
+                "width: compare it with the published file"
+            )
+        head_dim = width // heads
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
+    return TextConfig(
+        dim=value("hidden_size"),
+        n_layers=value("num_hidden_layers"),
+        head_dim=head_dim,
+        hidden_dim=value("intermediate_size"),
+        n_heads=value("num_attention_heads"),
+        n_kv_heads=value("num_key_value_heads"),
+        norm_eps=value("rms_norm_eps"),
+        rope_theta=_rope_theta(text, 10_000.0),
+        vocab_size=value("vocab_size"),
+        max_seq_len=text.get("max_seq_len") or DEFAULT_CONTEXT,
+        tied_embeddings=bool(tied),
+    )
+
+
+def _vision_from_hf(vision: Mapping[str, Any], config: Mapping[str, Any]) -> VisionConfig:
+    values = {key: vision.get(key, default) for key, default in _HF_VISION_DEFAULTS.items()}
+    image_token = config.get("image_token_index")
+    if image_token is None:
+        image_token = config.get("image_token_id", 10)
+    return VisionConfig(
+        **values,
+        rope_theta=_rope_theta(vision, 10_000.0),
+        image_token_id=image_token,
+        image_break_token_id=config.get("image_break_token_id"),
+        image_end_token_id=config.get("image_end_token_id"),
+        adapter_bias=config.get("multimodal_projector_bias", True),
+    )
+
+
+def _rope_theta(config: Mapping[str, Any], default: float) -> float:
+    """`rope_theta` stands at the top level, or since transformers 5 in `rope_parameters`."""
+    for holder in (config, config.get("rope_parameters") or {}):
+        _check_mapping(holder, "config.json: rope_parameters")
+        if holder.get("rope_theta") is not None:
+            return holder["rope_theta"]  # checked with the other sizes
+    return default
+
+
+def _refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    """Settings of other Mistral models, which would compute something else without a word."""
+    for key in keys:
+        if values.get(key):
+            raise ConfigError(
+                f"{where}: {key} is {values[key]!r}, which Pixtral and Mistral NeMo do not have: "
+                "this folder holds another model"
+            )
+
+
+def _refuse_others(values: Mapping[str, Any], key: str, only: Any) -> None:
+    """A setting of transformers that Pixtral has one value of."""
+    if values.get(key, only) not in (only, None):
+        raise ConfigError(
+            f"config.json: {key} is {values[key]!r}, Pixtral's is {only!r}: this folder holds "
+            "another model"
+        )
+
+
+def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The entries of `values` that are fields of `kind`; a missing one without default is named."""
+    names = {f.name: f for f in fields(kind)}
+    required = [n for n, f in names.items() if f.default is f.default_factory]
+    missing = [n for n in required if values.get(n) is None]
+    if missing:
+        raise ConfigError(
+            f"{where}: missing {', '.join(missing)}: compare it with the published file"
+        )
+    return {n: values[n] for n in names if values.get(n) is not None}
+
+
+def _check_mapping(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected a JSON object, found {type(value).__name__}")
+
+
+def _check_fields(config: Any, where: str) -> None:
+    """Numbers must be positive, ids and widths whole: hostile sizes stop here."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if value is None and field.default is None:
+            continue
+        name = f"{where}: {field.name}"
+        try:
+            if field.type is bool:
+                one_of(name, value, (True, False))
+            elif field.type in (int, int | None):
+                layers = field.name in ("n_layers", "num_hidden_layers")
+                lowest = 0 if field.name.endswith("_id") else 1
+                whole(name, value, lowest, MOST_LAYERS if layers else 2**31 - 1)
+            else:
+                number(name, value, 0, 1e30, above=True)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+PIXTRAL_12B_VISION = VisionConfig(
+    hidden_size=1024, num_channels=3, image_size=1024, patch_size=16, rope_theta=1e4,
+    intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_token_id=10,
+)  # fmt: skip
+PIXTRAL_12B = PixtralConfig(
+    TextConfig(
+        dim=5120, n_layers=40, head_dim=128, hidden_dim=14336, n_heads=32, n_kv_heads=8,
+        norm_eps=1e-5, rope_theta=1e9, vocab_size=131_072,
+    ),
+    PIXTRAL_12B_VISION,
+)  # fmt: skip
+"""The published 12B, for questions about it without its files; no forward path reads this."""

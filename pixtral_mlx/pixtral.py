@@ -1,0 +1,318 @@
+"""The whole of Pixtral: encode the messages, see the images, merge, decode."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .engine.batch import BATCH_SIZE
+from .engine.batch_stream import BatchStream, as_requests
+from .engine.capacity import check_context, room_bytes
+from .engine.generate import GenerationStream
+from .engine.options import GenerationOptions
+from .engine.prompt_cache import PromptCache
+from .engine.reply import Reply
+from .errors import CheckpointError, PromptError
+from .inputs.image_options import ImageOptions
+from .inputs.tokenizer import Tokenizer
+from .interpret.edits import Edit, as_edits, edited
+from .interpret.occlusion import occlusion, occlusion_map
+from .model.config import PixtralConfig
+from .model.places import Patch
+from .model.prompt import Prompt
+from .model.tap import NO_TAP, Tap
+from .model.vision_language_model import VisionLanguageModel
+
+
+class Pixtral(VisionLanguageModel):
+    """Vision encoder, projector and decoder (paper, figure 2).
+
+    Arguments:
+        config: the sizes; without `config.vision` this is a plain Mistral NeMo, and
+            `vision_encoder` and `projector` are None.
+        tokenizer_file: the tokenizer of the checkpoint; needed for messages only.
+        tokenizer_problem: why there is no `tokenizer_file`, for the error that says so.
+
+    `px.load` builds one with its weights; this constructor leaves them random.
+    """
+
+    def __init__(
+        self,
+        config: PixtralConfig,
+        tokenizer_file: Path | None = None,
+        *,
+        tokenizer_problem: str = "",
+    ):
+        super().__init__(config)
+        self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
+        self._source: Any = None  # what `px.load` loaded, its `Precision`, its arrays
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of this checkpoint, read when first needed.
+
+        Raises:
+            CheckpointError: the checkpoint came without one, or it cannot be read.
+        """
+        if self._tokenizer_file is None:
+            raise CheckpointError(
+                self._tokenizer_problem
+                or "this model has no tokenizer: load it from a folder that holds tekken.json"
+            )
+        tokenizer = Tokenizer(self._tokenizer_file, self.config.vision)
+        if tokenizer.n_words > self.config.text.vocab_size:
+            raise CheckpointError(
+                f"{tokenizer.path}: {tokenizer.n_words:,} words, but the model has "
+                f"{self.config.text.vocab_size:,}: use the tokenizer that came with the weights"
+            )
+        return tokenizer
+
+    def encode(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        images: Sequence[Any] = (),
+        *,
+        image_options: ImageOptions | None = None,
+        image_budget: int | None = None,
+        raw: bool = False,
+    ) -> Prompt:
+        """Turn messages into the prompt that the model receives; see `Tokenizer.encode`.
+
+        Arguments:
+            image_budget: the most tokens that each image may take; a short way to say
+                `ImageOptions(image_budget=...)`, see `patch_grid`.
+
+        Raises:
+            PromptError, ImageError: what was sent cannot be used.
+            CapacityError: more tokens than the context.
+        """
+        if image_budget is not None:
+            image_options = replace(image_options or ImageOptions(), image_budget=image_budget)
+        prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
+        check_context(prompt, self.config.text.max_seq_len)
+        return prompt
+
+    def as_prompt(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        images: Sequence[Any] = (),
+        **options: Any,
+    ) -> Prompt:
+        """Messages as `encode` takes them, or the prompt that it made of them before.
+
+        Arguments:
+            images, options: as for `encode`; nothing of them goes with a `Prompt`, which has its
+                pictures and its form.
+
+        Raises:
+            PromptError: a `Prompt` together with any of them.
+        """
+        if not isinstance(messages, Prompt):
+            return self.encode(messages, images, **options)
+        none = images is None or (isinstance(images, Sized) and len(images) == 0)
+        for name, value in {"images": None if none else images, **options}.items():
+            if value is not None and value is not False:
+                raise PromptError(
+                    f"{name}= goes with messages, and this is a Prompt, which is encoded already: "
+                    "give it to encode, which makes the prompt"
+                )
+        return messages
+
+    @cached_property
+    def prompt_cache(self) -> PromptCache:
+        """Keys, values and image features that earlier calls left for later ones.
+
+        It keeps at most half of the memory that the weights leave (`prompt_cache.max_bytes` may be
+        changed), and less where a run needs the room.
+        """
+        return PromptCache(room_bytes(self, 0) // 2)
+
+    def open_prompt_cache(self, folder: str | PathLike[str]) -> None:
+        """Keep conversations in a folder too, and take up what other processes left there.
+
+        What is damaged, or of another model or version, is ignored with a note (`logging`). With a
+        folder open, replace weights rather than write to them in place, which nobody notices.
+
+        Raises:
+            CheckpointError: the folder cannot be used; or the weights are not those of a folder
+                that `px.load` opened, so that nobody can say later whose keys and values these are.
+        """
+        from .engine.prompt_folder import PromptFolder, model_identity
+
+        if self._source is None or not self._source[2].are_those_of(self):
+            raise CheckpointError(
+                "the weights are not as they were loaded: open a prompt cache right after px.load"
+            )
+        checkpoint, kinds, _ = self._source
+        self.prompt_cache.check(self)
+        self.prompt_cache.folder = PromptFolder(folder, self, model_identity(checkpoint, kinds))
+
+    def clear_cache(self) -> None:
+        """Forget what earlier calls left, and give the memory back; files stay.
+
+        Replaced weights are noticed; call this after writing to a weight in place.
+        """
+        self.prompt_cache.clear()
+        mx.clear_cache()
+
+    def logits(self, prompt: Prompt, *, edits: Sequence[Edit] = ()) -> mx.array:
+        """Logits of every position of a prompt: shape (tokens, vocabulary).
+
+        Arguments:
+            edits: changes to the run, see `edits`; some change the prompt and so its length.
+        """
+        edits = as_edits(edits)
+        prompt = edited(prompt, edits, self.config)
+        return self(prompt, Tap(prompt, edits) if edits else NO_TAP)
+
+    def stream(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        *,
+        images: Sequence[Any] = (),
+        image_options: ImageOptions | None = None,
+        image_budget: int | None = None,
+        raw: bool = False,
+        **options: Any,
+    ) -> GenerationStream:
+        """Answer piece by piece.
+
+        Arguments:
+            messages: as for `encode`, or a prompt that `encode` made.
+            images, image_options, image_budget, raw: as for `encode`.
+            options: the fields of `GenerationOptions` (`max_tokens`, `temperature`, ...).
+
+        Returns:
+            An iterator of `Piece`; its `reply` holds what there is so far.
+
+        Raises:
+            ValueError: an option that is out of range.
+            PromptError, ImageError, CapacityError: as for `encode`, or not enough memory.
+        """
+        checked = GenerationOptions(**options)
+        prompt = self.as_prompt(
+            messages, images, image_options=image_options, image_budget=image_budget, raw=raw
+        )
+        return GenerationStream(self, prompt, checked)
+
+    def generate(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        *,
+        images: Sequence[Any] = (),
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        **options: Any,
+    ) -> Reply:
+        """Answer. Ctrl-C ends it early with what there is (`finish_reason` "interrupted").
+
+        Arguments and errors as for `stream`. The same request gives the same tokens at
+        temperature 0.
+        """
+        stream = self.stream(
+            messages, images=images, max_tokens=max_tokens, temperature=temperature, **options
+        )
+        try:
+            for _ in stream:
+                pass
+        except KeyboardInterrupt:
+            stream.interrupt()
+        return stream.reply
+
+    def stream_batch(
+        self,
+        messages: Iterable[Any],
+        *,
+        images: Sequence[Sequence[Any]] = (),
+        batch_size: int = BATCH_SIZE,
+        **options: Any,
+    ) -> BatchStream:
+        """Answer many requests, several at a time.
+
+        Arguments:
+            messages: of each request what `generate` takes: a string, chat messages, a `Prompt`; or
+                a mapping with its arguments (`{"messages": ..., "images": [...], "seed": 1}`).
+            images: with strings, the pictures of each request: a list of lists.
+            batch_size: at most this many are answered at once; fewer where memory is short.
+            options: as for `stream`, for all; there is no trace and there are no edits.
+
+        Returns:
+            An iterator of (number of the request, `Reply`) in the order in which they are finished;
+            a request that fails gives its `PixtralError` in place of a reply.
+
+        Raises:
+            ValueError: an option that is out of range, or that a batch does not have.
+        """
+        return BatchStream(self, as_requests(messages, images), batch_size=batch_size, **options)
+
+    def generate_batch(
+        self,
+        messages: Sequence[Any],
+        *,
+        images: Sequence[Sequence[Any]] = (),
+        return_errors: bool = False,
+        **options: Any,
+    ) -> list[Any]:
+        """Answer many requests, several at a time: the same answers as from `generate`.
+
+        Ctrl-C ends it early with what there is.
+
+        Arguments:
+            messages, images, options: as for `stream_batch`.
+            return_errors: a request that fails has its `PixtralError` in place of a reply.
+
+        Returns:
+            A `Reply` for each request, in their order.
+
+        Raises:
+            ValueError: as for `stream_batch`.
+            PixtralError: the first request that fails, without `return_errors`.
+        """
+        requests = list(messages)
+        stream = self.stream_batch(requests, images=images, **options)
+        return stream.replies(len(requests), return_errors=return_errors)
+
+    def occlusion_map(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        token: int,
+        block: int = 1,
+        *,
+        images: Sequence[Any] = (),
+        image: int = 0,
+        tokens: Sequence[int] | None = None,
+        edits: Sequence[Edit] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Drop of a generated token's log-probability when blocks of patches are hidden.
+
+        Arguments and errors as for `occlusion.occlusion_map`; messages and images as for `encode`.
+
+        Returns:
+            Nats, float32, shape (rows, columns) of the image.
+        """
+        prompt = self.as_prompt(messages, images)
+        return occlusion_map(
+            self, prompt, token, block=block, image=image, tokens=tokens, edits=edits,
+            progress=progress,
+        )  # fmt: skip
+
+    def occlusion(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        token: int,
+        patches: Sequence[Patch],
+        *,
+        images: Sequence[Any] = (),
+        image: int = 0,
+        tokens: Sequence[int] | None = None,
+        edits: Sequence[Edit] = (),
+    ) -> float:
+        """The same, in nats, for one set of patches that are hidden together; see `occlusion`."""
+        prompt = self.as_prompt(messages, images)
+        return occlusion(self, prompt, token, patches, image=image, tokens=tokens, edits=edits)

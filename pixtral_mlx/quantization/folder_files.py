@@ -1,0 +1,212 @@
+"""The small files of a converted folder: what mlx-vlm and people need beside the weights."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..model.config import PixtralConfig
+from ..tables import format_bytes
+from .hf_tokenizer import SpecialIds, write_hf_tokenizer
+from .plan import Plan
+
+# CLIP's, as in mistral-common's image encoder.
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+BICUBIC = 3
+
+TRANSFORMERS_CONFIG = "config.4.0.0.json"
+"""Read instead of `config.json` by transformers from that version on, if `config.json` says so."""
+
+# What a folder's own tokenizer consists of when there is no file for mistral-common.
+HF_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+def write_tokenizer(folder: Path, source: Checkpoint, config: PixtralConfig) -> SpecialIds:
+    """Copy the tokenizer file, and derive from it what transformers and mlx-vlm read.
+
+    Raises:
+        OSError: the disk is full or not writable.
+        CheckpointError: the file cannot be read.
+    """
+    file = source.tokenizer_file
+    if file is None:
+        for name in HF_TOKENIZER_FILES:
+            if (source.folder / name).is_file():
+                shutil.copyfile(source.folder / name, folder / name)
+        return SpecialIds()
+    copy = folder / ("tekken.json" if file.suffix == ".json" else file.name)
+    shutil.copyfile(file, copy)
+    if config.vision:
+        _write_processor(folder, config)
+    return write_hf_tokenizer(copy)
+
+
+def write_config(folder: Path, config: PixtralConfig, plan: Plan, ids: SpecialIds) -> None:
+    """`config.json` as mlx-vlm (with vision) or mlx-lm (without) reads it.
+
+    What mlx-vlm calls "pixtral" is "llava" to transformers, where "pixtral" names the vision
+    encoder alone; the file for transformers stands beside it under `TRANSFORMERS_CONFIG`. Without
+    it, transformers (which mlx-vlm asks for the tokenizer) takes mistral-common's tokenizer
+    wherever that is installed, to which the "[INST]" of a chat template is plain text.
+    """
+    text = _text_config(config, plan.dtype)
+    tokens = {"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad}
+    if config.vision is not None:
+        tokens["image_break_token_id"] = config.vision.image_break_token_id
+        tokens["image_end_token_id"] = config.vision.image_end_token_id
+    settings: dict[str, Any] = {name: value for name, value in tokens.items() if value is not None}
+    if config.vision is None:
+        settings |= {"architectures": ["MistralForCausalLM"], **text}
+    else:
+        settings |= _vision_settings(config, text)
+    settings["torch_dtype"] = plan.dtype
+    if config.vision is not None:
+        write_json(folder / TRANSFORMERS_CONFIG, settings | {"model_type": "llava"})
+        settings["configuration_files"] = [TRANSFORMERS_CONFIG]
+    quantization = plan.quantization()
+    if quantization:
+        # Under both names, as mlx-vlm and mlx-lm write it.
+        settings |= {"quantization": quantization, "quantization_config": quantization}
+    write_json(folder / "config.json", settings)
+
+
+def write_index(folder: Path, plan: Plan, files: dict[str, str]) -> None:
+    """`model.safetensors.index.json`: which file holds which tensor."""
+    metadata = {"total_size": plan.nbytes, "total_parameters": plan.parameters}
+    index = {"metadata": metadata, "weight_map": dict(sorted(files.items()))}
+    write_json(folder / "model.safetensors.index.json", index)
+
+
+def write_errors(folder: Path, plan: Plan, errors: dict[str, float]) -> None:
+    """`quantization_error.json`: for every tensor how it is stored, and its relative error."""
+    rows = []
+    for tensor in plan.tensors:
+        how = tensor.scheme.entry() if tensor.scheme else {"kept": tensor.dtype}
+        row = {"tensor": tensor.name, "stored_as": tensor.theirs, "shape": list(tensor.shape)}
+        row |= {**how, "bytes": tensor.nbytes, "relative_error": errors[tensor.name]}
+        rows.append(row | ({"reason": tensor.reason} if tensor.reason else {}))
+    about = (
+        "relative_error: root of the sum of squared differences from the source, over the root of "
+        "the sum of squares; 0 is exact"
+    )
+    write_json(folder / "quantization_error.json", {"about": about, "tensors": rows})
+
+
+def write_card(folder: Path, plan: Plan, source: Checkpoint, errors: dict[str, float]) -> None:
+    """A short model card, `README.md`."""
+    quantized = [tensor for tensor in plan.tensors if tensor.scheme]
+    schemes = sorted({str(tensor.scheme) for tensor in quantized}) or [f"none: {plan.dtype}"]
+    worst = max(quantized, key=lambda tensor: errors[tensor.name], default=None)
+    card = [
+        "---\nlibrary_name: mlx\ntags: [mlx, pixtral]\n---\n",
+        f"# {source.folder.resolve().name}, converted for MLX\n",
+        f"- weights: {plan.parameters:,}, {plan.bits_per_weight:.2f} bits each "
+        f"({format_bytes(plan.nbytes)})",
+        f"- quantization: {'; '.join(schemes)}; the rest in {plan.dtype}",
+    ]
+    if worst:
+        card.append(
+            f"- largest relative error: {errors[worst.name]:.4f} ({worst.name}); all of them are "
+            "in `quantization_error.json`"
+        )
+    names = "pixtral-mlx generate --model . --image picture.png --prompt 'What is this?'"
+    others = "python -m mlx_vlm.generate --model . --image picture.png --prompt 'What is this?'"
+    if any(tensor.name.startswith("vision_encoder.") for tensor in plan.tensors):
+        card.append(f"\n```\n{names}\n{others}\n```")
+    card.append("\nThe licence is that of the original model.\n")
+    (folder / "README.md").write_text("\n".join(card), encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented UTF-8 JSON with a newline at the end."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _text_config(config: PixtralConfig, dtype: str) -> dict[str, Any]:
+    text = config.text
+    return {
+        "model_type": "mistral",
+        "hidden_size": text.dim,
+        "num_hidden_layers": text.n_layers,
+        "head_dim": text.head_dim,
+        "intermediate_size": text.hidden_dim,
+        "num_attention_heads": text.n_heads,
+        "num_key_value_heads": text.n_kv_heads,
+        "rms_norm_eps": text.norm_eps,
+        "rope_theta": text.rope_theta,
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": text.max_seq_len,
+        "max_seq_len": text.max_seq_len,
+        "hidden_act": "silu",
+        "tie_word_embeddings": text.tied_embeddings,
+        "torch_dtype": dtype,
+    }
+
+
+def _vision_settings(config: PixtralConfig, text: dict[str, Any]) -> dict[str, Any]:
+    vision = config.vision
+    if vision is None:
+        return {}
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "pixtral",
+        "image_token_index": vision.image_token_id,
+        "image_token_id": vision.image_token_id,
+        "multimodal_projector_bias": vision.adapter_bias,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "vocab_size": config.text.vocab_size,
+        "text_config": text,
+        "vision_config": {
+            "model_type": "pixtral",
+            "hidden_size": vision.hidden_size,
+            "num_channels": vision.num_channels,
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "rope_theta": vision.rope_theta,
+            "intermediate_size": vision.intermediate_size,
+            "num_hidden_layers": vision.num_hidden_layers,
+            "num_attention_heads": vision.num_attention_heads,
+            "head_dim": vision.head_dim,
+            "rms_norm_eps": vision.norm_eps,
+            "hidden_act": "silu",
+        },
+    }
+
+
+def _write_processor(folder: Path, config: PixtralConfig) -> None:
+    """How transformers and mlx-vlm cut images; mlx-vlm's resizing is its own."""
+    vision = config.vision
+    if vision is None:
+        return
+    side = {"height": vision.patch_size, "width": vision.patch_size}
+    pixels = {
+        "image_processor_type": "PixtralImageProcessor",
+        "size": {"longest_edge": vision.image_size},
+        "patch_size": side,
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "rescale_factor": 1 / 255,
+        "resample": BICUBIC,
+    }
+    words = {
+        "processor_class": "PixtralProcessor",
+        "patch_size": vision.patch_size,
+        "image_token": "[IMG]",
+        "image_break_token": "[IMG_BREAK]",
+        "image_end_token": "[IMG_END]",
+    }
+    write_json(
+        folder / "preprocessor_config.json", pixels | {"processor_class": "PixtralProcessor"}
+    )
+    write_json(folder / "processor_config.json", words)
