@@ -31,7 +31,10 @@ from types import ModuleType
 from typing import Any
 
 HOUSE = Path(__file__).resolve().parents[1]
-TESTS = ("attention", "compare", "edits", "parity", "prompt_cache", "trace")
+TESTS = (
+    "model/test_attention", "interpret/test_compare", "interpret/test_edits", "model/test_parity",
+    "engine/test_prompt_cache", "interpret/test_trace",
+)  # fmt: skip
 SLOW = ("-k", "not the_peak_of_a_prefill")  # a child that only measures memory
 NOTEBOOKS = {"float32": ("3", "4", "6", "claims"), "TF32": ("6", "claims")}
 """What fails there if nothing is pinned: of 1,077 tests 166 did, 111 of them in these files."""
@@ -175,7 +178,7 @@ def main(command: list[str]) -> int:
     commands = [command]
     if not command:
         commands = [[sys.executable, __file__, "--notebooks", name] for name in NOTEBOOKS]
-        names = [f"tests/test_{name}.py" for name in TESTS]
+        names = [f"tests/{name}.py" for name in TESTS]
         commands.append([sys.executable, "-m", "pytest", "--quiet", *SLOW, *names])
     with tempfile.TemporaryDirectory() as folder:
         # What a person exports for their own runs is no excuse.

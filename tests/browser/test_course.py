@@ -1,7 +1,7 @@
 """The course's notebooks in a real JupyterLab: no error, and the widgets are drawn.
 
 Each stored notebook is opened whole, but only the cells that lead to its widgets are run, since all
-of them would take minutes more: tests/test_notebooks.py runs them all, without a browser.
+of them would take minutes more: tests/notebooks/test_notebooks.py runs them all, without a browser.
 """
 
 import shutil

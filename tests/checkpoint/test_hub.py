@@ -73,7 +73,7 @@ def printed(hub, home, script, *arguments, **settings):
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         **settings,
     }
     for name in ("HF_HUB_CACHE", "HF_TOKEN", "HF_HUB_OFFLINE"):

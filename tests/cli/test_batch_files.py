@@ -19,7 +19,7 @@ from pixtral_mlx.cli import batch
 from pixtral_mlx.cli.batch import find_items
 from pixtral_mlx.cli.row_file import RowFile
 
-HOUSE = Path(__file__).parents[1]
+HOUSE = Path(__file__).parents[2]
 MADE = {"model": "m", "prompt": "What?", "options": {}}
 ROW = {"file": "b.png", "answer": "Grün\n", "error": None}
 

@@ -225,7 +225,7 @@ def test_drafting_ends_where_nothing_is_accepted(model, scripted):
 
 @pytest.mark.parametrize("answer", [TABLE, RECORDS, "".join(f"xy{chr(33 + n)}" for n in range(80))])
 def test_the_benchmark_counts_what_a_decoder_would_do(model, scripted, answer):
-    place = Path(__file__).parent.parent / "benchmarks" / "lookup.py"
+    place = Path(__file__).parents[2] / "benchmarks" / "lookup.py"
     benchmark: dict = {"__name__": "benchmark", "__file__": str(place)}
     exec(compile(place.read_text(), place, "exec"), benchmark)
     prompt, tokens, script = scripted("Go", answer)

@@ -1,7 +1,7 @@
 """Mistakes made on purpose in the widgets: each must fail the test that is there for it.
 
 Faults in JavaScript are made in a copy of the files, and node's tests run on the copy; faults in
-Python are patched in this process. The control is `test_widgets_javascript.py`, which runs the same
+Python are patched in this process. The control is `test_javascript.py`, which runs the same
 tests on the files as they are.
 """
 

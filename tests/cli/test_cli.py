@@ -25,7 +25,7 @@ from pixtral_mlx.cli.status import Status, format_line
 from pixtral_mlx.cost.cost import decode_bytes, step_weight_bytes
 from pixtral_mlx.mini import scene
 
-HOUSE = Path(__file__).parents[1]
+HOUSE = Path(__file__).parents[2]
 HEAVY = (
     "mlx",
     "numpy",

@@ -28,7 +28,7 @@ from pixtral_mlx.doctor.machine_checks import FAIL, OK, SKIPPED, WARN, Check, at
 from pixtral_mlx.engine.capacity import RESERVE_BYTES
 from pixtral_mlx.model import device
 
-HOUSE = Path(__file__).parents[1]
+HOUSE = Path(__file__).parents[2]
 USER, TOKEN = "quintessa", "hf_quintessential"
 
 

@@ -3,8 +3,8 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+import test_answers as tests
 import test_compare
-import test_widgets_answers as tests
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w

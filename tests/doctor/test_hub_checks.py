@@ -30,7 +30,7 @@ def asked(endpoint, home, **settings):
     """The three records, by a process that knows only this hub; its standard error is empty."""
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), **settings}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), **settings}
     if "HF_TOKEN" not in settings:
         environment.pop("HF_TOKEN", None)
     done = subprocess.run(

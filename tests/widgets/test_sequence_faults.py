@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_widgets_sequence as sequence
+import test_sequence as sequence
 
 import pixtral_mlx_widgets as w
 from pixtral_mlx_widgets import bundle, sequence_strip

@@ -10,7 +10,7 @@ reason = "the course needs the extra: pip install -e '.[lab]'"
 nbformat = pytest.importorskip("nbformat", reason=reason)
 run = pytest.importorskip("run", reason=reason)
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 SHOWN = {
     "0": ("Studio",),
