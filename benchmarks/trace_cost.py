@@ -60,11 +60,10 @@ def main() -> None:
 
 def rows(dtype: mx.Dtype) -> None:
     """Bytes and milliseconds of rows at real width."""
-    from pixtral_mlx.inputs.image import PatchGrid
     from pixtral_mlx.interpret.recorder import Recorder, TraceOptions
     from pixtral_mlx.interpret.trace import Trace
     from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
-    from pixtral_mlx.model.prompt import ImageSpan, Prompt
+    from pixtral_mlx.model.prompt import ImageSpan, PatchGrid, Prompt
 
     grid, eyes, text = PatchGrid(64, 64), PIXTRAL_12B_VISION, PIXTRAL_12B.text
     prompt = Prompt([10] * (grid.tokens + 2), [], [grid], [ImageSpan(1, grid)])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pixtral_mlx.cost.chips import usable_bytes
 from pixtral_mlx.engine.capacity import Need
-from pixtral_mlx.inputs.image import patch_grid
 from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from pixtral_mlx.model.prompt import patch_grid
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import plan_for
 

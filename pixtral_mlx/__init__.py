@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         PixtralError,
         PromptError,
     )
-    from .inputs.image import PatchGrid, open_image, patch_grid
+    from .inputs.image import open_image
     from .inputs.image_options import ImageOptions
     from .inputs.tokenizer import Tokenizer
     from .interpret import edits
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .interpret.trace import Trace
     from .interpret.trace_file import open_trace
     from .model.config import PixtralConfig, TextConfig, VisionConfig
-    from .model.prompt import ImageSpan, Prompt
+    from .model.prompt import ImageSpan, PatchGrid, Prompt, patch_grid
     from .pixtral import Pixtral
     from .quantization.conversion import convert
     from .quantization.rounding_error import TensorError, quantization_errors, quantized_copy
@@ -64,12 +64,12 @@ _HOMES = {
     ),
     "checkpoint.folder": ("load_config",),
     "engine.generate": ("GenerationStream",),
-    "inputs.image": ("PatchGrid", "open_image", "patch_grid"),
+    "inputs.image": ("open_image",),
     "inputs.image_options": ("ImageOptions",),
     "interpret.maps": ("Evidence", "mean_distance", "rank_correlation"),
     "pixtral": ("Pixtral",),
     "engine.options": ("GenerationOptions",),
-    "model.prompt": ("ImageSpan", "Prompt"),
+    "model.prompt": ("ImageSpan", "PatchGrid", "Prompt", "patch_grid"),
     "quantization.rounding_error": ("TensorError", "quantization_errors", "quantized_copy"),
     "interpret.recorder": ("TraceOptions",),
     "engine.reply": ("GenerationStats", "Piece", "Reply"),

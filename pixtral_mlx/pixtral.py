@@ -23,8 +23,7 @@ from .inputs.tokenizer import Tokenizer
 from .interpret.edits import Edit, as_edits, edited
 from .interpret.occlusion import occlusion, occlusion_map
 from .model.config import PixtralConfig
-from .model.places import Patch
-from .model.prompt import Prompt
+from .model.prompt import Patch, Prompt
 from .model.tap import NO_TAP, Tap
 from .model.vision_language_model import VisionLanguageModel
 

@@ -13,12 +13,13 @@ from PIL import Image
 from ..cost.machine import machine
 from ..engine.capacity import kv_bytes_per_token
 from ..errors import CheckpointError
-from ..inputs.image import exif_orientation, open_image, patch_grid, to_rgb
+from ..inputs.image import exif_orientation, open_image, to_rgb
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, short_name
 from ..interpret.activations import FLOAT16_MOST, largest_activations
 from ..interpret.picture import draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from ..model.prompt import patch_grid
 from ..tables import format_table
 from .generate import read_stdin
 from .status import Status

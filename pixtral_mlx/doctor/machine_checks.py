@@ -19,9 +19,9 @@ from ..cost.machine import GPU_JOB_SECONDS, copy_speed, machine, machine_bandwid
 from ..cost.pace import FEWEST_TOKENS, STEP_SECONDS
 from ..engine.capacity import Need, usable_bytes
 from ..errors import PixtralError
-from ..inputs.image import patch_grid
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.device import on_gpu
+from ..model.prompt import patch_grid
 from ..quantization.options import ConversionOptions
 from ..quantization.plan import plan_for
 from ..tables import format_bytes

@@ -6,7 +6,6 @@ beginning that it shares with a kept one; the rest is computed. Image features d
 alone and are kept beside them. The least recently used goes first when the bytes run out.
 """
 
-import copy
 import hashlib
 import logging
 import weakref
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from ..interpret import edits as built_in
-from ..model.kv_cache import KVFormat
+from ..model.kv_cache import KVFormat, cut
 
 if TYPE_CHECKING:
     from ..interpret.edits import Edit
@@ -265,15 +264,3 @@ def _holds_nan(layer: Any, length: int) -> bool:
     parts: Any = tree_flatten(layer.values)
     floats = [array[..., :length, :] for _, array in parts if array.dtype != mx.uint32]
     return any(mx.isnan(array).any().item() for array in floats)
-
-
-def cut(layer: Any, length: int) -> Any:
-    """A layer's KV cache of the first `length` positions of another, which stays as it is.
-
-    Slices share memory with the other until one of them is written to; MLX copies it then. The
-    array objects must be new ones: assigning to a part of an array changes the object itself.
-    """
-    part = copy.copy(layer)
-    part.keys, part.values = tree_map(lambda a: a[..., :length, :], (layer.keys, layer.values))
-    part.offset = length
-    return part

@@ -1,4 +1,4 @@
-"""Pictures: open, check, orient, resize, normalise; and the grid of patches they become.
+"""Pictures: open, check, orient, resize, normalise.
 
 The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel.
 Everything is checked before it is decoded.
@@ -10,16 +10,16 @@ import platform
 import re
 import struct
 import warnings
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import ImageError
 from ..model.config import VisionConfig
+from ..model.prompt import patch_grid
 from .image_options import ImageOptions
 from .image_source import is_heic, is_pdf, read_source
 
@@ -40,54 +40,6 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 EXACT_CENTRES = platform.machine().lower() in ("x86_64", "amd64")
 
 log = logging.getLogger(__name__)
-
-
-class PatchGrid(NamedTuple):
-    """Rows and columns of patches; equal to the plain tuple `(rows, columns)`."""
-
-    rows: int
-    columns: int
-
-    @property
-    def patches(self) -> int:
-        """How many patches the image becomes."""
-        return self.rows * self.columns
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it takes in the prompt: one a patch and one after each row."""
-        return self.rows * (self.columns + 1)
-
-
-def patch_grid(
-    width: int, height: int, config: VisionConfig, image_budget: int | None = None
-) -> PatchGrid:
-    """The grid of an image of `width` x `height` pixels.
-
-    Python's `round` (halves go to the even number) is part of the definition.
-
-    With an `image_budget`, an image that would take more tokens (breaks and end included) is
-    resized as by a model whose `image_size`, the longest side, is smaller: the largest whole number
-    of pixels at which it takes at most so many. Its shape is kept as well as patches allow, it is
-    resized once, and one that is within the budget stays as it is.
-    """
-    longest = config.image_size
-    if image_budget is not None:
-        # The tokens never fall while the side grows, and at one pixel they are the fewest.
-        sides = range(1, longest + 1)
-        longest = bisect_right(
-            sides, image_budget, key=lambda side: _grid(width, height, side, config).tokens
-        )
-    return _grid(width, height, max(longest, 1), config)
-
-
-def _grid(width: int, height: int, longest: int, config: VisionConfig) -> PatchGrid:
-    ratio = max(height / longest, width / longest)
-    if ratio > 1:
-        # An extreme shape would otherwise round its short side to nothing.
-        width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
-    size = config.patch_size
-    return PatchGrid((height - 1) // size + 1, (width - 1) // size + 1)
 
 
 def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) -> np.ndarray:

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..model.config import VisionConfig
-from .image import MAX_PIXELS, patch_grid
+from ..model.prompt import patch_grid
+from .image import MAX_PIXELS
 from .image_options import ImageOptions
 
 MAX_PAGES = 100

@@ -15,9 +15,9 @@ import numpy as np
 
 from ..errors import CheckpointError, ConfigError, PixtralError, PromptError
 from ..model.config import VisionConfig
-from ..model.prompt import ImageSpan, Prompt, image_tokens
+from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens, patch_grid
 from ..model.vision_language_model import NO_VISION
-from .image import PatchGrid, patch_grid, preprocess
+from .image import preprocess
 from .image_options import ImageOptions
 from .messages import ROLES, open_messages
 from .tokenizer_file import import_jsonschema

@@ -9,25 +9,15 @@ with an empty selection changes nothing.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from ..checks import check_index, is_whole, one_of
-from ..model.places import (
-    Patch,
-    Where,
-    image_grid,
-    patch_index,
-    patch_range,
-    sizes,
-)
+from ..model.config import PixtralConfig, Where
+from ..model.prompt import Patch, Prompt
 from ..model.tap import At, Site
-
-if TYPE_CHECKING:
-    from ..model.config import PixtralConfig
-    from ..model.prompt import Prompt
 
 PROJECTOR = Site("projector")
 
@@ -35,10 +25,10 @@ PROJECTOR = Site("projector")
 class Edit:
     """What every edit can do; the base changes nothing."""
 
-    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+    def check(self, prompt: Prompt, config: PixtralConfig) -> None:
         """Raise IndexError, saying what exists, if the edit names what is not there."""
 
-    def tokens(self, prompt: "Prompt") -> "Prompt":
+    def tokens(self, prompt: Prompt) -> Prompt:
         """The prompt to run instead."""
         return prompt
 
@@ -58,7 +48,7 @@ class NoBreakTokens(Edit):
     Positions close up and the spans follow.
     """
 
-    def tokens(self, prompt: "Prompt") -> "Prompt":
+    def tokens(self, prompt: Prompt) -> Prompt:
         """The shorter prompt."""
         kept, spans, shift = [], [], 0
         breaks = {p for span in prompt.spans if span.breaks for p in span.break_positions()}
@@ -83,21 +73,20 @@ class MaskPatches(Edit):
     def __post_init__(self):
         object.__setattr__(self, "patches", _as_tuple(self.patches))
 
-    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+    def check(self, prompt: Prompt, config: PixtralConfig) -> None:
         """The image and its patches must exist."""
-        grid = image_grid(prompt, self.image)
+        grid = prompt.grid(self.image)
         for patch in self.patches:
-            patch_index(patch, grid)
+            grid.index(patch)
 
     def change(self, value: mx.array, at: At) -> mx.array:
         """At the projector's output."""
         if at.site != PROJECTOR or not self.patches:
             return value
-        start, stop = patch_range(at.prompt, self.image)
-        grid = at.prompt.grids[self.image]
+        grid, own = at.prompt.grid(self.image), at.prompt.patch_range(self.image)
         masked = np.zeros(value.shape[0], dtype=bool)
-        masked[[start + patch_index(patch, grid) for patch in self.patches]] = True
-        mean = value[start:stop].astype(mx.float32).mean(axis=0).astype(value.dtype)
+        masked[[own.start + grid.index(patch) for patch in self.patches]] = True
+        mean = value[own.start : own.stop].astype(mx.float32).mean(axis=0).astype(value.dtype)
         return mx.where(mx.array(masked)[:, None], mean, value)
 
 
@@ -112,17 +101,17 @@ class ShufflePatches(Edit):
     seed: int
     image: int = 0
 
-    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+    def check(self, prompt: Prompt, config: PixtralConfig) -> None:
         """The image must exist."""
-        image_grid(prompt, self.image)
+        prompt.grid(self.image)
 
     def change(self, value: mx.array, at: At) -> mx.array:
         """At the projector's output."""
         if at.site != PROJECTOR:
             return value
-        start, stop = patch_range(at.prompt, self.image)
-        order = np.arange(value.shape[0])
-        order[start:stop] = start + np.random.RandomState(self.seed).permutation(stop - start)
+        own, order = at.prompt.patch_range(self.image), np.arange(value.shape[0])
+        dealt = np.random.RandomState(self.seed).permutation(len(own))
+        order[own.start : own.stop] = own.start + dealt
         return value[mx.array(order)]
 
 
@@ -142,9 +131,9 @@ class KnockOutHeads(Edit):
         _check_where(self.where)
         object.__setattr__(self, "heads", _as_tuple(self.heads))
 
-    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+    def check(self, prompt: Prompt, config: PixtralConfig) -> None:
         """The layer and its heads must exist."""
-        layers, heads = sizes(self.where, config)
+        layers, heads = config.layers_and_heads(self.where)
         check_index(f"{self.where} layer", self.layer, layers)
         for head in self.heads:
             check_index(f"{self.where} head", head, heads)
@@ -173,10 +162,10 @@ class SkipLayers(Edit):
         _check_where(self.where)
         object.__setattr__(self, "layers", _as_tuple(self.layers))
 
-    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+    def check(self, prompt: Prompt, config: PixtralConfig) -> None:
         """The layers must exist."""
         for layer in self.layers:
-            check_index(f"{self.where} layer", layer, sizes(self.where, config)[0])
+            check_index(f"{self.where} layer", layer, config.layers_and_heads(self.where)[0])
 
     def change(self, value: mx.array, at: At) -> mx.array:
         """At the layer's end. It runs all the same, since the KV cache counts its steps."""
@@ -224,10 +213,10 @@ class PatchState(Edit):
     def __hash__(self) -> int:
         return hash((self.site, self.rows, self.state.shape, self.state.tobytes()))
 
-    def check(self, prompt: "Prompt", config: "PixtralConfig") -> None:
+    def check(self, prompt: Prompt, config: PixtralConfig) -> None:
         """The site must exist, and an image if it is of the encoder or the projector."""
         if Site.parse(self.site, config).where != "text":
-            image_grid(prompt, 0)
+            prompt.grid(0)
 
     def change(self, value: mx.array, at: At) -> mx.array:
         """At its site."""
@@ -262,7 +251,7 @@ def as_edits(edits: Iterable[Edit] | Edit) -> tuple[Edit, ...]:
     return (edits,) if isinstance(edits, Edit) else tuple(edits)
 
 
-def edited(prompt: "Prompt", edits: Sequence[Edit], config: "PixtralConfig") -> "Prompt":
+def edited(prompt: Prompt, edits: Sequence[Edit], config: PixtralConfig) -> Prompt:
     """The prompt that a run with these edits has.
 
     Raises:

@@ -9,9 +9,7 @@ import numpy as np
 
 from ..checks import check_index, is_whole, whole
 from ..engine.capacity import bounded_buffers
-from ..inputs.image import PatchGrid
-from ..model.places import Patch, image_grid
-from ..model.prompt import Prompt
+from ..model.prompt import Patch, PatchGrid, Prompt
 from ..model.tap import NO_TAP, At, Tap
 from .activations import nan_error
 from .edits import PROJECTOR, Edit, MaskPatches, edited
@@ -58,7 +56,7 @@ def occlusion_map(
     whole("block", block, 1)
     if not is_whole(token) or token < 0:
         raise IndexError(f"token {token!r}: they count from 0")
-    grid = image_grid(prompt, image)
+    grid = prompt.grid(image)
     blocks = list(_blocks(grid, block))
     run = _Run(model, prompt, token, image, tokens, edits)
     size = max(1, TOKENS_AT_ONCE // len(run.prompt.tokens))

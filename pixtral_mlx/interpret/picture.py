@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ImageError
 from ..files import new_file, refuse_existing
-from ..inputs.image import PatchGrid, to_pixels
+from ..inputs.image import to_pixels
+from ..model.prompt import PatchGrid
 
 if TYPE_CHECKING:
     from .trace import Trace

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from ..checks import check_index
-from ..engine.prompt_cache import cut
 from ..model.config import PixtralConfig
-from ..model.kv_cache import dense
+from ..model.kv_cache import cut, dense
 from ..model.tap import Site, Tap
 from .trace import Trace
 

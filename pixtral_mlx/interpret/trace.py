@@ -20,8 +20,7 @@ import numpy as np
 from ..checks import check_index
 from ..errors import CheckpointError
 from ..model.config import PixtralConfig
-from ..model.places import Patch, image_grid, patch_index, patch_range
-from ..model.prompt import Prompt
+from ..model.prompt import Patch, Prompt
 from ..model.tap import Site
 from .maps import Evidence, distances, find_evidence
 
@@ -79,14 +78,14 @@ class Trace:
             float32, shape (rows, columns), sums to 1. (Where an edit lets images see one another,
             the part on its own image, which then sums to less.)
         """
-        grid = image_grid(self.prompt, image)
-        rows = self._vision_rows(layer, [patch_index(patch, grid)], image, head)
+        grid = self.prompt.grid(image)
+        rows = self._vision_rows(layer, [grid.index(patch)], image, head)
         return rows[:, 0].mean(axis=0).reshape(grid)
 
     def vision_rows(self, layer: int, patch: Patch, image: int = 0) -> np.ndarray:
         """`vision_attention` of all heads at once: float32, shape (heads, rows, columns)."""
-        grid = image_grid(self.prompt, image)
-        return self._vision_rows(layer, [patch_index(patch, grid)], image).reshape(-1, *grid)
+        grid = self.prompt.grid(image)
+        return self._vision_rows(layer, [grid.index(patch)], image).reshape(-1, *grid)
 
     def vision_distances(self, layer: int, image: int = 0) -> np.ndarray:
         """How far each head of a layer looks, mean over an image's patches (Dosovitskiy et al.
@@ -95,7 +94,7 @@ class Trace:
         Returns:
             Patches (1 is the side of one), float32, shape (heads,).
         """
-        grid = image_grid(self.prompt, image)
+        grid = self.prompt.grid(image)
         means = [
             (self._vision_rows(layer, part, image) * distances(grid, part)).sum(axis=(1, 2))
             for part in _parts(grid.patches)
@@ -133,9 +132,9 @@ class Trace:
         Yields:
             (steps done, all steps, the map so far): the map of the last step is the rollout.
         """
-        grid = image_grid(self.prompt, image)
+        grid = self.prompt.grid(image)
         flow = np.zeros(grid.patches, np.float32)
-        flow[patch_index(patch, grid)] = 1
+        flow[grid.index(patch)] = 1
         layers, starts = self._vision_layers(), range(0, grid.patches, 256)
         done, total = 0, len(layers) * len(starts)
         for layer in reversed(layers):
@@ -173,7 +172,7 @@ class Trace:
 
     def _ranges(self, image: int) -> tuple[range, range]:
         """Patches of an image among all, and the patches that it saw."""
-        own = range(*patch_range(self.prompt, image))
+        own = self.prompt.patch_range(image)
         end = 0
         for size in self.groups:
             end += size
@@ -224,7 +223,7 @@ class Trace:
         Returns:
             float32, shape (rows, columns).
         """
-        grid = image_grid(self.prompt, image)
+        grid = self.prompt.grid(image)
         places = self.prompt.spans[image].patch_positions()
         layers = self.text_layers if layer is None else [layer]
         rows = [self.token_attention(token, one, head)[places] for one in layers]
@@ -236,7 +235,7 @@ class Trace:
         Returns:
             float32, shape (layers, heads, rows, columns).
         """
-        grid = image_grid(self.prompt, image)
+        grid = self.prompt.grid(image)
         places = self.prompt.spans[image].patch_positions()
         rows = [self._token_rows(token, layer)[:, places] for layer in self.text_layers]
         return np.stack(rows).reshape(len(rows), -1, *grid)

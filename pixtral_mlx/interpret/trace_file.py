@@ -17,9 +17,9 @@ import numpy as np
 from ..checkpoint.safetensors_io import read_header
 from ..errors import CheckpointError, PixtralError
 from ..files import new_file, refuse_existing
-from ..inputs.image import PatchGrid, normalise, to_pixels
+from ..inputs.image import normalise, to_pixels
 from ..model.config import PixtralConfig
-from ..model.prompt import ImageSpan, Prompt
+from ..model.prompt import ImageSpan, PatchGrid, Prompt
 from ..model.tap import Site
 from .trace import Trace
 

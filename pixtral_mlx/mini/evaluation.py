@@ -12,10 +12,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from ..checkpoint.checkpoint import load
-from ..inputs.image import PatchGrid
 from ..interpret.edits import NoBreakTokens
 from ..interpret.recorder import TraceOptions
-from ..model.prompt import ImageSpan, Prompt, image_tokens
+from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens
 from ..pixtral import Pixtral
 from ..quantization.conversion import convert
 from .looking import Looked, look

@@ -14,11 +14,11 @@ from random import Random
 
 import numpy as np
 
-from ..inputs.image import PatchGrid, preprocess
+from ..inputs.image import preprocess
 from ..inputs.image_options import ImageOptions
 from ..inputs.tokenizer import Tokenizer
 from ..model.config import VisionConfig
-from ..model.prompt import image_tokens
+from ..model.prompt import PatchGrid, image_tokens
 from .drawing import CHARACTERS, COLOURS, SHAPES
 from .processes import worker_processes
 from .questions import HIGHEST, KINDS, Asked, ask

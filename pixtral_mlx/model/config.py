@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..checks import number, one_of, whole
 from ..errors import ConfigError
@@ -112,12 +112,27 @@ class TextConfig:
             raise ConfigError(f"head_dim {self.head_dim} is odd, RoPE turns pairs: check it")
 
 
+Where = Literal["vision", "text"]
+
+
 @dataclass(frozen=True)
 class PixtralConfig:
     """A whole model; `vision` is None for a plain Mistral NeMo."""
 
     text: TextConfig
     vision: VisionConfig | None = None
+
+    def layers_and_heads(self, where: Where) -> tuple[int, int]:
+        """How many layers the encoder or the decoder has, and how many heads each of them.
+
+        Raises:
+            IndexError: the model has no vision encoder.
+        """
+        if where == "text":
+            return self.text.n_layers, self.text.n_heads
+        if self.vision is None:
+            raise IndexError("this model has no vision encoder")
+        return self.vision.num_hidden_layers, self.vision.num_attention_heads
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "PixtralConfig":

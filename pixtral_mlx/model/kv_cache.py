@@ -1,14 +1,16 @@
-"""In what form keys and values are kept: as computed, or in 8 or 4 bits.
+"""Keys and values of the decoder: in what form they are kept, and how mlx-lm lays them out.
 
-Names and caches are mlx-lm's. Keys and values are rounded in groups along the head, each group with
-a scale and a bias (`mx.quantize`), as soon as they are computed.
+Names and caches are mlx-lm's. In 8 or 4 bits, keys and values are rounded in groups along the head,
+each group with a scale and a bias (`mx.quantize`), as soon as they are computed.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_map
 
 from ..checks import one_of, whole
 from .config import TextConfig
@@ -118,3 +120,15 @@ def dense(part: Any, cache: Any, dtype: mx.Dtype) -> mx.array:
         weight, scales.astype(dtype), biases.astype(dtype),
         group_size=cache.group_size, bits=cache.bits,
     )  # fmt: skip
+
+
+def cut(layer: Any, length: int) -> Any:
+    """A layer's KV cache of the first `length` positions of another, which stays as it is.
+
+    Slices share memory with the other until one of them is written to; MLX copies it then. The
+    array objects must be new ones: assigning to a part of an array changes the object itself.
+    """
+    part = copy.copy(layer)
+    part.keys, part.values = tree_map(lambda a: a[..., :length, :], (layer.keys, layer.values))
+    part.offset = length
+    return part

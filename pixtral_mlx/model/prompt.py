@@ -1,10 +1,87 @@
-"""What the model receives: token ids, the pixels of the images, and where each image stands."""
+"""What the model receives: token ids, the pixels of the images, and where each image stands.
 
+An image of any size becomes a grid of patches; here is the arithmetic of that grid.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from ..inputs.image import PatchGrid
+from ..checks import check_index, is_whole
+from .config import VisionConfig
+
+Patch = int | tuple[int, int]
+"""A row-major number, or (row, column)."""
+
+
+class PatchGrid(NamedTuple):
+    """Rows and columns of patches; equal to the plain tuple `(rows, columns)`."""
+
+    rows: int
+    columns: int
+
+    @property
+    def patches(self) -> int:
+        """How many patches the image becomes."""
+        return self.rows * self.columns
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it takes in the prompt: one per patch and one after each row."""
+        return self.rows * (self.columns + 1)
+
+    def index(self, patch: Patch) -> int:  # type: ignore[override]  (a tuple's own finds values)
+        """The row-major number of a patch given as a number or as (row, column).
+
+        Raises:
+            IndexError: it is outside the grid, or neither.
+        """
+        if isinstance(patch, Sequence | np.ndarray):
+            if len(patch) != 2 or not all(is_whole(part) for part in patch):
+                raise IndexError(f"patch {patch!r}: allowed: a number, or (row, column)")
+            row, column = (int(part) for part in patch)
+            if not (0 <= row < self.rows and 0 <= column < self.columns):
+                raise IndexError(
+                    f"patch {(row, column)}: the image has rows 0 to {self.rows - 1} and columns 0 "
+                    f"to {self.columns - 1}"
+                )
+            return row * self.columns + column
+        check_index("patch", patch, self.patches)
+        return int(patch)
+
+
+def patch_grid(
+    width: int, height: int, config: VisionConfig, image_budget: int | None = None
+) -> PatchGrid:
+    """The grid of an image of `width` x `height` pixels.
+
+    Python's `round` (halves go to the even number) is part of the definition.
+
+    With an `image_budget`, an image that would take more tokens (breaks and end included) is
+    resized as by a model whose `image_size`, the longest side, is smaller: the largest whole number
+    of pixels at which it takes at most so many. Its shape is kept as well as patches allow, it is
+    resized once, and one that is within the budget stays as it is.
+    """
+    longest = config.image_size
+    if image_budget is not None:
+        # The tokens never fall while the side grows, and at one pixel they are the fewest.
+        sides = range(1, longest + 1)
+        longest = bisect_right(
+            sides, image_budget, key=lambda side: _grid(width, height, side, config).tokens
+        )
+    return _grid(width, height, max(longest, 1), config)
+
+
+def _grid(width: int, height: int, longest: int, config: VisionConfig) -> PatchGrid:
+    ratio = max(height / longest, width / longest)
+    if ratio > 1:
+        # An extreme shape would otherwise round its short side to nothing.
+        width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
+    size = config.patch_size
+    return PatchGrid((height - 1) // size + 1, (width - 1) // size + 1)
 
 
 @dataclass(frozen=True)
@@ -57,6 +134,27 @@ class Prompt:
     images: list[np.ndarray] = field(default_factory=list)
     grids: list[PatchGrid] = field(default_factory=list)
     spans: list[ImageSpan] = field(default_factory=list)
+
+    def grid(self, image: int) -> PatchGrid:
+        """The grid of one image.
+
+        Raises:
+            IndexError: the prompt has no such image.
+        """
+        if not self.grids:
+            raise IndexError(f"image {image}: the prompt has no image")
+        check_index("image", image, len(self.grids))
+        return PatchGrid(*self.grids[image])
+
+    def patch_range(self, image: int) -> range:
+        """Where an image's patches stand among those of all images.
+
+        Raises:
+            IndexError: the prompt has no such image.
+        """
+        patches = self.grid(image).patches
+        start = sum(rows * columns for rows, columns in self.grids[:image])
+        return range(start, start + patches)
 
 
 def image_tokens(grid: PatchGrid, ids: tuple[int, int, int]) -> list[int]:

@@ -16,16 +16,13 @@ Layers count from zero. Keys and values of the decoder are in its KV cache.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
 from ..checks import check_index
 from .config import PixtralConfig
-from .places import sizes
-
-if TYPE_CHECKING:
-    from .prompt import Prompt
+from .prompt import Prompt
 
 _KINDS = {"vision": ("", "queries", "keys", "heads"), "text": ("", "queries", "heads")}
 
@@ -55,14 +52,14 @@ class Site(NamedTuple):
         where, _, rest = text.partition(".")
         layer, _, what = rest.partition(".")
         if text == "projector" or (where in _KINDS and rest == "embeddings"):
-            sizes("text" if where == "text" else "vision", config)
+            config.layers_and_heads("text" if where == "text" else "vision")
             return cls(where, None, rest)
         if not (where in _KINDS and layer.isdigit() and what in _KINDS[where]):
             raise IndexError(
                 f"site {text!r}: there are vision.embeddings, vision.0 (and its .queries, .keys, "
                 ".heads), ..., projector, text.embeddings, text.0 (and its .queries, .heads), ..."
             )
-        layers, _ = sizes("text" if where == "text" else "vision", config)
+        layers, _ = config.layers_and_heads("text" if where == "text" else "vision")
         check_index(f"{where} layer", int(layer), layers)
         return cls(where, int(layer), what)
 
@@ -93,7 +90,7 @@ class At(NamedTuple):
 
     site: Site
     before: mx.array | None
-    prompt: "Prompt"
+    prompt: Prompt
     position: int = 0
 
 
@@ -121,9 +118,7 @@ class Tap:
         record: called with (site, value, position of the first token); None records nothing.
     """
 
-    def __init__(
-        self, prompt: "Prompt", edits: Sequence[Change] = (), record: Record | None = None
-    ):
+    def __init__(self, prompt: Prompt, edits: Sequence[Change] = (), record: Record | None = None):
         self.prompt, self.edits, self.record = prompt, tuple(edits), record
 
     def at(self, where: str, layer: int | None = None, position: int = 0) -> "BoundTap":

@@ -19,9 +19,9 @@ from pixtral_mlx.cost.cost import (
     step_weight_bytes,
 )
 from pixtral_mlx.engine.capacity import BUFFER_BYTES, RESERVE_BYTES
-from pixtral_mlx.inputs.image import patch_grid
 from pixtral_mlx.model import device
 from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from pixtral_mlx.model.prompt import patch_grid
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import plan_for
 from pixtral_mlx.random_model import random_model, scaled

@@ -22,11 +22,11 @@ from pixtral_mlx.inputs.image import (
     ImageOptions,
     exif_orientation,
     open_image,
-    patch_grid,
     preprocess,
     to_rgb,
 )
 from pixtral_mlx.model.config import PixtralConfig
+from pixtral_mlx.model.prompt import patch_grid
 
 VISION = PixtralConfig.from_params(checkpoints.official_params()).vision
 

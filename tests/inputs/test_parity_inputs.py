@@ -13,9 +13,10 @@ from mistral_common.tokens.tokenizers.image import ImageConfig, ImageEncoder, Sp
 from PIL import Image
 
 from pixtral_mlx.inputs import image as image_module
-from pixtral_mlx.inputs.image import ImageOptions, open_image, patch_grid, preprocess
+from pixtral_mlx.inputs.image import ImageOptions, open_image, preprocess
 from pixtral_mlx.inputs.tokenizer import Tokenizer
 from pixtral_mlx.model.config import PixtralConfig
+from pixtral_mlx.model.prompt import patch_grid
 
 PIXEL_TOLERANCE = 2e-5
 VISION = PixtralConfig.from_params(checkpoints.official_params()).vision

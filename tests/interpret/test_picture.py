@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.inputs.image import PatchGrid
 from pixtral_mlx.interpret.picture import (
     BREAK_COLOUR,
     CARD,
@@ -20,6 +19,7 @@ from pixtral_mlx.interpret.picture import (
     save_new,
     words_of,
 )
+from pixtral_mlx.model.prompt import PatchGrid
 
 
 def _boxes(picture, colour, row):

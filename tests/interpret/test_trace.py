@@ -317,9 +317,9 @@ def test_kept_layers_and_states_can_be_named(model, prompt):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda t: t.vision_attention(0, (0.5, 1)), "allowed are a number and"),
-        (lambda t: t.vision_attention(0, (1, 2, 3)), "allowed are a number and"),
-        (lambda t: t.vision_attention(0, "a"), "allowed are a number and"),
+        (lambda t: t.vision_attention(0, (0.5, 1)), "allowed: a number, or"),
+        (lambda t: t.vision_attention(0, (1, 2, 3)), "allowed: a number, or"),
+        (lambda t: t.vision_attention(0, "a"), "allowed: a number, or"),
         (lambda t: t.vision_attention(3, 0), "vision layer 3: there are 3, 0 to 2"),
         (lambda t: t.vision_attention(-1, 0), "vision layer -1"),
         (lambda t: t.vision_attention(0, 15), "patch 15: there are 15, 0 to 14"),

@@ -11,7 +11,6 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.errors import CheckpointError
-from pixtral_mlx.inputs.image import PatchGrid
 from pixtral_mlx.interpret.edits import MaskPatches, NoBreakTokens
 from pixtral_mlx.mini import CHECKPOINT, Question, scene
 from pixtral_mlx.mini.__main__ import main
@@ -37,6 +36,7 @@ from pixtral_mlx.mini.report import (
     write_section,
 )
 from pixtral_mlx.mini.scene_layout import Layout, Thing
+from pixtral_mlx.model.prompt import PatchGrid
 
 README = CHECKPOINT / "README.md"
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from pixtral_mlx.errors import ConfigError
-from pixtral_mlx.inputs.image import patch_grid
 from pixtral_mlx.inputs.tokenizer import Tokenizer
 from pixtral_mlx.mini import CHECKPOINT, scene
 from pixtral_mlx.mini.drawing import CHARACTERS, COLOURS, SHAPES
@@ -18,6 +17,7 @@ from pixtral_mlx.mini.learning import mini_config
 from pixtral_mlx.mini.questions import KINDS, NUMBERS, ORDINALS, PLURALS, SIDES, ask
 from pixtral_mlx.mini.scene_layout import Layout, Thing, draw
 from pixtral_mlx.mini.words import vocabulary, words, write_tekken
+from pixtral_mlx.model.prompt import patch_grid
 
 TEKKEN = CHECKPOINT / "tekken.json"
 

@@ -141,12 +141,13 @@ def rows_and_columns_swapped(patch):
 
 
 def images_off_by_one(patch):
-    right = mask_view.patch_range
+    right = px.Prompt.patch_range
 
     def shifted(prompt, image):
-        return tuple(place + image for place in right(prompt, image))
+        own = right(prompt, image)
+        return range(own.start + image, own.stop + image)
 
-    patch.setattr(mask_view, "patch_range", shifted)
+    patch.setattr(px.Prompt, "patch_range", shifted)
 
 
 PYTHON_FAULTS = {

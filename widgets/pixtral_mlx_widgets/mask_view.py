@@ -9,7 +9,7 @@ import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.interpret.edits import Edit, patch_range
+from pixtral_mlx.interpret.edits import Edit
 from pixtral_mlx.mini import scene
 
 from .session import Session, sentence
@@ -229,7 +229,8 @@ def leak_between(proper: Any, broken: Any, prompt: px.Prompt) -> dict[str, Any]:
     """What the second run has of other images; see `MaskView.leak`."""
     changes = []
     for image in range(len(prompt.grids)):
-        part = slice(*patch_range(prompt, image))
+        own = prompt.patch_range(image)
+        part = slice(own.start, own.stop)
         should, is_now = proper["features"][part], broken["features"][part]
         changes.append(float(np.sqrt(np.mean((is_now - should) ** 2) / np.mean(should**2))))
     p, q = proper["next"].astype(np.float64), broken["next"].astype(np.float64)
