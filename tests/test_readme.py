@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_official
+from faults import FAULTS
 from PIL import Image
-from test_faults import FAULTS
 
 import pixtral_mlx as px
 from pixtral_mlx.cli import demo

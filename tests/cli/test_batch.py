@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cases import picture
 from checkpoints import make_official
-from test_pdf import make_pdf
+from pdfs import make_pdf
 
 import pixtral_mlx as px
 from pixtral_mlx import cli

@@ -3,14 +3,15 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-import test_answers as tests
-import test_compare
+from noticing import load_tests
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from pixtral_mlx.engine import sampling
 from pixtral_mlx.interpret import occlusion
 from pixtral_mlx_widgets import ablation, answer_lens, word_view
+
+tests, compared = load_tests("widgets/test_answers"), load_tests("interpret/test_compare")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def words(session, model, reply):
 
 
 def draws(session, model, reply):
-    test_compare.test_probabilities_are_those_that_generate_draws_from(
+    compared.test_probabilities_are_those_that_generate_draws_from(
         {"temperature": 1.5, "top_p": 0.6}
     )
 

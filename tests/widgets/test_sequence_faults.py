@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_sequence as sequence
+from noticing import load_tests
 
 import pixtral_mlx_widgets as w
 from pixtral_mlx_widgets import bundle, sequence_strip
 
+sequence = load_tests("widgets/test_sequence")
 JS = Path(__file__).parent / "js"
 
 # (file, what stands there, what is put there instead)
