@@ -12,7 +12,7 @@ from PIL import Image
 
 from pixtral_mlx import pixtral as model
 from pixtral_mlx.inputs import image, tokenizer
-from pixtral_mlx.model import rope, vision
+from pixtral_mlx.model import prompt, rope, vision
 
 
 def gelu_in_vision(patch, pixtral):
@@ -112,7 +112,7 @@ def features_at_breaks_and_ends(patch, pixtral):
 
 
 def floor_in_the_grid(patch, pixtral):
-    patch.setattr(image, "round", math.floor, raising=False)
+    patch.setattr(prompt, "round", math.floor, raising=False)
 
 
 def antialiased_resize(patch, pixtral):
