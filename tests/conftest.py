@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""What holds for all tests, and the model that most of them ask."""
 
 import os
 
@@ -6,3 +6,47 @@ import os
 # once, when it computes the first product; processes that tests start inherit this. Not
 # `setdefault`: what a person exports for their own runs must not fail the tests.
 os.environ["MLX_ENABLE_TF32"] = "0"
+
+import pytest
+from checkpoints import make_official
+from questions import noise
+
+import pixtral_mlx as px
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A small random model in Mistral's own layout. All tests share it: only read it."""
+    return make_official(tmp_path_factory.mktemp("official") / "model")
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """The model of `folder` in float32, for fixtures that outlive a test. Each file loads its own
+    (some hundredths of a second), so that nothing done to it reaches the tests of another."""
+    return px.load(folder, dtype="float32")
+
+
+@pytest.fixture
+def model(loaded):
+    """The model of `folder` in float32; it has kept nothing of what earlier tests asked."""
+    loaded.clear_cache()
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def mini():
+    """Pixtral-mini in float32."""
+    return px.load("mini", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """Noise of 5 x 3 patches."""
+    return noise()
+
+
+@pytest.fixture(scope="module")
+def prompt(loaded, picture):
+    """A question about `picture`, as `model` reads it."""
+    return loaded.encode("What is this?", [picture])

@@ -3,25 +3,11 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import make_official
-from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.sampling import Sampler
 from pixtral_mlx.interpret import compare, edits
 from pixtral_mlx.interpret.maps import block_means
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("compare") / "model"), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def prompt(model):
-    pixels = np.random.RandomState(3).randint(0, 256, (40, 75, 3), dtype=np.uint8)
-    return model.encode("What?", [Image.fromarray(pixels), Image.fromarray(pixels[:30, :30])])
-
 
 CHANGES = [
     [edits.NoBreakTokens()],

@@ -3,10 +3,8 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import make_official
-from PIL import Image
+from questions import noise
 
-import pixtral_mlx as px
 from pixtral_mlx.interpret import edits
 from pixtral_mlx.interpret.recorder import TraceOptions
 
@@ -20,19 +18,9 @@ SITES = (  # in the order of computation
 )
 
 
-def picture(seed, width, height):
-    pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("edits") / "model"), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def prompt(model):
-    return model.encode("What?", [picture(0, 60, 40), picture(1, 30, 50)])
+def prompt(loaded):
+    return loaded.encode("What?", [noise(0, 60, 40), noise(1, 30, 50)])
 
 
 def states(model, prompt, *changes):
@@ -44,8 +32,8 @@ def states(model, prompt, *changes):
 
 
 @pytest.fixture(scope="module")
-def plain(model, prompt):
-    return states(model, prompt)
+def plain(loaded, prompt):
+    return states(loaded, prompt)
 
 
 def changed(before, after):
@@ -143,13 +131,13 @@ def test_no_vision_mask_lets_images_see_each_other(model, prompt, plain):
     reply = model.generate(prompt, max_tokens=1, trace=True, edits=[edits.NoVisionMask()])
     own = reply.trace.vision_attention(0, 0, image=1).sum()
     assert 0 < own < 0.99  # the rest leaked to the other image
-    alone = model.encode("What?", [picture(0, 60, 40)])
+    alone = model.encode("What?", [noise(0, 60, 40)])
     one = states(model, alone, edits.NoVisionMask())
     assert changed(states(model, alone), one) == set()
 
 
 def test_patching_a_state_from_another_run(model, prompt, plain):
-    other = model.encode("What?", [picture(5, 60, 40), picture(1, 30, 50)])
+    other = model.encode("What?", [noise(5, 60, 40), noise(1, 30, 50)])
     theirs = states(model, other)
     whole = states(model, prompt, edits.PatchState("vision.1", theirs["vision.1"]))
     assert changed(theirs, whole) == {
@@ -186,7 +174,7 @@ def test_patching_heads_takes_rows_of_patches_and_positions(model, prompt, plain
 @pytest.mark.parametrize("step", [4, 512])
 def test_patching_positions_of_the_decoder(model, prompt, plain, step):
     """The residual stream of one position, taken from another run, whatever the chunks."""
-    other = model.encode("What?", [picture(5, 60, 40), picture(1, 30, 50)])
+    other = model.encode("What?", [noise(5, 60, 40), noise(1, 30, 50)])
     theirs = states(model, other)
     at = prompt.spans[0].position(1, 1)
     patch = edits.PatchState("text.1", theirs["text.1"], rows=[at])

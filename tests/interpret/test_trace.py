@@ -6,8 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from checkpoints import make_official
-from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx.interpret.maps import find_evidence, mean_distance, rank_correlation
@@ -16,37 +15,22 @@ from pixtral_mlx.interpret.recorder import TraceOptions
 NEW = 5
 
 
-def picture(seed, width, height):
-    pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_official(tmp_path_factory.mktemp("trace") / "model")
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return px.load(folder, dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def prompt(model):
+def prompt(loaded):
     content = [
         {"type": "text", "text": "Compare"},
-        {"type": "image", "image": picture(0, 70, 40)},
+        {"type": "image", "image": noise(0, 70, 40)},
         {"type": "text", "text": "and"},
-        {"type": "image", "image": picture(1, 30, 60)},
+        {"type": "image", "image": noise(1, 30, 60)},
         {"type": "text", "text": "please."},
     ]
     turns = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}]
-    return model.encode([*turns, {"role": "user", "content": content}])
+    return loaded.encode([*turns, {"role": "user", "content": content}])
 
 
 @pytest.fixture(scope="module")
-def reply(model, prompt):
-    return model.generate(prompt, max_tokens=NEW, trace=True, prefill_step_size=7)
+def reply(loaded, prompt):
+    return loaded.generate(prompt, max_tokens=NEW, trace=True, prefill_step_size=7)
 
 
 def softmax(queries, keys, mask):

@@ -5,7 +5,6 @@ import json
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import make_official
 
 import pixtral_mlx as px
 from pixtral_mlx.inputs.image import to_pixels
@@ -14,11 +13,10 @@ from pixtral_mlx.interpret.trace_file import _checksum
 
 
 @pytest.fixture(scope="module")
-def trace(tmp_path_factory):
-    model = px.load(make_official(tmp_path_factory.mktemp("file") / "model"), dtype="float32")
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
+def trace(loaded, picture):
+    pixels = np.array(picture)
     images = [pixels, pixels[:20, :20]]
-    return model.generate("What?", images=images, max_tokens=4, trace=True).trace
+    return loaded.generate("What?", images=images, max_tokens=4, trace=True).trace
 
 
 @pytest.fixture
@@ -56,8 +54,7 @@ def test_what_needs_weights_says_so(file):
         again.token_attention(4, 0)
 
 
-def test_layers_that_were_not_kept_are_not_there(tmp_path):
-    model = px.load(make_official(tmp_path / "model"), dtype="float32")
+def test_layers_that_were_not_kept_are_not_there(model, tmp_path):
     keep = TraceOptions(vision_layers=[1], text_layers=[0])
     pixels = np.zeros((20, 20, 3), np.uint8)
     trace = model.generate("What?", images=[pixels], max_tokens=2, trace=keep).trace
@@ -117,8 +114,8 @@ def test_one_wrong_bit_anywhere_is_noticed(file):
             px.open_trace(file)
 
 
-def test_states_are_kept_too(tmp_path):
-    model = px.load(make_official(tmp_path / "model"), dtype="bfloat16")
+def test_states_are_kept_too(folder, tmp_path):
+    model = px.load(folder, dtype="bfloat16")
     sites = ("vision.1", "vision.0.keys", "projector", "text.0", "text.1.queries", "text.2.heads")
     options = TraceOptions(states=sites)
     image = np.zeros((20, 40, 3), np.uint8)

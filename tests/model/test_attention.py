@@ -130,9 +130,8 @@ def test_the_peak_of_a_prefill_grows_with_the_kv_cache_alone(monkeypatch, tmp_pa
     assert peak(1536) - peak(512) > 4 * 1024 * per_token
 
 
-def test_the_encoder_gives_its_states_layer_by_layer(tmp_path):
+def test_the_encoder_gives_its_states_layer_by_layer(model):
     """Computed one after the other or all at the end: the same bits."""
-    model = px.load(make_official(tmp_path / "steps"), dtype="float32")
     rng = np.random.RandomState(0)
     sizes = [(32, 48), (16, 16), (640, 640), (16, 32)]  # the large one is a group of its own
     images = [rng.standard_normal((3, *size)).astype(np.float32) for size in sizes]

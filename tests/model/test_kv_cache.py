@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official
-from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
@@ -20,26 +20,26 @@ WIDE = {"head_dim": 64, "n_layers": 2}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def wide_folder(tmp_path_factory):
     return make_official(tmp_path_factory.mktemp("kv") / "model", text=WIDE)
 
 
 @pytest.fixture(scope="module")
-def loaded(folder):
-    return px.load(folder, dtype="float32")
+def loaded_wide(wide_folder):
+    return px.load(wide_folder, dtype="float32")
 
 
 @pytest.fixture
-def model(loaded):
-    loaded.clear_cache()
-    return loaded
+def wide(loaded_wide):
+    loaded_wide.clear_cache()
+    return loaded_wide
 
 
 @pytest.fixture(scope="module")
-def prompts(loaded):
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    return [loaded.encode(text, [image]) for text in ("What is this?", "How many are there?")]
+def prompts(loaded_wide):
+    return [
+        loaded_wide.encode(text, [noise()]) for text in ("What is this?", "How many are there?")
+    ]
 
 
 class Rounded:
@@ -84,49 +84,49 @@ def naive(model, prompt, tokens, bits, group_size=64, queries=None):
 
 @pytest.mark.parametrize(("bits", "group_size"), [(8, None), (8, 32), (4, None)])
 @pytest.mark.parametrize("step", [3, 512])
-def test_the_answer_is_that_of_rounded_keys_and_values(model, prompts, bits, group_size, step):
-    reply = model.generate(
+def test_the_answer_is_that_of_rounded_keys_and_values(wide, prompts, bits, group_size, step):
+    reply = wide.generate(
         prompts[0], max_tokens=NEW, kv_bits=bits, kv_group_size=group_size, prefill_step_size=step
     )
-    expected, _ = naive(model, prompts[0], reply.tokens, bits, group_size or 64)
+    expected, _ = naive(wide, prompts[0], reply.tokens, bits, group_size or 64)
     np.testing.assert_allclose(reply.logprobs, expected, atol=2e-5)
 
 
-def test_eight_bits_are_near_and_four_are_further(model, prompts):
-    plain = model.generate(prompts[0], max_tokens=NEW)
-    spread = float(np.ptp(np.array(model.logits(prompts[0])[-1])))
+def test_eight_bits_are_near_and_four_are_further(wide, prompts):
+    plain = wide.generate(prompts[0], max_tokens=NEW)
+    spread = float(np.ptp(np.array(wide.logits(prompts[0])[-1])))
     errors = []
     for bits in (8, 4):
-        found, _ = naive(model, prompts[0], plain.tokens, bits)
+        found, _ = naive(wide, prompts[0], plain.tokens, bits)
         errors.append(np.abs(np.array(found) - plain.logprobs).max() / spread)
     assert 0 < errors[0] < 0.005 < errors[1] < 0.2
-    stepped = model.generate(prompts[0], max_tokens=1, kv_bits=8)
+    stepped = wide.generate(prompts[0], max_tokens=1, kv_bits=8)
     assert stepped.logprobs[0] == pytest.approx(plain.logprobs[0], abs=0.01 * spread)
     assert stepped.logprobs != plain.logprobs[:1]
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_tokens_are_the_same_for_any_size_of_a_step(model, prompts, bits):
+def test_tokens_are_the_same_for_any_size_of_a_step(wide, prompts, bits):
     options = {"max_tokens": 8, "kv_bits": bits, "reuse": False}
-    whole = model.generate(prompts[0], prefill_step_size=10_000, **options)
+    whole = wide.generate(prompts[0], prefill_step_size=10_000, **options)
     for step in (1, 7, 16):
-        parts = model.generate(prompts[0], prefill_step_size=step, **options)
+        parts = wide.generate(prompts[0], prefill_step_size=step, **options)
         assert parts.tokens == whole.tokens
         np.testing.assert_allclose(parts.logprobs, whole.logprobs, atol=1e-4)
-    assert "".join(piece.text for piece in model.stream(prompts[0], **options)) == whole.text
+    assert "".join(piece.text for piece in wide.stream(prompts[0], **options)) == whole.text
 
 
-def test_a_late_start(model, prompts):
+def test_a_late_start(wide, prompts):
     options = {"max_tokens": NEW, "prefill_step_size": 4}
-    plain = model.generate(prompts[0], **options)
-    never = model.generate(prompts[0], kv_bits=4, quantized_kv_start=10_000, **options)
+    plain = wide.generate(prompts[0], **options)
+    never = wide.generate(prompts[0], kv_bits=4, quantized_kv_start=10_000, **options)
     assert (never.tokens, never.logprobs) == (plain.tokens, plain.logprobs)
-    late = model.generate(prompts[0], kv_bits=4, quantized_kv_start=8, trace=True, **options)
-    early = model.generate(prompts[0], kv_bits=4, **options)
+    late = wide.generate(prompts[0], kv_bits=4, quantized_kv_start=8, trace=True, **options)
+    early = wide.generate(prompts[0], kv_bits=4, **options)
     assert late.logprobs[0] not in (plain.logprobs[0], early.logprobs[0])
     assert late.trace.token_attention(2, 1).sum() == pytest.approx(1)
     # The first step is read as it is, and rounded afterwards: nobody can say what is shared.
-    again = model.generate(prompts[0], kv_bits=4, quantized_kv_start=8, **options)
+    again = wide.generate(prompts[0], kv_bits=4, quantized_kv_start=8, **options)
     assert again.stats.cached_tokens == late.stats.cached_tokens == 0
     assert again.logprobs == late.logprobs
 
@@ -142,60 +142,60 @@ def test_bytes_of_a_token_of_the_12b():
 
 
 @pytest.mark.parametrize("kv", [KVFormat(), KVFormat(8), KVFormat(4), KVFormat(4, 32)])
-def test_the_cache_has_the_bytes_that_were_predicted(model, prompts, kv):
-    before = room_bytes(model, 0)
-    reply = model.generate(
+def test_the_cache_has_the_bytes_that_were_predicted(wide, prompts, kv):
+    before = room_bytes(wide, 0)
+    reply = wide.generate(
         prompts[0], max_tokens=1, kv_bits=kv.bits, kv_group_size=kv.group_size
     )  # fmt: skip
-    (kept,) = model.prompt_cache._conversations()
+    (kept,) = wide.prompt_cache._conversations()
     length = len(kept.content.tokens)
     assert length >= reply.stats.prompt_tokens - 1
     arrays = [array for layer in kept.arrays for held in (layer.keys, layer.values)
               for array in ([held] if isinstance(held, mx.array) else held)]  # fmt: skip
-    per_token = kv_bytes_per_token(model.config.text, 4, kv)
+    per_token = kv_bytes_per_token(wide.config.text, 4, kv)
     assert sum(array.nbytes for array in arrays) == length * per_token
-    assert before - room_bytes(model, length, kv) == length * per_token
+    assert before - room_bytes(wide, length, kv) == length * per_token
 
 
 # Reuse -----------------------------------------------------------------------------------------
 
 
-def test_what_was_kept_in_another_form_never_serves(model, prompts):
+def test_what_was_kept_in_another_form_never_serves(wide, prompts):
     first, second = prompts
     forms = [{}, {"kv_bits": 8}, {"kv_bits": 4}, {"kv_bits": 8, "kv_group_size": 32}]
     shared = next(n for n, pair in enumerate(zip(*(p.tokens for p in prompts), strict=False))
                   if pair[0] != pair[1])  # fmt: skip
     for form in forms:
-        assert model.generate(first, max_tokens=NEW, **form).stats.cached_tokens == 0
+        assert wide.generate(first, max_tokens=NEW, **form).stats.cached_tokens == 0
     for form in forms:
-        reply = model.generate(second, max_tokens=NEW, **form)
-        alone = model.generate(second, max_tokens=NEW, reuse=False, **form)
+        reply = wide.generate(second, max_tokens=NEW, **form)
+        alone = wide.generate(second, max_tokens=NEW, reuse=False, **form)
         assert reply.stats.cached_tokens == shared >= second.spans[0].stop
         assert reply.tokens == alone.tokens
         np.testing.assert_allclose(reply.logprobs, alone.logprobs, atol=2e-5)
     # The group size that is taken by itself is the same form.
-    again = model.generate(second, max_tokens=1, kv_bits=8, kv_group_size=64)
+    again = wide.generate(second, max_tokens=1, kv_bits=8, kv_group_size=64)
     assert again.stats.cached_tokens == len(second.tokens) - 1
 
 
-def test_a_turn_that_goes_on_leaves_what_was_kept_as_it_is(model, prompts):
-    model.generate(prompts[0], max_tokens=NEW, kv_bits=8)
-    (kept,) = model.prompt_cache._conversations()
+def test_a_turn_that_goes_on_leaves_what_was_kept_as_it_is(wide, prompts):
+    wide.generate(prompts[0], max_tokens=NEW, kv_bits=8)
+    (kept,) = wide.prompt_cache._conversations()
     before = [np.array(part) for layer in kept.arrays for part in layer.keys]
-    model.generate(prompts[1], max_tokens=NEW, kv_bits=8)
+    wide.generate(prompts[1], max_tokens=NEW, kv_bits=8)
     after = [np.array(part) for layer in kept.arrays for part in layer.keys]
     assert all(map(np.array_equal, before, after))
 
 
-def test_a_folder_keeps_each_form(folder, prompts, tmp_path, caplog):
+def test_a_folder_keeps_each_form(wide_folder, prompts, tmp_path, caplog):
     for form in ({}, {"kv_bits": 4}):
-        model = px.load(folder, dtype="float32")
+        model = px.load(wide_folder, dtype="float32")
         model.open_prompt_cache(tmp_path / "kept")
         model.generate(prompts[0], max_tokens=NEW, **form)
     sizes = sorted(path.stat().st_size for path in (tmp_path / "kept").iterdir())
     assert len(sizes) == 2 and sizes[0] < sizes[1] / 3
     for form, known in (({}, True), ({"kv_bits": 4}, True), ({"kv_bits": 8}, False)):
-        other = px.load(folder, dtype="float32")
+        other = px.load(wide_folder, dtype="float32")
         other.open_prompt_cache(tmp_path / "kept")
         reply = other.generate(prompts[1], max_tokens=NEW, **form)
         assert (reply.stats.cached_tokens >= prompts[1].spans[0].stop) == known
@@ -219,9 +219,9 @@ def test_a_folder_keeps_each_form(folder, prompts, tmp_path, caplog):
     ids=["no scales", "floats", "words as scales", "other data"],
 )
 def test_a_file_that_is_not_what_it_says_is_ignored(
-    folder, prompts, tmp_path, caplog, change, said
+    wide_folder, prompts, tmp_path, caplog, change, said
 ):
-    model = px.load(folder, dtype="float32")
+    model = px.load(wide_folder, dtype="float32")
     model.open_prompt_cache(tmp_path / "kept")
     model.generate(prompts[0], max_tokens=1, kv_bits=4)
     (path,) = (tmp_path / "kept").iterdir()
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_what_it_says_is_ignored(
     arrays = {name: mx.array(np.array(array)) for name, array in arrays.items()}
     change(arrays)
     mx.save_safetensors(str(path), arrays, metadata)
-    other = px.load(folder, dtype="float32")
+    other = px.load(wide_folder, dtype="float32")
     other.open_prompt_cache(tmp_path / "kept")
     reply = other.generate(prompts[1], max_tokens=1, kv_bits=4)
     assert reply.stats.cached_tokens == 0
@@ -240,15 +240,15 @@ def test_a_file_that_is_not_what_it_says_is_ignored(
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_attention_is_that_on_the_rounded_keys(model, prompts, bits, tmp_path):
+def test_attention_is_that_on_the_rounded_keys(wide, prompts, bits, tmp_path):
     prompt = prompts[0]
-    reply = model.generate(prompt, max_tokens=NEW, kv_bits=bits, trace=True)
-    plain = model.generate(prompt, max_tokens=NEW, kv_bits=bits)
+    reply = wide.generate(prompt, max_tokens=NEW, kv_bits=bits, trace=True)
+    plain = wide.generate(prompt, max_tokens=NEW, kv_bits=bits)
     assert plain.logprobs == reply.logprobs or np.allclose(
         plain.logprobs, reply.logprobs, atol=2e-5
     )
     every: list[np.ndarray] = []
-    _, caches = naive(model, prompt, reply.tokens, bits, queries=every)
+    _, caches = naive(wide, prompt, reply.tokens, bits, queries=every)
     for token in (0, 3):
         queries = mx.array(every[len(prompt.tokens) - 1 + token][:, None])
         keys = mx.repeat(caches[1].keys[0, :, : len(prompt.tokens) + token], 2, axis=0)
@@ -263,13 +263,13 @@ def test_attention_is_that_on_the_rounded_keys(model, prompts, bits, tmp_path):
     np.testing.assert_array_equal(opened.token_rows(3, 1), reply.trace.token_rows(3, 1))
 
 
-def test_edits_work_on_it_too(model, prompts):
+def test_edits_work_on_it_too(wide, prompts):
     some = [edits.KnockOutHeads("text", 0, [1])]
-    reply = model.generate(prompts[0], max_tokens=NEW, kv_bits=8, edits=some)
-    alone = model.generate(prompts[0], max_tokens=NEW, kv_bits=8, edits=some, reuse=False)
+    reply = wide.generate(prompts[0], max_tokens=NEW, kv_bits=8, edits=some)
+    alone = wide.generate(prompts[0], max_tokens=NEW, kv_bits=8, edits=some, reuse=False)
     assert reply.tokens == alone.tokens
-    assert reply.logprobs != model.generate(prompts[0], max_tokens=NEW, kv_bits=8).logprobs
-    again = model.generate(prompts[0], max_tokens=NEW, kv_bits=8, edits=some)
+    assert reply.logprobs != wide.generate(prompts[0], max_tokens=NEW, kv_bits=8).logprobs
+    again = wide.generate(prompts[0], max_tokens=NEW, kv_bits=8, edits=some)
     assert again.stats.cached_tokens == len(prompts[0].tokens) - 1
 
 
@@ -290,20 +290,19 @@ def test_edits_work_on_it_too(model, prompts):
         ),
     ],
 )
-def test_forms_that_are_not_there(model, prompts, options, said):
+def test_forms_that_are_not_there(wide, prompts, options, said):
     with pytest.raises(ValueError, match=said):
-        model.stream(prompts[0], **options)
+        wide.stream(prompts[0], **options)
 
 
-def test_heads_that_are_too_narrow(tmp_path):
-    narrow = px.load(make_official(tmp_path / "narrow"))
+def test_heads_that_are_too_narrow(model):
     with pytest.raises(ValueError, match="heads of 16 are no multiple of 32: leave it out"):
-        narrow.stream("Hi", kv_bits=8)
+        model.stream("Hi", kv_bits=8)
     assert KVFormat(8).of(px.load("mini").config.text).group_size == 32
 
 
-def test_the_command(folder, capsys):
-    ask = ["generate", "--model", str(folder), "--prompt", "Hi", "--max-tokens", "3", "--json"]
+def test_the_command(wide_folder, capsys):
+    ask = ["generate", "--model", str(wide_folder), "--prompt", "Hi", "--max-tokens", "3", "--json"]
     plain, eight, four = (
         cli.main([*ask, *more]) or capsys.readouterr().out
         for more in ((), ("--kv-bits", "8"), ("--kv-bits", "4", "--kv-group-size", "32"))
@@ -313,6 +312,6 @@ def test_the_command(folder, capsys):
     assert "kv_bits must be 4, 8 or None, got 5" in capsys.readouterr().err
 
 
-def test_a_batch_says_that_it_cannot(model):
+def test_a_batch_says_that_it_cannot(wide):
     with pytest.raises(ValueError, match="keep keys and values as computed: leave kv_bits out"):
-        model.generate_batch(["Hi"], kv_bits=8)
+        wide.generate_batch(["Hi"], kv_bits=8)

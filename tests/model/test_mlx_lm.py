@@ -1,22 +1,16 @@
 """mlx-lm's machinery runs on our decoder: caches, samplers, batching, speculation; with images."""
 
 import mlx.core as mx
-import numpy as np
 import pytest
 from checkpoints import make_official
 from mlx_lm.generate import BatchGenerator, generate_step, speculative_generate_step
 from mlx_lm.models.cache import QuantizedKVCache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.sample_utils import make_sampler
-from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 
 NEW = 8
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("mlx_lm") / "model"), dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +20,19 @@ def draft(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prompts(model):
-    pixels = np.random.RandomState(1).randint(0, 256, (50, 90, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
+def prompts(loaded):
+    image = noise(1, 90, 50)
     return [
-        model.encode("What is it?", [image]),
-        model.encode("Two of them.", [image.rotate(90), image.resize((30, 20))]),
-        model.encode("No picture at all."),
+        loaded.encode("What is it?", [image]),
+        loaded.encode("Two of them.", [image.rotate(90), image.resize((30, 20))]),
+        loaded.encode("No picture at all."),
     ]
 
 
 @pytest.fixture(scope="module")
-def expected(model, prompts):
+def expected(loaded, prompts):
     """Greedy tokens by the plainest means: the whole sequence again for every token."""
-    return [_greedy_without_cache(model, prompt) for prompt in prompts]
+    return [_greedy_without_cache(loaded, prompt) for prompt in prompts]
 
 
 def _greedy_without_cache(model, prompt):
@@ -140,8 +133,7 @@ def test_quantized_kv_cache_with_an_image(tmp_path):
     # Groups of 32 need a head width of 32.
     folder = make_official(tmp_path / "wide", text={"head_dim": 32})
     wide = px.load(folder, dtype="float32")
-    image = Image.fromarray(np.random.RandomState(2).randint(0, 256, (40, 60, 3), dtype=np.uint8))
-    prompt = wide.encode("What?", [image])
+    prompt = wide.encode("What?", [noise(2, 60, 40)])
     exact = wide.logits(prompt)
     cache = [QuantizedKVCache(group_size=32, bits=8) for _ in wide.decoder.layers]
     tokens = mx.array(prompt.tokens)[None]

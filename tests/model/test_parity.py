@@ -15,7 +15,7 @@ WITH_IMAGES = [name for name in cases.CASES if name != "text_only"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def golden_model(tmp_path_factory):
     """The model behind the golden arrays, from the official layout."""
     return golden_checks.load(tmp_path_factory.mktemp("official"))
 
@@ -27,33 +27,33 @@ def goldens():
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_tokens_and_pixels(model, goldens, name):
-    golden_checks.check_inputs(model, goldens[name])
+def test_tokens_and_pixels(golden_model, goldens, name):
+    golden_checks.check_inputs(golden_model, goldens[name])
 
 
 @pytest.mark.parametrize("name", WITH_IMAGES)
-def test_vision_layers(model, goldens, name):
-    golden_checks.check_vision(model, goldens[name], encode(model, goldens[name]))
+def test_vision_layers(golden_model, goldens, name):
+    golden_checks.check_vision(golden_model, goldens[name], encode(golden_model, goldens[name]))
 
 
 @pytest.mark.parametrize("name", WITH_IMAGES)
-def test_projector(model, goldens, name):
-    golden_checks.check_projector(model, goldens[name])
+def test_projector(golden_model, goldens, name):
+    golden_checks.check_projector(golden_model, goldens[name])
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_merged_embeddings_and_decoder_layers(model, goldens, name):
-    golden_checks.check_decoder(model, goldens[name], encode(model, goldens[name]))
+def test_merged_embeddings_and_decoder_layers(golden_model, goldens, name):
+    golden_checks.check_decoder(golden_model, goldens[name], encode(golden_model, goldens[name]))
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_logits(model, goldens, name):
-    golden_checks.check_logits(model, goldens[name], encode(model, goldens[name]))
+def test_logits(golden_model, goldens, name):
+    golden_checks.check_logits(golden_model, goldens[name], encode(golden_model, goldens[name]))
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_greedy_tokens(model, goldens, name):
-    golden_checks.check_greedy(model, goldens[name], encode(model, goldens[name]))
+def test_greedy_tokens(golden_model, goldens, name):
+    golden_checks.check_greedy(golden_model, goldens[name], encode(golden_model, goldens[name]))
 
 
 def encode(model, golden):
@@ -67,12 +67,12 @@ def complex_turn(x: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
 
 
-def test_rope_2d_is_the_complex_product_of_mistral_inference(model):
-    config, (rows, columns) = model.config.vision, (3, 5)
+def test_rope_2d_is_the_complex_product_of_mistral_inference(golden_model):
+    config, (rows, columns) = golden_model.config.vision, (3, 5)
     frequencies = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
     row, column = np.mgrid[0:rows, 0:columns].reshape(2, -1, 1)
     angles = np.concatenate([row * frequencies[0::2], column * frequencies[1::2]], axis=-1)
-    rope = model.vision_encoder.rope
+    rope = golden_model.vision_encoder.rope
     ours = rope.angles([(rows, columns), (2, 2)])
     assert np.abs(np.array(ours)[:15] - angles).max() <= 1e-6
     assert np.array_equal(np.array(ours)[15], np.zeros(config.head_dim // 2))  # starts anew
@@ -81,12 +81,12 @@ def test_rope_2d_is_the_complex_product_of_mistral_inference(model):
     assert np.abs(np.array(turned) - complex_turn(x, angles)).max() <= 2e-6
 
 
-def test_rope_1d_is_the_complex_product_of_mistral_inference(model):
-    config = model.config.text
+def test_rope_1d_is_the_complex_product_of_mistral_inference(golden_model):
+    config = golden_model.config.text
     frequencies = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
     x = np.random.RandomState(0).standard_normal((1, 2, 7, config.head_dim))
     angles = (40 + np.arange(7))[:, None] * frequencies
-    rope = model.decoder.layers[0].attention.rope
+    rope = golden_model.decoder.layers[0].attention.rope
     turned = rope(mx.array(x.astype(np.float32)), 40)
     assert np.abs(np.array(turned) - complex_turn(x, angles)).max() <= 2e-5
 
@@ -106,33 +106,33 @@ def test_plain_nemo_folders_give_the_same_logits(tmp_path, goldens, make):
 
 
 @pytest.mark.parametrize("at_once", [1000, 25, 1])
-def test_images_do_not_see_one_another(model, monkeypatch, at_once):
+def test_images_do_not_see_one_another(golden_model, monkeypatch, at_once):
     monkeypatch.setattr(attention, "PATCHES_AT_ONCE", at_once)
     sizes = [(40, 90), (64, 64), (200, 20), (16, 16)]
     parts = [cases.image(*size, seed=i) for i, size in enumerate(sizes)]
-    images = model.encode([cases.user(*parts)]).images
-    together = model.vision_encoder(images)
-    alone = mx.concatenate([model.vision_encoder([image]) for image in images])
+    images = golden_model.encode([cases.user(*parts)]).images
+    together = golden_model.vision_encoder(images)
+    alone = mx.concatenate([golden_model.vision_encoder([image]) for image in images])
     assert mx.abs(together - alone).max().item() <= 1e-5
 
 
-def test_memory_of_many_images_grows_by_their_features_alone(model, monkeypatch):
+def test_memory_of_many_images_grows_by_their_features_alone(golden_model, monkeypatch):
     """A mask or a map over all patches would grow with the square."""
     monkeypatch.setattr(attention, "PATCHES_AT_ONCE", 256)  # images of this size go one by one
-    image = mx.array(model.encode([cases.user(cases.image(256, 256))]).images[0])
+    image = mx.array(golden_model.encode([cases.user(cases.image(256, 256))]).images[0])
 
     def peak_bytes(count: int) -> int:
         mx.clear_cache()
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        mx.eval(model.vision_encoder([image] * count))
+        mx.eval(golden_model.vision_encoder([image] * count))
         return mx.get_peak_memory() - before
 
     def usual_peak_bytes(count: int) -> int:
         """Of three runs: what is not needed any more is freed on another thread, at times late."""
         return sorted(peak_bytes(count) for _ in range(3))[1]
 
-    features = model.vision_encoder([image]).nbytes
+    features = golden_model.vision_encoder([image]).nbytes
     assert usual_peak_bytes(33) - usual_peak_bytes(3) < 1.2 * 30 * features
 
 
