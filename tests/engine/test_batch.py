@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cases import picture
-from checkpoints import make_official
+from questions import user
 
 import pixtral_mlx as px
 from pixtral_mlx.mini import scene
@@ -16,21 +16,6 @@ QUESTIONS = [
     "What is in row 1, column 1?",
     "How many columns are there?",
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("batch") / "model"), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return px.load("mini", dtype="float32")
-
-
-def user(*parts):
-    listed = [{"type": "image", "image": p} if not isinstance(p, str) else p for p in parts]
-    return [{"role": "user", "content": listed}]
 
 
 def mixed():
@@ -261,8 +246,8 @@ def test_options_that_cannot_be(model, options, seen):
         model.stream_batch(["Why?"], **options)
 
 
-def test_damaged_weights_are_named(tmp_path):
-    damaged = px.load(make_official(tmp_path / "model"), dtype="float32")
+def test_damaged_weights_are_named(folder):
+    damaged = px.load(folder, dtype="float32")
     damaged.decoder.norm.weight = damaged.decoder.norm.weight * float("nan")
     with pytest.raises(px.CheckpointError, match="computes NaN"):
         damaged.generate_batch(["Why?", "How?"], max_tokens=4)

@@ -22,7 +22,8 @@ WORDS = "Which of them is the largest?"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def deep(tmp_path_factory):
+    """Eight layers, so that keys and values count, and a context that can be filled."""
     text = {"head_dim": 64, "n_layers": 8, "max_seq_len": 4000}
     return px.load(make_official(tmp_path_factory.mktemp("room") / "m", text=text), dtype="float32")
 
@@ -33,14 +34,14 @@ def pictures():
 
 
 @pytest.fixture
-def refuse(model, monkeypatch):
+def refuse(deep, monkeypatch):
     """The message of a refusal where weights and so much more are usable; None if it fits."""
 
     def ask(room, messages=WORDS, **options):
-        usable = weights_bytes(model) + room
+        usable = weights_bytes(deep) + room
         monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: usable)
         try:
-            model.stream(messages, **options)
+            deep.stream(messages, **options)
         except px.CapacityError as error:
             return str(error)
         return None
@@ -58,17 +59,17 @@ def bytes_of(model, prompt, max_tokens, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"kv_bits": 8}, {"kv_bits": 4}])
-def test_the_line_is_drawn_at_the_byte(model, pictures, refuse, options):
-    prompt = model.encode(WORDS, pictures)
-    needed = bytes_of(model, prompt, 30, **options)
+def test_the_line_is_drawn_at_the_byte(deep, pictures, refuse, options):
+    prompt = deep.encode(WORDS, pictures)
+    needed = bytes_of(deep, prompt, 30, **options)
     assert refuse(needed, prompt, max_tokens=30, **options) is None
     assert refuse(needed - 1, prompt, max_tokens=30, **options)
     assert refuse(needed - 1, prompt, max_tokens=30, force=True, **options) is None
 
 
-def test_a_late_start_needs_the_plain_cache_until_then(model, refuse):
-    prompt = model.encode(WORDS)
-    plain = bytes_of(model, prompt, 1000)
+def test_a_late_start_needs_the_plain_cache_until_then(deep, refuse):
+    prompt = deep.encode(WORDS)
+    plain = bytes_of(deep, prompt, 1000)
     late = {"max_tokens": 1000, "kv_bits": 4}
     assert refuse(plain // 2, prompt, **late) is None
     assert refuse(plain // 2, prompt, quantized_kv_start=900, **late)
@@ -76,9 +77,9 @@ def test_a_late_start_needs_the_plain_cache_until_then(model, refuse):
 
 
 @pytest.mark.parametrize("share", [0.55, 0.7, 0.8, 0.9])
-def test_whatever_is_advised_fits(model, pictures, refuse, share):
-    prompt = model.encode(WORDS, pictures)
-    room = int(share * bytes_of(model, prompt, 20))
+def test_whatever_is_advised_fits(deep, pictures, refuse, share):
+    prompt = deep.encode(WORDS, pictures)
+    room = int(share * bytes_of(deep, prompt, 20))
     said = refuse(room, WORDS, images=pictures, max_tokens=20)
     assert "usable are" in said and said.endswith("would fit (--force goes on all the same)")
     ways = re.findall(r"--([a-z-]+) (\d+)", said)
@@ -90,25 +91,25 @@ def test_whatever_is_advised_fits(model, pictures, refuse, share):
     budget = int(dict(ways)["image-budget"])
     sizes = [min(span.stop - span.start, budget + 1) for span in prompt.spans]
     words = len(prompt.tokens) - sum(span.stop - span.start for span in prompt.spans)
-    need = Need(model.config, 0, words + 20, tuple(sizes), itemsize=4)
+    need = Need(deep.config, 0, words + 20, tuple(sizes), itemsize=4)
     assert not need.fits(room)
     images = int(re.search(r"the first (\d) of 4 images", said)[1])
     assert refuse(room, WORDS, images=pictures[:images], max_tokens=20) is None
     assert refuse(room, WORDS, images=pictures[: images + 1], max_tokens=20)
 
 
-def test_an_answer_that_is_too_long(model, refuse):
-    prompt = model.encode(WORDS)
-    room = bytes_of(model, prompt, 50)
+def test_an_answer_that_is_too_long(deep, refuse):
+    prompt = deep.encode(WORDS)
+    room = bytes_of(deep, prompt, 50)
     said = refuse(room, prompt, max_tokens=1000)
     assert ": --max-tokens 50 would fit" in said
     assert refuse(room, prompt, max_tokens=50) is None
     assert refuse(room, prompt, max_tokens=51)
 
 
-def test_a_text_that_is_too_long(model, refuse):
+def test_a_text_that_is_too_long(deep, refuse):
     prompt = px.Prompt([1] * 500)
-    room = bytes_of(model, px.Prompt([1] * 100), 20)
+    room = bytes_of(deep, px.Prompt([1] * 100), 20)
     said = refuse(room, prompt, max_tokens=1)
     assert (
         "120 tokens of text and answer or" in said or "120 tokens of text and answer would" in said
@@ -116,12 +117,12 @@ def test_a_text_that_is_too_long(model, refuse):
     assert refuse(room, px.Prompt([1] * 100), max_tokens=20) is None
 
 
-def test_weights_that_are_too_large(model, refuse, monkeypatch):
-    prompt = model.encode(WORDS)
-    room = bytes_of(model, prompt, 1)
-    said = refuse(room - weights_bytes(model) * 3 // 4, prompt, max_tokens=1)
+def test_weights_that_are_too_large(deep, refuse, monkeypatch):
+    prompt = deep.encode(WORDS)
+    room = bytes_of(deep, prompt, 1)
+    said = refuse(room - weights_bytes(deep) * 3 // 4, prompt, max_tokens=1)
     assert re.search(r": 6 bits would fit: .* --bits 6`", said)
-    assert "no width would fit: it takes a machine" in refuse(-weights_bytes(model), prompt)
+    assert "no width would fit: it takes a machine" in refuse(-weights_bytes(deep), prompt)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +135,13 @@ def test_weights_that_are_too_large(model, refuse, monkeypatch):
     ],
     ids=["all", "text", "vision", "states"],
 )
-def test_a_trace_holds_what_is_counted(model, pictures, keep):
-    prompt = model.encode(WORDS, pictures[:2])
-    eos = {model.tokenizer.eos_id: -1e9}
-    reply = model.generate(prompt, max_tokens=7, trace=keep, logit_bias=eos)
+def test_a_trace_holds_what_is_counted(deep, pictures, keep):
+    prompt = deep.encode(WORDS, pictures[:2])
+    eos = {deep.tokenizer.eos_id: -1e9}
+    reply = deep.generate(prompt, max_tokens=7, trace=keep, logit_bias=eos)
     assert len(reply.tokens) == 7
     patches = sum(grid.patches for grid in prompt.grids)
-    assert reply.trace.nbytes == 4 * keep.numbers(model.config, len(prompt.tokens) + 7, 7, patches)
+    assert reply.trace.nbytes == 4 * keep.numbers(deep.config, len(prompt.tokens) + 7, 7, patches)
 
 
 def test_the_trace_of_the_12b():
@@ -152,12 +153,12 @@ def test_the_trace_of_the_12b():
     assert str(need).endswith("+ trace 0.56 GB")
 
 
-def test_a_trace_that_does_not_fit(model, pictures, refuse):
-    prompt = model.encode(WORDS, pictures)
-    plain = bytes_of(model, prompt, 30)
+def test_a_trace_that_does_not_fit(deep, pictures, refuse):
+    prompt = deep.encode(WORDS, pictures)
+    plain = bytes_of(deep, prompt, 30)
     patches = sum(span.stop - span.start for span in prompt.spans)  # as estimated
-    whole = 4 * TraceOptions().numbers(model.config, 0, 30, patches)
-    text = 4 * TraceOptions(()).numbers(model.config, 0, 30, patches)
+    whole = 4 * TraceOptions().numbers(deep.config, 0, 30, patches)
+    text = 4 * TraceOptions(()).numbers(deep.config, 0, 30, patches)
     assert refuse(plain + whole, prompt, max_tokens=30, trace=True) is None
     assert refuse(plain + whole - 1, prompt, max_tokens=30) is None
     said = refuse(plain + whole - 1, prompt, max_tokens=30, trace=True)
@@ -171,29 +172,29 @@ def test_a_trace_that_does_not_fit(model, pictures, refuse):
     assert "or trace=False would fit" in said
 
 
-def test_a_prompt_beyond_the_context(model, pictures):
+def test_a_prompt_beyond_the_context(deep, pictures):
     long = "x " * 1900
-    used = len(model.encode(long).tokens)
+    used = len(deep.encode(long).tokens)
     assert 3600 < used < 4000
     with pytest.raises(px.CapacityError, match="the context holds 1 to 4,000: the first") as caught:
-        model.encode(long, pictures * 3)
+        deep.encode(long, pictures * 3)
     count = int(re.search(r"the first (\d+) of 12 images", str(caught.value))[1])
     budget = int(re.search(r"--image-budget (\d+)", str(caught.value))[1])
     every = pictures * 3
-    assert len(model.encode(long, every[:count]).tokens) <= 4000
-    assert len(model.encode(long, every, image_budget=budget).tokens) <= 4000
+    assert len(deep.encode(long, every[:count]).tokens) <= 4000
+    assert len(deep.encode(long, every, image_budget=budget).tokens) <= 4000
     with pytest.raises(px.CapacityError):
-        model.encode(long, every[: count + 1])
+        deep.encode(long, every[: count + 1])
     with pytest.raises(px.CapacityError, match="send less text"):
-        model.encode("x " * 2100)
+        deep.encode("x " * 2100)
 
 
-def test_a_mac_that_keeps_room_from_its_gpu(model, refuse, monkeypatch):
+def test_a_mac_that_keeps_room_from_its_gpu(deep, refuse, monkeypatch):
     """By what MLX reports on a Mac; nothing was run on one."""
     assert chips.wired_limit_bytes(16 * 2**30) == 10 * 2**30
     assert chips.wired_limit_bytes(64 * 2**30) == 56 * 2**30
     assert chips.wired_limit_bytes(0) == 0
-    prompt = model.encode(WORDS)
+    prompt = deep.encode(WORDS)
     assert "sysctl" not in refuse(0, prompt, max_tokens=50)
     monkeypatch.setattr(mx, "device_info", lambda: {"memory_size": 16 * 2**30})
     assert "(sudo sysctl iogpu.wired_limit_mb=10240, not measured) would fit" in refuse(
@@ -201,12 +202,11 @@ def test_a_mac_that_keeps_room_from_its_gpu(model, refuse, monkeypatch):
     )
 
 
-def test_the_type_that_suits_a_chip(monkeypatch, tmp_path):
+def test_the_type_that_suits_a_chip(monkeypatch, folder):
     assert {chip.dtype for name, chip in chips.CHIPS.items() if name[:2] in ("M1", "M2")} == {
         "float16"
     }
     assert {chip.dtype for name, chip in chips.CHIPS.items() if name > "M3"} == {"bfloat16"}
-    folder = make_official(tmp_path / "model")
     for name, dtype in (
         ("Apple M2 Pro", mx.float16),
         ("Apple M4", mx.bfloat16),

@@ -6,7 +6,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official, shipped_tokenizer
-from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.answer import _overlap, _StopText
@@ -27,22 +26,6 @@ SCRIPTS = {
     "Georgian": "სწრაფი ყავისფერი მელა ახტება ზარმაც ძაღლს.",
     "Emoji": "👩‍👩‍👧‍👦 🦊➡️🐶 naïve café 🇫🇷 𝔓𝔦𝔵𝔱𝔯𝔞𝔩",
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("generate") / "model"), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def picture():
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-@pytest.fixture(scope="module")
-def prompt(model, picture):
-    return model.encode("What is this?", [picture])
 
 
 # The same answer -------------------------------------------------------------------------------
@@ -94,8 +77,8 @@ def test_repetition_penalty_makes_a_repeated_token_rarer(model, prompt):
     assert penalised.count(300) < forced.count(300)
 
 
-def test_log_probabilities_are_float32_whatever_the_model_computes_in(tmp_path, prompt):
-    coarse = px.load(make_official(tmp_path / "model"), dtype="bfloat16")
+def test_log_probabilities_are_float32_whatever_the_model_computes_in(folder, prompt):
+    coarse = px.load(folder, dtype="bfloat16")
     reply = coarse.generate(prompt, max_tokens=4)
     for n, token in enumerate(reply.tokens):
         longer = px.Prompt(prompt.tokens + reply.tokens[:n], prompt.images, prompt.grids)
@@ -301,8 +284,8 @@ def test_too_little_memory_is_said_before_anything_is_read(model, prompt, monkey
     assert model.generate(prompt, max_tokens=1, force=True).tokens
 
 
-def test_nan_weights_end_with_a_line_that_says_where_to_look(tmp_path, prompt):
-    broken = px.load(make_official(tmp_path / "broken"))
+def test_nan_weights_end_with_a_line_that_says_where_to_look(folder, prompt):
+    broken = px.load(folder)
     broken.decoder.norm.weight = broken.decoder.norm.weight * math.nan
     with pytest.raises(px.CheckpointError, match="inspect --check"):
         broken.generate(prompt, max_tokens=2)

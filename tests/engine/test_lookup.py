@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official
-from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.lookup import LEAST_ACCEPTED, RECENT_DRAFTS, Drafter
@@ -17,28 +17,6 @@ from pixtral_mlx.model.decoder import Decoder
 LOOKUP = {"prompt_lookup_num_tokens": 8}
 TABLE = "".join(f"| cup {n} | {n % 3} | 1.{n % 4}0 |\n" for n in range(8))
 RECORDS = json.dumps([{"item": f"cup {n}", "price": n % 5} for n in range(6)])
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("lookup") / "model"), dtype="float32")
-
-
-@pytest.fixture
-def model(loaded):
-    loaded.clear_cache()
-    yield loaded
-    loaded.clear_cache()
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return px.load("mini", dtype="float32")
-
-
-def picture(seed, width=70, height=40):
-    pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 def same(model, prompt, **options):
@@ -332,7 +310,7 @@ def test_random_models_say_the_same(tmp_path):
     for seed in range(3):
         model = px.load(make_official(tmp_path / f"{seed}", seed=seed), dtype="float32")
         few = {int(token): 6.0 for token in np.random.RandomState(seed).randint(20, 500, 5)}
-        for images in ([], [picture(seed)], [picture(seed), picture(9, 33, 80)]):
+        for images in ([], [noise(seed)], [noise(seed), noise(9, 33, 80)]):
             prompt = model.encode("What is this? This is what?", images)
             for bias in (few, {2: -1e9}):
                 reply = same(model, prompt, max_tokens=80, logit_bias=bias)
@@ -351,7 +329,7 @@ def test_random_models_say_the_same(tmp_path):
 )  # fmt: skip
 def test_sampling_draws_what_it_would_one_at_a_time(model, options):
     bias = dict.fromkeys((117, 118, 119, 120), 9.0)
-    prompt, accepted, refused = model.encode("abcd dcba abcd", [picture(1)]), 0, 0
+    prompt, accepted, refused = model.encode("abcd dcba abcd", [noise(1)]), 0, 0
     for seed in range(5):
         stats = same(model, prompt, max_tokens=50, seed=seed, logit_bias=bias, **options).stats
         accepted += stats.accepted_tokens
@@ -368,7 +346,7 @@ EDITS = [
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: type(edit).__name__)
 def test_edits(model, edit):
-    prompt = model.encode("abcd abcd", [picture(1)])
+    prompt = model.encode("abcd abcd", [noise(1)])
     bias = dict.fromkeys((117, 118, 119, 120), 9.0)
     assert same(model, prompt, max_tokens=60, edits=[edit], logit_bias=bias).stats.accepted_tokens
 
@@ -377,7 +355,7 @@ def test_edits(model, edit):
 def test_a_quantized_cache_is_cut_as_well(tmp_path, bits):
     wide = px.load(make_official(tmp_path / "wide", text={"head_dim": 32}), dtype="float32")
     bias = dict.fromkeys((117, 118, 119, 120), 9.0)
-    prompt = wide.encode("abcd abcd", [picture(1)])
+    prompt = wide.encode("abcd abcd", [noise(1)])
     stats = same(wide, prompt, max_tokens=60, kv_bits=bits, logit_bias=bias).stats
     assert 0 < stats.accepted_tokens < stats.drafted_tokens
 
@@ -387,7 +365,7 @@ def test_answers_go_on_from_one_another_whoever_wrote_them(model):
     bias = dict.fromkeys((117, 118, 119, 120), 9.0)
     for first, then in ((LOOKUP, {}), ({}, LOOKUP), (LOOKUP, LOOKUP)):
         model.clear_cache()
-        prompt = model.encode("abcd abcd", [picture(1)])
+        prompt = model.encode("abcd abcd", [noise(1)])
         one = model.generate(prompt, max_tokens=30, logit_bias=bias, **first)
         longer = px.Prompt(
             prompt.tokens + one.tokens + [117, 118, 119], prompt.images, prompt.grids, prompt.spans

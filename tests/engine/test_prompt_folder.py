@@ -10,7 +10,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official
-from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -23,34 +22,23 @@ from pixtral_mlx.engine.prompt_folder import _hash
 NEW = 5
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return make_official(tmp_path_factory.mktemp("folder") / "model")
-
-
-@pytest.fixture(scope="module")
-def image():
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
 @pytest.fixture
-def process(source, tmp_path):
+def process(folder, tmp_path):
     """Stands for a process of its own: the model anew, nothing in memory."""
 
-    def start(path=source, dtype="float32", folder=tmp_path / "kept"):
+    def start(path=folder, dtype="float32"):
         model = px.load(path, dtype=dtype)
-        model.open_prompt_cache(folder)
+        model.open_prompt_cache(tmp_path / "kept")
         return model
 
     return start
 
 
 @pytest.fixture
-def kept(process, image, tmp_path):
+def kept(process, picture, tmp_path):
     """The one file that a first process left, and its prompt."""
     model = process()
-    prompt = model.encode("What is this?", [image])
+    prompt = model.encode("What is this?", [picture])
     model.generate(prompt, max_tokens=NEW)
     (file,) = (tmp_path / "kept").iterdir()
     return file, prompt
@@ -69,9 +57,9 @@ def check(model, prompt, cached):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
-def test_another_process_goes_on(process, image, dtype):
+def test_another_process_goes_on(process, picture, dtype):
     one = process(dtype=dtype)
-    first, second = (one.encode(text, [image]) for text in ("What is this?", "How many?"))
+    first, second = (one.encode(text, [picture]) for text in ("What is this?", "How many?"))
     expected = one.generate(first, max_tokens=NEW)
     two = process(dtype=dtype)
     reply = two.generate(second, max_tokens=NEW)
@@ -82,15 +70,15 @@ def test_another_process_goes_on(process, image, dtype):
     assert again.tokens == expected.tokens
 
 
-def test_answers_are_those_of_a_fresh_run(process, kept, image):
+def test_answers_are_those_of_a_fresh_run(process, kept, picture):
     check(process(), kept[1], len(kept[1].tokens) - 1)
-    other = process().encode("What is this?", [image.rotate(180)])
+    other = process().encode("What is this?", [picture.rotate(180)])
     check(process(), other, other.spans[0].start)
 
 
-def test_really_another_process(source, kept, tmp_path, image):
-    image.save(tmp_path / "image.png")
-    words = [sys.executable, "-m", "pixtral_mlx", "generate", "--model", str(source)]
+def test_really_another_process(folder, kept, tmp_path, picture):
+    picture.save(tmp_path / "image.png")
+    words = [sys.executable, "-m", "pixtral_mlx", "generate", "--model", str(folder)]
     words += ["--dtype", "float32", "--image", str(tmp_path / "image.png"), "--prompt", "Why?"]
     words += ["--json", "--max-tokens", "2", "--prompt-cache", str(kept[0].parent)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -98,11 +86,11 @@ def test_really_another_process(source, kept, tmp_path, image):
     assert "ignored" not in done.stderr
 
 
-def test_chat_goes_on_where_another_left(source, tmp_path, capsys, monkeypatch):
+def test_chat_goes_on_where_another_left(folder, tmp_path, capsys, monkeypatch):
     def turn(*lines):
         answers = iter(lines)
         monkeypatch.setattr("builtins.input", lambda _="": next(answers))
-        words = ["chat", "--model", str(source), "--prompt-cache", str(tmp_path / "kept")]
+        words = ["chat", "--model", str(folder), "--prompt-cache", str(tmp_path / "kept")]
         assert main([*words, "--max-tokens", "4"]) == 0
 
     lengths, take = [], PromptCache.take
@@ -241,7 +229,7 @@ def test_weights_written_anew_are_another_model(kept, tmp_path, process):
     assert process(copy).generate(kept[1], max_tokens=2).stats.cached_tokens == 0
 
 
-def test_weights_that_changed_in_memory(process, kept, caplog, source):
+def test_weights_that_changed_in_memory(process, kept, caplog, folder):
     model = process()
     wv = model.decoder.layers[0].attention.wv
     for factor in (2, 0.25):  # twice: the second array may stand where the first one stood
@@ -256,13 +244,13 @@ def test_weights_that_changed_in_memory(process, kept, caplog, source):
         px.Pixtral(model.config).open_prompt_cache(kept[0].parent)
 
 
-def test_folders_that_cannot_be_used(source, tmp_path, capsys, process, kept, caplog):
-    model = px.load(source)
+def test_folders_that_cannot_be_used(folder, tmp_path, capsys, process, kept, caplog):
+    model = px.load(folder)
     (tmp_path / "file").write_text("")
     for wrong in (tmp_path / "file", tmp_path / "file" / "below", ""):
         with pytest.raises(px.CheckpointError, match="prompt cache"):
             model.open_prompt_cache(wrong)
-    words = ["generate", "--model", str(source), "--prompt", "Hi", "--prompt-cache"]
+    words = ["generate", "--model", str(folder), "--prompt", "Hi", "--prompt-cache"]
     assert main([*words, str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     # One that vanishes is no reason to stop.
@@ -303,9 +291,9 @@ def test_the_least_recently_used_file_goes_first(process, tmp_path):
     assert len(files(tmp_path / "kept")) == 2
 
 
-def test_a_full_disk_is_a_note(process, tmp_path, image, caplog, monkeypatch):
+def test_a_full_disk_is_a_note(process, tmp_path, picture, caplog, monkeypatch):
     model = process()
-    prompt = model.encode("What is this?", [image])
+    prompt = model.encode("What is this?", [picture])
     save = mx.save_safetensors
 
     def full(name, *rest):
@@ -333,18 +321,18 @@ def test_what_killed_processes_left_is_removed_later(process, kept):
     assert young.exists()
 
 
-def test_an_interrupted_save_leaves_nothing(process, tmp_path, image, monkeypatch):
+def test_an_interrupted_save_leaves_nothing(process, tmp_path, picture, monkeypatch):
     def strike(*_):
         raise KeyboardInterrupt
 
     model = process()
     monkeypatch.setattr(mx, "save_safetensors", strike)
-    model.generate("What is this?", images=[image], max_tokens=2)
+    model.generate("What is this?", images=[picture], max_tokens=2)
     assert files(tmp_path / "kept") == []
 
 
-def test_edits_stay_in_this_process(process, tmp_path, image):
+def test_edits_stay_in_this_process(process, tmp_path, picture):
     model = process()
     change = [px.edits.NoBreakTokens()]
-    model.generate("What is this?", images=[image], max_tokens=2, edits=change)
+    model.generate("What is this?", images=[picture], max_tokens=2, edits=change)
     assert files(tmp_path / "kept") == []
