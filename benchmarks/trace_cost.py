@@ -79,7 +79,14 @@ def rows(dtype: mx.Dtype) -> None:
     keys = mx.random.normal((text.n_kv_heads, grid.tokens + 2, text.head_dim)).astype(dtype)
     mx.eval(keys, *recorder.vision.values(), *recorder.text["text.0.queries"])
     trace = Trace(
-        PIXTRAL_12B, prompt, [0], [0.0], ["x"], [grid.patches], None, recorder, lambda layer: keys
+        PIXTRAL_12B,
+        prompt,
+        [0],
+        [0.0],
+        ["x"],
+        [grid.patches],
+        _recorded=recorder,
+        _keys=lambda layer: keys,
     )
     per_token = text.n_layers * (text.n_heads * text.head_dim + text.dim) * dtype.size
     print(f"{dtype}".replace("mlx.core.", "") + ":")

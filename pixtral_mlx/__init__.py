@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint.checkpoint import load
     from .checkpoint.folder import load_config
     from .cost.machine import Machine, machine
     from .engine.generate import GenerationStream
@@ -32,19 +31,19 @@ if TYPE_CHECKING:
     from .interpret.maps import Evidence, mean_distance, rank_correlation
     from .interpret.recorder import TraceOptions
     from .interpret.trace import Trace
-    from .interpret.trace_file import open_trace
+    from .interpret.trace_source import open_trace
     from .model.config import PixtralConfig, TextConfig, VisionConfig
     from .model.prompt import ImageSpan, PatchGrid, Prompt, patch_grid
-    from .pixtral import Pixtral
+    from .pixtral import Pixtral, load, quantized_copy
     from .quantization.conversion import convert
-    from .quantization.rounding_error import TensorError, quantization_errors, quantized_copy
+    from .quantization.rounding_error import TensorError, quantization_errors
     from .worker import Worker
 
 __version__ = "0.1.0"
 
 # Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
 _HOMES = {
-    "checkpoint.checkpoint": ("load",),
+    "pixtral": ("Pixtral", "load", "quantized_copy"),
     "interpret.compare": (
         "Comparison",
         "Reading",
@@ -67,17 +66,16 @@ _HOMES = {
     "inputs.image": ("open_image",),
     "inputs.image_options": ("ImageOptions",),
     "interpret.maps": ("Evidence", "mean_distance", "rank_correlation"),
-    "pixtral": ("Pixtral",),
     "engine.options": ("GenerationOptions",),
     "model.prompt": ("ImageSpan", "PatchGrid", "Prompt", "patch_grid"),
-    "quantization.rounding_error": ("TensorError", "quantization_errors", "quantized_copy"),
+    "quantization.rounding_error": ("TensorError", "quantization_errors"),
     "interpret.recorder": ("TraceOptions",),
     "engine.reply": ("GenerationStats", "Piece", "Reply"),
     "engine.sampling": ("sampling_probabilities",),
     "cost.machine": ("Machine", "machine"),
     "inputs.tokenizer": ("Tokenizer",),
     "interpret.trace": ("Trace",),
-    "interpret.trace_file": ("open_trace",),
+    "interpret.trace_source": ("open_trace",),
     "worker": ("Worker",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

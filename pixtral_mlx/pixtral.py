@@ -1,7 +1,6 @@
-"""The whole of Pixtral: encode the messages, see the images, merge, decode."""
+"""The class that users see: a vision-language model with its tokenizer, its answers, its memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -10,22 +9,27 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .checkpoint.checkpoint import fill, open_checkpoint, precision
+from .checkpoint.identity import LoadedArrays, model_identity
+from .checkpoint.names import resolve
 from .engine.batch import BATCH_SIZE
 from .engine.batch_stream import BatchStream, as_requests
-from .engine.capacity import check_context, room_bytes
+from .engine.capacity import room_bytes
+from .engine.engine import Engine
 from .engine.generate import GenerationStream
 from .engine.options import GenerationOptions
 from .engine.prompt_cache import PromptCache
 from .engine.reply import Reply
-from .errors import CheckpointError, PromptError
+from .errors import CheckpointError
 from .inputs.image_options import ImageOptions
 from .inputs.tokenizer import Tokenizer
-from .interpret.edits import Edit, as_edits, edited
-from .interpret.occlusion import occlusion, occlusion_map
+from .interpret.edits import Edit, MaskPatches, as_edits, edited
+from .interpret.occlusion import check_occlusion, occlusion, occlusion_map
 from .model.config import PixtralConfig
 from .model.prompt import Patch, Prompt
 from .model.tap import NO_TAP, Tap
 from .model.vision_language_model import VisionLanguageModel
+from .quantization.rounding_error import quantized_weights
 
 
 class Pixtral(VisionLanguageModel):
@@ -90,37 +94,17 @@ class Pixtral(VisionLanguageModel):
             PromptError, ImageError: what was sent cannot be used.
             CapacityError: more tokens than the context.
         """
-        if image_budget is not None:
-            image_options = replace(image_options or ImageOptions(), image_budget=image_budget)
-        prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
-        check_context(prompt, self.config.text.max_seq_len)
-        return prompt
+        return self.engine.encode(
+            messages, images, image_options=image_options, image_budget=image_budget, raw=raw
+        )
 
-    def as_prompt(
-        self,
-        messages: str | Sequence[Mapping[str, Any]] | Prompt,
-        images: Sequence[Any] = (),
-        **options: Any,
-    ) -> Prompt:
-        """Messages as `encode` takes them, or the prompt that it made of them before.
+    @property
+    def engine(self) -> Engine:
+        """This model with its tokenizer and its prompt cache, for what answers with them.
 
-        Arguments:
-            images, options: as for `encode`; nothing of them goes with a `Prompt`, which has its
-                pictures and its form.
-
-        Raises:
-            PromptError: a `Prompt` together with any of them.
+        A new one each time, since one that the model kept would keep the model in memory.
         """
-        if not isinstance(messages, Prompt):
-            return self.encode(messages, images, **options)
-        none = images is None or (isinstance(images, Sized) and len(images) == 0)
-        for name, value in {"images": None if none else images, **options}.items():
-            if value is not None and value is not False:
-                raise PromptError(
-                    f"{name}= goes with messages, and this is a Prompt, which is encoded already: "
-                    "give it to encode, which makes the prompt"
-                )
-        return messages
+        return Engine(self, lambda: self.tokenizer, self.prompt_cache)
 
     @cached_property
     def prompt_cache(self) -> PromptCache:
@@ -141,7 +125,7 @@ class Pixtral(VisionLanguageModel):
             CheckpointError: the folder cannot be used; or the weights are not those of a folder
                 that `px.load` opened, so that nobody can say later whose keys and values these are.
         """
-        from .engine.prompt_folder import PromptFolder, model_identity
+        from .engine.prompt_folder import PromptFolder
 
         if self._source is None or not self._source[2].are_those_of(self):
             raise CheckpointError(
@@ -194,10 +178,11 @@ class Pixtral(VisionLanguageModel):
             PromptError, ImageError, CapacityError: as for `encode`, or not enough memory.
         """
         checked = GenerationOptions(**options)
-        prompt = self.as_prompt(
+        engine = self.engine
+        prompt = engine.as_prompt(
             messages, images, image_options=image_options, image_budget=image_budget, raw=raw
         )
-        return GenerationStream(self, prompt, checked)
+        return GenerationStream(engine, prompt, checked)
 
     def generate(
         self,
@@ -247,7 +232,9 @@ class Pixtral(VisionLanguageModel):
         Raises:
             ValueError: an option that is out of range, or that a batch does not have.
         """
-        return BatchStream(self, as_requests(messages, images), batch_size=batch_size, **options)
+        return BatchStream(
+            self.engine, as_requests(messages, images), batch_size=batch_size, **options
+        )
 
     def generate_batch(
         self,
@@ -295,11 +282,13 @@ class Pixtral(VisionLanguageModel):
         Returns:
             Nats, float32, shape (rows, columns) of the image.
         """
-        prompt = self.as_prompt(messages, images)
+        prompt = self.engine.as_prompt(messages, images)
+        check_occlusion(prompt, token, image, block)
+        if tokens is None:
+            tokens = self._answer_to(prompt, token, edits)
         return occlusion_map(
-            self, prompt, token, block=block, image=image, tokens=tokens, edits=edits,
-            progress=progress,
-        )  # fmt: skip
+            self, prompt, token, tokens, block=block, image=image, edits=edits, progress=progress
+        )
 
     def occlusion(
         self,
@@ -313,5 +302,56 @@ class Pixtral(VisionLanguageModel):
         edits: Sequence[Edit] = (),
     ) -> float:
         """The same, in nats, for one set of patches that are hidden together; see `occlusion`."""
-        prompt = self.as_prompt(messages, images)
-        return occlusion(self, prompt, token, patches, image=image, tokens=tokens, edits=edits)
+        prompt = self.engine.as_prompt(messages, images)
+        check_occlusion(prompt, token, image)
+        MaskPatches(patches, image).check(prompt, self.config)
+        if tokens is None:
+            tokens = self._answer_to(prompt, token, edits)
+        return occlusion(self, prompt, token, tokens, patches, image=image, edits=edits)
+
+    def _answer_to(self, prompt: Prompt, token: int, edits: Sequence[Edit]) -> list[int]:
+        """The greedy answer up to a token, that one included."""
+        return self.generate(prompt, max_tokens=token + 1, edits=edits, reuse=False).tokens
+
+
+def load(path: str | PathLike[str], dtype: Any = None) -> Pixtral:
+    """Load a model; its weights are read when they are first used.
+
+    Arguments:
+        path: a folder (official, HF, mlx-community or converted), a hub id "owner/name", or "mini".
+        dtype: "bfloat16", "float16", "float32" or an MLX dtype: of activations, unquantized
+            tensors, and scales and biases of quantized ones; quantized weights stay as they are.
+            None: as stored. "auto": what suits this machine's chip (see `chips.Chip.dtype` and
+            `AUTO_VISION`; not measured), as stored where it is not an Apple chip.
+
+    Raises:
+        CheckpointError: the folder or repository cannot be used; the line says why.
+        ConfigError: `params.json` or `config.json` lacks a key or has a wrong value.
+    """
+    kinds = precision(dtype)
+    checkpoint = open_checkpoint(resolve(path))
+    model = Pixtral(
+        checkpoint.config, checkpoint.tokenizer_file, tokenizer_problem=checkpoint.tokenizer_problem
+    )
+    fill(model, checkpoint.schemes, checkpoint.arrays(dtype).items())
+    model._source = (checkpoint, kinds, LoadedArrays(model))
+    return model
+
+
+def quantized_copy(model: Pixtral, **options: Any) -> Pixtral:
+    """The model that `convert` with these options and then `load` would give, without a folder.
+
+    Nothing is computed here: each matrix is quantized when it is first used, as `px.load` reads
+    it, and the original's weights stay in memory for as long as the original does.
+
+    Arguments:
+        model: not quantized.
+        options: as for `quantization_errors`; `dtype` is the model's own unless it is given.
+
+    Raises:
+        ValueError, CheckpointError, ConfigError: as for `quantization_errors`.
+    """
+    config, schemes, weights = quantized_weights(model, **options)
+    copy = Pixtral(config, model._tokenizer_file, tokenizer_problem=model._tokenizer_problem)
+    fill(copy, schemes, weights)
+    return copy

@@ -4,14 +4,14 @@
 >>> random_model(scaled(PIXTRAL_12B, 0.1))
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .checkpoint.checkpoint import precision
+from .checkpoint.checkpoint import fill, precision
 from .checkpoint.layouts import module_of
 from .checks import number
 from .inputs.tokenizer_file import shipped_tekken
@@ -54,18 +54,14 @@ def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> 
     kinds = precision(dtype)
     plan = plan_for(config, ConversionOptions(bits=bits))
     schemes = {module_of(tensor.name): tensor.scheme for tensor in plan.tensors if tensor.scheme}
-
-    def predicate(path: str, _: nn.Module) -> Any:
-        scheme = schemes.get(path)
-        return scheme.entry() if scheme else False
-
     model = Pixtral(config, shipped_tekken())
-    nn.quantize(model, class_predicate=predicate)
-    leaves: Any = tree_flatten(model.parameters())
-    model.load_weights(
-        [(name, _noise(name, array, bits, kinds.of(name) or mx.bfloat16)) for name, array in leaves]
-    )
-    model.eval()
+
+    def weights() -> Iterator[tuple[str, mx.array]]:
+        leaves: Any = tree_flatten(model.parameters())  # in their quantized shapes by then
+        for name, array in leaves:
+            yield name, _noise(name, array, bits, kinds.of(name) or mx.bfloat16)
+
+    fill(model, schemes, weights())
     return model
 
 

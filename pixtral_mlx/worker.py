@@ -138,7 +138,7 @@ class Worker:
             mx.clear_streams()  # else MLX may abort the process when Python ends
 
     def _serve(self, model: "Pixtral") -> None:
-        batch = Batch(model)
+        batch = Batch(model.engine)
         while True:
             with self._wake:
                 self._wake.wait_for(
@@ -175,7 +175,7 @@ class Worker:
 
     def _load(self) -> "Pixtral":
         if isinstance(self._source, str | PathLike):
-            from .checkpoint.checkpoint import load
+            from .pixtral import load
 
             return load(self._source, dtype=self._dtype)
         return self._source

@@ -400,7 +400,7 @@ def test_more_tokens_than_the_context(refused, model):
     refused(1, "the context holds 1 to 256", "bench", "--model", folder, *size)
     for tokens in ([], [1] * 257):
         with pytest.raises(px.CapacityError, match="holds 1 to 256"):
-            GenerationStream(model, Prompt(tokens), GenerationOptions())
+            GenerationStream(model.engine, Prompt(tokens), GenerationOptions())
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,20 @@
 """Model folders: what is in them, checked before it is read, and loaded without being read.
 
-`open_checkpoint` looks at names, shapes and places only; `load` builds the model on lazy arrays, so
-that a weight is read from disk when the first computation needs it. A request without an image
-never reads the vision weights.
+`open_checkpoint` looks at names, shapes and places only. A model is filled with lazy arrays: each
+weight is read from disk when the first computation needs it, and a request without an image never
+reads the vision weights.
 """
 
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..cost.chips import this_chip
-from ..engine.prompt_cache import Weights
 from ..errors import CheckpointError
 from ..inputs.tokenizer_file import find_tokenizer_file
 from ..model.config import PixtralConfig
@@ -26,9 +24,6 @@ from .layouts import Layout
 from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
 from .scheme import Scheme
 
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
-
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
 AUTO_VISION = "bfloat16"
@@ -36,8 +31,6 @@ AUTO_VISION = "bfloat16"
 65,504, which the residual stream of an encoder may pass, and their part of a prefill is small (5 %
 of the 12B's for an image of 1024 x 1024 pixels), so that what bfloat16 costs there on M1 and M2 is
 little. float32 would take 0.87 GB more."""
-
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class Precision(NamedTuple):
@@ -106,65 +99,6 @@ class Checkpoint:
         return found
 
 
-def load(path: str | PathLike[str], dtype: Any = None) -> "Pixtral":
-    """Load a model; its weights are read when they are first used.
-
-    Arguments:
-        path: a folder (official, HF, mlx-community or converted), a hub id "owner/name", or "mini".
-        dtype: "bfloat16", "float16", "float32" or an MLX dtype: of activations, unquantized
-            tensors, and scales and biases of quantized ones; quantized weights stay as they are.
-            None: as stored. "auto": what suits this machine's chip (see `macs.Chip.dtype` and
-            `AUTO_VISION`; not measured), as stored where it is not an Apple chip.
-
-    Raises:
-        CheckpointError: the folder or repository cannot be used; the line says why.
-        ConfigError: `params.json` or `config.json` lacks a key or has a wrong value.
-    """
-    from ..pixtral import Pixtral
-
-    kinds = precision(dtype)
-    checkpoint = open_checkpoint(resolve(path))
-    model = Pixtral(
-        checkpoint.config, checkpoint.tokenizer_file, tokenizer_problem=checkpoint.tokenizer_problem
-    )
-    nn.quantize(model, class_predicate=lambda path, _: _arguments(checkpoint.schemes.get(path)))
-    model.load_weights(list(checkpoint.arrays(dtype).items()))
-    model.eval()
-    model._source = (checkpoint, kinds, Weights(model))
-    return model
-
-
-def resolve(path: str | PathLike[str], outline_in: Path | None = None) -> Path:
-    """The folder that a name means: itself, the one of pixtral-mini in this package ("mini"), or a
-    hub id's files after fetching what is needed.
-
-    Arguments:
-        outline_in: an empty folder; a hub id's files are put there, with the headers of the weights
-            and no weights, which is enough to plan with.
-
-    Raises:
-        CheckpointError: no such folder, or the repository cannot be fetched.
-    """
-    name = str(path)
-    if name == "mini":
-        from ..mini import CHECKPOINT
-
-        return CHECKPOINT
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return folder
-    if name and folder.exists():
-        raise CheckpointError(f"{folder}: a file, not a model folder; give the folder it is in")
-    if _HUB_ID.fullmatch(name):
-        from .hub import fetch, outline
-
-        return fetch(name) if outline_in is None else outline(name, outline_in)
-    raise CheckpointError(
-        f"{name!r}: no such folder; give a model folder or a hub id such as"
-        " mistralai/Pixtral-12B-2409"
-    )
-
-
 def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
     """Check a model folder and describe it; no weight is read.
 
@@ -198,6 +132,25 @@ def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
     return Checkpoint(
         folder, config, layout.family, quantization, tensors, schemes, tokenizer_file, problem
     )
+
+
+def fill(
+    model: nn.Module, schemes: Mapping[str, Scheme], weights: Iterable[tuple[str, mx.array]]
+) -> None:
+    """Quantize the modules that `schemes` names, and give the model its weights.
+
+    Arguments:
+        schemes: {our module path: Scheme}.
+        weights: (our parameter name, array) of every parameter, asked for when the modules are
+            quantized; the arrays may be lazy.
+    """
+
+    def quantized(path: str, _: nn.Module) -> dict[str, Any] | bool:
+        return schemes[path].entry() if path in schemes else False
+
+    nn.quantize(model, class_predicate=quantized)
+    model.load_weights(list(weights))
+    model.eval()
 
 
 def find_non_finite(checkpoint: Checkpoint) -> Iterator[tuple[str, bool]]:
@@ -246,11 +199,6 @@ def _as_stored(config: PixtralConfig, layout: Layout, stored: Collection[str]) -
     if layout.family != "official" and all(name.startswith("decoder.") for name in held):
         config = replace(config, vision=None)
     return config
-
-
-def _arguments(scheme: Scheme | None) -> dict[str, Any] | bool:
-    """What `nn.quantize` wants to hear about one module."""
-    return scheme.entry() if scheme else False
 
 
 def _lazy(file: Path) -> dict[str, mx.array]:

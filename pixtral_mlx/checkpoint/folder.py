@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, ConfigError
-from ..model.config import PixtralConfig, read_json
+from ..model.config import PixtralConfig
+from .hf_config import config_from_hf, read_json
 from .safetensors_io import TensorInfo, read_header
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SHOWN = 3
 
 
-class Weights(NamedTuple):
+class WeightFiles(NamedTuple):
     """The weights among the files of a folder or a repository.
 
     Arguments:
@@ -27,7 +28,7 @@ class Weights(NamedTuple):
     official: bool
 
 
-def choose_weights(names: Iterable[str]) -> Weights:
+def choose_weights(names: Iterable[str]) -> WeightFiles:
     """Pick one model's weights: consolidated ones if `params.json` is there, else the others.
 
     Raises:
@@ -43,7 +44,7 @@ def choose_weights(names: Iterable[str]) -> Weights:
     if not files:
         raise CheckpointError(_why_no_weights(every, weights))
     chosen = [name for name in indexes if name.startswith("consolidated") == official]
-    return Weights(files, chosen[0] if chosen else "", official)
+    return WeightFiles(files, chosen[0] if chosen else "", official)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -144,7 +145,7 @@ def read_configuration(folder: Path, files: list[Path]) -> tuple[PixtralConfig, 
             " download it beside them"
         )
     settings = read_json(other)
-    return PixtralConfig.from_hf(settings), settings
+    return config_from_hf(settings), settings
 
 
 def read_headers(folder: Path, files: list[Path]) -> dict[str, tuple[Path, TensorInfo]]:

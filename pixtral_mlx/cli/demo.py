@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoint.checkpoint import load
 from ..engine.reply import Reply
 from ..files import refuse_existing
-from ..interpret.picture import check_new, draw_words, save_new
+from ..interpret.picture import check_new, save_new
 from ..mini import CHECKPOINT, Question, scene
+from ..pixtral import load
 from ..quantization.conversion import convert
 from .status import Status
 
@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
             reply = model.generate(question.text, images=question.images, trace=explained)
             _print(question, reply)
             if reply.trace is not None:
-                save_new(draw_words(reply.trace), output)
+                save_new(reply.trace.picture(), output)
     print(
         f"\nWhere it looked for the answer to the '{EXPLAINED}' question is drawn in {output}.\n"
         "pixtral-mini knows nothing but such scenes. For photographs, documents and charts:\n"

@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> int:
         raise ValueError(f"--pictures {arguments.pictures}: no such folder")
     folder = None
     if arguments.model is not None:
-        from ..checkpoint.checkpoint import resolve
+        from ..checkpoint.names import resolve
 
         folder = resolve(arguments.model)  # a mistake is named before minutes are spent
     start, found = time.perf_counter(), list[Check]()
@@ -152,7 +152,7 @@ def check_model(
         folder: of the model.
         dtype, pictures, force: as the command's options.
     """
-    from ..checkpoint.checkpoint import load
+    from ..pixtral import load
     from .bench import test_image
 
     model, known = load(folder, dtype=dtype), published.published_answers()

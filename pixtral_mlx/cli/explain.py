@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, PixtralError
 from ..files import new_file, refuse_existing
-from ..interpret.picture import PICTURES, check_new, draw_words, save_new
+from ..interpret.picture import PICTURES, check_new, save_new
 from .generate import (
     generation_options,
     image_options,
@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> int:
             progress = status.update if arguments.knock_out else None
             write_page(widgets, model, stream.reply, output, knock_out=progress)
         else:
-            save_new(draw_words(trace), output)
+            save_new(trace.picture(), output)
         if arguments.save:
             trace.save(arguments.save)
     print(f"drawn: {output}", file=sys.stderr)

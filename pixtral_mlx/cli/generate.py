@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 def load_model(arguments: Namespace) -> Any:
     """The model that `--model` and `--dtype` name, with its `--prompt-cache`."""
-    from ..checkpoint.checkpoint import load, resolve
+    from ..checkpoint.names import resolve
+    from ..pixtral import load
 
     if arguments.model == "mini":
         log.warning(MINI_NOTICE)
@@ -195,7 +196,7 @@ def format_stats(stats: GenerationStats) -> str:
 
 def convert(arguments: Namespace) -> int:
     """Convert a checkpoint, or print the plan."""
-    from ..checkpoint.checkpoint import resolve
+    from ..checkpoint.names import resolve
     from ..files import refuse_existing
     from ..quantization.conversion import convert as convert_folder
     from ..quantization.plan import format_plan

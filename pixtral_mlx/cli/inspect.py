@@ -129,8 +129,9 @@ def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder cannot be used, or `check` found NaN or infinity.
     """
-    from ..checkpoint.checkpoint import find_non_finite, open_checkpoint, resolve
+    from ..checkpoint.checkpoint import find_non_finite, open_checkpoint
     from ..checkpoint.layouts import module_of
+    from ..checkpoint.names import resolve
 
     checkpoint = open_checkpoint(resolve(name))
     parts: dict[str, dict[str, int]] = {}
@@ -185,8 +186,8 @@ def _check_weights(tensors: Any, total: int) -> None:
 def _activations(checkpoint: Any) -> dict[str, Any]:
     """How large activations become on one picture, in the type that is stored; in bfloat16 if that
     is float16, which ends where it is to be seen. "problem" says why there are none."""
-    from ..checkpoint.checkpoint import load
     from ..mini import scene
+    from ..pixtral import load
 
     halves = any(ref.dtype == "F16" for ref in checkpoint.tensors.values())
     picture = scene(0, rows=3, columns=4).image

@@ -265,9 +265,9 @@ def download_bytes(bits: int = 4) -> int:
 
 def check_mini() -> Check:
     """The whole way from pixels to words, on the model that travels with the package."""
-    from ..checkpoint.checkpoint import load
     from ..cli.demo import KINDS, SEED, one_of_each
     from ..mini import scene
+    from ..pixtral import load
 
     model = load("mini")
     questions = one_of_each(scene(SEED, rows=3, columns=4).questions)

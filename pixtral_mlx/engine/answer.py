@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -16,11 +15,9 @@ from ..cost.machine import machine
 from ..inputs.tokenizer import StreamDecoder
 from ..interpret.activations import nan_error
 from ..model.prompt import Prompt
+from .engine import Engine
+from .options import GenerationOptions
 from .reply import Piece, Reply
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
-    from .options import GenerationOptions
 
 
 class Answer:
@@ -30,7 +27,7 @@ class Answer:
     ends inside a character or in what may become a stop string.
 
     Arguments:
-        model: for its tokenizer; and its layers are named where one computes NaN.
+        engine: for its tokenizer; and its model is named where it computes NaN.
         prompt: as it is run, after edits.
         options: of the generation; its stop strings count.
         limit: tokens at most.
@@ -39,9 +36,9 @@ class Answer:
 
     def __init__(
         self,
-        model: "Pixtral",
+        engine: Engine,
         prompt: Prompt,
-        options: "GenerationOptions",
+        options: GenerationOptions,
         *,
         limit: int,
         reply: Reply | None = None,
@@ -51,13 +48,13 @@ class Answer:
         stats.prompt_tokens = len(prompt.tokens)
         stats.image_tokens = sum(span.stop - span.start for span in prompt.spans)
         stats.float32_products = machine().float32_products  # before the clock starts
-        self._model, self._limit, self._stops = model, limit, tuple(options.stop)
+        self._engine, self._limit, self._stops = engine, limit, tuple(options.stop)
         self._waiting: list[Piece] = []
         self._start = self._first = 0.0
 
     @cached_property
     def _text(self) -> "_StopText":
-        return _StopText(self._model.tokenizer.stream_decoder(), self._stops)
+        return _StopText(self._engine.tokenizer.stream_decoder(), self._stops)
 
     @property
     def finished(self) -> bool:
@@ -88,9 +85,9 @@ class Answer:
             CheckpointError: the log-probability is NaN; the message names where it comes from.
         """
         if math.isnan(logprob):
-            raise nan_error(self._model)
+            raise nan_error(self._engine.model)
         self._clock()
-        if token == self._model.tokenizer.eos_id:
+        if token == self._engine.tokenizer.eos_id:
             yield from self._end("stop", self._text.flush())
             return
         self.reply.stats.generated_tokens += 1

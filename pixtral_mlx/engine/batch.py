@@ -11,20 +11,19 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
+from ..cost.buffers import bounded_buffers
 from ..errors import PixtralError
-from .capacity import bounded_buffers, need_of, room_bytes
+from .capacity import need_of, room_bytes
+from .engine import Engine
 from .generate import GenerationStream
 from .options import GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
 from .sampling import Sampler, is_greedy
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
 
 ENCODING = ("image_options", "image_budget", "raw")  # for `model.encode`
 BATCH_SIZE = 8
@@ -46,18 +45,18 @@ class _Request:
         self.over = False
         self.joins = False  # whether mlx-lm's batch has all that it asks for
 
-    def open(self, model: "Pixtral") -> None:
+    def open(self, engine: Engine) -> None:
         """Encode it, which opens its pictures, and check it."""
         given, self._arguments = self._arguments, {}
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
         options = GenerationOptions(**given)
-        prompt = model.as_prompt(messages, pictures, **encoding)
-        self.stream = GenerationStream(model, prompt, options, reply=self.reply)
+        prompt = engine.as_prompt(messages, pictures, **encoding)
+        self.stream = GenerationStream(engine, prompt, options, reply=self.reply)
         self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
         step = options.prefill_step_size
         need = need_of(
-            model, self.stream.prompt, self.stream.limit,
+            engine.model, self.stream.prompt, self.stream.limit,
             prefill_step_size=step, trace=options.trace_options,
         )  # fmt: skip
         self.activations = need.activations
@@ -131,15 +130,15 @@ class Batch:
     Arguments:
         batch_size: at most this many are answered at once; fewer where memory is short.
 
-    >>> batch = Batch(model)
+    >>> batch = Batch(model.engine)
     >>> number = batch.add({"messages": "Why?", "max_tokens": 20})
     >>> while batch.busy:
     ...     for number, event in batch.step():  # a `Piece`, at last a `Reply` or an exception
     ...         print(number, event)
     """
 
-    def __init__(self, model: "Pixtral", *, batch_size: int = BATCH_SIZE):
-        self._model, self._size, self._numbers = model, batch_size, count()
+    def __init__(self, engine: Engine, *, batch_size: int = BATCH_SIZE):
+        self._engine, self._size, self._numbers = engine, batch_size, count()
         self._waiting: deque[_Request] = deque()
         self._reading: _Request | None = None  # the one that is opened, or waits for room, or read
         self._alone: list[_Request] = []
@@ -234,8 +233,8 @@ class Batch:
             mx.reset_peak_memory()
             self._held.enter_context(bounded_buffers())
             self._generator = BatchGenerator(
-                self._model.decoder,
-                stop_tokens=[[self._model.tokenizer.eos_id]],
+                self._engine.model.decoder,
+                stop_tokens=[[self._engine.tokenizer.eos_id]],
                 completion_batch_size=self._size,
                 prefill_batch_size=self._size,
             )
@@ -261,7 +260,7 @@ class Batch:
         request = self._reading = self._reading or self._waiting.popleft()
         try:
             if opening:
-                request.open(self._model)
+                request.open(self._engine)
                 return []
             if request.steps is None:
                 for other in self._alone:
@@ -283,12 +282,12 @@ class Batch:
         running = [*self._alone, *self._rows.values()]
         together = [row.most_tokens for row in [*running, request] if row.joins]
         single = sum(row.most_tokens for row in [*running, request] if not row.joins)
-        room = room_bytes(self._model, len(together) * max(together, default=0) + single)
+        room = room_bytes(self._engine.model, len(together) * max(together, default=0) + single)
         room -= sum(row.kept for row in [*running, request])  # in traces
         room -= request.activations  # while its prompt is read
         if running and (len(running) >= self._size or room < 0):
             return False
-        self._model.prompt_cache.shrink(max(0, room))
+        self._engine.prompt_cache.shrink(max(0, room))
         return True
 
     # Writing -----------------------------------------------------------------------------------

@@ -2,17 +2,15 @@
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checks import whole
+from ..cost.buffers import bounded_buffers
 from ..errors import PixtralError
 from .batch import BATCH_SIZE, ENCODING, Batch
-from .capacity import bounded_buffers
+from .engine import Engine
 from .options import GenerationOptions
 from .reply import Reply
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
 
 
 def as_requests(
@@ -78,7 +76,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
 
     def __init__(
         self,
-        model: "Pixtral",
+        engine: Engine,
         requests: Iterable[Mapping[str, Any]],
         *,
         batch_size: int = BATCH_SIZE,
@@ -87,7 +85,7 @@ class BatchStream(Iterator[tuple[int, Reply | PixtralError]]):
         named = ("messages", "images", *ENCODING)
         shared = {name: value for name, value in options.items() if name not in named}
         check_batch(shared, batch_size)
-        self._batch = Batch(model, batch_size=batch_size)
+        self._batch = Batch(engine, batch_size=batch_size)
         self._incoming = ({**options, **request} for request in requests)
         self._finished = self._run()
 

@@ -1,12 +1,11 @@
 """Will it fit? Weights, KV cache, activations and trace against the memory that MLX may use."""
 
-import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
@@ -18,22 +17,15 @@ from ..errors import CapacityError
 from ..interpret.recorder import TraceOptions
 from ..model.config import PixtralConfig, TextConfig
 from ..model.kv_cache import KV_BITS, KVFormat
+from ..model.prompt import Prompt
+from ..model.vision_language_model import VisionLanguageModel
 from ..tables import format_bytes
-
-if TYPE_CHECKING:
-    from ..model.prompt import Prompt
-    from ..pixtral import Pixtral
 
 RESERVE_BYTES = 2_000_000_000
 """An estimate of what a run takes on a Mac beside weights and KV cache: activations, buffers that
 MLX keeps, Python and the tokenizer. Published peaks lie up to so much above them; nothing was
 measured on a Mac. What is advised counts it (`Need.advised`); `check_memory` refuses what is sure
 not to fit, and counts activations and traces one by one."""
-
-BUFFER_BYTES = RESERVE_BYTES // 4
-"""Freed buffers that MLX keeps during a run. A layer of the 12B frees at most 120 MB in the encoder
-(4,096 patches, 16 bits) and 55 MB in a prefill step of 512 tokens, which the next one takes up
-again; MLX's own limit is all of the memory."""
 
 _SMALLER_TRACES = {
     "a trace without the encoder (px.TraceOptions(vision_layers=()))": TraceOptions(()),
@@ -50,36 +42,7 @@ def usable_bytes() -> int:
     return int(info.get("max_recommended_working_set_size") or mx.get_memory_limit())
 
 
-_runs = 0  # that are under way, in all threads
-_limits = (0, 0)  # what MLX's limit was before them, and is since
-_lock = threading.RLock()  # an abandoned run may end inside another's beginning
-
-
-@contextmanager
-def bounded_buffers() -> Iterator[None]:
-    """Within it MLX keeps at most `BUFFER_BYTES` of freed buffers, or less if it was told so.
-
-    Runs may overlap, also on several threads: the last to end puts the limit back, unless somebody
-    has changed it meanwhile.
-    """
-    global _runs, _limits
-    with _lock:
-        if _runs == 0:
-            before = mx.set_cache_limit(BUFFER_BYTES)
-            _limits = before, min(before, BUFFER_BYTES)
-            mx.set_cache_limit(_limits[1])
-        _runs += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _runs -= 1
-            if _runs == 0:
-                now = mx.set_cache_limit(_limits[0])
-                mx.set_cache_limit(_limits[0] if now == _limits[1] else now)
-
-
-def weights_bytes(model: "Pixtral") -> int:
+def weights_bytes(model: VisionLanguageModel) -> int:
     """Bytes of all parameters, whether they have been read from disk yet or not."""
     arrays = (array for _, array in tree_flatten(model.parameters()))
     return sum(array.nbytes for array in arrays if isinstance(array, mx.array))
@@ -91,13 +54,13 @@ def kv_bytes_per_token(config: TextConfig, itemsize: int = 2, kv: KVFormat | Non
     return (kv or KVFormat()).of(config).bytes_per_token(config, itemsize)
 
 
-def room_bytes(model: "Pixtral", tokens: int, kv: KVFormat | None = None) -> int:
+def room_bytes(model: VisionLanguageModel, tokens: int, kv: KVFormat | None = None) -> int:
     """Usable memory that weights and the KV cache of `tokens` leave; below 0 they do not fit."""
     per_token = kv_bytes_per_token(model.config.text, model.decoder.norm.weight.dtype.size, kv)
     return usable_bytes() - weights_bytes(model) - tokens * per_token
 
 
-def check_context(prompt: "Prompt", context: int) -> None:
+def check_context(prompt: Prompt, context: int) -> None:
     """Compare a prompt with the context, in tokens.
 
     Raises:
@@ -200,8 +163,8 @@ class Need:
 
 
 def need_of(
-    model: "Pixtral",
-    prompt: "Prompt",
+    model: VisionLanguageModel,
+    prompt: Prompt,
     max_tokens: int,
     kv: KVFormat | None = None,
     prefill_step_size: int = 512,
@@ -217,8 +180,8 @@ def need_of(
 
 
 def check_memory(
-    model: "Pixtral",
-    prompt: "Prompt",
+    model: VisionLanguageModel,
+    prompt: Prompt,
     max_tokens: int,
     *,
     kv: KVFormat | None = None,
@@ -298,7 +261,7 @@ def _raised_limit(need: Need) -> list[str]:
     return [f"a higher limit (sudo sysctl iogpu.wired_limit_mb={limit >> 20}, not measured)"]
 
 
-def _fewer_bits(model: "Pixtral", need: Need, usable: int) -> str:
+def _fewer_bits(model: VisionLanguageModel, need: Need, usable: int) -> str:
     """The widest conversion that fits, by scale."""
     parameters = sum(prod(shape) for shape in layouts.shapes(model.config).values())
     now = 8 * need.weights / parameters

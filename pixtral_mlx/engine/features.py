@@ -7,7 +7,7 @@ things to do computes them and goes on later.
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -15,11 +15,9 @@ import numpy as np
 from ..errors import PromptError
 from ..model.prompt import Prompt
 from ..model.tap import NO_TAP, Tap
-from ..model.vision_language_model import NO_VISION
-from .prompt_cache import PromptCache, image_digest
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
+from ..model.vision_language_model import NO_VISION, VisionLanguageModel
+from .content import image_digest
+from .prompt_cache import PromptCache
 
 Result = TypeVar("Result")
 Steps = Generator[mx.array, None, Result]
@@ -36,7 +34,7 @@ def at_once(steps: Steps[Result]) -> Result:
 
 
 def feature_steps(
-    model: "Pixtral", prompt: Prompt, tap: Tap = NO_TAP, kept: PromptCache | None = None
+    model: VisionLanguageModel, prompt: Prompt, tap: Tap = NO_TAP, kept: PromptCache | None = None
 ) -> Steps[mx.array]:
     """Features of all images, shape (N, D), one image after the other.
 
@@ -80,7 +78,7 @@ def _encoded(encoder: Any, images: Sequence, tap: Tap) -> Steps[mx.array]:
 
 
 def embedding_steps(
-    model: "Pixtral", prompt: Prompt, start: int, kept: PromptCache | None
+    model: VisionLanguageModel, prompt: Prompt, start: int, kept: PromptCache | None
 ) -> Steps[mx.array | None]:
     """Embeddings of a prompt from position `start` on, shape (L - start, D).
 

@@ -7,22 +7,21 @@ written is an `Answer`.
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, redirect_stdout
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from ..cost.buffers import bounded_buffers
 from ..errors import CheckpointError
 from ..interpret.edits import edited
-from ..interpret.recorder import Recorder, live_trace
+from ..interpret.recorder import Recorder
+from ..interpret.trace_source import live_trace
 from ..model.prompt import Prompt
 from .answer import Answer
-from .capacity import bounded_buffers, check_context, check_memory
+from .capacity import check_context, check_memory
+from .engine import Engine
 from .options import GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
 
 
 class GenerationStream(Iterator[Piece]):
@@ -38,12 +37,13 @@ class GenerationStream(Iterator[Piece]):
 
     def __init__(
         self,
-        model: "Pixtral",
+        engine: Engine,
         prompt: Prompt,
         options: GenerationOptions,
         *,
         reply: Reply | None = None,
     ):
+        model = engine.model
         prompt = edited(prompt, options.edits, model.config)
         length, context = len(prompt.tokens), model.config.text.max_seq_len
         check_context(prompt, context)
@@ -54,8 +54,8 @@ class GenerationStream(Iterator[Piece]):
                 model, prompt, self.limit,
                 kv=kv, prefill_step_size=options.prefill_step_size, trace=options.trace_options,
             )  # fmt: skip
-        self.prompt, self.options, self._model = prompt, options, model
-        self.answer = Answer(model, prompt, options, limit=self.limit, reply=reply)
+        self.prompt, self.options, self._engine = prompt, options, engine
+        self.answer = Answer(engine, prompt, options, limit=self.limit, reply=reply)
         self.reply = self.answer.reply
         self._recorder = None
         if keep := options.trace_options:
@@ -78,7 +78,7 @@ class GenerationStream(Iterator[Piece]):
         mx.reset_peak_memory()
         with ExitStack() as stack:
             with redirect_stdout(sys.stderr):  # mlx-lm prints its warning about large models
-                stack.enter_context(wired_limit(self._model, [generation_stream]))  # type: ignore
+                stack.enter_context(wired_limit(self._engine.model, [generation_stream]))  # type: ignore
             steps = stack.enter_context(closing(self.steps()))
             for chosen in steps:
                 try:
@@ -93,7 +93,7 @@ class GenerationStream(Iterator[Piece]):
         their log-probabilities."""
         self.answer.start()
         stats = self.reply.stats
-        run = self.run = Run(self._model, self.prompt, self.options, self._recorder)
+        run = self.run = Run(self._engine, self.prompt, self.options, self._recorder)
         run.make_room(self.limit)
         stats.cached_tokens = run.computed
         with ExitStack() as stack:
@@ -107,8 +107,10 @@ class GenerationStream(Iterator[Piece]):
             if self._recorder is not None:
                 stack.callback(self._recorder.finish)
                 self.reply.trace = live_trace(
-                    self, self._model, self.options.edits, run.cache, run.all_embeddings
-                )
+                    self._engine.model, self._engine.tokenizer.label, self.prompt,
+                    self.options.edits, self._recorder, tokens=self.reply.tokens,
+                    logprobs=self.reply.logprobs, cache=run.cache, embeddings=run.all_embeddings,
+                )  # fmt: skip
             for chosen in run.steps(self.limit, embeddings):
                 stats.drafted_tokens, stats.accepted_tokens = run.drafted, run.accepted
                 yield chosen

@@ -14,17 +14,14 @@ one may fall the other way.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..model.device import on_gpu
-from .sampling import PENALTY_TOKENS
-
-if TYPE_CHECKING:
-    from .run import Run
+from .sampling import PENALTY_TOKENS, Sampler
 
 NGRAMS = (3, 2)
 """How many tokens must have stood before in the same order; the longer is looked for first."""
@@ -44,7 +41,7 @@ class Drafter:
 
     Arguments:
         tokens: all so far.
-        longest: tokens in a draft at most.
+        longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
 
     `pays` turns False when too little of the recent drafts was accepted, and stays so.
     """
@@ -53,7 +50,7 @@ class Drafter:
         self.tokens: list[int] = []
         self.pays = True
         self._after: dict[tuple[int, ...], int] = {}  # n-gram -> place of what followed it last
-        self._longest = self._length = longest
+        self._longest = self._length = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
         self._recent: deque[int] = deque(maxlen=RECENT_DRAFTS)
         for token in tokens:
             self.add(token)
@@ -92,47 +89,26 @@ def can_pay(decoder: nn.Module) -> bool:
     return on_gpu() or not any(hasattr(module, "bits") for module in decoder.modules())
 
 
-def lookup_steps(
-    run: "Run", limit: int, longest: int, embeddings: mx.array | None
-) -> Generator[tuple[int, float], None, None]:
-    """At most `limit` tokens and their log-probabilities, as `Run.steps`.
-
-    Arguments:
-        longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
-        embeddings: of the last prompt token, from `Run.read`.
-    """
-    list(run.generate_step(0, embeddings))  # chooses, no more
-    first = run.sampler.read()
-    longest = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
-    drafter, left = Drafter([*run.tokens, first[0]], longest), limit - 1
-    yield first
-    while left and drafter.pays:
-        draft = drafter.draft(left - 1)  # the choice that follows it has its place too
-        chosen = _check(run, drafter.tokens, draft)
-        accepted = len(chosen) - 1
-        drafter.judge(len(draft), accepted)
-        run.drafted += len(draft)
-        for number, (token, logprob) in enumerate(chosen):
-            run.accepted += number < accepted
-            drafter.add(token)
-            yield token, logprob
-        left -= len(chosen)
-    if left:
-        yield from run.plain_steps(left)
-
-
-def _check(run: "Run", tokens: list[int], draft: list[int]) -> list[tuple[int, float]]:
+def check_draft(
+    decoder: Any, cache: list[Any], sampler: Sampler, tokens: list[int], draft: list[int]
+) -> list[tuple[int, float]]:
     """What the model chooses: the beginning of the draft that it agrees to, and one token more.
 
     The KV cache holds all but the last of them afterwards, and the random numbers that were drawn
     for what was refused are drawn again.
+
+    Arguments:
+        decoder: called as by mlx-lm. cache: holds all of `tokens` but the last.
+
+    Returns:
+        (token, log-probability) of each.
     """
     from mlx_lm.generate import generation_stream
     from mlx_lm.models.cache import trim_prompt_cache
 
-    sampler, random = run.sampler, run.sampler.random
+    random = sampler.random
     with mx.stream(generation_stream):
-        logits = run.decoder(mx.array([[tokens[-1], *draft]]), cache=run.cache)
+        logits = decoder(mx.array([[tokens[-1], *draft]]), cache=cache)
         states = []
         for i in range(len(draft) + 1):
             before = (tokens[-PENALTY_TOKENS:] + draft[:i])[-PENALTY_TOKENS:]
@@ -142,5 +118,5 @@ def _check(run: "Run", tokens: list[int], draft: list[int]) -> list[tuple[int, f
         agreed = (chosen == drafted for (chosen, _), drafted in zip(choices, draft, strict=False))
         accepted = next((i for i, same in enumerate(agreed) if not same), len(draft))
         random[0][:] = states[accepted]
-    trim_prompt_cache(run.cache, len(draft) - accepted)
+    trim_prompt_cache(cache, len(draft) - accepted)
     return choices[: accepted + 1]

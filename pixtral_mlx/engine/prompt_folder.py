@@ -15,23 +15,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from .. import __version__
 from ..checkpoint.safetensors_io import TensorInfo, read_header
 from ..errors import CheckpointError
 from ..files import new_file
+from ..model.config import PixtralConfig
 from ..model.kv_cache import KVFormat
+from ..model.vision_language_model import VisionLanguageModel
 from ..tables import format_bytes
-from .prompt_cache import Content
-
-if TYPE_CHECKING:
-    from ..checkpoint.checkpoint import Checkpoint, Precision
-    from ..model.config import PixtralConfig
-    from ..pixtral import Pixtral
+from .content import Content
 
 FORMAT = "1"
 MAX_BYTES = 10_000_000_000
@@ -61,7 +57,7 @@ class PromptFolder:
         CheckpointError: the folder cannot be made or read.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], model: "Pixtral", identity: str):
+    def __init__(self, folder: str | os.PathLike[str], model: VisionLanguageModel, identity: str):
         if not os.fspath(folder):
             raise CheckpointError("the name of the prompt cache is empty: give a folder")
         self.folder, self.max_bytes = Path(folder).expanduser(), MAX_BYTES
@@ -227,28 +223,6 @@ class PromptFolder:
         (self.folder / name).unlink(missing_ok=True)
 
 
-def model_identity(checkpoint: "Checkpoint", kinds: "Precision") -> str:
-    """A name for weights as they were loaded, from what is cheap to read.
-
-    Of every file its name, size and time of change, of every tensor its place, type, shape and
-    first and last bytes; the configuration, the types computed in, and this package's version.
-    """
-    name = hashlib.blake2b(digest_size=32)
-    settings = [__version__, checkpoint.layout, str(kinds), checkpoint.config.to_params()]
-    name.update(json.dumps(settings, sort_keys=True).encode())
-    for file in sorted({ref.file for ref in checkpoint.tensors.values()}):
-        seen = file.stat()
-        name.update(f"{file.name} {seen.st_size} {seen.st_mtime_ns}".encode())
-        with file.open("rb") as data:
-            for ours, ref in sorted(checkpoint.tensors.items()):
-                if ref.file == file:
-                    name.update(f"{ours} {ref.theirs} {ref.dtype} {ref.shape} {ref.start}".encode())
-                    for start in (ref.start, max(ref.start, ref.stop - 256)):
-                        data.seek(start)
-                        name.update(data.read(min(256, ref.stop - start)))
-    return name.hexdigest()
-
-
 def _is_ours(path: Path) -> bool:
     return path.name.startswith("prompt-") and path.suffix == ".safetensors" and path.is_file()
 
@@ -265,7 +239,7 @@ def _load(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
 
 
 def _check_shapes(
-    infos: Mapping[str, TensorInfo], config: "PixtralConfig", length: int, kv: KVFormat
+    infos: Mapping[str, TensorInfo], config: PixtralConfig, length: int, kv: KVFormat
 ) -> None:
     """Keys and values of every layer and nothing else, all of the shape that the tokens imply."""
     text = config.text

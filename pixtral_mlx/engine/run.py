@@ -2,24 +2,22 @@
 
 import threading
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
 from ..cost.pace import Pace
 from ..errors import CheckpointError
 from ..interpret.recorder import Recorder
+from ..model.prompt import Prompt
 from ..model.tap import NO_TAP, Tap, TappedDecoder
 from .capacity import need_of
+from .content import content_of
+from .engine import Engine
 from .features import Steps, embedding_steps, feature_steps
-from .lookup import can_pay, lookup_steps
-from .prompt_cache import content_of
+from .lookup import Drafter, can_pay, check_draft
+from .options import GenerationOptions
 from .sampling import Sampler
-
-if TYPE_CHECKING:
-    from ..model.prompt import Prompt
-    from ..pixtral import Pixtral
-    from .options import GenerationOptions
 
 
 class Run:
@@ -35,12 +33,14 @@ class Run:
 
     def __init__(
         self,
-        model: "Pixtral",
-        prompt: "Prompt",
-        options: "GenerationOptions",
+        engine: Engine,
+        prompt: Prompt,
+        options: GenerationOptions,
         recorder: Recorder | None,
     ):
+        model = engine.model
         self._model, self._prompt, self._recorder = model, prompt, recorder
+        self._prompt_cache = engine.prompt_cache
         self._options, self._edits = options, options.edits
         self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else NO_TAP
         self.decoder: Any = model.decoder
@@ -54,7 +54,7 @@ class Run:
         # that is quantized on the way is neither the one nor the other.
         states = recorder is not None and recorder.sees_positions
         if options.reuse and not states and not self.kv.start:
-            self._kept = model.prompt_cache
+            self._kept = engine.prompt_cache
             self._kept.check(model)
             self._content = content_of(prompt, options.edits, model, self.kv)
             self._began = (self._kept.emptied, threading.get_ident())
@@ -71,7 +71,7 @@ class Run:
         step = self._options.prefill_step_size
         trace = self._options.trace_options
         need = need_of(self._model, self._prompt, limit, self.kv, step, trace)
-        self._model.prompt_cache.shrink(max(0, need.spare))
+        self._prompt_cache.shrink(max(0, need.spare))
 
     def embed(self) -> Generator[None, None, mx.array | None]:
         """Look at the images, with a pause after each layer of the encoder.
@@ -145,7 +145,7 @@ class Run:
         yield None
         longest = self._options.prompt_lookup_num_tokens
         if longest and can_pay(self._model.decoder):
-            chosen = lookup_steps(self, limit, longest, last)
+            chosen = self.lookup_steps(limit, longest, last)
         else:
             chosen = self.plain_steps(limit, last)
         for token, logprob in chosen:
@@ -164,6 +164,32 @@ class Run:
         for _ in self.generate_step(limit, embeddings):
             self._launched = True
             yield self.sampler.read()
+
+    def lookup_steps(
+        self, limit: int, longest: int, embeddings: mx.array | None
+    ) -> Generator[tuple[int, float], None, None]:
+        """As `plain_steps`, several tokens in a pass where the answer repeats what was there.
+
+        Arguments:
+            longest: tokens in a draft at most.
+        """
+        list(self.generate_step(0, embeddings))  # chooses, no more
+        first = self.sampler.read()
+        drafter, left = Drafter([*self.tokens, first[0]], longest), limit - 1
+        yield first
+        while left and drafter.pays:
+            draft = drafter.draft(left - 1)  # the choice that follows it has its place too
+            chosen = check_draft(self.decoder, self.cache, self.sampler, drafter.tokens, draft)
+            accepted = len(chosen) - 1
+            drafter.judge(len(draft), accepted)
+            self.drafted += len(draft)
+            for number, (token, logprob) in enumerate(chosen):
+                self.accepted += number < accepted
+                drafter.add(token)
+                yield token, logprob
+            left -= len(chosen)
+        if left:
+            yield from self.plain_steps(left)
 
     def leave(self) -> tuple[int, float] | None:
         """For who goes on with this answer elsewhere, from `tokens`, `cache` and `sampler`: the

@@ -2,24 +2,22 @@
 
 from collections.abc import Callable
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from ..engine.capacity import bounded_buffers
+from ..cost.buffers import bounded_buffers
 from ..errors import CheckpointError
+from ..model.prompt import Prompt
 from ..model.tap import Site, Tap
-
-if TYPE_CHECKING:
-    from ..model.prompt import Prompt
-    from ..pixtral import Pixtral
+from ..model.vision_language_model import VisionLanguageModel
 
 FLOAT16_MOST = 65504.0
 """The largest number of float16; those of bfloat16 and float32 end at 3.4e38."""
 
 
-def nan_error(model: "Pixtral") -> CheckpointError:
+def nan_error(model: VisionLanguageModel) -> CheckpointError:
     """To be raised where a model has computed NaN: what to do about it, the likeliest first.
 
     In float16 that is another type, since one activation beyond `FLOAT16_MOST` is enough; otherwise
@@ -37,7 +35,7 @@ def nan_error(model: "Pixtral") -> CheckpointError:
 
 @bounded_buffers()
 def largest_activations(
-    model: "Pixtral", prompt: "Prompt", progress: Callable[[int, int], None] | None = None
+    model: VisionLanguageModel, prompt: Prompt, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
     """The largest absolute value that a tap sees in each layer: of the residual stream after it,
     and of its queries, keys and heads. What is inside a feed-forward is not seen.

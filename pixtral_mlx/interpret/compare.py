@@ -4,20 +4,18 @@ versions of one model."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from ..cost.buffers import bounded_buffers
 from ..cost.pace import Pace
-from ..engine.capacity import bounded_buffers
 from ..model.prompt import Prompt
 from ..model.tap import NO_TAP, Tap
+from ..model.vision_language_model import VisionLanguageModel
 from .activations import nan_error
 from .edits import Edit, edited
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
 
 TOKENS_A_STEP = 512
 POSITIONS_AT_ONCE = 32
@@ -50,7 +48,7 @@ class Reading:
         hidden: the states that chose the tokens, shape (tokens, D).
     """
 
-    model: "Pixtral"
+    model: VisionLanguageModel
     prompt: Prompt
     tokens: Sequence[int]
     hidden: mx.array
@@ -59,7 +57,7 @@ class Reading:
         self,
         edits: Sequence[Edit] = (),
         *,
-        other: "Pixtral | None" = None,
+        other: VisionLanguageModel | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Comparison:
         """Read the same answer once more, with `edits` or by another model, and compare.
@@ -82,7 +80,7 @@ class Reading:
 
 
 def read_answer(
-    model: "Pixtral",
+    model: VisionLanguageModel,
     prompt: Prompt,
     tokens: Sequence[int],
     edits: Sequence[Edit] = (),
@@ -115,13 +113,13 @@ def read_answer(
 
 
 def compare_runs(
-    model: "Pixtral",
+    model: VisionLanguageModel,
     prompt: Prompt,
     tokens: Sequence[int],
     edits: Sequence[Edit] = (),
     *,
     before: Sequence[Edit] = (),
-    other: "Pixtral | None" = None,
+    other: VisionLanguageModel | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
     """Read one answer in two runs, teacher-forced: each token behind the same words before it.
@@ -162,7 +160,7 @@ def first_difference(first: Sequence[Any], second: Sequence[Any]) -> int | None:
 
 @bounded_buffers()
 def _hidden(
-    model: "Pixtral",
+    model: VisionLanguageModel,
     prompt: Prompt,
     tokens: Sequence[int],
     edits: Sequence[Edit],
@@ -184,6 +182,6 @@ def _hidden(
     return mx.concatenate(found)
 
 
-def _log_softmax(model: "Pixtral", hidden: mx.array) -> mx.array:
+def _log_softmax(model: VisionLanguageModel, hidden: mx.array) -> mx.array:
     logits = model.decoder.unembed(hidden).astype(mx.float32)
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

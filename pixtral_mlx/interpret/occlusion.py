@@ -2,33 +2,30 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import numpy as np
 
 from ..checks import check_index, is_whole, whole
-from ..engine.capacity import bounded_buffers
+from ..cost.buffers import bounded_buffers
 from ..model.prompt import Patch, PatchGrid, Prompt
 from ..model.tap import NO_TAP, At, Tap
+from ..model.vision_language_model import VisionLanguageModel
 from .activations import nan_error
 from .edits import PROJECTOR, Edit, MaskPatches, edited
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
 
 TOKENS_AT_ONCE = 8192
 """Tokens that run together; bounds the memory of a batch."""
 
 
 def occlusion_map(
-    model: "Pixtral",
+    model: VisionLanguageModel,
     prompt: Prompt,
     token: int,
+    tokens: Sequence[int],
     *,
     block: int = 1,
     image: int = 0,
-    tokens: Sequence[int] | None = None,
     edits: Sequence[Edit] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -40,9 +37,9 @@ def occlusion_map(
     Arguments:
         prompt: from `model.encode`, without edits.
         token: its number in the answer.
+        tokens: the answer.
         block: side of the blocks that are hidden, in patches.
         image: which one.
-        tokens: the answer; None generates the greedy one.
         edits: of the run that is looked at; patches are hidden after them.
         progress: called with (blocks done, all blocks).
 
@@ -53,9 +50,7 @@ def occlusion_map(
         IndexError: the answer has no such token, or the prompt no such image.
         ValueError: the block is smaller than one patch.
     """
-    whole("block", block, 1)
-    if not is_whole(token) or token < 0:
-        raise IndexError(f"token {token!r}: they count from 0")
+    check_occlusion(prompt, token, image, block)
     grid = prompt.grid(image)
     blocks = list(_blocks(grid, block))
     run = _Run(model, prompt, token, image, tokens, edits)
@@ -72,23 +67,37 @@ def occlusion_map(
 
 
 def occlusion(
-    model: "Pixtral",
+    model: VisionLanguageModel,
     prompt: Prompt,
     token: int,
+    tokens: Sequence[int],
     patches: Sequence[Patch],
     *,
     image: int = 0,
-    tokens: Sequence[int] | None = None,
     edits: Sequence[Edit] = (),
 ) -> float:
     """The same for one set of patches, hidden together: the drop in nats.
 
     Arguments and errors as for `occlusion_map`.
     """
+    check_occlusion(prompt, token, image)
     MaskPatches(patches, image).check(prompt, model.config)
     run = _Run(model, prompt, token, image, tokens, edits)
     before, after = run.log_probabilities([(), patches])
     return float(before - after)
+
+
+def check_occlusion(prompt: Prompt, token: int, image: int, block: int = 1) -> None:
+    """What can be said before there is an answer.
+
+    Raises:
+        IndexError: the token's number is none, or the prompt has no such image.
+        ValueError: the block is smaller than one patch.
+    """
+    whole("block", block, 1)
+    if not is_whole(token) or token < 0:
+        raise IndexError(f"token {token!r}: they count from 0")
+    prompt.grid(image)
 
 
 class _Run:
@@ -96,15 +105,13 @@ class _Run:
 
     def __init__(
         self,
-        model: "Pixtral",
+        model: VisionLanguageModel,
         prompt: Prompt,
         token: int,
         image: int,
-        tokens: Sequence[int] | None,
+        tokens: Sequence[int],
         edits: Sequence[Edit],
     ):
-        if tokens is None:
-            tokens = model.generate(prompt, max_tokens=token + 1, edits=edits, reuse=False).tokens
         check_index("token", token, len(tokens))
         prompt = edited(prompt, edits, model.config)
         self._model, self._image, self._token = model, image, tokens[token]

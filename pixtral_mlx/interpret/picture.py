@@ -1,8 +1,8 @@
 """Pictures drawn with Pillow: no browser, no display."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,9 +11,6 @@ from ..errors import ImageError
 from ..files import new_file, refuse_existing
 from ..inputs.image import to_pixels
 from ..model.prompt import PatchGrid
-
-if TYPE_CHECKING:
-    from .trace import Trace
 
 # One visual language wherever these tokens appear; safe for colour-blind readers (Okabe and Ito).
 BREAK_COLOUR = "#e69f00"
@@ -111,22 +108,38 @@ def words_of(pieces: Sequence[str]) -> list[Word]:
     return [Word(word.text.strip(), word.tokens) for word in words if word.text.strip()]
 
 
-def draw_words(trace: "Trace") -> Image.Image:
-    """The answer, and for every word where the model looked (mean over layers and heads).
+def draw_words(
+    pieces: Sequence[str],
+    logprobs: Sequence[float],
+    images: Sequence[np.ndarray],
+    look: Callable[[int, int], np.ndarray],
+) -> Image.Image:
+    """The answer, and for every word where the model looked.
+
+    Arguments:
+        pieces, logprobs: text and log-probability of each token.
+        images: (3, H, W), as in a prompt.
+        look: (token, image) -> where the token looked in that image, shape (rows, columns).
 
     Raises:
         ImageError: there is no image or no word to draw.
     """
-    words = words_of(trace.words)
-    if not trace.prompt.images or not words:
+    words = words_of(pieces)
+    if not images or not words:
         raise ImageError("nothing to draw: the answer needs an image and at least one word")
-    shown = words[:MOST_WORDS]
-    cards = [_card(trace, word) for word in shown]
+    likely = [float(np.exp(min(logprobs[token] for token in word.tokens))) for word in words]
+    shown, cards = words[:MOST_WORDS], []
+    for word, probability in zip(shown, likely, strict=False):
+        maps = [
+            np.mean([look(token, image) for token in word.tokens], axis=0)
+            for image in range(len(images))
+        ]
+        cards.append(_card(word.text, probability, images, maps))
     columns = min(5, len(cards))
     rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
     heights = [max(card.height for card in row) for row in rows]
     width = max(columns * (CARD + GAP) - GAP, 560) + 2 * MARGIN
-    head = _heading(trace, words, width - 2 * MARGIN)
+    head = _heading(words, likely, width - 2 * MARGIN)
     height = head.height + sum(heights) + GAP * len(rows) + 3 * MARGIN + 40
     page = Image.new("RGB", (width, height), PAPER)
     page.paste(head, (MARGIN, MARGIN))
@@ -139,15 +152,18 @@ def draw_words(trace: "Trace") -> Image.Image:
     return page
 
 
-def _card(trace: "Trace", word: Word) -> Image.Image:
-    """One word: the picture it looked at most, lit where it looked, with the numbers."""
-    count = len(trace.prompt.images)
-    maps = [
-        np.mean([trace.image_attention(t, image=i) for t in word.tokens], axis=0)
-        for i in range(count)
-    ]
+def _card(
+    word: str, likely: float, images: Sequence[np.ndarray], maps: Sequence[np.ndarray]
+) -> Image.Image:
+    """One word: the image it looked at most, lit where it looked, with the numbers.
+
+    Arguments:
+        likely: probability of its least likely token.
+        maps: where it looked, one per image.
+    """
+    count = len(images)
     best = int(np.argmax([m.sum() for m in maps]))
-    attention, pixels = maps[best], to_pixels(trace.prompt.images[best])
+    attention, pixels = maps[best], to_pixels(images[best])
     grey = Image.fromarray(pixels).convert("L").convert("RGB")
     scale = min(CARD / grey.width, CARD / grey.height)
     size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
@@ -157,8 +173,8 @@ def _card(trace: "Trace", word: Word) -> Image.Image:
 
     card = Image.new("RGB", (CARD, size[1] + (84 if count > 1 else 66)), PAPER)
     card.paste(seen, ((CARD - size[0]) // 2, 0))
-    pen, likely = ImageDraw.Draw(card), _probability(trace, word)
-    text = _shortened(word.text, CARD, _font(22))
+    pen = ImageDraw.Draw(card)
+    text = _shortened(word, CARD, _font(22))
     pen.text((0, size[1] + 6), text, fill=INK, font=_font(22))
     if likely < UNCERTAIN:
         end = _font(22).getlength(text)
@@ -173,27 +189,22 @@ def _card(trace: "Trace", word: Word) -> Image.Image:
     return card
 
 
-def _probability(trace: "Trace", word: Word) -> float:
-    """Of the least likely token of a word."""
-    return float(np.exp(min(trace.logprobs[token] for token in word.tokens)))
-
-
-def _heading(trace: "Trace", words: list[Word], width: int) -> Image.Image:
+def _heading(words: list[Word], likely: list[float], width: int) -> Image.Image:
     """The answer as text, uncertain words underlined."""
     font, space, line = _font(24), _font(24).getlength(" "), 38
     places, x, y = [], 0.0, 0
-    for word in words:
+    for word, probability in zip(words, likely, strict=True):
         text = _shortened(word.text, width, font)
         length = font.getlength(text)
         if x and x + length > width:
             x, y = 0.0, y + line
-        places.append((x, y, text, length, _probability(trace, word)))
+        places.append((x, y, text, length, probability))
         x += length + space
     image = Image.new("RGB", (width, y + line), PAPER)
     pen = ImageDraw.Draw(image)
-    for x, y, text, length, likely in places:
+    for x, y, text, length, probability in places:
         pen.text((x, y), text, fill=INK, font=font)
-        if likely < UNCERTAIN:
+        if probability < UNCERTAIN:
             pen.line((x, y + 30, x + length, y + 30), fill=END_COLOUR, width=3)
     return image
 

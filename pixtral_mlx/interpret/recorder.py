@@ -1,21 +1,17 @@
 """What a run keeps for looking inside: queries, keys and residual streams, and no map."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from ..checks import check_index
 from ..model.config import PixtralConfig
-from ..model.kv_cache import cut, dense
-from ..model.tap import Site, Tap
-from .trace import Trace
+from ..model.tap import Site
 
 if TYPE_CHECKING:
-    from ..pixtral import Pixtral
+    pass
 
 
 @dataclass(frozen=True)
@@ -107,6 +103,27 @@ class Recorder:
             self.vision[site] = mx.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         self._parts.clear()
 
+    def rows(self, config: PixtralConfig, count: int) -> dict[str, mx.array]:
+        """What was kept of the first `count` new tokens, one array per site.
+
+        Returns:
+            Queries (count, H, head_dim) and residual streams (count, 1, D).
+        """
+        found = {}
+        for site, rows in self.text.items():
+            shape = (config.text.n_heads, -1) if site.endswith(".queries") else (1, -1)
+            whole = mx.stack([row.reshape(shape) for row in (rows[:count] or rows[:1])])
+            found[site] = whole[:count]
+        return found
+
+    def whole_states(self, config: PixtralConfig) -> dict[str, mx.array]:
+        """The named states with their chunks joined, as the tap saw them."""
+        whole = {}
+        for name, parts in self.states.items():
+            axis = Site.parse(name, config).axis
+            whole[name] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
+        return whole
+
     def finish(self) -> None:
         """Nothing more comes: any thread may look."""
         self.writer = None
@@ -136,35 +153,3 @@ def _count(every: int, layers: Sequence[int] | None) -> int:
 
 def _wanted(layer: int, layers: Sequence[int] | None) -> bool:
     return layers is None or layer in layers
-
-
-def live_trace(
-    stream: Any, model: "Pixtral", edits: Sequence[Any], cache: list[Any], embeddings: Any
-) -> Trace:
-    """The trace of a `GenerationStream` that is about to run on `cache`."""
-    prompt, reply = stream.prompt, stream.reply
-    stream._recorder.writer = threading.get_ident()
-    groups: Sequence[int] = [grid.patches for grid in prompt.grids]
-    for edit in edits:
-        groups = edit.lengths(groups)
-
-    @lru_cache(maxsize=4)  # the lens of one position is asked layer by layer
-    def rerun(position: int) -> dict[str, mx.array]:
-        """The residual stream of one position of the prompt, after every layer."""
-        found: dict[str, mx.array] = {}
-        tap = Tap(prompt, edits, lambda site, value, _: found.__setitem__(str(site), value))
-        before = [cut(layer, position) for layer in cache]
-        token = mx.array([[prompt.tokens[position]]])
-        own = None if embeddings is None else embeddings[None, position : position + 1]
-        model.decoder.hidden(token, before, own, tap)
-        return found
-
-    def keys(layer: int) -> mx.array:
-        """Of one layer: (K, at least as many as there are tokens, head_dim)."""
-        found = cache[layer]
-        return dense(found.keys, found, mx.float32)[0]
-
-    return Trace(
-        model.config, prompt, reply.tokens, reply.logprobs, [], groups, model,
-        stream._recorder, keys, rerun,
-    )  # fmt: skip

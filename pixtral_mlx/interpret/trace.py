@@ -22,14 +22,15 @@ from ..errors import CheckpointError
 from ..model.config import PixtralConfig
 from ..model.prompt import Patch, Prompt
 from ..model.tap import Site
-from .maps import Evidence, distances, find_evidence
+from ..model.vision_language_model import VisionLanguageModel
+from . import picture
+from .maps import Evidence, attention_rows, distances, find_evidence
+from .trace_file import TraceRecord, write_trace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL import Image
-
-    from ..pixtral import Pixtral
 
 
 @dataclass(eq=False)
@@ -48,6 +49,7 @@ class Trace:
         words: the text of each token.
         groups: how many neighbouring patches saw one another: one entry an image.
         model: for the methods that compute with weights; None for a trace from a file.
+        label: the text of an id, for those methods.
     """
 
     config: PixtralConfig
@@ -56,7 +58,8 @@ class Trace:
     logprobs: list[float]
     words: list[str]
     groups: Sequence[int]
-    model: "Pixtral | None" = None
+    model: VisionLanguageModel | None = None
+    label: Callable[[int], str] = str
     _recorded: Any = None
     _keys: Callable[[int], mx.array] = field(default=lambda layer: mx.array(0), repr=False)
     _rerun: Callable[[int], dict[str, mx.array]] | None = field(default=None, repr=False)
@@ -167,7 +170,7 @@ class Trace:
             check_index("vision head", head, queries.shape[0])
             queries, keys = queries[head : head + 1], keys[head : head + 1]
         chosen = queries[:, mx.array([own.start + p for p in patches])]
-        rows = _attention(chosen, keys[:, seen.start : seen.stop])
+        rows = attention_rows(chosen, keys[:, seen.start : seen.stop])
         return rows[:, :, own.start - seen.start : own.stop - seen.start]
 
     def _ranges(self, image: int) -> tuple[range, range]:
@@ -209,7 +212,7 @@ class Trace:
             check_index("text head", head, queries.shape[0])
             queries, keys = queries[head : head + 1], keys[head // group : head // group + 1]
             group = 1
-        rows = _attention(queries.reshape(keys.shape[0], group, -1), keys)
+        rows = attention_rows(queries.reshape(keys.shape[0], group, -1), keys)
         return rows.reshape(-1, rows.shape[-1])
 
     def image_attention(
@@ -329,8 +332,7 @@ class Trace:
     def _top_words(self, hidden: mx.array, top: int) -> list[tuple[str, float]]:
         probabilities = np.exp(self._log_probabilities(hidden))
         best = np.argsort(-probabilities, kind="stable")[: max(top, 0)]
-        label = self.model.tokenizer.label if self.model else str
-        return [(label(int(i)), float(probabilities[i])) for i in best]
+        return [(self.label(int(i)), float(probabilities[i])) for i in best]
 
     def _log_probabilities(self, hidden: mx.array) -> np.ndarray:
         if self.model is None:
@@ -347,18 +349,10 @@ class Trace:
         the decoder over all positions that were computed."""
         self._check_thread()
         found = {}
-        for name, whole in self._whole_states().items():
+        for name, whole in self._recorded.whole_states(self.config).items():
             batched = Site.parse(name, self.config).batched
             found[name] = np.array((whole[0] if batched else whole).astype(mx.float32))
         return found
-
-    def _whole_states(self) -> dict[str, mx.array]:
-        """The named states with their chunks joined, as the tap saw them."""
-        whole = {}
-        for name, parts in self._recorded.states.items():
-            axis = Site.parse(name, self.config).axis
-            whole[name] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
-        return whole
 
     @property
     def nbytes(self) -> int:
@@ -371,35 +365,33 @@ class Trace:
         Raises:
             CheckpointError: the name is taken, or cannot be written.
         """
-        from .trace_file import save_trace
-
         self._check_thread()
-        save_trace(self, path)
+        count, recorded = len(self.tokens), self._recorded
+        text = recorded.rows(self.config, count)
+        layers = [layer for layer in self.text_layers if f"text.{layer}.queries" in text]
+        keys = {n: self._keys(n)[:, : len(self.prompt.tokens) + count] for n in layers}
+        states = recorded.whole_states(self.config)
+        write_trace(
+            TraceRecord(
+                self.config, self.prompt, self.tokens, self.logprobs, self.words, self.groups,
+                recorded.vision, text, keys, states,
+            ),
+            path,
+        )  # fmt: skip
 
     def picture(self) -> "Image.Image":
-        """The answer, and for every word where the model looked; drawn without a browser."""
-        from .picture import draw_words
+        """The answer, and for every word where the model looked (mean over layers and heads);
+        drawn without a browser.
 
-        return draw_words(self)
+        Raises:
+            ImageError: there is no image or no word to draw.
+        """
+        return picture.draw_words(
+            self.words, self.logprobs, self.prompt.images,
+            lambda token, image: self.image_attention(token, image=image),
+        )  # fmt: skip
 
 
 def _parts(patches: int) -> list[range]:
     """Patches a few at a time: whole maps of large images would be too much."""
     return [range(start, min(start + 256, patches)) for start in range(0, patches, 256)]
-
-
-FEW_KEYS = 2**20
-"""Numbers in the keys up to which rows are computed in float64, at no cost worth mentioning:
-float32 rounds scores of 30 by 2e-6, and so the attention."""
-
-
-def _attention(queries: mx.array, keys: mx.array) -> np.ndarray:
-    """softmax(queries keys^T / sqrt(d)), float32: (H, Q, d) and (H, N, d) -> (H, Q, N)."""
-    queries, keys = queries.astype(mx.float32), keys.astype(mx.float32)
-    scale = queries.shape[-1] ** -0.5
-    if keys.size > FEW_KEYS:
-        scores = (queries * scale) @ keys.transpose(0, 2, 1)
-        return np.array(mx.softmax(scores, axis=-1, precise=True))
-    exact = np.array(queries, np.float64) * scale @ np.array(keys, np.float64).transpose(0, 2, 1)
-    weights = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)

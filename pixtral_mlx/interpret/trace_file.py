@@ -6,8 +6,8 @@ as JSON in the header. No pickle; whatever is opened is checked against its own 
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,37 @@ from ..inputs.image import normalise, to_pixels
 from ..model.config import PixtralConfig
 from ..model.prompt import ImageSpan, PatchGrid, Prompt
 from ..model.tap import Site
-from .trace import Trace
 
 VERSION = "1"
 _KEY = "pixtral_mlx_trace"
 
 
-@dataclass
-class Stored:
-    """What a file kept, in the shape of a `Recorder`."""
+@dataclass(frozen=True, eq=False)
+class TraceRecord:
+    """What a file keeps of an answer; P tokens of prompt, T of answer, N patches of all images.
 
-    vision: dict[str, mx.array]
-    text: dict[str, list[mx.array]]
-    states: dict[str, list[mx.array]] = field(default_factory=dict)
+    Arguments:
+        config, prompt, tokens, logprobs, words, groups: as in `Trace`.
+        vision: turned queries and keys of the encoder by their site, (H, N, head_dim).
+        text: queries (T, H, head_dim) and residual streams (T, 1, D) of the answer by their site.
+        keys: of the decoder by layer, (K, P + T, head_dim).
+        states: the states that `TraceOptions.states` named.
+    """
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept."""
-        lists = [list(self.vision.values()), *self.text.values(), *self.states.values()]
-        return sum(array.nbytes for arrays in lists for array in arrays)
+    config: PixtralConfig
+    prompt: Prompt
+    tokens: list[int]
+    logprobs: list[float]
+    words: list[str]
+    groups: Sequence[int]
+    vision: Mapping[str, mx.array]
+    text: Mapping[str, mx.array]
+    keys: Mapping[int, mx.array]
+    states: Mapping[str, mx.array]
 
 
-def save_trace(trace: Trace, path: str | Path) -> None:
-    """Write a trace to a new file, complete or not at all.
+def write_trace(record: TraceRecord, path: str | Path) -> None:
+    """Write a new file, complete or not at all.
 
     Raises:
         CheckpointError: the name is taken, or cannot be written.
@@ -51,26 +59,19 @@ def save_trace(trace: Trace, path: str | Path) -> None:
     """
     path = Path(path)
     refuse_existing(path)
-    recorded, count = trace._recorded, len(trace.tokens)
-    arrays = dict(recorded.vision)
-    for site, rows in recorded.text.items():
-        shape = (trace.config.text.n_heads, -1) if site.endswith(".queries") else (1, -1)
-        arrays[site] = mx.stack([row.reshape(shape) for row in (rows[:count] or rows[:1])])[:count]
-        if site.endswith(".queries"):
-            layer = int(site.split(".")[1])
-            arrays[f"text.{layer}.keys"] = trace._keys(layer)[:, : len(trace.prompt.tokens) + count]
-    for number, pixels in enumerate(trace.prompt.images):
+    arrays = {**record.vision, **record.text}
+    arrays |= {f"text.{layer}.keys": keys for layer, keys in record.keys.items()}
+    for number, pixels in enumerate(record.prompt.images):
         arrays[f"image.{number}"] = mx.array(to_pixels(pixels))
-    for site, whole in trace._whole_states().items():
-        arrays[f"state.{site}"] = whole
+    arrays |= {f"state.{site}": whole for site, whole in record.states.items()}
     about = {
-        "config": trace.config.to_params(),
-        "prompt": [int(token) for token in trace.prompt.tokens],
-        "spans": [[span.start, *span.grid, span.breaks] for span in trace.prompt.spans],
-        "tokens": trace.tokens,
-        "logprobs": trace.logprobs,
-        "words": trace.words,
-        "groups": list(trace.groups),
+        "config": record.config.to_params(),
+        "prompt": [int(token) for token in record.prompt.tokens],
+        "spans": [[span.start, *span.grid, span.breaks] for span in record.prompt.spans],
+        "tokens": record.tokens,
+        "logprobs": record.logprobs,
+        "words": record.words,
+        "groups": list(record.groups),
     }
     kept = json.dumps(about)
     metadata = {_KEY: VERSION, "about": kept, "checksum": _checksum(arrays, kept)}
@@ -78,11 +79,8 @@ def save_trace(trace: Trace, path: str | Path) -> None:
         mx.save_safetensors(str(hidden), arrays, metadata)
 
 
-def open_trace(path: str | Path) -> Trace:
-    """Open a trace that `Trace.save` wrote.
-
-    All that needs no weights works as before; `logit_lens` and `position_lens` say that they need
-    the model.
+def read_trace(path: str | Path) -> TraceRecord:
+    """Read a file that `write_trace` wrote; whatever it holds is checked.
 
     Raises:
         CheckpointError: no such file, not a trace, or a damaged one.
@@ -96,7 +94,7 @@ def open_trace(path: str | Path) -> Trace:
             raise ValueError(f"version {metadata.get(_KEY)}, {VERSION} is read")
         if metadata["checksum"] != _checksum(arrays, metadata["about"]):
             raise ValueError("its checksum does not fit")
-        return _build(arrays, json.loads(metadata["about"]))
+        return _record(arrays, json.loads(metadata["about"]))
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError, PixtralError) as error:
         raise CheckpointError(
             f"{path}: not a trace of pixtral-mlx, or a damaged one ({error}): save it again"
@@ -113,7 +111,7 @@ def _checksum(arrays: dict[str, mx.array], about: str) -> str:
     return f"{found:08x}"
 
 
-def _build(arrays: dict[str, mx.array], about: dict[str, Any]) -> Trace:
+def _record(arrays: dict[str, mx.array], about: dict[str, Any]) -> TraceRecord:
     config = PixtralConfig.from_params(about["config"])
     spans = [
         ImageSpan(_whole(start), PatchGrid(_whole(rows), _whole(columns)), bool(breaks))
@@ -129,21 +127,15 @@ def _build(arrays: dict[str, mx.array], about: dict[str, Any]) -> Trace:
     if any(not 0 < span.start < span.stop <= len(prompt_tokens) for span in spans):
         raise ValueError("an image lies outside the prompt")
     vision = {name: array for name, array in arrays.items() if name.startswith("vision.")}
-    text = {name: list(a) for name, a in arrays.items() if name.startswith("text.")}
-    keys = {int(n.split(".")[1]): arrays[n] for n in arrays if n.endswith(".keys") and n[0] == "t"}
+    text = {name: array for name, array in arrays.items() if name.startswith("text.")}
+    keys = {int(name.split(".")[1]): text.pop(name) for name in [*text] if name.endswith(".keys")}
     _check_shapes(arrays, config, patches, len(prompt_tokens), len(tokens))
     pictures = [_picture(arrays[f"image.{i}"], config, grid) for i, grid in enumerate(grids)]
     prompt = Prompt(prompt_tokens, pictures, grids, spans)
-    rows = {name: rows for name, rows in text.items() if ".keys" not in name}
-    states = {n[len("state.") :]: [arrays[n]] for n in arrays if n.startswith("state.")}
-    recorded = Stored(vision, rows, states)
-    return Trace(
-        config, prompt, tokens, logprobs, words, groups, None, recorded, _lookup(keys), None
-    )
-
-
-def _lookup(keys: dict[int, mx.array]) -> Callable[[int], mx.array]:
-    return lambda layer: keys[layer]
+    states = {n[len("state.") :]: arrays[n] for n in arrays if n.startswith("state.")}
+    return TraceRecord(
+        config, prompt, tokens, logprobs, words, groups, vision, text, keys, states
+    )  # fmt: skip
 
 
 def _check_shapes(

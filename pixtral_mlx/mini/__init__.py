@@ -4,11 +4,10 @@
 `python -m pixtral_mlx.mini evaluate` measures; the trained checkpoint lies in `CHECKPOINT`.
 """
 
-from pathlib import Path
-
+from ..checkpoint.names import MINI
 from .scenes import Question, Scene, scene
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
+CHECKPOINT = MINI
 """Folder of the trained model, in the official layout."""
 
 __all__ = ["CHECKPOINT", "Question", "Scene", "scene"]

@@ -142,7 +142,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _novelty(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..checkpoint.checkpoint import load
+    from ..pixtral import load
     from .evaluation import FIRST_SEED
     from .novelty import ask_new, census, drawn_by_training, novelty_table
     from .report import conditions

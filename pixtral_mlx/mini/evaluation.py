@@ -11,11 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from ..checkpoint.checkpoint import load
 from ..interpret.edits import NoBreakTokens
 from ..interpret.recorder import TraceOptions
 from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens
-from ..pixtral import Pixtral
+from ..pixtral import Pixtral, load
 from ..quantization.conversion import convert
 from .looking import Looked, look
 from .processes import worker_processes

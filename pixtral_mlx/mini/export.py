@@ -8,9 +8,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..checkpoint import layouts
-from ..checkpoint.checkpoint import load
 from ..files import new_file
-from ..pixtral import Pixtral
+from ..pixtral import Pixtral, load
 from .learning import Pupil
 
 

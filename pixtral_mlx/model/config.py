@@ -1,13 +1,11 @@
-"""The sizes of a Pixtral, read from `params.json` (official) or `config.json` (HF, MLX).
+"""The sizes of a Pixtral, as the official `params.json` has them.
 
 No forward path holds a size as a literal: whatever is built, is built from these records.
 Field names are those of the official `params.json`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from ..checks import number, one_of, whole
@@ -141,56 +139,21 @@ class PixtralConfig:
         Raises:
             ConfigError: a key is missing or a value is impossible; the message names it.
         """
-        _check_mapping(params, "params.json")
-        _refuse(params, ("moe", "yarn", "rope_scaling", "sliding_window"), "params.json")
+        check_mapping(params, "params.json")
+        refuse(params, ("moe", "yarn", "rope_scaling", "sliding_window"), "params.json")
         text = _pick(TextConfig, params, "params.json")
         if params.get("tied_embeddings") is None:
             text.pop("tied_embeddings", None)
         vision = params.get("vision_encoder")
         if vision is None:
             return cls(TextConfig(**text))
-        _check_mapping(vision, "params.json: vision_encoder")
+        check_mapping(vision, "params.json: vision_encoder")
         others = ("mm_projector_id", "add_pre_mm_projector_layer_norm")
-        _refuse(vision, others, "params.json: vision_encoder")
+        refuse(vision, others, "params.json: vision_encoder")
         if vision.get("spatial_merge_size", 1) != 1:
-            _refuse(vision, ("spatial_merge_size",), "params.json: vision_encoder")
+            refuse(vision, ("spatial_merge_size",), "params.json: vision_encoder")
         values = _pick(VisionConfig, vision, "params.json: vision_encoder")
         return cls(TextConfig(**text), VisionConfig(**values))
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "PixtralConfig":
-        """Read a `config.json` of transformers or of an MLX folder.
-
-        `max_position_embeddings` is not taken as a limit: transformers writes 1,024,000 and
-        the weights are the same.
-
-        Raises:
-            ConfigError: the `model_type` is not known, or a key is missing.
-        """
-        _check_mapping(config, "config.json")
-        kind = config.get("model_type")
-        if kind not in ("llava", "pixtral", "mistral"):
-            raise ConfigError(
-                f"config.json: model_type is {kind!r}; llava, pixtral and mistral are read: "
-                "this folder holds another architecture"
-            )
-        text = config if kind == "mistral" else config.get("text_config", {})
-        _check_mapping(text, "config.json: text_config")
-        _refuse(text, ("sliding_window",), "config.json")
-        for key in ("rope_scaling", "rope_parameters"):
-            rope = text.get(key) or {}
-            _check_mapping(rope, f"config.json: {key}")
-            if rope.get("rope_type", rope.get("type", "default")) != "default":
-                _refuse(text, (key,), "config.json")
-        _refuse_others(text, "hidden_act", "silu")
-        text_config = _text_from_hf(text, config)
-        if kind == "mistral":
-            return cls(text_config)
-        _refuse_others(config, "projector_hidden_act", "gelu")
-        _refuse_others(config, "vision_feature_layer", -1)
-        vision = config.get("vision_config", {})
-        _check_mapping(vision, "config.json: vision_config")
-        return cls(text_config, _vision_from_hf(vision, config))
 
     def to_params(self) -> dict[str, Any]:
         """The same sizes as an official `params.json` would hold them."""
@@ -204,87 +167,7 @@ class PixtralConfig:
         return params
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        ConfigError: the file cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: not readable as JSON ({error}): fetch the file again"
-        ) from error
-
-
-# transformers' defaults (modeling_mistral, modeling_pixtral): it leaves out of config.json what
-# equals its default, and Pixtral's published files rely on that.
-_HF_TEXT_DEFAULTS = {
-    "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-6,
-    "vocab_size": 32000,
-}  # fmt: skip
-_HF_VISION_DEFAULTS = {
-    "hidden_size": 1024, "num_channels": 3, "image_size": 1024, "patch_size": 16,
-    "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-}  # fmt: skip
-
-
-def _text_from_hf(text: Mapping[str, Any], config: Mapping[str, Any]) -> TextConfig:
-    def value(key: str) -> Any:
-        return text[key] if text.get(key) is not None else _HF_TEXT_DEFAULTS[key]
-
-    head_dim = text.get("head_dim")
-    if head_dim is None:
-        width, heads = value("hidden_size"), value("num_attention_heads")
-        if type(width) is not int or type(heads) is not int or heads < 1:
-            raise ConfigError(
-                f"config.json: hidden_size {width!r} over num_attention_heads {heads!r} is no head "
-                "width: compare it with the published file"
-            )
-        head_dim = width // heads
-    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
-    return TextConfig(
-        dim=value("hidden_size"),
-        n_layers=value("num_hidden_layers"),
-        head_dim=head_dim,
-        hidden_dim=value("intermediate_size"),
-        n_heads=value("num_attention_heads"),
-        n_kv_heads=value("num_key_value_heads"),
-        norm_eps=value("rms_norm_eps"),
-        rope_theta=_rope_theta(text, 10_000.0),
-        vocab_size=value("vocab_size"),
-        max_seq_len=text.get("max_seq_len") or DEFAULT_CONTEXT,
-        tied_embeddings=bool(tied),
-    )
-
-
-def _vision_from_hf(vision: Mapping[str, Any], config: Mapping[str, Any]) -> VisionConfig:
-    values = {key: vision.get(key, default) for key, default in _HF_VISION_DEFAULTS.items()}
-    image_token = config.get("image_token_index")
-    if image_token is None:
-        image_token = config.get("image_token_id", 10)
-    return VisionConfig(
-        **values,
-        rope_theta=_rope_theta(vision, 10_000.0),
-        image_token_id=image_token,
-        image_break_token_id=config.get("image_break_token_id"),
-        image_end_token_id=config.get("image_end_token_id"),
-        adapter_bias=config.get("multimodal_projector_bias", True),
-    )
-
-
-def _rope_theta(config: Mapping[str, Any], default: float) -> float:
-    """`rope_theta` stands at the top level, or since transformers 5 in `rope_parameters`."""
-    for holder in (config, config.get("rope_parameters") or {}):
-        _check_mapping(holder, "config.json: rope_parameters")
-        if holder.get("rope_theta") is not None:
-            return holder["rope_theta"]  # checked with the other sizes
-    return default
-
-
-def _refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+def refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
     """Settings of other Mistral models, which would compute something else without a word."""
     for key in keys:
         if values.get(key):
@@ -292,15 +175,6 @@ def _refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> Non
                 f"{where}: {key} is {values[key]!r}, which Pixtral and Mistral NeMo do not have: "
                 "this folder holds another model"
             )
-
-
-def _refuse_others(values: Mapping[str, Any], key: str, only: Any) -> None:
-    """A setting of transformers that Pixtral has one value of."""
-    if values.get(key, only) not in (only, None):
-        raise ConfigError(
-            f"config.json: {key} is {values[key]!r}, Pixtral's is {only!r}: this folder holds "
-            "another model"
-        )
 
 
 def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -315,7 +189,8 @@ def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {n: values[n] for n in names if values.get(n) is not None}
 
 
-def _check_mapping(value: Any, where: str) -> None:
+def check_mapping(value: Any, where: str) -> None:
+    """Raise ConfigError where a file holds something else in the place of an object."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: expected a JSON object, found {type(value).__name__}")
 

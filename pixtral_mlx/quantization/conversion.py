@@ -25,8 +25,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..checkpoint import layouts
-from ..checkpoint.checkpoint import Checkpoint, TensorRef, open_checkpoint, resolve
+from ..checkpoint.checkpoint import Checkpoint, TensorRef, open_checkpoint
 from ..checkpoint.layouts import Source, Transform
+from ..checkpoint.names import resolve
 from ..checkpoint.safetensors_io import SafetensorsWriter
 from ..errors import CapacityError, CheckpointError
 from ..files import new_folder, refuse_existing, remove_stale

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.hf_config import config_to_hf
 from ..model.config import PixtralConfig
 from ..tables import format_bytes
 from .hf_tokenizer import SpecialIds, write_hf_tokenizer
@@ -54,17 +55,9 @@ def write_config(folder: Path, config: PixtralConfig, plan: Plan, ids: SpecialId
     it, transformers (which mlx-vlm asks for the tokenizer) takes mistral-common's tokenizer
     wherever that is installed, to which the "[INST]" of a chat template is plain text.
     """
-    text = _text_config(config, plan.dtype)
     tokens = {"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad}
-    if config.vision is not None:
-        tokens["image_break_token_id"] = config.vision.image_break_token_id
-        tokens["image_end_token_id"] = config.vision.image_end_token_id
     settings: dict[str, Any] = {name: value for name, value in tokens.items() if value is not None}
-    if config.vision is None:
-        settings |= {"architectures": ["MistralForCausalLM"], **text}
-    else:
-        settings |= _vision_settings(config, text)
-    settings["torch_dtype"] = plan.dtype
+    settings |= config_to_hf(config, plan.dtype)
     if config.vision is not None:
         write_json(folder / TRANSFORMERS_CONFIG, settings | {"model_type": "llava"})
         settings["configuration_files"] = [TRANSFORMERS_CONFIG]
@@ -125,59 +118,6 @@ def write_card(folder: Path, plan: Plan, source: Checkpoint, errors: dict[str, f
 def write_json(path: Path, value: Any) -> None:
     """Indented UTF-8 JSON with a newline at the end."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _text_config(config: PixtralConfig, dtype: str) -> dict[str, Any]:
-    text = config.text
-    return {
-        "model_type": "mistral",
-        "hidden_size": text.dim,
-        "num_hidden_layers": text.n_layers,
-        "head_dim": text.head_dim,
-        "intermediate_size": text.hidden_dim,
-        "num_attention_heads": text.n_heads,
-        "num_key_value_heads": text.n_kv_heads,
-        "rms_norm_eps": text.norm_eps,
-        "rope_theta": text.rope_theta,
-        "vocab_size": text.vocab_size,
-        "max_position_embeddings": text.max_seq_len,
-        "max_seq_len": text.max_seq_len,
-        "hidden_act": "silu",
-        "tie_word_embeddings": text.tied_embeddings,
-        "torch_dtype": dtype,
-    }
-
-
-def _vision_settings(config: PixtralConfig, text: dict[str, Any]) -> dict[str, Any]:
-    vision = config.vision
-    if vision is None:
-        return {}
-    return {
-        "architectures": ["LlavaForConditionalGeneration"],
-        "model_type": "pixtral",
-        "image_token_index": vision.image_token_id,
-        "image_token_id": vision.image_token_id,
-        "multimodal_projector_bias": vision.adapter_bias,
-        "projector_hidden_act": "gelu",
-        "vision_feature_layer": -1,
-        "vision_feature_select_strategy": "full",
-        "vocab_size": config.text.vocab_size,
-        "text_config": text,
-        "vision_config": {
-            "model_type": "pixtral",
-            "hidden_size": vision.hidden_size,
-            "num_channels": vision.num_channels,
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "rope_theta": vision.rope_theta,
-            "intermediate_size": vision.intermediate_size,
-            "num_hidden_layers": vision.num_hidden_layers,
-            "num_attention_heads": vision.num_attention_heads,
-            "head_dim": vision.head_dim,
-            "rms_norm_eps": vision.norm_eps,
-            "hidden_act": "silu",
-        },
-    }
 
 
 def _write_processor(folder: Path, config: PixtralConfig) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,10 +22,12 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..checkpoint import layouts
-from ..checkpoint.checkpoint import open_checkpoint, resolve
+from ..checkpoint.checkpoint import open_checkpoint
+from ..checkpoint.names import resolve
 from ..checkpoint.scheme import KEEP_BITS, Scheme
 from ..errors import CheckpointError
 from ..model.config import PixtralConfig
+from ..model.vision_language_model import VisionLanguageModel
 from .options import ConversionOptions
 from .plan import TensorPlan, as_written, plan_for
 from .rounding import (
@@ -38,9 +40,6 @@ from .rounding import (
     squares_of,
     stored,
 )
-
-if TYPE_CHECKING:
-    from ..pixtral import Pixtral
 
 Slices = Iterator[tuple[int, int, mx.array]]
 Reader = Callable[[TensorPlan], tuple[int, Slices]]
@@ -98,9 +97,9 @@ def together(errors: Iterable[TensorError]) -> float:
 
 
 def quantization_errors(
-    source: "str | PathLike[str] | Pixtral",
+    source: str | PathLike[str] | VisionLanguageModel,
     *,
-    quantized: "Pixtral | None" = None,
+    quantized: VisionLanguageModel | None = None,
     **options: Any,
 ) -> Iterator[TensorError]:
     """The error of every matrix that a conversion would quantize, in its order, one at a time.
@@ -131,30 +130,25 @@ def quantization_errors(
     return _measured(work, read)
 
 
-def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
-    """The model that `convert` with these options and then `load` would give, without a folder.
-
-    Nothing is computed here: each matrix is quantized when it is first used, as `px.load` reads
-    it, and the original's weights stay in memory for as long as the original does.
+def quantized_weights(
+    model: VisionLanguageModel, **options: Any
+) -> tuple[PixtralConfig, dict[str, Scheme], list[tuple[str, mx.array]]]:
+    """What a quantized copy of a model is made of; nothing is computed yet.
 
     Arguments:
         model: not quantized.
         options: as for `quantization_errors`; `dtype` is the model's own unless it is given.
 
+    Returns:
+        Its sizes, {our module path: Scheme} of what is quantized, and (name, lazy array) of every
+        parameter, for `checkpoint.fill`.
+
     Raises:
         ValueError, CheckpointError, ConfigError: as for `quantization_errors`.
     """
-    from ..pixtral import Pixtral
-
     _opened(model)  # refuses one that is quantized already
     plan = plan_for(model.config, ConversionOptions(**options))
-    copy = Pixtral(
-        as_written(model.config),
-        model._tokenizer_file,
-        tokenizer_problem=model._tokenizer_problem,
-    )
     schemes = {layouts.module_of(t.name): t.scheme for t in plan.tensors if t.scheme}
-    nn.quantize(copy, class_predicate=lambda path, _: _entry(schemes.get(path)))
     weights = []
     for tensor in plan.tensors:
         kept = tensor if "dtype" in options else replace(tensor, dtype=_own(model, tensor.name))
@@ -162,19 +156,17 @@ def quantized_copy(model: "Pixtral", **options: Any) -> "Pixtral":
         stem = layouts.module_of(tensor.name)
         names = [tensor.name, f"{stem}.scales", f"{stem}.biases"]
         weights += zip(names, parts, strict=False)  # one array has one name
-    copy.load_weights(weights)
-    copy.eval()
-    return copy
+    return as_written(model.config), schemes, weights
 
 
-def _own(model: "Pixtral", name: str) -> str:
+def _own(model: VisionLanguageModel, name: str) -> str:
     """The type that a model computes a parameter in; encoder and projector may have another."""
     encoder = None if name.startswith("decoder.") else model.vision_encoder
     norm = model.decoder.norm if encoder is None else encoder.ln_pre
     return str(norm.weight.dtype).removeprefix("mlx.core.")
 
 
-def _opened(source: "str | PathLike[str] | Pixtral") -> tuple[PixtralConfig, Reader]:
+def _opened(source: str | PathLike[str] | VisionLanguageModel) -> tuple[PixtralConfig, Reader]:
     """Its sizes, and what gives the bytes and the slices of a tensor in our order."""
     if isinstance(source, str | PathLike):
         checkpoint = open_checkpoint(resolve(source))
@@ -196,7 +188,7 @@ def _opened(source: "str | PathLike[str] | Pixtral") -> tuple[PixtralConfig, Rea
     return source.config, from_model
 
 
-def _weights(model: "Pixtral", tensor: TensorPlan) -> mx.array:
+def _weights(model: VisionLanguageModel, tensor: TensorPlan) -> mx.array:
     """What a conversion would read: a tied output is the embeddings, missing biases are zero."""
     found = dict(tree_flatten(model.parameters()))
     if tensor.name in found:
@@ -213,7 +205,7 @@ def _refuse_quantized(is_quantized: bool, what: str) -> None:
         )
 
 
-def _pairs(tensors: Iterable[TensorPlan], quantized: "Pixtral") -> Iterator[Work]:
+def _pairs(tensors: Iterable[TensorPlan], quantized: VisionLanguageModel) -> Iterator[Work]:
     """The matrices of a model that are quantized, with what they are."""
     modules = dict(quantized.named_modules())
     found = False
@@ -259,7 +251,3 @@ def _rows(module: Any, start: int, stop: int) -> np.ndarray:
 def _parts(module: Any) -> list[mx.array]:
     """Weight, scales and biases; not the bias that is added to the result."""
     return [module[name] for name in ("weight", "scales", "biases") if name in module]
-
-
-def _entry(scheme: Scheme | None) -> dict[str, Any] | bool:
-    return scheme.entry() if scheme else False

@@ -17,10 +17,11 @@ from checkpoints import (
     write_safetensors,
 )
 
-from pixtral_mlx.checkpoint import checkpoint
-from pixtral_mlx.checkpoint.checkpoint import find_non_finite, load, open_checkpoint, resolve
+from pixtral_mlx.checkpoint.checkpoint import find_non_finite, open_checkpoint
+from pixtral_mlx.checkpoint.names import resolve
 from pixtral_mlx.errors import CheckpointError, ConfigError
 from pixtral_mlx.model.prompt import Prompt
+from pixtral_mlx.pixtral import load
 
 IMAGE = np.random.RandomState(0).standard_normal((3, 32, 48)).astype(np.float32)
 TOKENS = [1, 3, 10, 10, 10, 12, 10, 10, 10, 13, 300, 301, 4]
@@ -510,4 +511,4 @@ def test_what_is_a_hub_id(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match="no such folder"):
             resolve(name)
     assert len(asked) == 1
-    assert checkpoint.resolve(Path("owner/name")) == Path("owner/name")
+    assert resolve(Path("owner/name")) == Path("owner/name")

@@ -9,6 +9,7 @@ from checkpoints import hf_config, make_hf, make_official, official_params
 
 import pixtral_mlx as px
 from pixtral_mlx.checkpoint.folder import load_config
+from pixtral_mlx.checkpoint.hf_config import config_from_hf
 from pixtral_mlx.errors import ConfigError
 from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig
 
@@ -51,18 +52,18 @@ def test_pixtral_large_is_a_matter_of_params_alone():
 
 def test_hf_says_the_same():
     params = official_params()
-    official, hf = PixtralConfig.from_params(params), PixtralConfig.from_hf(hf_config(params))
+    official, hf = PixtralConfig.from_params(params), config_from_hf(hf_config(params))
     assert hf == official
     v5 = hf_config(params)
     v5["text_config"]["rope_parameters"] = {
         "rope_theta": v5["text_config"].pop("rope_theta"), "rope_type": "default",
     }  # fmt: skip
-    assert PixtralConfig.from_hf(v5) == official
+    assert config_from_hf(v5) == official
 
 
 def test_hf_leaves_out_its_defaults():
     # The published config.json of Pixtral 12B: what equals transformers' default is not there.
-    config = PixtralConfig.from_hf({
+    config = config_from_hf({
         "model_type": "llava", "image_token_index": 10,
         "text_config": {
             "model_type": "mistral", "head_dim": 128, "hidden_size": 5120,
@@ -136,9 +137,9 @@ def test_other_hf_models_are_refused(change):
     config = hf_config(official_params())
     config["text_config"] |= change
     with pytest.raises(ConfigError, match="holds another model"):
-        PixtralConfig.from_hf(config)
+        config_from_hf(config)
     with pytest.raises(ConfigError, match="model_type is 'llama'"):
-        PixtralConfig.from_hf({"model_type": "llama"})
+        config_from_hf({"model_type": "llama"})
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{", "null", "[" * 100_000])
@@ -191,7 +192,7 @@ def test_impossible_hf_values_are_named(key, value, message):
     del config["text_config"]["head_dim"]
     config["text_config"][key] = value
     with pytest.raises(ConfigError, match=message):
-        PixtralConfig.from_hf(config)
+        config_from_hf(config)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_impossible_hf_values_are_named(key, value, message):
 )
 def test_other_ways_to_join_eye_and_decoder_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"{key} is .* holds another model"):
-        PixtralConfig.from_hf(hf_config(official_params()) | {key: value})
+        config_from_hf(hf_config(official_params()) | {key: value})
 
 
 def test_hostile_sizes_stop_here():
@@ -213,4 +214,4 @@ def test_hostile_sizes_stop_here():
 def test_the_context_that_a_conversion_writes_is_read():
     config = hf_config(official_params())
     config["text_config"]["max_seq_len"] = 100
-    assert PixtralConfig.from_hf(config).text.max_seq_len == 100
+    assert config_from_hf(config).text.max_seq_len == 100

@@ -10,8 +10,8 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.engine import capacity
-from pixtral_mlx.engine.capacity import bounded_buffers
+from pixtral_mlx.cost import buffers
+from pixtral_mlx.cost.buffers import bounded_buffers
 
 LARGE, BOUND = 2**30, 2**16
 
@@ -29,7 +29,7 @@ def picture():
 @pytest.fixture(autouse=True)
 def limits(monkeypatch):
     """A small bound, and a large limit that MLX has before."""
-    monkeypatch.setattr(capacity, "BUFFER_BYTES", BOUND)
+    monkeypatch.setattr(buffers, "BUFFER_BYTES", BOUND)
     before = mx.set_cache_limit(LARGE)
     yield
     mx.set_cache_limit(before)
@@ -133,4 +133,4 @@ def test_many_threads_leave_the_limit_as_it_was():
         thread.start()
     for thread in threads:
         thread.join()
-    assert capacity._runs == 0 and limit() == LARGE
+    assert buffers._runs == 0 and limit() == LARGE

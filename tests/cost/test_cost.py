@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
 from pixtral_mlx.cost import chips, machine
+from pixtral_mlx.cost.buffers import BUFFER_BYTES
 from pixtral_mlx.cost.cost import (
     activation_bytes,
     decode_bytes,
@@ -18,7 +19,7 @@ from pixtral_mlx.cost.cost import (
     prefill_operations,
     step_weight_bytes,
 )
-from pixtral_mlx.engine.capacity import BUFFER_BYTES, RESERVE_BYTES
+from pixtral_mlx.engine.capacity import RESERVE_BYTES
 from pixtral_mlx.model import device
 from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.model.prompt import patch_grid

@@ -8,7 +8,7 @@ from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.engine.prompt_cache import image_digest
+from pixtral_mlx.engine.content import image_digest
 from pixtral_mlx.interpret import edits
 from pixtral_mlx.interpret.recorder import TraceOptions
 

@@ -48,7 +48,7 @@ class Watched:
     """A batch, and what came of it."""
 
     def __init__(self, model, **options):
-        self.batch, self.pieces, self.ended = Batch(model, **options), {}, {}
+        self.batch, self.pieces, self.ended = Batch(model.engine, **options), {}, {}
 
     def add(self, messages, **options):
         number = self.batch.add({"messages": messages, **options})
@@ -132,7 +132,7 @@ def test_a_first_token_waits_for_no_prompt_that_came_later(model, calls, endless
 
 
 def test_nothing_to_do_is_no_step(model):
-    batch = Batch(model)
+    batch = Batch(model.engine)
     assert batch.step() == [] and not batch.busy and batch.close() == []
 
 

@@ -1,7 +1,5 @@
 """The picture of a patch grid: what it shows must be what the tokens are."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,23 +74,24 @@ def test_words_are_grouped_from_tokens():
     assert words_of([]) == words_of(["", " "]) == []
 
 
-class Looked:
-    """A trace that looked at one patch for each token."""
+IMAGE = np.zeros((3, 48, 80), np.float32)
 
-    def __init__(self, words, logprobs, peaks):
-        self.words, self.logprobs, self._peaks = words, logprobs, peaks
-        self.prompt = SimpleNamespace(images=[np.zeros((3, 48, 80), np.float32)])
 
-    def image_attention(self, token, image=0):
+def looked_at(peaks):
+    """Each token looked at one patch, in every image."""
+
+    def look(token, image):
         attention = np.full((3, 5), 0.001, np.float32)
-        attention[self._peaks[token]] = 0.5
+        attention[peaks[token]] = 0.5
         return attention
+
+    return look
 
 
 def test_each_word_is_lit_where_it_looked_and_marked_where_unsure():
     peaks = [(0, 0), (1, 3), (2, 4)]
-    trace = Looked(["Red", " circle", " left"], [-0.01, -3.0, -0.1], peaks)
-    page = np.array(draw_words(trace)).astype(int)
+    pieces, logprobs = ["Red", " circle", " left"], [-0.01, -3.0, -0.1]
+    page = np.array(draw_words(pieces, logprobs, [IMAGE], looked_at(peaks))).astype(int)
     # The brightest spot of each card is the patch that its word looked at.
     scale = CARD / 80
     row_of_cards = page[:, :, 0].shape[0]
@@ -114,16 +113,16 @@ def test_each_word_is_lit_where_it_looked_and_marked_where_unsure():
 
 def test_nothing_is_cut_off_and_every_image_has_its_share():
     """One word makes the narrowest page: its legend still ends before the margin."""
-    trace = Looked([" Red"], [-2.0], [(0, 0)])
-    one = draw_words(trace)
+    one, two = (
+        draw_words([" Red"], [-2.0], images, looked_at([(0, 0)]))
+        for images in ([IMAGE], [IMAGE, IMAGE])
+    )
     assert (np.array(one)[:, -MARGIN // 2 :] == 255).all()
-    trace.prompt.images *= 2
-    two = draw_words(trace)
     assert two.height > one.height  # a line for the shares
     assert (np.array(two)[:, -MARGIN // 2 :] == 255).all()
 
 
 def test_nothing_to_draw_is_said():
-    empty = Looked([], [], [])
-    with pytest.raises(ImageError, match="nothing to draw"):
-        draw_words(empty)
+    for pieces, images in (([], [IMAGE]), (["Red"], [])):
+        with pytest.raises(ImageError, match="nothing to draw"):
+            draw_words(pieces, [-1.0], images, looked_at([(0, 0)]))

@@ -66,7 +66,7 @@ def events(monkeypatch, tmp_path):
 def test_the_next_step_is_launched_before_a_token_is_read(model, events, options):
     prompt = model.encode("What is this?", [Image.new("RGB", (40, 60), (200, 30, 90))])
     options = px.GenerationOptions(max_tokens=6, reuse=False, **options)
-    steps = filter(None, GenerationStream(model, prompt, options).steps())
+    steps = filter(None, GenerationStream(model.engine, prompt, options).steps())
     next(steps)  # reads the prompt, launches the first step and the second
     launched = events.count("step")
     for number in range(1, 6):
@@ -87,7 +87,7 @@ def test_a_draft_is_checked_in_one_step_with_one_wait(model, events):
         temperature=0.5,
         seed=1,
     )
-    steps = filter(None, GenerationStream(model, model.encode("abab"), options).steps())
+    steps = filter(None, GenerationStream(model.engine, model.encode("abab"), options).steps())
     next(steps)
     events.clear()
     assert len(list(steps)) == 29

@@ -1,0 +1,46 @@
+"""Whose weights these are: the arrays that a model computes with, and a name for their files."""
+
+import hashlib
+import json
+import weakref
+
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from .. import __version__
+from .checkpoint import Checkpoint, Precision
+
+
+class LoadedArrays:
+    """Which arrays a model computes with, without keeping them alive."""
+
+    def __init__(self, model: nn.Module):
+        self._arrays = [weakref.ref(array) for _, array in tree_flatten(model.parameters())]
+
+    def are_those_of(self, model: nn.Module) -> bool:
+        """Whether the model has these arrays still."""
+        arrays = [array for _, array in tree_flatten(model.parameters())]
+        same = (ref() is array for ref, array in zip(self._arrays, arrays, strict=False))
+        return len(arrays) == len(self._arrays) and all(same)
+
+
+def model_identity(checkpoint: Checkpoint, kinds: Precision) -> str:
+    """A name for weights as they were loaded, from what is cheap to read.
+
+    Of every file its name, size and time of change, of every tensor its place, type, shape and
+    first and last bytes; the configuration, the types computed in, and this package's version.
+    """
+    name = hashlib.blake2b(digest_size=32)
+    settings = [__version__, checkpoint.layout, str(kinds), checkpoint.config.to_params()]
+    name.update(json.dumps(settings, sort_keys=True).encode())
+    for file in sorted({ref.file for ref in checkpoint.tensors.values()}):
+        seen = file.stat()
+        name.update(f"{file.name} {seen.st_size} {seen.st_mtime_ns}".encode())
+        with file.open("rb") as data:
+            for ours, ref in sorted(checkpoint.tensors.items()):
+                if ref.file == file:
+                    name.update(f"{ours} {ref.theirs} {ref.dtype} {ref.shape} {ref.start}".encode())
+                    for start in (ref.start, max(ref.start, ref.stop - 256)):
+                        data.seek(start)
+                        name.update(data.read(min(256, ref.stop - start)))
+    return name.hexdigest()

@@ -1,0 +1,91 @@
+"""What keys, values and features depend on, so that later calls know which of them are theirs."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..interpret import edits as built_in
+from ..interpret.edits import Edit
+from ..model.kv_cache import KVFormat
+from ..model.prompt import Prompt
+from ..model.vision_language_model import VisionLanguageModel
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What the keys and values of a run depend on, position by position.
+
+    Arguments:
+        tokens: ids, int64, shape (L,).
+        images: {position of an image's first patch: digest of what it shows}.
+        edits: of the run.
+        kv: in what form they are kept.
+    """
+
+    tokens: np.ndarray
+    images: Mapping[int, str]
+    edits: tuple[Edit, ...] = ()
+    kv: KVFormat = KVFormat()  # noqa: RUF009  (frozen)
+
+    def shared(self, other: "Content") -> int:
+        """How many positions from the first on are the same in both."""
+        if self.edits != other.edits or self.kv != other.kv:
+            return 0
+        length = min(len(self.tokens), len(other.tokens))
+        differs = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
+        length = int(differs[0]) if len(differs) else length
+        for start in sorted({*self.images, *other.images}):
+            if start < length and self.images.get(start) != other.images.get(start):
+                return start
+        return length
+
+    def grown(self, tokens: Sequence[int], length: int) -> "Content":
+        """The first `length` positions of this and `tokens` after it."""
+        every = np.concatenate([self.tokens, np.array(tokens, np.int64)])[:length]
+        images = {start: digest for start, digest in self.images.items() if start < length}
+        return replace(self, tokens=every, images=images)
+
+
+def content_of(
+    prompt: Prompt, edits: Sequence[Edit], model: VisionLanguageModel, kv: KVFormat | None = None
+) -> Content | None:
+    """The content of a prompt; None if nobody can say what its keys and values depend on.
+
+    That is so with an edit of the caller's own, and where the `[IMG]` are not as many as the
+    patches. Edits may let an image depend on all others, so with edits each image counts as all.
+    """
+    if any(type(edit).__module__ != built_in.__name__ for edit in edits):
+        return None
+    tokens = np.array(prompt.tokens, np.int64)
+    starts = first_patches(prompt, model)
+    if starts is None:
+        return None
+    digests = [image_digest(image) for image in prompt.images]
+    if edits:
+        digests = [" ".join(digests)] * len(digests)
+    images = dict(zip(starts, digests, strict=True))
+    return Content(tokens, images, tuple(edits), kv or KVFormat())
+
+
+def first_patches(prompt: Prompt, model: VisionLanguageModel) -> list[int] | None:
+    """Position of the first `[IMG]` of each image; None if they are not as many as the patches."""
+    if model.vision_encoder is None or model.config.vision is None:
+        return None if prompt.images else []
+    places = np.flatnonzero(np.array(prompt.tokens) == model.config.vision.image_token_id)
+    grids = [model.vision_encoder.grid(image) for image in prompt.images]
+    ends = np.cumsum([0, *(rows * columns for rows, columns in grids)])
+    return None if ends[-1] != len(places) else [int(places[first]) for first in ends[:-1]]
+
+
+def image_digest(image: Any) -> str:
+    """A name for what an image shows: hash of its prepared pixels (3, H, W) with their shape.
+
+    Files that differ in mode or palette alone have the same pixels only if the model sees the same.
+    """
+    pixels = np.ascontiguousarray(np.array(image, dtype=np.float32))
+    name = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=32)
+    name.update(pixels.data)
+    return name.hexdigest()

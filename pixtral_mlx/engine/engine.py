@@ -1,0 +1,84 @@
+"""What answers are made with: a model, its tokenizer, and what earlier calls left."""
+
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import replace
+from typing import Any
+
+from ..errors import PromptError
+from ..inputs.image_options import ImageOptions
+from ..inputs.tokenizer import Tokenizer
+from ..model.prompt import Prompt
+from ..model.vision_language_model import VisionLanguageModel
+from .capacity import check_context
+from .prompt_cache import PromptCache
+
+
+class Engine:
+    """A model with what is needed around it in order to answer.
+
+    Arguments:
+        model: the network.
+        read_tokenizer: gives the tokenizer of its checkpoint, which takes a while to read: so it is
+            asked when a message has to be encoded or an answer written, and not before.
+        prompt_cache: keys, values and image features of earlier calls on this model.
+    """
+
+    def __init__(
+        self,
+        model: VisionLanguageModel,
+        read_tokenizer: Callable[[], Tokenizer],
+        prompt_cache: PromptCache,
+    ):
+        self.model, self.prompt_cache = model, prompt_cache
+        self._read_tokenizer = read_tokenizer
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of the checkpoint.
+
+        Raises:
+            CheckpointError: there is none, or it cannot be read.
+        """
+        return self._read_tokenizer()
+
+    def encode(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        images: Sequence[Any] = (),
+        *,
+        image_options: ImageOptions | None = None,
+        image_budget: int | None = None,
+        raw: bool = False,
+    ) -> Prompt:
+        """Turn messages into the prompt that the model receives; see `Pixtral.encode`."""
+        if image_budget is not None:
+            image_options = replace(image_options or ImageOptions(), image_budget=image_budget)
+        prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
+        check_context(prompt, self.model.config.text.max_seq_len)
+        return prompt
+
+    def as_prompt(
+        self,
+        messages: str | Sequence[Mapping[str, Any]] | Prompt,
+        images: Sequence[Any] = (),
+        **options: Any,
+    ) -> Prompt:
+        """Messages as `encode` takes them, or the prompt that it made of them before.
+
+        Arguments:
+            images, options: as for `encode`; nothing of them goes with a `Prompt`, which has its
+                images and its form.
+
+        Raises:
+            PromptError: a `Prompt` together with any of them.
+        """
+        if not isinstance(messages, Prompt):
+            return self.encode(messages, images, **options)
+        none = images is None or (isinstance(images, Sized) and len(images) == 0)
+        for name, value in {"images": None if none else images, **options}.items():
+            if value is not None and value is not False:
+                raise PromptError(
+                    f"{name}= goes with messages, and this is a Prompt, which is encoded already: "
+                    "give it to encode, which makes the prompt"
+                )
+        return messages
