@@ -6,24 +6,16 @@ import threading
 import time
 
 import mlx.core as mx
-import numpy as np
 import pytest
-from checkpoints import make_official
-from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx.worker import Worker
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_official(tmp_path_factory.mktemp("worker") / "model")
-
-
-@pytest.fixture(scope="module")
 def image():
-    pixels = np.random.RandomState(0).randint(0, 256, (48, 64, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
+    return noise(0, 64, 48)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from checkpoints import make_official
 from mlx.utils import tree_flatten
@@ -75,11 +74,10 @@ def start():
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def places(picture, tmp_path_factory):
     """A folder with a picture, and an official and a converted model."""
     folder = tmp_path_factory.mktemp("cli")
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.png")
+    picture.save(folder / "picture.png")
     make_official(folder / "official")
     done = run("official", "4bit", command=(sys.executable, str(HOUSE / "convert.py")), cwd=folder)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
@@ -17,15 +16,9 @@ from pixtral_mlx.mini import scene
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_official(tmp_path_factory.mktemp("explain") / "model")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
+def image(picture, tmp_path_factory):
     path = tmp_path_factory.mktemp("explain") / "image.png"
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    picture.save(path)
     return path
 
 

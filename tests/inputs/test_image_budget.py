@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from checkpoints import make_official
 from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
@@ -21,14 +21,8 @@ BUDGETS = [2, 3, 4, 5, 17, 64, 100, 999, 1000, 2000, 3120, 4160, 10**6]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("budget") / "model"), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def picture():
-    pixels = np.random.RandomState(0).randint(0, 256, (200, 320, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
+def large():
+    return noise(0, 320, 200)
 
 
 def naive(width, height, budget):
@@ -63,43 +57,43 @@ def test_the_shape_is_kept():
     assert px.patch_grid(2, 30_000, PIXTRAL_12B_VISION, 10) == (5, 1)
 
 
-def test_pixels_are_resized_once_from_the_original(picture):
+def test_pixels_are_resized_once_from_the_original(large):
     for resize in ("official", "antialiased"):
         options = px.ImageOptions(resize, image_budget=60)
-        found = preprocess(picture, PIXTRAL_12B_VISION, options)
-        grid = px.patch_grid(*picture.size, PIXTRAL_12B_VISION, 60)
+        found = preprocess(large, PIXTRAL_12B_VISION, options)
+        grid = px.patch_grid(*large.size, PIXTRAL_12B_VISION, 60)
         assert found.shape == (3, 16 * grid.rows, 16 * grid.columns)
         # The same as a model of a shorter longest side would see.
         side = next(
             s for s in range(1, 1024)
-            if px.patch_grid(*picture.size, replace(PIXTRAL_12B_VISION, image_size=s)) == grid
+            if px.patch_grid(*large.size, replace(PIXTRAL_12B_VISION, image_size=s)) == grid
         )  # fmt: skip
         smaller = replace(PIXTRAL_12B_VISION, image_size=side)
-        expected = preprocess(picture, smaller, px.ImageOptions(resize))
+        expected = preprocess(large, smaller, px.ImageOptions(resize))
         np.testing.assert_array_equal(found, expected)
 
 
-def test_prompts_are_whole(model, picture):
-    full = model.encode("What?", [picture, picture])
-    small = model.encode("What?", [picture, picture], image_budget=50)
+def test_prompts_are_whole(model, large):
+    full = model.encode("What?", [large, large])
+    small = model.encode("What?", [large, large], image_budget=50)
     assert [span.stop - span.start for span in small.spans] == [grid.tokens for grid in small.grids]
     assert all(40 < grid.tokens <= 50 for grid in small.grids)
     assert len(full.tokens) - len(small.tokens) == sum(
         a.tokens - b.tokens for a, b in zip(full.grids, small.grids, strict=True)
     )
     options = px.ImageOptions(resize="antialiased", image_budget=1000)
-    other = model.encode("What?", [picture, picture], image_options=options, image_budget=50)
+    other = model.encode("What?", [large, large], image_options=options, image_budget=50)
     assert other.grids == small.grids
     assert not np.array_equal(other.images[0], small.images[0])
-    roomy = model.encode("What?", [picture], image_budget=10_000)
-    assert roomy.tokens == model.encode("What?", [picture]).tokens
+    roomy = model.encode("What?", [large], image_budget=10_000)
+    assert roomy.tokens == model.encode("What?", [large]).tokens
     np.testing.assert_array_equal(roomy.images[0], full.images[0])
 
 
-def test_it_reaches_every_way_to_ask(model, picture):
+def test_it_reaches_every_way_to_ask(model, large):
     model.clear_cache()
-    prompt = model.encode("What?", [picture], image_budget=50)
-    ask = {"images": [picture], "image_budget": 50, "max_tokens": 4}
+    prompt = model.encode("What?", [large], image_budget=50)
+    ask = {"images": [large], "image_budget": 50, "max_tokens": 4}
     expected = model.generate(prompt, max_tokens=4)
     assert expected.stats.image_tokens == prompt.grids[0].tokens
     assert model.generate("What?", **ask).tokens == expected.tokens
@@ -115,8 +109,8 @@ WITH_A_PROMPT = [
 
 
 @pytest.mark.parametrize("given", WITH_A_PROMPT, ids=lambda given: next(iter(given)))
-def test_a_prompt_has_its_pictures_and_takes_no_others(model, picture, given):
-    prompt = model.encode("What?", [picture])
+def test_a_prompt_has_its_pictures_and_takes_no_others(model, large, given):
+    prompt = model.encode("What?", [large])
     (name,) = given
     problem = pytest.raises(px.PromptError, match=f"^{name}= goes with messages, and this is a Pr")
     with problem:
@@ -141,13 +135,13 @@ def test_a_prompt_has_its_pictures_and_takes_no_others(model, picture, given):
     assert model.generate(prompt, max_tokens=2, **empty).stats.image_tokens > 0
 
 
-def test_features_of_another_budget_never_serve(model, picture):
+def test_features_of_another_budget_never_serve(model, large):
     model.clear_cache()
     counts = []
     for budget in (None, 200, 50, None, 50):
-        reply = model.generate("What?", images=[picture], image_budget=budget, max_tokens=3)
+        reply = model.generate("What?", images=[large], image_budget=budget, max_tokens=3)
         alone = model.generate(
-            "What?", images=[picture], image_budget=budget, max_tokens=3, reuse=False
+            "What?", images=[large], image_budget=budget, max_tokens=3, reuse=False
         )
         assert reply.tokens == alone.tokens
         np.testing.assert_allclose(reply.logprobs, alone.logprobs, atol=1e-5)
@@ -162,14 +156,14 @@ def test_features_of_another_budget_never_serve(model, picture):
      (True, "a whole number, got True"), (7.5, "a whole number, got 7.5"),
      ("9", "a whole number, got '9'")],
 )  # fmt: skip
-def test_budgets_that_cannot_be(model, picture, budget, said):
+def test_budgets_that_cannot_be(model, large, budget, said):
     with pytest.raises(ValueError, match=f"^image_budget must be {said}$"):
-        model.encode("What?", [picture], image_budget=budget)
+        model.encode("What?", [large], image_budget=budget)
 
 
-def test_the_command(model, picture, tmp_path, capsys):
+def test_the_command(model, large, tmp_path, capsys):
     file, folder = tmp_path / "picture.png", str(model.tokenizer.path.parent)
-    picture.save(file)
+    large.save(file)
     ask = ["generate", "--model", folder, "--image", str(file), "--prompt", "?", "--json"]
     tokens = []
     for more in ((), ("--image-budget", "50")):

@@ -20,8 +20,8 @@ from pixtral_mlx.inputs.pdf import open_pages, page_numbers, split_choice
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Pages of letter size are 4 x 4 patches, and 20 tokens."""
+def small(tmp_path_factory):
+    """A model that looks at 64 pixels. Pages of letter size are 4 x 4 patches, and 20 tokens."""
     folder = tmp_path_factory.mktemp("pdf") / "model"
     return px.load(make_official(folder, vision={"image_size": 64}), dtype="float32")
 
@@ -142,38 +142,38 @@ def test_a_choice_stands_at_the_end_of_a_name(tmp_path):
 # Messages --------------------------------------------------------------------------------------
 
 
-def test_each_page_stands_after_its_number(model, report):
-    prompt = model.encode(message(f"{report}#page=2-4", "What?"))
-    assert shown(model, prompt) == "<s>[INST]Page 2:<2>Page 3:<3>Page 4:<4>What?[/INST]"
+def test_each_page_stands_after_its_number(small, report):
+    prompt = small.encode(message(f"{report}#page=2-4", "What?"))
+    assert shown(small, prompt) == "<s>[INST]Page 2:<2>Page 3:<3>Page 4:<4>What?[/INST]"
     assert [tuple(grid) for grid in prompt.grids] == [(4, 4)] * 3
-    last = model.encode(message(f"{report}#page=5,1", "What?", last=True))
-    assert shown(model, last) == "<s>[INST]What?\n\nPage 5:<5>Page 1:<1>[/INST]"
+    last = small.encode(message(f"{report}#page=5,1", "What?", last=True))
+    assert shown(small, last) == "<s>[INST]What?\n\nPage 5:<5>Page 1:<1>[/INST]"
 
 
-def test_one_page_at_the_end_keeps_its_number_before_it(model, report):
-    prompt = model.encode(message(f"{report}#page=3", "What?", last=True))
-    assert shown(model, prompt) == "<s>[INST]Page 3:<3>What?[/INST]"
+def test_one_page_at_the_end_keeps_its_number_before_it(small, report):
+    prompt = small.encode(message(f"{report}#page=3", "What?", last=True))
+    assert shown(small, prompt) == "<s>[INST]Page 3:<3>What?[/INST]"
     before = message(f"{report}#page=3", last=True)
     before[0]["content"].insert(0, {"type": "image", "image": Image.new("RGB", (64, 64), "lime")})
-    assert shown(model, model.encode(before)) == "<s>[INST]<2>Page 3:<3>[/INST]"
+    assert shown(small, small.encode(before)) == "<s>[INST]<2>Page 3:<3>[/INST]"
 
 
-def test_a_pdf_may_come_from_wherever_a_picture_may(model, report):
+def test_a_pdf_may_come_from_wherever_a_picture_may(small, report):
     data = report.read_bytes()
     url = "data:application/pdf;base64," + base64.b64encode(data).decode()
-    whole = model.encode("What?", [report]).tokens
+    whole = small.encode("What?", [report]).tokens
     for source in (str(report), data, url, report.as_uri()):
-        assert model.encode("What?", [source]).tokens == whole
-    second = model.encode(message(report.as_uri() + "#page=2", "What?"))
-    assert shown(model, second) == "<s>[INST]Page 2:<2>What?[/INST]"
-    assert model.encode(message(url + "#page=2", "What?")).tokens == second.tokens
+        assert small.encode("What?", [source]).tokens == whole
+    second = small.encode(message(report.as_uri() + "#page=2", "What?"))
+    assert shown(small, second) == "<s>[INST]Page 2:<2>What?[/INST]"
+    assert small.encode(message(url + "#page=2", "What?")).tokens == second.tokens
 
 
-def test_twenty_pages_on_a_small_checkpoint(model):
+def test_twenty_pages_on_a_small_checkpoint(small):
     pages = make_pdf(20)
-    reply = model.generate("Which page is red?", images=[pages], max_tokens=8, reuse=False)
+    reply = small.generate("Which page is red?", images=[pages], max_tokens=8, reuse=False)
     assert reply.stats.image_tokens == 20 * 20 and len(reply.tokens) == 8
-    batched = model.generate_batch(
+    batched = small.generate_batch(
         [{"messages": "Which page is red?", "images": [pages]}, "Why?"], max_tokens=8, reuse=False
     )
     assert batched[0].tokens == reply.tokens
@@ -217,7 +217,7 @@ def test_a_password():
     fails(make_blank((5, 5), trailer=locked), "needs a password")
 
 
-def test_too_many_pages(model):
+def test_too_many_pages(small):
     data = make_blank(*[(50, 50)] * (pdf.MAX_PAGES + 1))
     fails(data, r"101 pages; at most 100 .*x\.pdf#page=1-20")
     assert len(pages_of(data, 16, choice="2-101")) == 100
@@ -231,16 +231,16 @@ def test_a_huge_picture_inside_is_refused_before_it_is_drawn(monkeypatch):
     fails(make_pdf(), "page 1: holds a picture of 170x220 pixels; at most 37,399")
 
 
-def test_without_pypdfium2_the_extra_is_named(monkeypatch, model, report):
+def test_without_pypdfium2_the_extra_is_named(monkeypatch, small, report):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     with pytest.raises(px.ImageError, match=r"report\.pdf: PDFs need .*pixtral-mlx\[pdf\]"):
-        model.encode("What?", [report])
+        small.encode("What?", [report])
 
 
-def test_a_choice_of_pages_of_a_picture(model, tmp_path):
+def test_a_choice_of_pages_of_a_picture(small, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "photo.png")
     with pytest.raises(px.ImageError, match=r"photo\.png: #page=2 chooses pages of a PDF"):
-        model.encode("What?", [f"{tmp_path / 'photo.png'}#page=2"])
+        small.encode("What?", [f"{tmp_path / 'photo.png'}#page=2"])
 
 
 def test_where_one_picture_is_wanted_a_pdf_is_named(report):
@@ -251,7 +251,7 @@ def test_where_one_picture_is_wanted_a_pdf_is_named(report):
 # Commands --------------------------------------------------------------------------------------
 
 
-def test_generate_takes_a_pdf(model, report, tmp_path, capsys):
+def test_generate_takes_a_pdf(small, report, tmp_path, capsys):
     folder = make_official(tmp_path / "model", vision={"image_size": 64})
     words = ["generate", "--model", str(folder), "--prompt", "What?", "--max-tokens", "4"]
     assert cli.main([*words, "--image", f"{report}#page=2-3", "--json"]) == 0
@@ -260,9 +260,9 @@ def test_generate_takes_a_pdf(model, report, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_chat_takes_a_pdf(model, report, capsys):
-    talk = chat.Chat(model, None, {"max_tokens": 3}, ImageOptions())
+def test_chat_takes_a_pdf(small, report, capsys):
+    talk = chat.Chat(small, None, {"max_tokens": 3}, ImageOptions())
     talk.handle(f"/image {report}#page=4-5")
     assert "2 pages; 2 waiting" in capsys.readouterr().err
     talk.handle("What?")
-    assert shown(model, model.encode(talk.messages[:1])).startswith("<s>[INST]Page 4:<4>Page 5:<5>")
+    assert shown(small, small.encode(talk.messages[:1])).startswith("<s>[INST]Page 4:<4>Page 5:<5>")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pixtral_mlx as px
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.interpret.edits import MaskPatches, NoBreakTokens
 from pixtral_mlx.mini import CHECKPOINT, Question, scene
@@ -41,15 +40,10 @@ from pixtral_mlx.model.prompt import PatchGrid
 README = CHECKPOINT / "README.md"
 
 
-@pytest.fixture(scope="module")
-def model():
-    return px.load("mini", dtype="float32")
-
-
 # What is counted ------------------------------------------------------------------------------
 
 
-def test_evaluation_counts_exact_answers(model):
+def test_evaluation_counts_exact_answers(mini):
     """The same questions, asked one by one in the plain way; and the same from two processes."""
     alone = evaluate(CHECKPOINT, 2, quantized=False, dtype="float32")
     asked, right, seen = Counter(), Counter(), []
@@ -59,7 +53,7 @@ def test_evaluation_counts_exact_answers(model):
             for variant, edits in variants.items():
                 if edits and q.kind not in GRID_KINDS:
                     continue
-                reply = model.generate(q.text, images=q.images, edits=edits, trace=True)
+                reply = mini.generate(q.text, images=q.images, edits=edits, trace=True)
                 asked[q.kind, variant] += 1
                 right[q.kind, variant] += reply.text == q.answer
                 if not edits and reply.text == q.answer and q.patches:
@@ -88,10 +82,10 @@ def test_four_bits_are_asked_too():
 
 
 @pytest.mark.parametrize(("width", "height"), [(128, 64), (32, 160), (93, 31)])
-def test_transposed_breaks_are_those_of_the_transposed_picture(model, width, height):
-    prompt = model.encode("Is this wide?", [Image.new("RGB", (width, height))])
-    turned = transposed(prompt, model.tokenizer.image_ids)
-    expected = model.encode("Is this wide?", [Image.new("RGB", (height, width))])
+def test_transposed_breaks_are_those_of_the_transposed_picture(mini, width, height):
+    prompt = mini.encode("Is this wide?", [Image.new("RGB", (width, height))])
+    turned = transposed(prompt, mini.tokenizer.image_ids)
+    expected = mini.encode("Is this wide?", [Image.new("RGB", (height, width))])
     assert turned.tokens == expected.tokens != prompt.tokens
     assert (turned.grids, turned.spans) == (expected.grids, expected.spans)
     assert turned.images[0].shape == prompt.images[0].shape
@@ -211,12 +205,12 @@ def shape(lines):
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def test_the_readme_holds_what_the_command_writes_about_these_weights(model):
+def test_the_readme_holds_what_the_command_writes_about_these_weights(mini):
     text = README.read_text(encoding="utf-8")
     section = text.split(f"{BEGIN}\n```\n")[1].split(f"```\n{END}\n")[0].splitlines()
     assert section[0] == f"weights  {fingerprint(CHECKPOINT)}", "evaluate --write, with the weights"
     found = Findings()
-    sizes = model.config.text.n_layers, model.config.text.n_heads
+    sizes = mini.config.text.n_layers, mini.config.text.n_heads
     for kind in KINDS:
         about_grid = kind in GRID_KINDS
         for variant in (
@@ -238,14 +232,14 @@ def test_the_readme_holds_what_the_command_writes_about_these_weights(model):
     assert machine
 
 
-def test_the_shipped_checkpoint_sees(model):
+def test_the_shipped_checkpoint_sees(mini):
     kinds = ("colour", "shape", "where", "rows", "columns", "wide", "which")
     asked = [q for seed in range(6) for q in scene(2 * 10**9 + seed).questions if q.kind in kinds]
-    right = [model.generate(q.text, images=q.images).text == q.answer for q in asked]
+    right = [mini.generate(q.text, images=q.images).text == q.answer for q in asked]
     assert sum(right) / len(right) > 0.9
 
 
-def test_an_answer_rests_on_the_evidence(model):
+def test_an_answer_rests_on_the_evidence(mini):
     """Without the patches of the thing that is asked for it is lost; without others it is not."""
     found = Counter()
     for seed in range(24):
@@ -253,18 +247,18 @@ def test_an_answer_rests_on_the_evidence(model):
         for q in s.questions:
             if len(s.layout.cells) < 6 or q.kind not in ("colour", "shape"):
                 continue
-            prompt = model.encode(q.text, q.images)
+            prompt = mini.encode(q.text, q.images)
             rows, columns = prompt.grids[0]
             rest = [(r, c) for r in range(rows) for c in range(columns) if (r, c) not in q.patches]
             for name, hidden in (("evidence", q.patches), ("rest", rest[:4]), ("none", ())):
-                reply = model.generate(prompt, edits=[MaskPatches(hidden)])
+                reply = mini.generate(prompt, edits=[MaskPatches(hidden)])
                 found[name] += reply.text == q.answer
     assert found["none"] >= 10
     assert found["rest"] >= 0.9 * found["none"]
     assert found["evidence"] <= 0.5 * found["none"]
 
 
-def test_the_shipped_checkpoint_reads_the_shape_off_the_breaks(model):
+def test_the_shipped_checkpoint_reads_the_shape_off_the_breaks(mini):
     """Moved breaks turn wide into tall, though not a pixel differs."""
     changes = Counter()
     for seed in range(30):
@@ -272,9 +266,9 @@ def test_the_shipped_checkpoint_reads_the_shape_off_the_breaks(model):
         if s.layout.rows == s.layout.columns:
             continue
         (question,) = [q for q in s.questions if q.kind == "wide"]
-        prompt = model.encode(question.text, question.images)
-        turned = transposed(prompt, model.tokenizer.image_ids)
-        changes[model.generate(prompt).text, model.generate(turned).text] += 1
+        prompt = mini.encode(question.text, question.images)
+        turned = transposed(prompt, mini.tokenizer.image_ids)
+        changes[mini.generate(prompt).text, mini.generate(turned).text] += 1
     flipped = changes["wide", "tall"] + changes["tall", "wide"]
     assert min(changes["wide", "tall"], changes["tall", "wide"]) > 0
     assert flipped >= 0.8 * changes.total()

@@ -15,11 +15,6 @@ TOKENS = 4160
 RIGHT = 2 * 40 * 8 * 128 * 2 * TOKENS
 
 
-@pytest.fixture(scope="module")
-def mini():
-    return px.load("mini", dtype="float32")
-
-
 def test_seconds_are_those_of_the_fastest_run(monkeypatch):
     ticks = iter([0.0, 5.0, 10.0, 12.0, 20.0, 29.0])
     monkeypatch.setattr(budget.time, "perf_counter", lambda: next(ticks))

@@ -21,7 +21,8 @@ SCHEMES = [{"bits": 2}, {"bits": 4, "group_size": 32}, {"mode": "mxfp4"}, {"mode
 
 
 @pytest.fixture(scope="module")
-def model():
+def stored():
+    """Pixtral-mini as it is stored, in bfloat16."""
     return px.load("mini")
 
 
@@ -59,26 +60,26 @@ def test_errors_are_those_of_rounding_by_hand(bits):
         assert one.bytes_after == rows * columns * bits // 8 + 2 * 4 * rows * columns // 64
 
 
-def test_a_folder_and_a_model_have_the_errors_that_a_conversion_reports(model, tmp_path):
+def test_a_folder_and_a_model_have_the_errors_that_a_conversion_reports(stored, tmp_path):
     reported = convert("mini", tmp_path / "four", bits=4).errors
-    for source in (model, "mini"):
+    for source in (stored, "mini"):
         for one in px.quantization_errors(source, bits=4):
             # Sums over rows in another order differ in the last digits.
             assert one.error == pytest.approx(reported[one.name], rel=1e-5), one.name
 
 
-def test_slices_change_nothing(model, monkeypatch):
+def test_slices_change_nothing(stored, monkeypatch):
     whole = list(px.quantization_errors("mini", bits=4))
     monkeypatch.setattr(rounding, "SLICE_BYTES", 5000)
-    for source in ("mini", model):
+    for source in ("mini", stored):
         cut = list(px.quantization_errors(source, bits=4))
         assert [e.name for e in cut] == [e.name for e in whole]
         assert [e.error for e in cut] == pytest.approx([e.error for e in whole], rel=1e-5)
 
 
-def test_names_say_where_a_matrix_stands(model):
+def test_names_say_where_a_matrix_stands(stored):
     found = {
-        (e.part, e.layer, e.kind): e for e in px.quantization_errors(model, bits=4, vision_bits=8)
+        (e.part, e.layer, e.kind): e for e in px.quantization_errors(stored, bits=4, vision_bits=8)
     }
     assert found["text", 4, "w2"].name == "decoder.layers.4.feed_forward.w2.weight"
     assert found["vision", 3, "wq"].scheme.bits == 8
@@ -87,9 +88,9 @@ def test_names_say_where_a_matrix_stands(model):
     assert {e.count for e in found.values()} == {len(found)}
 
 
-def test_several_matrices_together_are_one_long_matrix(model):
-    arrays = dict(tree_flatten(model.parameters()))
-    some = [e for e in px.quantization_errors(model, bits=3) if e.layer == 1]
+def test_several_matrices_together_are_one_long_matrix(stored):
+    arrays = dict(tree_flatten(stored.parameters()))
+    some = [e for e in px.quantization_errors(stored, bits=3) if e.layer == 1]
     difference = whole = 0.0
     for one in some:
         weights = arrays[one.name]
@@ -134,20 +135,20 @@ def test_a_copy_is_what_a_conversion_gives(tmp_path, options):
         assert one == other
 
 
-def test_what_cannot_be_measured_is_said_at_once(model):
-    copy = px.quantized_copy(model, bits=4)
+def test_what_cannot_be_measured_is_said_at_once(stored):
+    copy = px.quantized_copy(stored, bits=4)
     with pytest.raises(CheckpointError, match="quantized already"):
         px.quantization_errors(copy, bits=4)
     with pytest.raises(CheckpointError, match="quantized already"):
         px.quantized_copy(copy, bits=4)
     with pytest.raises(CheckpointError, match="not quantized"):
-        px.quantization_errors(model, quantized=model)
+        px.quantization_errors(stored, quantized=stored)
     with pytest.raises(ValueError, match="not both"):
-        px.quantization_errors(model, quantized=copy, bits=4)
+        px.quantization_errors(stored, quantized=copy, bits=4)
     with pytest.raises(ValueError, match=r"^bits must be 2, 3, 4, 5, 6, 8, 16 or None, got 7$"):
-        px.quantization_errors(model, bits=7)
+        px.quantization_errors(stored, bits=7)
     with pytest.raises(ConfigError, match="nothing can be quantized"):
-        px.quantization_errors(small_widths(model.config), bits=4)
+        px.quantization_errors(small_widths(stored.config), bits=4)
 
 
 def small_widths(config):
@@ -155,13 +156,13 @@ def small_widths(config):
     return px.Pixtral(dataclasses.replace(config, text=narrow, vision=None))
 
 
-def test_another_model_is_refused(model, tmp_path):
+def test_another_model_is_refused(stored, tmp_path):
     other = px.load(checkpoints.make_official(tmp_path / "a", dtype="bfloat16"))
     with pytest.raises(CheckpointError, match="other sizes"):
-        list(px.quantization_errors(model, quantized=px.quantized_copy(other, bits=4)))
+        list(px.quantization_errors(stored, quantized=px.quantized_copy(other, bits=4)))
 
 
-def test_damaged_weights_are_named(model, tmp_path):
+def test_damaged_weights_are_named(stored, tmp_path):
     damaged = px.load("mini")
     weights = damaged.decoder.layers[1].attention.wv.weight
     weights[3, 5] = float("nan")
