@@ -12,7 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
-from pixtral_mlx.cost.chips import usable_bytes
+from pixtral_mlx.cost.chips import expected_usable_bytes
 from pixtral_mlx.engine.capacity import Need
 from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from pixtral_mlx.model.prompt import patch_grid
@@ -33,7 +33,7 @@ def weight_bytes(bits: int) -> int:
 
 def smallest_mac(needed_bytes: float) -> str:
     """The smallest memory size that holds this much, or "none of these"."""
-    fits = [f"{size} GB" for size in MACS if needed_bytes <= usable_bytes(size)]
+    fits = [f"{size} GB" for size in MACS if needed_bytes <= expected_usable_bytes(size)]
     return fits[0] if fits else "none of these"
 
 

@@ -95,7 +95,7 @@ _TABLE = (
 CHIPS = {row[0]: Chip(*row) for row in _TABLE}
 
 
-def usable_bytes(memory_gb: int) -> float:
+def expected_usable_bytes(memory_gb: int) -> float:
     """An estimate of what Metal recommends to use at most on a Mac with this much memory: two
     thirds up to 36 GB, three quarters above. On a Mac, `capacity.usable_bytes` has the figure."""
     return memory_gb * 2**30 * (2 / 3 if memory_gb <= 36 else 3 / 4)

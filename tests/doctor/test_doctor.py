@@ -204,7 +204,7 @@ def test_the_issue_forms_ask_for_the_page():
 
 def test_widths_that_fit_are_those_of_the_table(monkeypatch):
     """16 GB: 5 bits would fit but for the reserve."""
-    monkeypatch.setattr(checks, "usable_bytes", lambda: int(chips.usable_bytes(16)))
+    monkeypatch.setattr(checks, "usable_bytes", lambda: int(chips.expected_usable_bytes(16)))
     found = checks.check_memory()
     assert found.text.endswith("room for the 12B in 3, 4 bits and one full picture")
     assert found.facts["needed_bytes"]["4"] == 7_714_668_544 + 5160 * 163_840 + RESERVE_BYTES

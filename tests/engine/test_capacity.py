@@ -219,7 +219,7 @@ def test_the_type_that_suits_a_chip(monkeypatch, folder):
 def test_the_12b_on_a_mac_with_16_gigabytes():
     """One image fits at 4 bits; twenty pages do not, and 4 bits of keys and values alone do not
     make them fit."""
-    usable = int(chips.usable_bytes(16))
+    usable = int(chips.expected_usable_bytes(16))
     need = Need(PIXTRAL_12B, 7_714_819_832, 1200, (4160,))
     assert need.fits(usable)
     pages = Need(PIXTRAL_12B, 7_714_819_832, 1200, (3328,) * 20)

@@ -154,7 +154,7 @@ class MemoryView(View):
         weights, kv = sum(sizes.values()), tokens * kv_bytes_per_token(config.text, itemsize)
         activations = activation_bytes(config, tokens, grids, itemsize=itemsize)
         reserve = max(0, RESERVE_BYTES - activations)
-        usable = chips.usable_bytes(memory_gb)
+        usable = chips.expected_usable_bytes(memory_gb)
         made = chips.CHIPS[chip]
         return {
             "tokens": tokens, "image_tokens": grids[0].tokens if grids else 0,
