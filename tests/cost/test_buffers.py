@@ -6,7 +6,6 @@ import threading
 import mlx.core as mx
 import numpy as np
 import pytest
-from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
@@ -17,12 +16,7 @@ LARGE, BOUND = 2**30, 2**16
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("buffers") / "model"), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def picture():
+def grey():
     return Image.fromarray(np.full((120, 160, 3), 90, np.uint8))
 
 
@@ -56,15 +50,15 @@ def test_what_mlx_keeps_without_a_bound():
 
 
 @pytest.mark.parametrize("options", [{}, {"trace": True}, {"prompt_lookup_num_tokens": 4}])
-def test_a_run_keeps_within_the_bound(model, picture, options):
-    stream = model.stream("What?", images=[picture] * 2, max_tokens=6, reuse=False, **options)
+def test_a_run_keeps_within_the_bound(model, grey, options):
+    stream = model.stream("What?", images=[grey] * 2, max_tokens=6, reuse=False, **options)
     assert limit() == LARGE  # nothing has begun
     for _ in stream:
         assert limit() == BOUND and mx.get_cache_memory() <= BOUND
     assert limit() == LARGE
 
 
-def test_whatever_ends_a_run_puts_the_limit_back(model, picture):
+def test_whatever_ends_a_run_puts_the_limit_back(model, grey):
     for end in (lambda stream: stream.interrupt(), lambda stream: None):
         stream = model.stream("What?", max_tokens=50, reuse=False)
         next(stream)
@@ -89,7 +83,7 @@ def test_the_last_of_several_puts_the_limit_back(model):
     assert limit() == LARGE
 
 
-def test_batches_comparisons_and_occlusion_are_bounded_too(model, picture):
+def test_batches_comparisons_and_occlusion_are_bounded_too(model, grey):
     seen = []
 
     class Seen(px.edits.SkipLayers):
@@ -100,7 +94,7 @@ def test_batches_comparisons_and_occlusion_are_bounded_too(model, picture):
     for _ in model.stream_batch(["What?", "Why?"], max_tokens=3):
         assert limit() == BOUND
     assert limit() == LARGE
-    prompt = model.encode("What?", [picture])
+    prompt = model.encode("What?", [grey])
     edit = Seen("text", [0])
     px.compare_runs(model, prompt, [30, 31], [edit])
     assert seen[-1] == BOUND

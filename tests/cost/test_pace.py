@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import mlx.core as mx
 import pytest
-from checkpoints import make_official
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
@@ -72,9 +71,8 @@ def test_slow_chips_begin_with_smaller_steps(monkeypatch, chip, size):
         assert Pace(TEXT, 512).size == 512
 
 
-def test_an_answer_is_the_same_in_smaller_steps(tmp_path, monkeypatch):
+def test_an_answer_is_the_same_in_smaller_steps(model, monkeypatch):
     """In all three places that read a prompt."""
-    model = px.load(make_official(tmp_path / "model"), dtype="float32")
     prompt = px.Prompt([1, *range(300, 499)])
     whole = model.generate(prompt, max_tokens=8, reuse=False)
     ticks = iter(range(10**6))

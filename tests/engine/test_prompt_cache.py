@@ -4,8 +4,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from checkpoints import make_official
 from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.content import image_digest
@@ -15,26 +15,10 @@ from pixtral_mlx.interpret.recorder import TraceOptions
 NEW = 6
 
 
-def picture(seed, width=70, height=40):
-    pixels = np.random.RandomState(seed).randint(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_official(tmp_path_factory.mktemp("reuse") / "model")
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    return px.load(folder, dtype="float32")
-
-
-@pytest.fixture
-def model(loaded):
-    loaded.clear_cache()
+@pytest.fixture(autouse=True)
+def room(loaded):
+    """As much as all of them need, whatever the test before allowed."""
     loaded.prompt_cache.max_bytes = 10**9
-    return loaded
 
 
 @pytest.fixture
@@ -80,8 +64,8 @@ def common(one, two):
 
 
 def test_a_second_question_on_an_image_computes_only_itself(model, encoded):
-    first = model.encode("What is this?", [picture(0)])
-    second = model.encode("How many are there?", [picture(0)])
+    first = model.encode("What is this?", [noise(0)])
+    second = model.encode("How many are there?", [noise(0)])
     check(model, first, 0)
     encoded.clear()
     reply = model.generate(second, max_tokens=NEW)
@@ -95,7 +79,7 @@ def test_a_second_question_on_an_image_computes_only_itself(model, encoded):
 
 
 def test_the_same_question_again_computes_its_last_position(model):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     check(model, prompt, 0)
     check(model, prompt, len(prompt.tokens) - 1)
     check(model, prompt, len(prompt.tokens) - 1, max_tokens=2 * NEW)
@@ -103,7 +87,7 @@ def test_the_same_question_again_computes_its_last_position(model):
 
 def test_turns_go_on_from_the_answer(model):
     """The generated tokens are kept too: the next turn finds the answer there."""
-    messages = turns(content("Hi", picture(0)))
+    messages = turns(content("Hi", noise(0)))
     first = model.encode(messages)
     reply = model.generate(first, max_tokens=NEW, logit_bias={300: 1e9})
     longer = px.Prompt(
@@ -120,7 +104,7 @@ def test_text_only(model):
 
 
 def test_another_image_of_the_same_size_never_hits(model):
-    prompts = [model.encode("What is this?", [picture(seed)]) for seed in (0, 1)]
+    prompts = [model.encode("What is this?", [noise(seed)]) for seed in (0, 1)]
     assert prompts[0].tokens == prompts[1].tokens
     start = prompts[0].spans[0].start
     check(model, prompts[0], 0)
@@ -153,8 +137,8 @@ def test_the_size_is_part_of_what_an_image_shows():
 
 
 def test_adding_an_image_encodes_and_reads_from_there(model, encoded):
-    one = model.encode(turns(content("Look", picture(0), picture(1, 30, 60))))
-    two = model.encode(turns(content("Look", picture(0), picture(2, 50, 50))))
+    one = model.encode(turns(content("Look", noise(0), noise(1, 30, 60))))
+    two = model.encode(turns(content("Look", noise(0), noise(2, 50, 50))))
     check(model, one, 0)
     encoded.clear()
     reply = model.generate(two, max_tokens=NEW)
@@ -165,7 +149,7 @@ def test_adding_an_image_encodes_and_reads_from_there(model, encoded):
 
 
 def test_a_conversation_that_diverges_leaves_the_older_one_as_it_was(model):
-    document = content("Read this", picture(0))
+    document = content("Read this", noise(0))
     base = turns(document, "Yes.")
     ways = [model.encode([*base, *turns(question)]) for question in ("And A?", "But B then?")]
     shared = common(ways[0].tokens, ways[1].tokens)
@@ -183,16 +167,14 @@ def test_a_conversation_that_diverges_leaves_the_older_one_as_it_was(model):
 
 def test_the_longest_of_several_is_taken(model):
     for n, text in enumerate(("a", "a long", "a long way")):
-        model.generate(
-            model.encode(turns(content(text, picture(0)), "Ok.", "Go")), max_tokens=n + 1
-        )
-    prompt = model.encode(turns(content("a long way", picture(0)), "Ok.", "Stop"))
-    other = model.encode(turns(content("a long way", picture(0)), "Ok.", "Go"))
+        model.generate(model.encode(turns(content(text, noise(0)), "Ok.", "Go")), max_tokens=n + 1)
+    prompt = model.encode(turns(content("a long way", noise(0)), "Ok.", "Stop"))
+    other = model.encode(turns(content("a long way", noise(0)), "Ok.", "Go"))
     check(model, prompt, common(prompt.tokens, other.tokens))
 
 
 def test_two_answers_at_a_time(model):
-    prompts = [model.encode(text, [picture(0)]) for text in ("What?", "What? Where?")]
+    prompts = [model.encode(text, [noise(0)]) for text in ("What?", "What? Where?")]
     expected = [model.generate(p, max_tokens=NEW, reuse=False).tokens for p in prompts]
     streams = [model.stream(p, max_tokens=NEW) for p in prompts * 2]
     for _ in range(NEW):
@@ -204,24 +186,24 @@ def test_two_answers_at_a_time(model):
 
 
 def test_repetition_penalty_sees_the_tokens_that_were_not_read_again(model):
-    prompt = model.encode("abcabcabc", [picture(0)])
+    prompt = model.encode("abcabcabc", [noise(0)])
     check(model, prompt, 0, repetition_penalty=5.0)
     check(model, prompt, len(prompt.tokens) - 1, repetition_penalty=5.0)
 
 
 def test_sampling_and_progress(model):
-    prompt, calls = model.encode("What is this?", [picture(0)]), []
+    prompt, calls = model.encode("What is this?", [noise(0)]), []
     options = {"temperature": 1.0, "seed": 4, "prefill_step_size": 5}
     check(model, prompt, 0, **options)
     check(model, prompt, len(prompt.tokens) - 1, **options)
-    longer = model.encode("What is this? And that?", [picture(0)])
+    longer = model.encode("What is this? And that?", [noise(0)])
     reply = model.generate(longer, max_tokens=1, progress=lambda *counts: calls.append(counts))
     assert calls[0] == (reply.stats.cached_tokens, len(longer.tokens))
     assert calls[-1] == (len(longer.tokens), len(longer.tokens))
 
 
 def test_no_reuse_takes_nothing_and_leaves_nothing(model, encoded):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     for _ in range(2):
         assert model.generate(prompt, max_tokens=2, reuse=False).stats.cached_tokens == 0
     assert model.prompt_cache.nbytes == 0
@@ -248,7 +230,7 @@ CHANGES = [
 
 
 def test_each_edit_is_a_key_of_its_own_and_compares_by_value(model):
-    prompt = model.encode("What?", [picture(0), picture(1)])
+    prompt = model.encode("What?", [noise(0), noise(1)])
     for changes in CHANGES:
         check(model, prompt, 0, edits=changes)
     for changes in CHANGES:
@@ -258,7 +240,7 @@ def test_each_edit_is_a_key_of_its_own_and_compares_by_value(model):
 
 
 def test_images_that_may_see_one_another_are_keyed_together(model):
-    one, two = (model.encode("What?", [picture(0), picture(seed)]) for seed in (1, 2))
+    one, two = (model.encode("What?", [noise(0), noise(seed)]) for seed in (1, 2))
     change = [edits.NoVisionMask()]
     check(model, one, 0, edits=change)
     check(model, two, one.spans[0].start, edits=change)
@@ -273,7 +255,7 @@ def test_an_edit_of_the_callers_own_is_never_reused(model):
         def change(self, value, at):
             return value * self.factor if at.site == ("text", 0, "") else value
 
-    prompt, change = model.encode("What?", [picture(0)]), Scale()
+    prompt, change = model.encode("What?", [noise(0)]), Scale()
     check(model, prompt, 0, edits=[change])
     change.factor = 3.0
     check(model, prompt, 0, edits=[change])
@@ -283,7 +265,7 @@ def test_an_edit_of_the_callers_own_is_never_reused(model):
 
 
 def test_a_trace_of_a_follow_up_is_the_one_of_a_fresh_run(model):
-    pictures = [picture(0), picture(1, 30, 60)]
+    pictures = [noise(0), noise(1, 30, 60)]
     model.generate("What is this?", images=pictures, max_tokens=3)
     prompt = model.encode("How many?", pictures)
     ours = model.generate(prompt, max_tokens=NEW, trace=True)
@@ -315,7 +297,7 @@ def test_a_trace_of_a_follow_up_is_the_one_of_a_fresh_run(model):
 
 
 def test_a_trace_outlives_the_calls_that_go_on_from_it(model):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     trace = model.generate(prompt, max_tokens=NEW, trace=True).trace
     rows = [trace.token_attention(t, 1, 0) for t in range(NEW)]
     longer = px.Prompt(prompt.tokens + trace.tokens + [2, 120], *prompt_rest(prompt))
@@ -332,8 +314,8 @@ def prompt_rest(prompt):
 def test_looking_changes_no_bit_from_the_same_state(folder, images):
     def answers(trace):
         model = px.load(folder, dtype="float32")
-        model.generate("What is this?", images=[picture(1)], max_tokens=2)
-        prompt = model.encode("And?", [picture(seed) for seed in images])
+        model.generate("What is this?", images=[noise(1)], max_tokens=2)
+        prompt = model.encode("And?", [noise(seed) for seed in images])
         return model.generate(prompt, max_tokens=NEW, trace=trace)
 
     plain, traced = answers(False), answers(True)
@@ -343,7 +325,7 @@ def test_looking_changes_no_bit_from_the_same_state(folder, images):
 
 
 def test_named_states_have_every_position(model):
-    prompt = model.encode("What is this?", [picture(0), picture(0)])
+    prompt = model.encode("What is this?", [noise(0), noise(0)])
     model.generate(prompt, max_tokens=2)
     options = TraceOptions(states=["text.1", "vision.0", "projector"])
     reply = model.generate(prompt, max_tokens=2, trace=options)
@@ -356,7 +338,7 @@ def test_named_states_have_every_position(model):
 
 
 def test_a_trace_without_vision_needs_no_vision(model, encoded):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     model.generate(prompt, max_tokens=2)
     encoded.clear()
     reply = model.generate(prompt, max_tokens=2, trace=TraceOptions(vision_layers=[]))
@@ -372,26 +354,26 @@ def test_a_trace_without_vision_needs_no_vision(model, encoded):
 
 
 def test_images_that_show_the_same_are_encoded_once(model, encoded):
-    a, b = picture(0), picture(1)
+    a, b = noise(0), noise(1)
     prompt = model.encode("Compare", [a, b, a, a.copy()])
     reply = model.generate(prompt, max_tokens=NEW)
     assert len(encoded) == 2
     alone = mx.concatenate([model.projector(model.vision_encoder([i])) for i in prompt.images])
     np.testing.assert_allclose(model.features(prompt), alone, atol=1e-5)
     encoded.clear()
-    other = model.encode("Another order", [b, picture(2), a])
+    other = model.encode("Another order", [b, noise(2), a])
     check(model, other, other.spans[0].start)
     assert len(encoded) == 1 + 3  # the new one, and all three without reuse
     assert len(reply.tokens) == NEW
 
 
 def test_many_images_in_groups_are_what_each_is_alone(model, monkeypatch):
-    images = [p.images[0] for p in (model.encode("?", [picture(n, 70 - 9 * n)]) for n in range(5))]
+    images = [p.images[0] for p in (model.encode("?", [noise(n, 70 - 9 * n)]) for n in range(5))]
     whole = np.array(model.vision_encoder(images))
     for most in (1, 16, 30):
         monkeypatch.setattr("pixtral_mlx.model.attention.PATCHES_AT_ONCE", most)
         np.testing.assert_allclose(model.vision_encoder(images), whole, atol=1e-5)
-        prompt = model.encode("?", [picture(n, 70 - 9 * n) for n in range(5)])
+        prompt = model.encode("?", [noise(n, 70 - 9 * n) for n in range(5)])
         options = TraceOptions(states=["vision.1"])
         trace = model.generate(prompt, max_tokens=1, trace=options, reuse=False).trace
         assert trace.states["vision.1"].shape == whole.shape
@@ -418,7 +400,7 @@ def test_the_least_recently_used_goes_first(model):
 
 
 def test_nothing_is_kept_without_room(model):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     model.prompt_cache.max_bytes = 0
     check(model, prompt, 0)
     check(model, prompt, 0)
@@ -426,7 +408,7 @@ def test_nothing_is_kept_without_room(model):
 
 
 def test_clear_cache_gives_the_memory_back(model):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     mx.clear_cache()
     before = mx.get_active_memory()
     model.generate(prompt, max_tokens=2)
@@ -468,7 +450,7 @@ def test_what_is_kept_makes_room_for_a_trace_too(model, monkeypatch):
 
 def test_replaced_weights_are_noticed(folder):
     model = px.load(folder, dtype="float32")
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     model.generate(prompt, max_tokens=2)
     model.decoder.layers[0].attention.wv.weight = model.decoder.layers[0].attention.wv.weight * 2
     check(model, prompt, 0)
@@ -479,7 +461,7 @@ def test_replaced_weights_are_noticed(folder):
 
 def test_an_answer_begun_before_the_cache_was_emptied_is_not_kept(folder):
     model = px.load(folder, dtype="float32")
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     stream = model.stream(prompt, max_tokens=4)
     next(stream)
     model.decoder.layers[0].attention.wv.weight = model.decoder.layers[0].attention.wv.weight * 2
@@ -493,7 +475,7 @@ def test_an_answer_begun_before_the_cache_was_emptied_is_not_kept(folder):
 
 @pytest.mark.parametrize("after", [5, 10, 15])
 def test_an_interrupted_prefill_keeps_what_was_computed(model, after):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
 
     def progress(done, total):
         if done == after:
@@ -510,7 +492,7 @@ def test_an_interrupt_inside_a_step_keeps_no_half_written_position(model, monkey
     """Ctrl-C may strike between two layers, whose caches then have different lengths."""
     from mlx_lm.models.cache import KVCache
 
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     count, update = [0], KVCache.update_and_fetch
 
     def strike(cache, keys, values):
@@ -532,7 +514,7 @@ def test_an_interrupt_inside_a_step_keeps_no_half_written_position(model, monkey
 
 
 def test_a_stopped_answer_is_kept_as_far_as_it_went(model):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
     stream = model.stream(prompt, max_tokens=50)
     tokens = [next(stream).token for _ in range(3)]
     stream.interrupt()
@@ -541,7 +523,7 @@ def test_a_stopped_answer_is_kept_as_far_as_it_went(model):
 
 
 def test_what_a_broken_computation_left_is_dropped(model):
-    prompt = model.encode("What is this?", [picture(0)])
+    prompt = model.encode("What is this?", [noise(0)])
 
     def progress(done, total):
         raise RuntimeError("out of memory")

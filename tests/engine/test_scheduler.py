@@ -6,6 +6,7 @@ import weakref
 import pytest
 from cases import picture
 from checkpoints import make_official
+from questions import user
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.batch import Batch
@@ -18,7 +19,8 @@ STEP = {"prefill_step_size": 8, "reuse": False}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def wide(tmp_path_factory):
+    """Its heads of 32 numbers can be kept in 8 bits, which takes groups of 32."""
     return px.load(
         make_official(tmp_path_factory.mktemp("steps") / "model", text={"head_dim": 32}),
         dtype="float32",
@@ -26,9 +28,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def endless(model):
+def endless(wide):
     """Options of an answer that does not end by itself."""
-    return {"logit_bias": {model.tokenizer.eos_id: -1e9}, **STEP}
+    return {"logit_bias": {wide.tokenizer.eos_id: -1e9}, **STEP}
 
 
 @pytest.fixture
@@ -87,23 +89,16 @@ def same(reply, alone):
     assert reply.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
 
 
-def question(*parts):
-    listed = [{"type": "image", "image": p} if not isinstance(p, str) else p for p in parts]
-    return [{"role": "user", "content": listed}]
-
-
 # What a step is --------------------------------------------------------------------------------
 
 
-def test_between_two_steps_of_the_answers_stands_at_most_one_part_of_a_prompt(
-    model, calls, endless
-):
-    watched = Watched(model)
+def test_between_two_steps_of_the_answers_stands_at_most_one_part_of_a_prompt(wide, calls, endless):
+    watched = Watched(wide)
     for text in ("Why?", "How?"):
         watched.add(text, max_tokens=200, **endless)
     watched.until(lambda: all(watched.pieces[n] for n in (0, 1)))
     for _ in range(2):
-        watched.add(question(picture(64, 64), LONG), max_tokens=4, **STEP)
+        watched.add(user(picture(64, 64), LONG), max_tokens=4, **STEP)
     since, parts = 0, 0  # the last step of the answers
     while watched.batch.waiting or watched.batch._reading:
         calls.clear()
@@ -118,8 +113,8 @@ def test_between_two_steps_of_the_answers_stands_at_most_one_part_of_a_prompt(
     watched.batch.close()
 
 
-def test_a_first_token_waits_for_no_prompt_that_came_later(model, calls, endless):
-    watched = Watched(model)
+def test_a_first_token_waits_for_no_prompt_that_came_later(wide, calls, endless):
+    watched = Watched(wide)
     for _ in range(4):
         watched.add(LONG, max_tokens=200, **endless)
     parts = []
@@ -131,39 +126,39 @@ def test_a_first_token_waits_for_no_prompt_that_came_later(model, calls, endless
     watched.batch.close()
 
 
-def test_nothing_to_do_is_no_step(model):
-    batch = Batch(model.engine)
+def test_nothing_to_do_is_no_step(wide):
+    batch = Batch(wide.engine)
     assert batch.step() == [] and not batch.busy and batch.close() == []
 
 
-def test_an_answer_that_is_alone_is_that_of_generate_to_the_last_bit(model, calls):
+def test_an_answer_that_is_alone_is_that_of_generate_to_the_last_bit(wide, calls):
     options = {"max_tokens": 20, "temperature": 1.0, "seed": 5, "top_k": 50, **STEP}
-    alone, passes = model.generate(LONG, **options), list(calls)
+    alone, passes = wide.generate(LONG, **options), list(calls)
     calls.clear()
-    watched = Watched(model)
+    watched = Watched(wide)
     watched.add(LONG, **options)
     reply = watched.finish()[0]
     assert (reply.tokens, reply.logprobs, reply.text) == (alone.tokens, alone.logprobs, alone.text)
     assert calls == passes
 
 
-def test_an_image_is_encoded_a_layer_at_a_time(model, monkeypatch, endless):
+def test_an_image_is_encoded_a_layer_at_a_time(wide, monkeypatch, endless):
     seen, layer = [], VisionBlock.__call__
     monkeypatch.setattr(
         VisionBlock, "__call__", lambda self, *a, **o: seen.append(0) or layer(self, *a, **o)
     )
-    watched = Watched(model)
+    watched = Watched(wide)
     watched.add("Why?", max_tokens=200, **endless)
     watched.until(lambda: watched.pieces[0])
     # Each of them is too large to be encoded together with another.
     monkeypatch.setattr("pixtral_mlx.model.attention.PATCHES_AT_ONCE", 4)
-    watched.add(question(picture(64, 64), picture(32, 64), "Which?"), max_tokens=2, **endless)
+    watched.add(user(picture(64, 64), picture(32, 64), "Which?"), max_tokens=2, **endless)
     layers = []
     while 1 not in watched.ended:
         seen.clear()
         watched.step()
         layers.append(len(seen))
-    assert max(layers) == 1 and sum(layers) == 2 * len(model.vision_encoder.layers)
+    assert max(layers) == 1 and sum(layers) == 2 * len(wide.vision_encoder.layers)
     assert not any(layers[n] and layers[n + 1] for n in range(len(layers) - 1))
     watched.batch.close()
 
@@ -172,38 +167,38 @@ def test_an_image_is_encoded_a_layer_at_a_time(model, monkeypatch, endless):
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "top_k": 40, "seed": 3}], ids=str)
-def test_others_may_come_while_answers_are_written(model, calls, options):
+def test_others_may_come_while_answers_are_written(wide, calls, options):
     options = {"repetition_penalty": 1.3, "max_tokens": 100, **options, **STEP}
-    requests = ["Why?", question(picture(40, 30), "What is this?"), LONG, "How?"]
-    watched = Watched(model)
+    requests = ["Why?", user(picture(40, 30), "What is this?"), LONG, "How?"]
+    watched = Watched(wide)
     for number, request in enumerate(requests):
         watched.add(request, **options)
         watched.until(lambda n=number: len(watched.pieces[n]) > 2)
     assert max(rows for rows, _ in calls) == 4
     ended = watched.finish()
     for number, request in enumerate(requests):
-        same(ended[number], model.generate(request, **options))
+        same(ended[number], wide.generate(request, **options))
 
 
-def test_a_request_goes_on_from_what_an_unfinished_answer_has_read(model):
-    model.clear_cache()
-    watched = Watched(model)
+def test_a_request_goes_on_from_what_an_unfinished_answer_has_read(wide):
+    wide.clear_cache()
+    watched = Watched(wide)
     for number, text in enumerate(["First?", "Second?", "Third?"]):
-        watched.add(question(picture(64, 64, seed=8), text), max_tokens=30)
+        watched.add(user(picture(64, 64, seed=8), text), max_tokens=30)
         watched.until(lambda n=number: watched.pieces[n])
     for number, reply in watched.finish().items():
         assert (reply.stats.cached_tokens >= reply.stats.image_tokens) == (number > 0)
-    model.clear_cache()
+    wide.clear_cache()
 
 
 @pytest.mark.parametrize("when", ["waiting", "opened", "image", "prompt", "alone", "rows"])
-def test_cancelled_at_any_time(model, endless, when):
-    watched = Watched(model)
+def test_cancelled_at_any_time(wide, endless, when):
+    watched = Watched(wide)
     others = [] if when == "alone" else ["Why?", "How?"]
     for text in others:
         watched.add(text, max_tokens=30, **endless)
     watched.until(lambda: all(watched.pieces[n] for n in range(len(others))))
-    gone = watched.add(question(picture(64, 64), LONG), max_tokens=200, **endless)
+    gone = watched.add(user(picture(64, 64), LONG), max_tokens=200, **endless)
     request = watched.batch._waiting[-1]
     steps = {"waiting": 0, "opened": 2, "image": 4, "prompt": 10}.get(when)
     for _ in range(steps or 0):
@@ -222,11 +217,11 @@ def test_cancelled_at_any_time(model, endless, when):
     assert [ref() for ref in kept] == [None, None]
     assert gone not in watched.finish()
     for number, text in enumerate(others):
-        same(watched.ended[number], model.generate(text, max_tokens=30, **endless))
+        same(watched.ended[number], wide.generate(text, max_tokens=30, **endless))
 
 
-def test_closing_hands_out_what_there_is(model, endless):
-    watched = Watched(model, batch_size=2)
+def test_closing_hands_out_what_there_is(wide, endless):
+    watched = Watched(wide, batch_size=2)
     for text in ("Why?", "How?", "What?", "Who?"):
         watched.add(text, max_tokens=100, **endless)
     watched.until(lambda: len(watched.pieces[1]) > 3)
@@ -235,7 +230,7 @@ def test_closing_hands_out_what_there_is(model, endless):
     assert {reply.finish_reason for _, reply in left} == {"interrupted"}
     assert [bool(reply.tokens) for _, reply in left] == [True, True, False, False]
     assert watched.add("Why?", max_tokens=2, **STEP) == 4
-    same(watched.finish()[4], model.generate("Why?", max_tokens=2, **STEP))
+    same(watched.finish()[4], wide.generate("Why?", max_tokens=2, **STEP))
 
 
 # What mlx-lm's batch has not, and what goes wrong ------------------------------------------------
@@ -249,19 +244,19 @@ SPECIAL = [
 ]
 
 
-def test_what_a_batch_has_not_runs_beside_it(model, calls):
-    watched = Watched(model)
+def test_what_a_batch_has_not_runs_beside_it(wide, calls):
+    watched = Watched(wide)
     plain = {"max_tokens": 30, "temperature": 1.0, **STEP}
     for n, special in enumerate(SPECIAL):
-        watched.add(question(picture(64, 48), "What is this?"), max_tokens=12, **STEP, **special)
+        watched.add(user(picture(64, 48), "What is this?"), max_tokens=12, **STEP, **special)
         watched.add(f"{LONG} {n}?", seed=n, **plain)
     ended = watched.finish()
     for n, special in enumerate(SPECIAL):
-        alone = model.generate(
-            question(picture(64, 48), "What is this?"), max_tokens=12, **STEP, **special
+        alone = wide.generate(
+            user(picture(64, 48), "What is this?"), max_tokens=12, **STEP, **special
         )
         assert (ended[2 * n].tokens, ended[2 * n].logprobs) == (alone.tokens, alone.logprobs)
-        same(ended[2 * n + 1], model.generate(f"{LONG} {n}?", seed=n, **plain))
+        same(ended[2 * n + 1], wide.generate(f"{LONG} {n}?", seed=n, **plain))
     row = ended[0].trace.token_attention(3, 1)
     assert row.shape == (ended[0].stats.prompt_tokens + 3,)
     assert row.sum() == pytest.approx(1, abs=1e-5)
@@ -283,19 +278,19 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "kind"), WRONG, ids=lambda value: str(value)[:20])
-def test_a_request_that_fails_touches_no_other(model, wrong, kind):
-    watched = Watched(model)
+def test_a_request_that_fails_touches_no_other(wide, wrong, kind):
+    watched = Watched(wide)
     requests = ["Why?", LONG, "How?"]
     for number, text in enumerate(requests):
         watched.add(text, **({"max_tokens": 12, **STEP} | (wrong if number == 1 else {})))
     ended = watched.finish()
     assert isinstance(ended[1], kind)
     for number in (0, 2):
-        same(ended[number], model.generate(requests[number], max_tokens=12, **STEP))
+        same(ended[number], wide.generate(requests[number], max_tokens=12, **STEP))
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_nan_in_one_answer_ends_that_one(model, monkeypatch, place):
+def test_nan_in_one_answer_ends_that_one(wide, monkeypatch, place):
     begin, process = Sampler.__init__, Sampler._process
 
     def marked(self, options, *arguments):
@@ -308,19 +303,19 @@ def test_nan_in_one_answer_ends_that_one(model, monkeypatch, place):
         lambda self, tokens, logits: process(self, tokens, logits)
         * (float("nan") if self.breaks and tokens.size > 60 else 1),
     )  # fmt: skip
-    watched = Watched(model)
+    watched = Watched(wide)
     for number in range(3):
         watched.add("Why? " * 5, max_tokens=60, seed=13 if number == place else 1, **STEP)
     ended = watched.finish()
     assert isinstance(ended.pop(place), px.CheckpointError)
     assert 0 < len(watched.pieces[place]) < 60
-    alone = model.generate("Why? " * 5, max_tokens=60, **STEP)
+    alone = wide.generate("Why? " * 5, max_tokens=60, **STEP)
     for reply in ended.values():
         same(reply, alone)
 
 
-def test_a_computation_that_fails_ends_all_that_were_in_it(model, monkeypatch, endless):
-    watched = Watched(model)
+def test_a_computation_that_fails_ends_all_that_were_in_it(wide, monkeypatch, endless):
+    watched = Watched(wide)
     for text in ("Why?", "How?"):
         watched.add(text, max_tokens=50, **endless)
     watched.add("Traced?", max_tokens=20, trace=True, **STEP)
@@ -339,13 +334,13 @@ def test_a_computation_that_fails_ends_all_that_were_in_it(model, monkeypatch, e
     assert {type(watched.ended[n]) for n in (0, 1)} == {RuntimeError}
     watched.add("Again?", max_tokens=5, **STEP)
     ended = watched.finish()
-    same(ended[2], model.generate("Traced?", max_tokens=20, **STEP))
-    same(ended[3], model.generate("Again?", max_tokens=5, **STEP))
+    same(ended[2], wide.generate("Traced?", max_tokens=20, **STEP))
+    same(ended[3], wide.generate("Again?", max_tokens=5, **STEP))
 
 
-def test_stop_strings(model):
-    words = model.generate("Why?", max_tokens=12, reuse=False).text
-    watched = Watched(model)
+def test_stop_strings(wide):
+    words = wide.generate("Why?", max_tokens=12, reuse=False).text
+    watched = Watched(wide)
     for stop in (words[3:6], words[-2:] + " and more", words[1:3]):
         watched.add("Why?", max_tokens=12, stop=stop, **STEP)
     ended = watched.finish()

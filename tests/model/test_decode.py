@@ -4,7 +4,6 @@ import functools
 
 import mlx.core as mx
 import pytest
-from checkpoints import make_official
 from PIL import Image
 
 import pixtral_mlx as px
@@ -13,11 +12,6 @@ from pixtral_mlx.engine.sampling import Sampler
 from pixtral_mlx.model.decoder import Decoder
 
 READS = ("item", "tolist", "__int__", "__float__", "__bool__", "__index__", "__array__")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return px.load(make_official(tmp_path_factory.mktemp("decode") / "model"), dtype="float32")
 
 
 @pytest.fixture
