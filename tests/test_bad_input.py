@@ -299,7 +299,7 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
             ("--logit-bias", "3=1e300"),
             "logit_bias of token 3 must be between -1000000000 and 1000000000, got 1e+300",
         ),
-        (("--logit-bias", "999999=1"), "logit_bias names token 999999; allowed are 0 to 511"),
+        (("--logit-bias", "999999=1"), "logit_bias names token 999999; allowed: 0 to 511"),
         (("--dtype", "int8"), "invalid choice: 'int8'"),
         (("--resize", "best"), "resize must be official or antialiased, got 'best'"),
         (("--raw", "--system", "x"), "--system needs the chat template"),
@@ -337,7 +337,7 @@ MESSAGES = {
     "bytes": (b"abc", "messages are bytes"),
     "a number": (7, "messages are int"),
     "strings": (["x"], "messages[0] is str: a message is a dict"),
-    "no role": ([{"content": "x"}], "role None; allowed are system, user, assistant, tool"),
+    "no role": ([{"content": "x"}], "role None; allowed: system, user, assistant, tool"),
     "unknown role": ([{"role": "robot", "content": "x"}], "messages[0]: role 'robot'; allowed"),
     "a list as role": ([{"role": ["user"], "content": "x"}], "role ['user']"),
     "no content": ([{"role": "user"}], "messages[0]: content is NoneType"),
@@ -438,7 +438,7 @@ def test_weights_that_are_not_numbers(refused, folder, tmp_path):
 
 def test_not_enough_memory(refused, folder, monkeypatch, capsys):
     monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 100_000)
-    line = refused(1, "usable are 0.1 MB", *ask(folder))
+    line = refused(1, "0.1 MB are available", *ask(folder))
     assert "more memory" in line and "--force" in line
     assert cli.main([*map(str, ask(folder, "--force"))]) == 0
     assert capsys.readouterr().err == ""

@@ -183,7 +183,7 @@ def precision(dtype: Any) -> Precision:
         return Precision(DTYPES[chip.dtype], DTYPES[AUTO_VISION]) if chip else Precision(None, None)
     if isinstance(dtype, str) and dtype in DTYPES:
         return Precision(DTYPES[dtype], DTYPES[dtype])
-    raise CheckpointError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}, auto or None")
+    raise CheckpointError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}, auto or None")
 
 
 def _as_stored(config: PixtralConfig, layout: Layout, stored: Collection[str]) -> PixtralConfig:

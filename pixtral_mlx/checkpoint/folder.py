@@ -91,7 +91,7 @@ def _indexed(folder: Path, index: str) -> list[Path]:
         plain = name == Path(name).name and "\\" not in name and name.endswith(".safetensors")
         if not plain:
             raise CheckpointError(
-                f"{folder / index}: names the file {name!r}; allowed are safetensors files in the"
+                f"{folder / index}: names the file {name!r}; allowed: safetensors files in the"
                 " same folder, do not use this download"
             )
     missing = [name for name in names if not (folder / name).is_file()]

@@ -57,7 +57,7 @@ def read_quantization(folder: Path, settings: Mapping[str, Any]) -> dict[str, An
     if not known or "quant_method" in found:
         method = found.get("quant_method") if isinstance(found, dict) else found
         raise CheckpointError(
-            f"{folder / 'config.json'}: quantization {method!r} is not known; allowed are MLX's"
+            f"{folder / 'config.json'}: quantization {method!r} is not known; allowed: MLX's"
             f" ({', '.join(MODES)}) with group_size and bits, convert from the unquantized model"
         )
     return found
@@ -99,7 +99,7 @@ def _scheme(where: Path, name: str, entry: Mapping[str, Any]) -> Scheme:
     """One checked entry of the `quantization` in `config.json`; MLX's defaults fill it up."""
     mode = entry.get("mode") or "affine"
     if mode not in MODES:
-        raise CheckpointError(f"{where}: {name} has mode {mode!r}; allowed are {', '.join(MODES)}")
+        raise CheckpointError(f"{where}: {name} has mode {mode!r}; allowed: {', '.join(MODES)}")
     default_bits, default_group = FLOAT_MODES.get(mode, (4, DEFAULT_GROUP))
     bits, group = entry.get("bits", default_bits), entry.get("group_size", default_group)
     if mode == "affine":

@@ -154,7 +154,7 @@ def _info(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
             " corrupt"
         )
     if dtype not in ITEM_BYTES:
-        raise CheckpointError(f"{where} has dtype {dtype!r}; allowed are {', '.join(ITEM_BYTES)}")
+        raise CheckpointError(f"{where} has dtype {dtype!r}; allowed: {', '.join(ITEM_BYTES)}")
     needed = prod(shape) * ITEM_BYTES[dtype]
     if stop - start != needed:
         raise CheckpointError(

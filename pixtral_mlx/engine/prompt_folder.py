@@ -124,7 +124,7 @@ class PromptFolder:
                 ignored.append(f"{name} ({_short(error)})")
         if ignored:
             more = f" and {len(ignored) - 1} more" if len(ignored) > 1 else ""
-            log.warning("prompt cache %s: ignored is %s%s", self.folder, ignored[0], more)
+            log.warning("prompt cache %s: ignoring %s%s", self.folder, ignored[0], more)
 
     def _read(self, path: Path) -> Content:
         """What a file says that it holds, checked against its header and the model."""
@@ -157,7 +157,7 @@ class PromptFolder:
             os.utime(path)
         except _DAMAGE as error:
             if path.exists():  # else another process removed it
-                log.warning("prompt cache %s: ignored is %s (%s)", self.folder, name, _short(error))
+                log.warning("prompt cache %s: ignoring %s (%s)", self.folder, name, _short(error))
             self._known[name] = None
             return None
         layers = content.kv.new_cache(self._model.decoder)

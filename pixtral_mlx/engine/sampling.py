@@ -48,7 +48,7 @@ class Sampler:
         bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
         wrong = [token for token in bias if not 0 <= token < vocab_size]
         if wrong:
-            allowed = f"allowed are 0 to {vocab_size - 1}"
+            allowed = f"allowed: 0 to {vocab_size - 1}"
             raise ValueError(f"logit_bias names token {wrong[0]}; {allowed}")
         if options.seed is None or is_greedy(options):
             self.random: Any = mx.random.state

@@ -198,7 +198,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         ) from error
     except Exception as error:  # damaged headers raise nearly anything in Pillow
         raise ImageError(
-            f"{name}: not an image that is read here; allowed are {', '.join(FORMATS)} and HEIC: "
+            f"{name}: not an image that is read here; allowed: {', '.join(FORMATS)} and HEIC: "
             "convert it to one of them"
         ) from error
 
@@ -274,14 +274,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
     shape = array.shape
     if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
         raise ImageError(
-            f"an image array has shape {shape}; allowed are (H, W), (H, W, 3) and (H, W, 4)"
+            f"an image array has shape {shape}; allowed: (H, W), (H, W, 3) and (H, W, 4)"
         )
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise ImageError("an image array of floats must lie within 0 and 1: scale it first")
         array = np.round(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise ImageError(
-            f"an image array is {array.dtype}; allowed are uint8 and floats from 0 to 1"
-        )
+        raise ImageError(f"an image array is {array.dtype}; allowed: uint8 and floats from 0 to 1")
     return Image.fromarray(np.ascontiguousarray(array))

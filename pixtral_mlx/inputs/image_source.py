@@ -51,7 +51,7 @@ def read_source(source: Any) -> tuple[bytes, str]:
         return _read_file(os.fsdecode(source))
     if not isinstance(source, str):
         raise ImageError(
-            f"an image is given as {type(source).__name__}: allowed are a path, a URL, bytes, "
+            f"an image is given as {type(source).__name__}; allowed: a path, a URL, bytes, "
             "a PIL image and a NumPy array"
         )
     scheme = source.partition(":")[0].lower() if ":" in source else ""
@@ -63,7 +63,7 @@ def read_source(source: Any) -> tuple[bytes, str]:
         return _read_file(_path_of_url(source))
     if "://" in source:
         raise ImageError(
-            f"{short_name(source)}: scheme {short_name(scheme)!r}; allowed are https, http, file "
+            f"{short_name(source)}: scheme {short_name(scheme)!r}; allowed: https, http, file "
             "and data, or a path"
         )
     return _read_file(source)
@@ -99,7 +99,7 @@ def _path_of_url(url: str) -> str:
         raise ImageError(f"{short_name(url)}: not a URL ({error}): give the path itself") from error
     if parts.netloc not in ("", "localhost"):
         raise ImageError(
-            f"{short_name(url)}: a file on the host {parts.netloc!r}; allowed are files of this "
+            f"{short_name(url)}: a file on the host {parts.netloc!r}; allowed: files of this "
             "machine: write file:///path, or the path itself"
         )
     return urllib.request.url2pathname(parts.path)
@@ -133,11 +133,12 @@ def _read_data_url(url: str) -> tuple[bytes, str]:
     head, comma, payload = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise ImageError(
-            f"data URL starts {url[:40]!r}; allowed is data:image/png;base64,... (or another type)"
+            f"data URL starts {url[:40]!r}; allowed: data:image/png;base64,... (or another type)"
         )
     if len(payload) > MAX_FILE_BYTES:
         raise ImageError(
-            f"data URL of {len(payload):,} characters; allowed are {MAX_FILE_BYTES:,}: shrink it"
+            f"data URL of {len(payload):,} characters; at most {MAX_FILE_BYTES:,} are read:"
+            " shrink it"
         )
     try:
         return base64.b64decode(payload, validate=True), "data URL"

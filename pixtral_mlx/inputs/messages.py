@@ -75,7 +75,7 @@ def open_picture(
 def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]]:
     if not _is_list(images):
         raise PromptError(
-            f"images= is {type(images).__name__}: allowed is a list, also of one: images=[picture]"
+            f"images= is {type(images).__name__}; allowed: a list, also of one: images=[picture]"
         )
     if isinstance(messages, str):
         chunks = [{"type": "image", "image": image} for image in images]
@@ -87,7 +87,7 @@ def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]
         )
     if not _is_list(messages):
         raise PromptError(
-            f"messages are {type(messages).__name__}: allowed are a string or a list of messages"
+            f"messages are {type(messages).__name__}; allowed: a string or a list of messages"
         )
     if not messages:
         raise PromptError("messages are empty: give at least one user message")
@@ -103,13 +103,13 @@ def _open_message(
         raise PromptError(f"{where} is {type(message).__name__}: a message is a dict")
     role = message.get("role")
     if role not in ROLES:
-        raise PromptError(f"{where}: role {role!r}; allowed are {', '.join(ROLES)}")
+        raise PromptError(f"{where}: role {role!r}; allowed: {', '.join(ROLES)}")
     content = message.get("content")
     if isinstance(content, str) or (content is None and role in ("assistant",)):
         return dict(message)
     if not _is_list(content):
         raise PromptError(
-            f"{where}: content is {type(content).__name__}: allowed are a string or a list of parts"
+            f"{where}: content is {type(content).__name__}; allowed: a string or a list of parts"
         )
     parts: list[dict[str, Any]] = []
     for i, part in enumerate(content):
@@ -145,7 +145,7 @@ def _open_part(
             raise PromptError(f"{where}.{kind}: missing: give a path, a URL or a picture")
         return open_picture(source, options, vision)
     raise PromptError(
-        f"{where}: type {kind!r}; allowed are text, image_url and image"
+        f"{where}: type {kind!r}; allowed: text, image_url and image"
         if isinstance(part, Mapping)
         else f"{where} is {type(part).__name__}: a part is a string or a dict with a type"
     )

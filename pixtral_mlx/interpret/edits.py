@@ -259,7 +259,7 @@ def edited(prompt: Prompt, edits: Sequence[Edit], config: PixtralConfig) -> Prom
     """
     for edit in edits:
         if not isinstance(edit, Edit):
-            raise TypeError(f"edits hold {edit!r}; allowed are objects of px.edits")
+            raise TypeError(f"edits hold {edit!r}; allowed: objects of px.edits")
         edit.check(prompt, config)
     for edit in edits:
         if prompt.images:
@@ -273,11 +273,11 @@ def _check_where(where: str) -> None:
 
 def _as_tuple(items: Iterable) -> tuple:
     if not isinstance(items, Iterable) or isinstance(items, str):
-        raise TypeError(f"{items!r} is chosen: allowed is a list, also of one: [{items!r}]")
+        raise TypeError(f"{items!r} is chosen; allowed: a list, also of one: [{items!r}]")
     return tuple(_as_tuple(i) if isinstance(i, Iterable) else _whole(i) for i in items)
 
 
 def _whole(value: Any) -> int:
     if not is_whole(value):
-        raise TypeError(f"{value!r} is chosen: allowed are whole numbers")
+        raise TypeError(f"{value!r} is chosen; allowed: whole numbers")
     return int(value)

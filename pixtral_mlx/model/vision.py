@@ -178,7 +178,7 @@ class VisionEncoder(nn.Module):
         fits = len(shape) == 3 and shape[0] == channels and shape[1] > 0 and shape[2] > 0
         if not fits or shape[1] % patch or shape[2] % patch:
             raise ImageError(
-                f"an image array has shape {shape}; allowed is ({channels}, height, width) with "
+                f"an image array has shape {shape}; allowed: ({channels}, height, width) with "
                 f"sides that are multiples of {patch}: use model.encode to prepare images"
             )
         return shape[1] // patch, shape[2] // patch

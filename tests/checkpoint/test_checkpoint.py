@@ -207,7 +207,7 @@ def test_quantized_plain_nemo(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"quantization": {**AFFINE, "mode": "magic"}}, "mode 'magic'; allowed are affine, "),
+        ({"quantization": {**AFFINE, "mode": "magic"}}, "mode 'magic'; allowed: affine, "),
         ({"quantization": {**AFFINE, "bits": 7}}, "bits 7 in groups of 32; affine allows bits"),
         ({"quantization": {"group_size": 64, "bits": 4, "mode": "mxfp4"}}, "mxfp4 allows bits 4"),
         ({"quantization": {**AFFINE, "lm_head": {"bits": 9}}}, "decoder.output has bits 9"),
@@ -236,7 +236,7 @@ def test_dtype_of_what_is_not_packed(tmp_path):
         assert layer.attention.wq.scales.dtype == layer.attention_norm.weight.dtype == dtype
         assert logits(model).dtype == dtype
     assert load(folder, dtype=mx.float16).decoder.norm.weight.dtype == mx.float16
-    with pytest.raises(CheckpointError, match="dtype is 'int8'; allowed are bfloat16"):
+    with pytest.raises(CheckpointError, match="dtype is 'int8'; allowed: bfloat16"):
         load(folder, dtype="int8")
 
 
@@ -373,7 +373,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         (header({"a": 3}), "'a' has a malformed header entry"),
         (header({"a": entry(shape=[-2])}), "malformed"),
         (header({"a": entry(shape=[True, 2])}), "malformed"),
-        (header({"a": entry(dtype="F33")}, bytes(8)), "dtype 'F33'; allowed are BOOL"),
+        (header({"a": entry(dtype="F33")}, bytes(8)), "dtype 'F33'; allowed: BOOL"),
         (header({"a": entry(shape=[3])}, bytes(8)), "spans 8 bytes, but F32 (3,) takes 12"),
         (header({"a": entry()}, bytes(7)), "truncated"),
         (header({"a": entry()}, bytes(9)), "1 bytes after the last tensor"),

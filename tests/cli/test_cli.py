@@ -342,7 +342,7 @@ def test_bench_of_random_weights(here, capsys, monkeypatch):
     assert "16x16 image" in said.out and "pixtral-mini" not in said.err
     monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 10**6)
     assert here("bench", "--random", "0.5", *small) == 1
-    assert "usable are 1.0 MB" in capsys.readouterr().err
+    assert "1.0 MB are available" in capsys.readouterr().err
 
 
 def test_demo(here, capsys, tmp_path, monkeypatch):

@@ -248,7 +248,7 @@ def test_unknown_option_is_named(model, prompt):
 
 
 def test_logit_bias_outside_the_vocabulary(model, prompt):
-    with pytest.raises(ValueError, match="token 99999; allowed are 0 to 511"):
+    with pytest.raises(ValueError, match="token 99999; allowed: 0 to 511"):
         model.generate(prompt, logit_bias={99999: 1.0})
 
 
@@ -279,7 +279,7 @@ def test_progress_counts_the_prompt(model, prompt):
 
 def test_too_little_memory_is_said_before_anything_is_read(model, prompt, monkeypatch):
     monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 10_000)
-    with pytest.raises(px.CapacityError, match=r"usable are 0.0 MB: no width would fit"):
+    with pytest.raises(px.CapacityError, match=r"0.0 MB are available: no width would fit"):
         model.generate(prompt)
     assert model.generate(prompt, max_tokens=1, force=True).tokens
 

@@ -83,7 +83,7 @@ def test_really_another_process(folder, kept, tmp_path, picture):
     words += ["--json", "--max-tokens", "2", "--prompt-cache", str(kept[0].parent)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["stats"]["cached_tokens"] >= kept[1].spans[0].stop
-    assert "ignored" not in done.stderr
+    assert "ignoring" not in done.stderr
 
 
 def test_chat_goes_on_where_another_left(folder, tmp_path, capsys, monkeypatch):
@@ -203,7 +203,7 @@ def test_what_is_damaged_is_ignored_with_one_note(process, kept, caplog, kind, w
     notes = [record.getMessage() for record in caplog.records]
     assert len(notes) == 1
     assert file.name in notes[0]
-    assert "ignored" in notes[0]
+    assert "ignoring" in notes[0]
     assert "\n" not in notes[0]
     assert reply.stats.cached_tokens == 0
     assert reply.tokens == model.generate(prompt, max_tokens=NEW, reuse=False).tokens

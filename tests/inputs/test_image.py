@@ -175,12 +175,12 @@ def test_transparent_is_white():
 
 
 def test_what_is_not_a_source():
-    refused(5, "given as int: allowed are")
+    refused(5, "given as int; allowed: ")
     refused(["a.png"], "given as list")
     refused("", "empty file name")
-    refused("ftp://host/a.png", "scheme 'ftp'; allowed are https")
+    refused("ftp://host/a.png", "scheme 'ftp'; allowed: https")
     refused("file://host/a.png", "on the host 'host'")
-    refused("data:image/png,abc", "allowed is data:image/png;base64")
+    refused("data:image/png,abc", "allowed: data:image/png;base64")
     refused("data:image/png;base64,!!!", "not valid base64")
 
 
@@ -190,7 +190,7 @@ def test_what_is_not_a_source():
         (np.zeros((0, 4), np.uint8), "shape (0, 4)"),
         (np.zeros(4, np.uint8), "shape (4,)"),
         (np.zeros((4, 4, 2), np.uint8), "shape (4, 4, 2)"),
-        (np.zeros((4, 4), np.int64), "is int64; allowed are uint8 and floats"),
+        (np.zeros((4, 4), np.int64), "is int64; allowed: uint8 and floats"),
         (np.full((4, 4), np.nan), "within 0 and 1"),
         (np.full((4, 4), 2.0), "within 0 and 1"),
     ],
@@ -243,7 +243,7 @@ NOT_IMAGES = {
 def test_other_files_called_png(tmp_path, content):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    line = refused(path, "not an image that is read here; allowed are PNG, JPEG")
+    line = refused(path, "not an image that is read here; allowed: PNG, JPEG")
     assert "convert it" in line
 
 
@@ -300,7 +300,7 @@ def test_files_and_data_urls_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(image_source, "MAX_FILE_BYTES", 100)
     (tmp_path / "a.png").write_bytes(bytes(101))
     refused(tmp_path / "a.png", "more than 100 bytes")
-    refused("data:image/png;base64," + "A" * 101, "101 characters; allowed are 100")
+    refused("data:image/png;base64," + "A" * 101, "101 characters; at most 100")
 
 
 def test_image_options_are_checked():

@@ -241,7 +241,7 @@ def test_what_is_not_there_is_named(model, prompt, edit, message):
 def test_wrong_edits(model, prompt):
     with pytest.raises(ValueError, match=r"^where must be vision or text, got 'audio'$"):
         edits.SkipLayers("audio", [0])
-    with pytest.raises(TypeError, match="allowed are objects of"):
+    with pytest.raises(TypeError, match="allowed: objects of"):
         model.generate(prompt, edits=["NoBreakTokens"])
 
 

@@ -141,7 +141,7 @@ def test_the_selection_is_shared_by_linked_views(session):
     assert alone.patch is None
     session.select(patch=None)
     assert first.patch is None
-    with pytest.raises(ValueError, match="allowed are image, patch, token, layer, head"):
+    with pytest.raises(ValueError, match="allowed: image, patch, token, layer, head"):
         session.select(pach=(0, 0))
 
 

@@ -289,7 +289,7 @@ def test_the_grid_follows_the_session_and_patches_stay_inside(session):
 
 def test_a_grid_that_is_too_large_is_refused():
     view = w.RopeExplorer()
-    with pytest.raises(ValueError, match="97 × 3: allowed is 1 to 96"):
+    with pytest.raises(ValueError, match="97 × 3; allowed: 1 to 96"):
         view.ask("alike", rows=97, columns=3, patch=[0, 0])
     with pytest.raises(IndexError, match=r"patch \(4, 0\).*rows 0 to 3"):
         view.ask("score", rows=4, columns=3, patch=[0, 0], probe=[4, 0])

@@ -89,7 +89,7 @@ class MemoryView(View):
             self._config = source
         elif source is not None and session is None:
             raise TypeError(
-                f"source is {source!r}; allowed are a Session, a PixtralConfig, the path of a "
+                f"source is {source!r}; allowed: a Session, a PixtralConfig, the path of a "
                 "model folder, or nothing for Pixtral 12B"
             )
         start = {"bits": AS_LOADED} if session else {}
@@ -116,7 +116,7 @@ class MemoryView(View):
         low = {"images": 0, "side": 16, "text_tokens": 0}[proposal["trait"].name]
         if proposal["value"] < low:
             raise traitlets.TraitError(
-                f"{proposal['trait'].name} is {proposal['value']}; allowed is {low} or more"
+                f"{proposal['trait'].name} is {proposal['value']}; allowed: {low} or more"
             )
         return proposal["value"]
 

@@ -170,7 +170,7 @@ class RopeExplorer(View):
     def _checked(self, rows: int, columns: int, *patches: Sequence[int]) -> np.ndarray:
         for size in (rows, columns):
             if not 1 <= size <= MOST:
-                raise ValueError(f"a grid of {rows} × {columns}: allowed is 1 to {MOST} each")
+                raise ValueError(f"a grid of {rows} × {columns}; allowed: 1 to {MOST} each")
         for row, column in patches:
             if not (0 <= row < rows and 0 <= column < columns):
                 raise IndexError(

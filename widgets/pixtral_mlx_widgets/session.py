@@ -299,7 +299,7 @@ class Session(HasTraits):
         unknown = set(chosen) - set(NOTHING)
         if unknown:
             raise ValueError(
-                f"cannot select {', '.join(sorted(unknown))}; allowed are {', '.join(NOTHING)}"
+                f"cannot select {', '.join(sorted(unknown))}; allowed: {', '.join(NOTHING)}"
             )
         self.selection = {**self.selection, **chosen}
 

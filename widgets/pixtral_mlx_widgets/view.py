@@ -240,7 +240,7 @@ class View(anywidget.AnyWidget):
         wanted = inspect.signature(method).parameters
         unknown = [name for name in arguments if name not in wanted]
         if unknown:
-            raise ValueError(f"{what}: there is no {unknown[0]!r}; allowed are {', '.join(wanted)}")
+            raise ValueError(f"{what}: there is no {unknown[0]!r}; allowed: {', '.join(wanted)}")
         return method
 
     def _key(self, what: str) -> Any:
