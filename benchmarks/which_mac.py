@@ -40,7 +40,7 @@ def smallest_mac(needed_bytes: float) -> str:
 def table() -> str:
     """The table as Markdown, each line with its end."""
     image = patch_grid(1024, 1024, PIXTRAL_12B_VISION).tokens
-    lines = ["| `--bits` | weights | Mac for one 1024 x 1024 image | Mac for eight |"]
+    lines = ["| `--bits` | weights | Mac for one 1024 x 1024 picture | Mac for eight |"]
     lines.append("|---|---|---|---|")
     for bits in (3, 4, 5, 6, 8, 16):
         weights = weight_bytes(bits)

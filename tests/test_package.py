@@ -103,9 +103,41 @@ def test_readme_names_every_room_and_command():
         assert f"pixtral-mlx {command} " in readme, command
 
 
-def test_links_of_the_documents_lead_somewhere():
-    for document in ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "CHANGELOG.md"):
-        text = (ROOT / document).read_text()
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            if not target.startswith("http"):
-                assert (ROOT / target).exists(), f"{document}: {target}"
+def test_readme_lists_what_is_in_the_package_once():
+    """Rooms and the files beside them; the files in a room are named in its docstring."""
+    table = (ROOT / "README.md").read_text().split("| room of `pixtral_mlx` |")[1].split("\n\n")[0]
+    rows = re.findall(r"(?m)^\| ((?:`\w+` )+)\|", table)
+    beside = {path.stem for path in (ROOT / "pixtral_mlx").glob("[a-z]*.py")}
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted({*ROOMS, *beside})
+
+
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "BENCHMARKS", "CHANGELOG")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def anchors(document):
+    """Of the headings of a document, as GitHub makes them."""
+    heads = re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```$", "", document.read_text()))
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
+def test_links_of_the_documents_lead_somewhere(document):
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if target.startswith("http"):
+            continue
+        place, _, anchor = target.partition("#")
+        to = document.parent / place if place else document
+        assert to.exists(), target
+        assert not anchor or anchor in anchors(to), target
+
+
+def test_each_page_of_docs_is_linked_from_readme_and_leads_back():
+    linked = re.findall(r"\]\((docs/\w[\w-]*\.md)\)", (ROOT / "README.md").read_text())
+    pages = {f"docs/{path.name}": path for path in (ROOT / "docs").glob("*.md")}
+    assert sorted(linked) == sorted(pages)  # one topic, one link
+    for name, page in pages.items():
+        assert "](../README.md)" in page.read_text(), name

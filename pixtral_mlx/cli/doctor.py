@@ -35,8 +35,8 @@ _TEXT, _VISION = PIXTRAL_12B.text, PIXTRAL_12B_VISION
 KERNEL_SECONDS = 150.0
 """What is not finished then is left out: all of it takes three minutes at most without weights."""
 ENDED = (
-    "SIGABRT is macOS that ends a GPU job, see README: close other windows, let the display sleep, "
-    "and report the lines above"
+    "SIGABRT is macOS that ends a GPU job, see docs/macs.md: close other windows, let the display "
+    "sleep, and report the lines above"
 )
 WIDTHS = {
     "vision": f"{_VISION.num_attention_heads} heads of {_VISION.head_dim}",
