@@ -29,8 +29,10 @@ def loaded(folder):
 
 @pytest.fixture
 def model(loaded):
-    """The model of `folder` in float32; it has kept nothing of what earlier tests asked."""
+    """The model of `folder` in float32. It has kept nothing of what earlier tests asked, and may
+    keep a gigabyte, whatever they allowed or is free here."""
     loaded.clear_cache()
+    loaded.prompt_cache.max_bytes = 10**9
     return loaded
 
 

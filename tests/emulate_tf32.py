@@ -32,8 +32,8 @@ from typing import Any
 
 HOUSE = Path(__file__).resolve().parents[1]
 TESTS = (
-    "model/test_attention", "interpret/test_compare", "interpret/test_edits", "model/test_parity",
-    "engine/test_prompt_cache", "interpret/test_trace",
+    "model/test_attention", "model/test_parity", "interpret/test_compare", "interpret/test_edits",
+    "interpret/test_trace", "engine/test_prompt_cache", "engine/test_prompt_cache_limits",
 )  # fmt: skip
 SLOW = ("-k", "not the_peak_of_a_prefill")  # a child that only measures memory
 NOTEBOOKS = {"float32": ("3", "4", "6", "claims"), "TF32": ("6", "claims")}

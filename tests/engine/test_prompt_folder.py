@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official
+from reuse import NEW, check
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -18,8 +19,6 @@ from pixtral_mlx.checkpoint.safetensors_io import read_header
 from pixtral_mlx.cli import main
 from pixtral_mlx.engine.prompt_cache import PromptCache
 from pixtral_mlx.engine.prompt_folder import _hash
-
-NEW = 5
 
 
 @pytest.fixture
@@ -46,14 +45,6 @@ def kept(process, picture, tmp_path):
 
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def check(model, prompt, cached):
-    reply = model.generate(prompt, max_tokens=NEW)
-    alone = model.generate(prompt, max_tokens=NEW, reuse=False)
-    assert reply.stats.cached_tokens == cached
-    assert reply.tokens == alone.tokens
-    np.testing.assert_allclose(reply.logprobs, alone.logprobs, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
