@@ -14,8 +14,9 @@ from ..engine.reply import Reply
 from ..errors import ImageError, PixtralError
 from ..inputs.image_source import SUFFIXES, is_pdf, read_source
 from ..inputs.pdf import page_numbers, split_choice
-from .generate import generation_options, image_options, load_model, question, read_stdin_text
+from .question import generation_options, image_options, load_model, question
 from .row_file import RowFile
+from .stdin import read_stdin_text
 
 # What the answers do not depend on; every other option is written into the rows.
 _INDIFFERENT = {

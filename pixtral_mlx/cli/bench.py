@@ -24,7 +24,7 @@ from ..errors import PixtralError
 from ..files import new_file, refuse_existing
 from ..model.prompt import Prompt
 from ..tables import format_bytes, format_markdown
-from .generate import load_model
+from .question import load_model
 from .status import Status
 
 CACHED_BYTES = 2**28

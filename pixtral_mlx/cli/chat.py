@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import PixtralError, PromptError
 from ..inputs.messages import open_picture
-from .generate import (
+from .question import (
     generation_options,
     image_options,
     load_model,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ImageError, PixtralError
 from ..files import new_file, refuse_existing
 from ..interpret.picture import PICTURES, check_new, save_new
-from .generate import (
+from .question import (
     generation_options,
     image_options,
     load_model,

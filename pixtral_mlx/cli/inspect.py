@@ -21,8 +21,8 @@ from ..interpret.picture import draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import patch_grid
 from ..tables import format_table
-from .generate import read_stdin
 from .status import Status
+from .stdin import read_stdin
 
 PICTURE_SIDE, QUESTION = 512, "What is in this picture?"
 """What `--check` shows a model; the picture is smaller where the model takes no larger one."""

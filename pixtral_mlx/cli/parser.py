@@ -181,7 +181,7 @@ def _fill_convert(convert) -> None:
     convert.add_argument("dst", metavar="DST", help="a folder that does not exist yet")
     add_options(convert, ConversionOptions)
     convert.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
-    convert.set_defaults(run=".generate:convert")
+    convert.set_defaults(run=".convert:run")
 
 
 def _add_model(parser, *options: str) -> None:
@@ -249,7 +249,7 @@ def _fill_generate(generate) -> None:
     _add_prompt_cache(generate)
     _add_sampling(generate, 256)
     _add_image_options(generate)
-    generate.set_defaults(run=".generate:generate")
+    generate.set_defaults(run=".generate:run")
 
 
 def _add_batch(commands) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.cli import generate as commands
+from pixtral_mlx.cli import generate
 from pixtral_mlx.cli.status import Status, format_line
 from pixtral_mlx.cost.cost import decode_bytes, step_weight_bytes
 from pixtral_mlx.mini import scene
@@ -402,7 +402,7 @@ def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "load_model", interrupted)
+    monkeypatch.setattr(generate, "load_model", interrupted)
     assert here(*ASK) == 130
     assert capsys.readouterr().err == "pixtral-mlx generate: interrupted\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.cli import generate as commands
+from pixtral_mlx.cli import generate
 from pixtral_mlx.cost.pace import FEWEST_TOKENS, STEP_SECONDS, Pace, expected_seconds
 from pixtral_mlx.model import device
 from pixtral_mlx.model.config import PIXTRAL_12B
@@ -98,7 +98,7 @@ def test_what_metal_says_comes_with_what_helps(monkeypatch, capsys):
             "(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)"
         )
 
-    monkeypatch.setattr(commands, "generate", ended)
+    monkeypatch.setattr(generate, "run", ended)
     assert cli.main(["generate", "--prompt", "?"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "Impacting Interactivity" in said

@@ -1,0 +1,128 @@
+"""What the commands that ask a model share.
+
+The model, the options and the question are read from the flags; the answer is printed as it is
+written.
+"""
+
+import logging
+from argparse import Namespace
+from typing import Any
+
+from ..engine.generate import GenerationStream
+from ..engine.options import GenerationOptions
+from ..inputs.image_options import ImageOptions
+from ..model.prompt import Prompt
+from .flags import given_options
+from .status import Status
+from .stdin import read_stdin, read_stdin_text
+
+MINI_NOTICE = (
+    "pixtral-mini knows only scenes of its own (see `pixtral-mlx demo`); for photographs and "
+    "documents give --model, after `pixtral-mlx convert mistralai/Pixtral-12B-2409 pixtral-4bit`"
+)
+
+log = logging.getLogger(__name__)
+
+
+def load_model(arguments: Namespace) -> Any:
+    """The model that `--model` and `--dtype` name, with its `--prompt-cache`."""
+    from ..checkpoint.names import resolve
+    from ..pixtral import load
+
+    if arguments.model == "mini":
+        log.warning(MINI_NOTICE)
+    folder = resolve(arguments.model)  # a download draws bars of its own
+    with Status("opening the model"):
+        model = load(folder, dtype=arguments.dtype)
+        if getattr(arguments, "prompt_cache", None) is not None:
+            model.open_prompt_cache(arguments.prompt_cache)
+        return model
+
+
+def image_options(arguments: Namespace) -> ImageOptions:
+    """From the flags of `ImageOptions`.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    return ImageOptions(**given_options(arguments, ImageOptions))
+
+
+def generation_options(arguments: Namespace) -> dict[str, Any]:
+    """From the flags of `GenerationOptions`; checked here, so that a mistake costs no loading.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    options = given_options(arguments, GenerationOptions)
+    options["logit_bias"] = dict(_bias(text) for text in arguments.logit_bias)
+    GenerationOptions(**options)
+    return options
+
+
+def _bias(text: str) -> tuple[int, float]:
+    try:
+        token, value = text.split("=")
+        return int(token), float(value)
+    except ValueError:
+        raise ValueError(f"--logit-bias {text!r}: expected ID=VALUE, for example 12=-5") from None
+
+
+def question(arguments: Namespace) -> list[dict[str, Any]]:
+    """One question, from the flags and perhaps a pipe.
+
+    Raises:
+        ValueError: flags that contradict one another, or nothing to answer.
+    """
+    if [arguments.prompt, *arguments.image].count("-") > 1:
+        raise ValueError("stdin can be read once: give - to --prompt or to one --image only")
+    if arguments.system and arguments.raw:
+        raise ValueError("--system needs the chat template, which --raw leaves out")
+    prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
+    images = [read_stdin() if image == "-" else image for image in arguments.image]
+    if not (prompt or images or arguments.raw):
+        raise ValueError("the prompt is empty and there is no image: give a question")
+    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    if prompt or not images:
+        content.append({"type": "text", "text": prompt})
+    system = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    return [*system, {"role": "user", "content": content if images else prompt}]
+
+
+def stream_with_status(
+    model: Any, prompt: Prompt, options: dict[str, Any], status: Status
+) -> GenerationStream:
+    """A stream whose steps before the first token appear in the terminal."""
+    looking = "looking at the images" if prompt.images else "starting"
+
+    def progress(done: int, total: int) -> None:
+        if done == 0:
+            status.step("reading the prompt", "tokens")
+        status.update(done, total)
+
+    stream = model.stream(prompt, progress=progress, **options)
+    status.step(looking)
+    return stream
+
+
+def write_stream(
+    stream: GenerationStream, status: Status | None = None, *, quiet: bool = False
+) -> None:
+    """Print pieces as they come; Ctrl-C ends the answer and keeps what there is.
+
+    Arguments:
+        status: what is shown until the first piece, and all along if `quiet`.
+        quiet: print nothing.
+    """
+    try:
+        for count, piece in enumerate(stream):
+            if status is not None and count == 0:
+                status.step("writing" if quiet else "")
+            if not quiet:
+                print(piece.text, end="", flush=True)
+    except KeyboardInterrupt:
+        stream.interrupt()
+        if status is not None:
+            status.step("")
+    if not quiet:
+        print()
