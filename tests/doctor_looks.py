@@ -3,7 +3,7 @@
 import os
 import time
 
-from pixtral_mlx.doctor.machine_checks import OK, Check
+from pixtral_mlx.doctor.check import OK, Check
 
 
 def ends_by_itself(text):

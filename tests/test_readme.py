@@ -11,13 +11,12 @@ from faults import FAULTS
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.cli import demo
 from pixtral_mlx.cost.pace import FEWEST_TOKENS, STEP_SECONDS
 from pixtral_mlx.doctor.published import LEAST_SHARE
 from pixtral_mlx.engine.capacity import kv_bytes_per_token
 from pixtral_mlx.engine.prompt_folder import MAX_BYTES
 from pixtral_mlx.inputs.pdf import MAX_PAGES
-from pixtral_mlx.mini import CHECKPOINT, scene
+from pixtral_mlx.mini import CHECKPOINT, demo_scene, scene
 from pixtral_mlx.mini.drawing import CHARACTERS, COLOURS, SHAPES
 from pixtral_mlx.mini.stages import STAGES
 from pixtral_mlx.model.config import PIXTRAL_12B
@@ -126,8 +125,8 @@ def test_an_answer_is_stopped_where_it_is_not_allowed(place):
 
 
 COUNTED = {
-    "answers {} questions": (TEXTS["readme"], len(demo.KINDS)),
-    "asks it {} questions": (TEXTS["commands"], len(demo.KINDS)),
+    "answers {} questions": (TEXTS["readme"], len(demo_scene.KINDS)),
+    "asks it {} questions": (TEXTS["commands"], len(demo_scene.KINDS)),
     "{} classic mistakes": (TEXTS["readme"], len(FAULTS)),
     "{} notebooks and a page of claims": (SYLLABUS, SYLLABUS.count("\n## [") - 1),
     "{} shapes": (MINI, len(SHAPES)),

@@ -8,7 +8,7 @@ import pytest
 
 from pixtral_mlx.cli import doctor
 from pixtral_mlx.doctor import machine_checks as checks
-from pixtral_mlx.doctor.machine_checks import OK, WARN, Check
+from pixtral_mlx.doctor.check import OK, WARN, Check
 
 HOUSE = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("verified", HOUSE / "scripts" / "verified.py")

@@ -13,7 +13,6 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from PIL import Image
 
 from ..checks import number, whole
 from ..cost.cost import decode_bytes, step_weight_bytes
@@ -22,6 +21,7 @@ from ..engine.capacity import check_memory, weights_bytes
 from ..engine.reply import GenerationStats
 from ..errors import PixtralError
 from ..files import new_file, refuse_existing
+from ..inputs.placeholders import gradient, text_prompt
 from ..model.prompt import Prompt
 from ..tables import format_bytes, format_markdown
 from .question import load_model
@@ -36,10 +36,12 @@ def run(arguments: Namespace) -> int:
     sizes = _check(arguments)
     bandwidth = machine_bandwidth(arguments.bandwidth)
     model, opened = _opened(arguments)
-    prompts = {f"{arguments.prompt_tokens} words": text_prompt(model, arguments.prompt_tokens)}
+    prompts = {
+        f"{arguments.prompt_tokens} words": text_prompt(model.tokenizer, arguments.prompt_tokens)
+    }
     if model.vision_encoder is not None:
         for width, height in sizes:
-            picture = model.encode("?", [test_image(width, height)])
+            picture = model.encode("?", [gradient(width, height)])
             prompts[f"{width}x{height} image"] = picture
     first, runs = _measure(model, prompts, arguments)
     report = {
@@ -64,19 +66,6 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         _write(json.dumps(report, indent=2), arguments.json)
     return 0
-
-
-def text_prompt(model: Any, tokens: int) -> Prompt:
-    """A prompt of exactly `tokens` ids: ordinary words, spread over the vocabulary."""
-    words = model.tokenizer.n_words
-    return Prompt(
-        [model.tokenizer.bos_id, *(words // 2 + i % (words // 2) for i in range(tokens - 1))]
-    )
-
-
-def test_image(width: int, height: int) -> Image.Image:
-    """A colour gradient; what it shows does not matter to the clock."""
-    return Image.linear_gradient("L").resize((width, height)).convert("RGB")
 
 
 def summarise(
@@ -187,7 +176,7 @@ def _opened(arguments: Namespace) -> tuple[Any, float]:
             config = scaled(PIXTRAL_12B, arguments.random)
             model = random_model(config, dtype=arguments.dtype)
             if not arguments.force:
-                words = text_prompt(model, arguments.prompt_tokens)
+                words = text_prompt(model.tokenizer, arguments.prompt_tokens)
                 check_memory(model, words, arguments.max_tokens)
             leaves: Any = tree_flatten(model.parameters())
             for _, array in leaves:

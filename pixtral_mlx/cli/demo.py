@@ -13,16 +13,14 @@ import numpy as np
 from ..engine.reply import Reply
 from ..files import refuse_existing
 from ..interpret.picture import check_new, save_new
-from ..mini import CHECKPOINT, Question, scene
+from ..mini import CHECKPOINT, Question
+from ..mini.demo_scene import demo_scene
 from ..pixtral import load
 from ..quantization.conversion import convert
 from .status import Status
 
-SEED = 2_000_002
-"""Of the scene; training draws from other seeds."""
-
-KINDS = ("colour", "at", "rows", "which", "describe")
 EXPLAINED = "at"
+"""The kind of question that a picture is drawn for."""
 
 
 def run(arguments: Namespace) -> int:
@@ -31,7 +29,7 @@ def run(arguments: Namespace) -> int:
     check_new(output)
     if arguments.keep:
         refuse_existing(Path(arguments.keep))
-    shown = scene(SEED, rows=3, columns=4)
+    shown, questions = demo_scene()
     with tempfile.TemporaryDirectory(prefix="pixtral-mlx-demo-") as place:
         folder = Path(arguments.keep or Path(place, "4bit"))
         with Status("converting") as status:
@@ -47,7 +45,7 @@ def run(arguments: Namespace) -> int:
             f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
             f"{grid.columns} patches, {grid.tokens} tokens\n"
         )
-        for question in one_of_each(shown.questions):
+        for question in questions:
             explained = question.kind == EXPLAINED
             reply = model.generate(question.text, images=question.images, trace=explained)
             _print(question, reply)
@@ -68,12 +66,6 @@ def _free_name() -> Path:
     """`demo.png`, or `demo-2.png` and so on where that is taken: a demo can be run again."""
     names = (Path("demo.png"), *(Path(f"demo-{number}.png") for number in range(2, 10_000)))
     return next((name for name in names if not name.exists()), names[0])
-
-
-def one_of_each(questions: list[Question]) -> list[Question]:
-    """The first question of each kind that the demo asks, in the order of `KINDS`."""
-    firsts = {question.kind: question for question in reversed(questions)}
-    return [firsts[kind] for kind in KINDS if kind in firsts]
 
 
 def _print(question: Question, reply: Reply) -> None:

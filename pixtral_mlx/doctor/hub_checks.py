@@ -18,7 +18,7 @@ import numpy as np
 from ..checkpoint.layouts import OFFICIAL, to_ours
 from ..model.config import PIXTRAL_12B, PixtralConfig
 from ..tables import format_bytes
-from .machine_checks import FAIL, OK, SKIPPED, WARN, Check
+from .check import FAIL, OK, SKIPPED, WARN, Check
 
 REPOSITORY = "mistralai/Pixtral-12B-2409"
 WEIGHTS = "consolidated.safetensors"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -24,6 +25,13 @@ from ..model.decoder import DecoderBlock
 from ..model.rope import Rope2D
 from ..model.vision import VisionBlock
 from . import exact_layer
+from .check import FAIL, OK, SKIPPED, Check
+
+_TEXT, _VISION = PIXTRAL_12B.text, PIXTRAL_12B_VISION
+_WIDTHS = {
+    "vision": f"{_VISION.num_attention_heads} heads of {_VISION.head_dim}",
+    "text": f"4 bits, {_TEXT.n_heads}/{_TEXT.n_kv_heads} heads of {_TEXT.head_dim}",
+}
 
 SHORT, LONG = 300, 4096
 """Tokens of context, and patches of an image: a small one of 15 x 20, the largest of 64 x 64."""
@@ -172,6 +180,38 @@ class VisionLayer:
 
 
 Layer = TextLayer | VisionLayer
+
+
+def check_kernels() -> Iterator[Check]:
+    """One check for each part and type, over all its sizes."""
+    wanted = cases(gpu=device.on_gpu())
+    pairs = zip(wanted, check_layers(wanted), strict=True)
+    for (part, dtype), group in groupby(pairs, lambda pair: pair[0][:2]):
+        kind = str(dtype).rpartition(".")[2]
+        yield _kernel_check(f"{part} layer, {kind}", part, [layer for _, layer in group])
+    left_out = set(cases(gpu=True)) - set(wanted)
+    if left_out:
+        text = (
+            f"{len(left_out)} calls that take minutes on a CPU: 16 bits, and up to "
+            f"{max(case.rows for case in left_out):,} patches or tokens at once"
+        )
+        yield Check("larger layers", SKIPPED, text)
+
+
+def _kernel_check(name: str, part: str, group: list[LayerCheck]) -> Check:
+    wrong = [layer for layer in group if not layer.passed]
+    errors = [e for layer in group for e in (layer.error, layer.cpu_error) if e is not None]
+    slowest = max(group, key=lambda layer: layer.seconds)
+    text = (
+        f"{_WIDTHS[part]}: {len(group) - len(wrong)} of {len(group)} sizes right, error "
+        f"{max(errors):.1e} at most ({group[0].allowed:.1e} allowed); {slowest.name}: "
+        f"{slowest.seconds:.2g} s"
+    )
+    facts = {"layers": [layer.facts() for layer in group]}
+    if wrong:
+        told = "; ".join(f"{layer.name}: error {layer.error:.1e}" for layer in wrong[:3])
+        return Check(name, FAIL, f"{text}; wrong: {told}", "answers may be wrong: report it", facts)
+    return Check(name, OK, text, "", facts)
 
 
 def cases(*, gpu: bool) -> list[Case]:

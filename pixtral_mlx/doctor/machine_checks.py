@@ -1,13 +1,9 @@
-"""What `pixtral-mlx doctor` looks at on this machine, each a small function that returns a record.
-
-A check that raises becomes a line that says so; it never ends the others.
-"""
+"""What `pixtral-mlx doctor` looks at on this machine, each a small function that gives a record."""
 
 import importlib
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,16 +14,14 @@ from ..cost.cost import decode_bytes, step_weight_bytes
 from ..cost.machine import GPU_JOB_SECONDS, copy_speed, machine, machine_bandwidth
 from ..cost.pace import FEWEST_TOKENS, STEP_SECONDS
 from ..engine.capacity import Need, usable_bytes
-from ..errors import PixtralError
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.device import on_gpu
 from ..model.prompt import patch_grid
 from ..quantization.options import ConversionOptions
 from ..quantization.plan import plan_for
 from ..tables import format_bytes
+from .check import FAIL, OK, SKIPPED, WARN, Check, attempt
 from .kernels import CHUNK, LONG, Case
-
-OK, WARN, FAIL, SKIPPED = "ok", "warn", "fail", "skipped"
 
 PACKAGES = (
     "pixtral-mlx", "mlx", "mlx-lm", "mistral-common", "huggingface_hub", "numpy", "pillow",
@@ -36,40 +30,6 @@ PACKAGES = (
 LAB = ("jupyterlab", "anywidget", "ipywidgets")
 WIDTHS = (3, 4, 5, 6, 8, 16)
 OLDEST_MACOS = 14
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one look gave.
-
-    Arguments:
-        name: two or three words.
-        status: "ok", "warn" (it goes on, with a loss), "fail" or "skipped" (it was not looked at).
-        text: what was seen, one line.
-        advice: what to do about it, one line; empty where there is nothing to do.
-        facts: the numbers, for JSON.
-    """
-
-    name: str
-    status: str
-    text: str
-    advice: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def record(self) -> dict[str, Any]:
-        """All of it by name, for JSON."""
-        return asdict(self)
-
-
-def attempt(name: str, look: Callable[[], Check | Iterable[Check]]) -> Iterator[Check]:
-    """What one look gives, one after the other; what it raises is its last line."""
-    try:
-        found = look()
-        yield from [found] if isinstance(found, Check) else found
-    except Exception as error:
-        said, known = " ".join(str(error).split()), isinstance(error, PixtralError)
-        text = said if known else f"{type(error).__name__}: {said}"
-        yield Check(name, FAIL, text, "" if known else "report this line")
 
 
 def check_machine() -> Check:
@@ -265,19 +225,17 @@ def download_bytes(bits: int = 4) -> int:
 
 def check_mini() -> Check:
     """The whole way from pixels to words, on the model that travels with the package."""
-    from ..cli.demo import KINDS, SEED, one_of_each
-    from ..mini import scene
+    from ..mini.demo_scene import demo_scene
     from ..pixtral import load
 
-    model = load("mini")
-    questions = one_of_each(scene(SEED, rows=3, columns=4).questions)
+    model, (_, questions) = load("mini"), demo_scene()
     wrong = [
         question.kind
         for question in questions
         if model.generate(question.text, images=question.images).text != question.answer
     ]
     text = f"pixtral-mini answers {len(questions) - len(wrong)} of {len(questions)} questions right"
-    facts = {"asked": list(KINDS), "wrong": wrong}
+    facts = {"asked": [question.kind for question in questions], "wrong": wrong}
     if wrong:
         return Check("mini", FAIL, text, f"wrong: {', '.join(wrong)}; report it", facts)
     return Check("mini", OK, text, "", facts)

@@ -5,6 +5,7 @@ read teacher-forced: each token behind the published ones before it.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ from ..engine.capacity import need_of
 from ..errors import ImageError
 from ..inputs.image import open_image, to_rgb
 from ..inputs.image_options import ImageOptions
+from ..inputs.placeholders import gradient
 from ..interpret.compare import POSITIONS_AT_ONCE, read_answer
 from ..model.config import PIXTRAL_12B
-from .machine_checks import FAIL, OK, SKIPPED, WARN, Check
+from ..pixtral import load
+from .check import FAIL, OK, SKIPPED, WARN, Check, attempt
 
 if TYPE_CHECKING:
     from ..model.prompt import Prompt
@@ -77,6 +80,25 @@ def published_answers() -> Published:
 def is_12b(model: "Pixtral") -> bool:
     """Whether a model has the sizes of the published one, which its base model shares."""
     return shapes(model.config) == shapes(PIXTRAL_12B)
+
+
+def check_model(
+    folder: Path, dtype: str | None, pictures: str | None, force: bool
+) -> Iterator[Check]:
+    """The published answers where the model has the sizes of Pixtral 12B, and how fast it is.
+
+    Arguments:
+        folder: of the model.
+        dtype, pictures, force: as the command's options.
+    """
+    model, known = load(folder, dtype=dtype), published_answers()
+    if is_12b(model):
+        yield from attempt("published answers", lambda: check_answers(model, known, pictures))
+    else:
+        yield Check("published answers", SKIPPED, "none are known of a model of these sizes")
+    shown = [gradient(512, 512)] if model.vision_encoder is not None else []
+    prompt = question(model, known.prompt, shown)
+    yield from attempt("speed", lambda: check_speed(model, prompt, force=force))
 
 
 def check_answers(

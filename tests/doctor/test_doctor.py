@@ -23,8 +23,9 @@ from pixtral_mlx.cli import doctor
 from pixtral_mlx.cost import chips
 from pixtral_mlx.doctor import kernels
 from pixtral_mlx.doctor import machine_checks as checks
+from pixtral_mlx.doctor.apart import apart
+from pixtral_mlx.doctor.check import FAIL, OK, SKIPPED, WARN, Check, attempt
 from pixtral_mlx.doctor.kernels import Case, LayerCheck
-from pixtral_mlx.doctor.machine_checks import FAIL, OK, SKIPPED, WARN, Check, attempt
 from pixtral_mlx.engine.capacity import RESERVE_BYTES
 from pixtral_mlx.model import device
 
@@ -127,7 +128,7 @@ def test_what_a_check_raises_is_its_line_and_ends_no_other():
 
 def test_one_failed_look_is_status_1_and_the_others_are_there(monkeypatch, capsys):
     monkeypatch.setattr(checks, "check_memory", lambda: 1 / 0)
-    monkeypatch.setattr(doctor, "check_kernels", doctor_looks.raises)
+    monkeypatch.setattr(kernels, "check_kernels", doctor_looks.raises)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert cli.main(["doctor", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -139,14 +140,14 @@ def test_one_failed_look_is_status_1_and_the_others_are_there(monkeypatch, capsy
 
 
 def test_a_process_that_metal_ends_leaves_a_line():
-    first, second = doctor.apart("kernels", doctor_looks.ends_by_itself, "seen")
+    first, second = apart("kernels", doctor_looks.ends_by_itself, "seen")
     assert (first.name, first.text) == ("first", "seen")
     assert second.status == FAIL and "SIGABRT" in second.text and second.advice
 
 
 def test_one_that_never_ends_is_stopped():
     start = time.perf_counter()
-    *_, last = doctor.apart("kernels", doctor_looks.never_ends, seconds=2)
+    *_, last = apart("kernels", doctor_looks.never_ends, seconds=2)
     assert last.status == WARN and "after 2 s" in last.text
     assert time.perf_counter() - start < 60
 
@@ -168,8 +169,8 @@ def test_a_step_beside_the_time_that_macos_gives(layer_seconds, status, size):
 def test_a_wrong_layer_fails():
     right = LayerCheck("a", 1, 0.01, None, 0.03)
     wrong = LayerCheck("b", 1, 0.5, None, 0.03)
-    assert doctor._kernel_check("text layer", "text", [right]).status == OK
-    found = doctor._kernel_check("text layer", "text", [right, wrong])
+    assert kernels._kernel_check("text layer", "text", [right]).status == OK
+    found = kernels._kernel_check("text layer", "text", [right, wrong])
     assert found.status == FAIL and "b: error 5.0e-01" in found.text
 
 

@@ -14,7 +14,7 @@ from fake_hub import serve
 from published_files import PARAMS, repository, weights
 
 from pixtral_mlx.doctor import hub_checks
-from pixtral_mlx.doctor.machine_checks import attempt
+from pixtral_mlx.doctor.check import attempt
 from pixtral_mlx.model.config import PIXTRAL_12B
 
 NAME = "mistralai/Pixtral-12B-2409"

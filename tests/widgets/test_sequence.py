@@ -10,8 +10,8 @@ import traitlets
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
-from pixtral_mlx.cli.bench import text_prompt
 from pixtral_mlx.cost import chips
+from pixtral_mlx.inputs.placeholders import text_prompt
 from pixtral_mlx.mini import scene
 from pixtral_mlx.model.config import PIXTRAL_12B
 from pixtral_mlx.model.prompt import image_tokens
@@ -161,7 +161,7 @@ def test_an_image_and_a_model_are_enough():
 
 
 def test_long_prompts_are_answered_with_one_buffer_a_list(session):
-    prompt = session.look(lambda model: text_prompt(model, 5000)).result()
+    prompt = session.look(lambda model: text_prompt(model.tokenizer, 5000)).result()
     found = sequence(prompt, session.look(lambda model: model.tokenizer).result())
     assert found["ids"].nbytes == 20_000 and len(found["labels"]) < 500
 

@@ -11,7 +11,6 @@ from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
 from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, KEEP_BITS
-from pixtral_mlx.cli.bench import test_image, text_prompt
 from pixtral_mlx.cost import chips
 from pixtral_mlx.cost.cost import (
     activation_bytes,
@@ -20,6 +19,7 @@ from pixtral_mlx.cost.cost import (
     step_weight_bytes,
 )
 from pixtral_mlx.engine.capacity import RESERVE_BYTES, kv_bytes_per_token
+from pixtral_mlx.inputs.placeholders import gradient, text_prompt
 from pixtral_mlx.model.config import PIXTRAL_12B
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import plan_for
@@ -266,10 +266,10 @@ def planned_bytes(config: px.PixtralConfig, bits: int) -> dict[str, int]:
 
 def trial(model: Any, images: int, side: int, text_tokens: int) -> tuple[px.Prompt, int]:
     """A prompt of so many square pictures and about so many words, and the end token's id."""
-    words = text_prompt(model, max(text_tokens, 1))
+    words = text_prompt(model.tokenizer, max(text_tokens, 1))
     if not images or model.vision_encoder is None:
         return words, model.tokenizer.eos_id
-    prompt = model.encode("", [test_image(side, side)] * images)
+    prompt = model.encode("", [gradient(side, side)] * images)
     return replace(prompt, tokens=[*prompt.tokens, *words.tokens[1:]]), model.tokenizer.eos_id
 
 
