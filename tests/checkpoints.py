@@ -379,6 +379,11 @@ def write_safetensors(path: Path, tensors: Mapping, *, dtype: str = "float32") -
         file.writelines(blobs)
 
 
+def change_json(path: Path, **changes) -> None:
+    """Writes a JSON object again with these keys changed."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 def _encode(values: np.ndarray, dtype: str) -> bytes:
     """Little-endian bytes; bfloat16, which numpy lacks, is rounded to nearest even by hand."""
     values = np.ascontiguousarray(values, dtype="<f4")

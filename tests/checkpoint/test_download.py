@@ -2,66 +2,29 @@
 
 import errno
 import hashlib
-import logging
 import os
-import re
 import shutil
-import sys
-import time
-import types
-from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.file_download
 import huggingface_hub.utils
 import pytest
-from fake_hub import COMMIT, serve
-from huggingface_hub import constants
+from downloads import (
+    CHECKED,
+    DIGEST,
+    FILE,
+    NAME,
+    SIZE,
+    WEIGHTS,
+    arrived,
+    got,
+    notes,
+    weight_requests,
+)
+from fake_hub import COMMIT
 
 from pixtral_mlx.checkpoint import download, hub
 from pixtral_mlx.errors import CapacityError, CheckpointError
-
-NAME = "made-up/model"
-WEIGHTS = bytes(range(256)) * 1200
-SIZE = len(WEIGHTS)
-DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
-FILE = "consolidated.safetensors"
-CHECKED = f"{FILE}: 0.3 MB, sha256 {DIGEST[:12]}... as the hub says"
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch, caplog):
-    """A hub that this process takes for the real one, its cache in `tmp_path`, and no waiting."""
-    files = {FILE: WEIGHTS, "params.json": b"{}", "tekken.json": b"{}"}
-    for name in [n for n in os.environ if "proxy" in n.lower() or n.startswith("HF_")]:
-        monkeypatch.delenv(name)
-    with serve({NAME: files}) as running:
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
-        huggingface_hub.close_session()
-        caplog.set_level(logging.INFO, logger="pixtral_mlx")
-        yield running
-        huggingface_hub.close_session()
-
-
-def notes(caplog):
-    return [r.getMessage() for r in caplog.records if r.name.startswith("pixtral_mlx")]
-
-
-def weight_requests(fake):
-    return [span for name, span in fake.downloads() if name == FILE]
-
-
-def arrived(tmp_path):
-    """Fetch, and see that the cache holds the right bytes and nothing half done."""
-    folder = hub.fetch(NAME)
-    assert (folder / FILE).read_bytes() == WEIGHTS
-    assert not list(tmp_path.rglob("*.partial"))
-    return folder
 
 
 def begin(tmp_path, data=WEIGHTS[:100_000]):
@@ -83,15 +46,6 @@ def head(**headers):
         usual = {"ETag": f'"{DIGEST}"', "Content_Length": len(data), "X_Repo_Commit": COMMIT}
         kept = {n: value for n, value in {**usual, **headers}.items() if value is not None}
         return handler.answer_with(200, **kept)
-
-    return answer
-
-
-def got(status, body=None, **headers):
-    """An answer to GET; without a body of its own it sends the right bytes."""
-
-    def answer(handler, data):
-        return handler.answer_with(status, data if body is None else body, **headers)
 
     return answer
 
@@ -293,69 +247,6 @@ def test_what_never_gets_better_is_left_to_huggingface_hub(
     fake.odd_gets += [odd] * times
     arrived(tmp_path)
     assert said in notes(caplog)[0] and notes(caplog)[1] == CHECKED
-
-
-# Another version of huggingface_hub -------------------------------------------------------------
-
-INSIDES = [
-    ("huggingface_hub", "get_hf_file_metadata"),
-    ("huggingface_hub", "hf_hub_url"),
-    ("huggingface_hub.file_download", "are_symlinks_supported"),
-    ("huggingface_hub.utils", "WeakFileLock"),
-    ("huggingface_hub.utils", "are_progress_bars_disabled"),
-    ("huggingface_hub.utils", "build_hf_headers"),
-    ("huggingface_hub.utils", "hf_raise_for_status"),
-    ("huggingface_hub.utils", "http_stream_backoff"),
-]
-
-
-def test_the_insides_that_are_used_are_there():
-    """Without them downloads still work, but not ours: every one would be left to the hub's."""
-    assert [name for module, name in INSIDES if not hasattr(sys.modules[module], name)] == []
-    source = Path(download.__file__).read_text()
-    used = re.findall(r"from (huggingface_hub[\w.]*) import ([^\n(]+)", source)
-    assert {(module, name.strip()) for module, names in used for name in names.split(",")} >= {
-        *INSIDES
-    }
-
-
-@pytest.mark.parametrize(("module", "name"), INSIDES, ids=[name for _, name in INSIDES])
-@pytest.mark.parametrize("gone", [True, False], ids=["gone", "changed"])
-def test_insides_that_change(fake, tmp_path, caplog, monkeypatch, module, name, gone):
-    real = sys.modules[module]
-
-    class Other(types.ModuleType):
-        """The module as we import it; huggingface_hub's own imports are done."""
-
-        def __getattr__(self, asked):
-            if asked == name and gone:
-                raise AttributeError(asked)
-            return None if asked == name else getattr(real, asked)
-
-    monkeypatch.setitem(sys.modules, module, Other(module))
-    fake.odd_gets += [got(403, b"", Content_Length=0)] if name == "hf_raise_for_status" else []
-    arrived(tmp_path)
-    note, checked = notes(caplog)
-    assert note.endswith("; huggingface_hub fetches it whole")
-    assert (f"cannot import name '{name}'" if gone else "not callable") in note
-    assert checked == CHECKED
-
-
-def test_insides_of_an_answer_that_change(fake, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(download, "_append", lambda *_: object().url)
-    arrived(tmp_path)
-    assert "has no attribute 'url'" in notes(caplog)[0]
-
-
-def test_a_cache_without_symbolic_links(fake, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
-    folder = arrived(tmp_path)
-    assert notes(caplog) == [
-        f"{FILE}: the cache's disk has no symbolic links; huggingface_hub fetches it whole",
-        CHECKED,
-    ]
-    assert not (folder / FILE).is_symlink()
-    assert sum(p.stat().st_size == SIZE for p in tmp_path.rglob("*") if p.is_file()) == 1
 
 
 # What nobody else could do better ---------------------------------------------------------------
