@@ -53,10 +53,12 @@ def attend(
                 queries * scale, keys, values, 1.0, mask, cache.group_size, cache.bits
             )
         keys, values = (dense(part, cache, queries.dtype) for part in (keys, values))
-    N = keys.shape[2]
-    step = max(FEWEST_QUERIES, SCORES_AT_ONCE // (B * H * N))
-    if step >= L or on_gpu():
+    step = L
+    if L > FEWEST_QUERIES and not on_gpu():
+        step = max(FEWEST_QUERIES, SCORES_AT_ONCE // (B * H * keys.shape[2]))
+    if step >= L:
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    N = keys.shape[2]
     parts: list[mx.array] = []
     for start in range(0, L, step):
         stop, seen = min(start + step, L), N
