@@ -15,6 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..checks import whole
 from ..cost.buffers import bounded_buffers
 from ..errors import PixtralError
 from .capacity import need_of, room_bytes
@@ -41,7 +42,7 @@ class _Request:
     def __init__(self, number: int, arguments: Mapping[str, Any], reply: Reply):
         self.number, self.reply, self._arguments = number, reply, dict(arguments)
         self.steps: Generator[tuple[int, float] | None, None, None] | None = None
-        self.most_tokens = self.activations = self.kept = 0
+        self.most_tokens = self.cache = self.activations = self.kept = 0
         self.over = False
         self.joins = False  # whether mlx-lm's batch has all that it asks for
 
@@ -57,8 +58,9 @@ class _Request:
         step = options.prefill_step_size
         need = need_of(
             engine.model, self.stream.prompt, self.stream.limit,
-            prefill_step_size=step, trace=options.trace_options,
+            kv=options.kv_format, prefill_step_size=step, trace=options.trace_options,
         )  # fmt: skip
+        self.cache = need.cache
         self.activations = need.activations
         self.kept = need.kept if options.trace else 0
         plain = options.kv_bits is None and not options.prompt_lookup_num_tokens
@@ -130,6 +132,9 @@ class Batch:
     Arguments:
         batch_size: at most this many are answered at once; fewer where memory is short.
 
+    Raises:
+        ValueError: a batch size below 1.
+
     >>> batch = Batch(model.engine)
     >>> number = batch.add({"messages": "Why?", "max_tokens": 20})
     >>> while batch.busy:
@@ -138,6 +143,7 @@ class Batch:
     """
 
     def __init__(self, engine: Engine, *, batch_size: int = BATCH_SIZE):
+        whole("batch_size", batch_size, 1)
         self._engine, self._size, self._numbers = engine, batch_size, count()
         self._waiting: deque[_Request] = deque()
         self._reading: _Request | None = None  # the one that is opened, or waits for room, or read
@@ -281,8 +287,8 @@ class Batch:
         """
         running = [*self._alone, *self._rows.values()]
         together = [row.most_tokens for row in [*running, request] if row.joins]
-        single = sum(row.most_tokens for row in [*running, request] if not row.joins)
-        room = room_bytes(self._engine.model, len(together) * max(together, default=0) + single)
+        room = room_bytes(self._engine.model, len(together) * max(together, default=0))
+        room -= sum(row.cache for row in [*running, request] if not row.joins)
         room -= sum(row.kept for row in [*running, request])  # in traces
         room -= request.activations  # while its prompt is read
         if running and (len(running) >= self._size or room < 0):

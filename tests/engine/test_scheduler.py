@@ -10,8 +10,10 @@ from questions import user
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.batch import Batch
+from pixtral_mlx.engine.capacity import need_of
 from pixtral_mlx.engine.sampling import Sampler
 from pixtral_mlx.model.decoder import Decoder
+from pixtral_mlx.model.kv_cache import KVFormat
 from pixtral_mlx.model.vision import VisionBlock
 
 LONG = "A rather long text that is read in many parts. " * 3
@@ -129,6 +131,22 @@ def test_a_first_token_waits_for_no_prompt_that_came_later(wide, calls, endless)
 def test_nothing_to_do_is_no_step(wide):
     batch = Batch(wide.engine)
     assert batch.step() == [] and not batch.busy and batch.close() == []
+    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+        Batch(wide.engine, batch_size=0)
+
+
+@pytest.mark.parametrize("bits", [8, None])
+def test_keys_and_values_count_in_the_bits_they_are_kept_in(wide, monkeypatch, endless, bits):
+    """There is room for two answers in 8 bits, and so for one as computed."""
+    options = {"max_tokens": 40, "prompt_lookup_num_tokens": 2, **endless}  # each runs by itself
+    need = need_of(wide, wide.encode(LONG), 40, KVFormat(8), options["prefill_step_size"])
+    usable = need.weights + 2 * need.cache + need.activations + 1
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: usable)
+    watched = Watched(wide)
+    first, second = (watched.add(LONG, kv_bits=bits, force=True, **options) for _ in range(2))
+    watched.until(lambda: len(watched.pieces[first]) > 20)
+    assert bool(watched.pieces[second]) == (bits == 8)
+    watched.batch.close()
 
 
 def test_an_answer_that_is_alone_is_that_of_generate_to_the_last_bit(wide, calls):
