@@ -3,7 +3,7 @@
     python scripts/verified.py           # rewrite the table in README.md
     python scripts/verified.py --check   # status 1 if it is not what the files say
 
-The files lie in docs/verified, one a machine.
+The files lie in docs/verified, one per machine.
 """
 
 import argparse

@@ -114,6 +114,7 @@ def test_readme_lists_what_is_in_the_package_once():
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "BENCHMARKS", "CHANGELOG")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "pixtral_mlx" / "mini" / "checkpoint" / "README.md",
 ]
 
 
@@ -133,6 +134,12 @@ def test_links_of_the_documents_lead_somewhere(document):
         to = document.parent / place if place else document
         assert to.exists(), target
         assert not anchor or anchor in anchors(to), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
+def test_files_that_the_documents_name_are_there(document):
+    for name in re.findall(r"`([\w.-]+/[\w./-]*\.(?:py|md|ipynb|yml))`", document.read_text()):
+        assert (ROOT / name).is_file(), name
 
 
 def test_each_page_of_docs_is_linked_from_readme_and_leads_back():
