@@ -10,7 +10,6 @@ DELAY_SECONDS = 0.5
 """What is done sooner than this shows nothing."""
 
 _REDRAW_SECONDS = 0.2
-_BAR = 20
 _CLEAR = "\r\x1b[K"
 
 
@@ -72,8 +71,11 @@ class Status:
                 seconds = time.monotonic() - self._start
                 if self._text and seconds >= DELAY_SECONDS and not self._done.is_set():
                     width = shutil.get_terminal_size().columns - 1
-                    line = format_line(self._text, self._unit, *self._progress, seconds)
-                    self._stream.write(_CLEAR + line[:width])
+                    plain = "utf" not in (getattr(self._stream, "encoding", None) or "").lower()
+                    line = format_line(
+                        self._text, self._unit, *self._progress, seconds, width, ascii=plain
+                    )
+                    self._stream.write(_CLEAR + line)
                     self._stream.flush()
                     self._drawn = True
 
@@ -84,14 +86,21 @@ class Status:
             self._drawn = False
 
 
-def format_line(text: str, unit: str, done: int, total: int, seconds: float) -> str:
-    """The line: a bar, numbers and the time left where they are known, else the seconds so far."""
+def format_line(
+    text: str, unit: str, done: int, total: int, seconds: float, width: int, *, ascii: bool = False
+) -> str:
+    """The line: tqdm's, like those of downloads and batches, or the seconds so far where nobody
+    knows how much there is to do.
+
+    Arguments:
+        width: of the terminal, in characters.
+        ascii: draw the bar with what every terminal has.
+    """
     if not total:
-        return f"{text} {seconds:.0f} s"
-    filled = min(_BAR * done // total, _BAR)
-    bar = "#" * filled + "." * (_BAR - filled)
-    numbers = f"{done:,} of {total:,} {unit}"
-    if unit == "B":
-        numbers = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB"
-    left = f", {seconds * (total - done) / done:.0f} s left" if done else ""
-    return f"{text} [{bar}] {numbers}, {seconds:.0f} s{left}"
+        return f"{text} {seconds:.0f} s"[:width]
+    from tqdm import tqdm
+
+    size = {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": f" {unit}"}
+    return tqdm.format_meter(
+        done, total, seconds, ncols=width, prefix=text, ascii=ascii, **size
+    )  # fmt: skip
