@@ -25,7 +25,7 @@ ROW = {"file": "b.png", "answer": "Grün\n", "error": None}
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def inbox(tmp_path_factory):
     """A model, and a folder of four pictures, a PDF, a damaged picture and a text."""
     folder = tmp_path_factory.mktemp("batch files")
     make_official(folder / "model", vision={"image_size": 64})
@@ -42,9 +42,9 @@ def places(tmp_path_factory):
 
 
 @pytest.fixture
-def here(places, tmp_path, monkeypatch):
-    """Run the command in this process: `here("scans", ...)` is (status, rows)."""
-    monkeypatch.chdir(places)
+def run_batch(inbox, tmp_path, monkeypatch):
+    """Run the command in this process: `run_batch("scans", ...)` is (status, rows)."""
+    monkeypatch.chdir(inbox)
     output = tmp_path / "out.jsonl"
 
     def main(*words, to=output):
@@ -71,8 +71,8 @@ def expected(file, **options):
 # Rows ------------------------------------------------------------------------------------------
 
 
-def test_a_row_for_each_file_of_a_folder(here, capsys):
-    status, rows = here("scans")
+def test_a_row_for_each_file_of_a_folder(run_batch, capsys):
+    status, rows = run_batch("scans")
     assert status == 1  # one picture is damaged
     by_file = {row["file"]: row for row in rows}
     names = ["0.png", "1.png", "2.png", "3.png", "broken.JPG", "report.pdf"]
@@ -98,8 +98,8 @@ def test_a_row_for_each_file_of_a_folder(here, capsys):
     assert not any("row/s" in line for line in said)  # no bar without a terminal
 
 
-def test_a_row_for_each_page(here):
-    status, rows = here("scans/report.pdf#page=2-3", "scans/0.png", "--per-page")
+def test_a_row_for_each_page(run_batch):
+    status, rows = run_batch("scans/report.pdf#page=2-3", "scans/0.png", "--per-page")
     assert status == 0
     assert sorted((row["file"], row.get("page", 0)) for row in rows) == [
         ("scans/0.png", 0), ("scans/report.pdf", 2), ("scans/report.pdf", 3),
@@ -107,13 +107,13 @@ def test_a_row_for_each_page(here):
     third = next(row for row in rows if row.get("page") == 3)
     assert third["image_tokens"] == 20
     assert third["answer"] == expected("scans/report.pdf#page=3").text
-    assert here("scans/report.pdf", "--per-page")[1][:3] == rows  # the first page is added
-    assert [row["page"] for row in here("scans/report.pdf", "--per-page")[1][3:]] == [1]
+    assert run_batch("scans/report.pdf", "--per-page")[1][:3] == rows  # the first page is added
+    assert [row["page"] for row in run_batch("scans/report.pdf", "--per-page")[1][3:]] == [1]
 
 
-def test_options_reach_the_model_and_the_rows(here):
+def test_options_reach_the_model_and_the_rows(run_batch):
     words = ("--system", "Short.", "--temperature", "1.5", "--seed", "3", "--max-tokens", "5")
-    _, (row,) = here("scans/0.png", *words)
+    _, (row,) = run_batch("scans/0.png", *words)
     wanted = {"system": "Short.", "temperature": 1.5, "seed": 3, "max_tokens": 5}
     assert row["options"] == wanted
     asked = [
@@ -126,8 +126,8 @@ def test_options_reach_the_model_and_the_rows(here):
     assert row["answer"] == alone.text
 
 
-def test_files_are_taken_once_and_missing_ones_named(places, monkeypatch):
-    monkeypatch.chdir(places)
+def test_files_are_taken_once_and_missing_ones_named(inbox, monkeypatch):
+    monkeypatch.chdir(inbox)
     names = ["scans/1.png", "scans", "scans/../scans/0.png", "scans/report.pdf#page=2"]
     files = [item.file for item in find_items(names)]
     assert files[0] == "scans/1.png" and len(files) == len(set(files)) == 7
@@ -142,21 +142,21 @@ def test_files_are_taken_once_and_missing_ones_named(places, monkeypatch):
 # Going on --------------------------------------------------------------------------------------
 
 
-def test_it_goes_on_where_it_stopped(here, monkeypatch):
-    _, first = here("scans/0.png", "scans/1.png")
-    _, rows = here("scans")
+def test_it_goes_on_where_it_stopped(run_batch, monkeypatch):
+    _, first = run_batch("scans/0.png", "scans/1.png")
+    _, rows = run_batch("scans")
     assert rows[:2] == first and len(rows) == len({row["file"] for row in rows}) == 6
     monkeypatch.setattr(batch, "load_model", None)  # nothing is left to ask
-    assert here("scans")[1] == rows
+    assert run_batch("scans")[1] == rows
 
 
-def test_kill_and_go_on(places, tmp_path):
+def test_kill_and_go_on(inbox, tmp_path):
     output = tmp_path / "out.jsonl"
-    many = places / "many"
+    many = inbox / "many"
     many.mkdir()
     for n in range(40):
         picture(30 + n, 20, seed=n).save(many / f"{n:02}.png")
-    words = ["batch", str(many), "--model", str(places / "model"), "--prompt", "What?"]
+    words = ["batch", str(many), "--model", str(inbox / "model"), "--prompt", "What?"]
     command = [sys.executable, "-m", "pixtral_mlx", *words, "--max-tokens", "30"]
     environment = os.environ | {"PYTHONPATH": str(HOUSE)}
 
@@ -186,7 +186,7 @@ def test_kill_and_go_on(places, tmp_path):
     assert output.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     rows = {row["file"]: row for row in read(output)}
     assert len(read(output)) == 40 and len(rows) == 40
-    alone = px.load(places / "model").generate_batch(
+    alone = px.load(inbox / "model").generate_batch(
         [{"messages": "What?", "images": [many / f"{n:02}.png"]} for n in range(40)], max_tokens=30
     )
     for n, reply in enumerate(alone):
@@ -213,13 +213,13 @@ def test_a_last_line_cut_off_anywhere_is_written_again(tmp_path):
     "words",
     [("--prompt", "Which?"), ("--model", "mini"), ("--temperature", "1"), ("--per-page",)],
 )
-def test_rows_made_otherwise_are_not_mixed(here, capsys, words):
-    _, rows = here("scans/0.png")
-    status, after = here("scans/0.png", "scans/1.png", *words)
+def test_rows_made_otherwise_are_not_mixed(run_batch, capsys, words):
+    _, rows = run_batch("scans/0.png")
+    status, after = run_batch("scans/0.png", "scans/1.png", *words)
     assert (status, after) == (1, rows)
     said = capsys.readouterr().err.splitlines()[-1]
     assert "line 1 was made with" in said and "or --overwrite" in said
-    _, new = here("scans/1.png", "scans/2.png", "--overwrite", *words)
+    _, new = run_batch("scans/1.png", "scans/2.png", "--overwrite", *words)
     assert sorted(row["file"] for row in new) == ["scans/1.png", "scans/2.png"]
 
 
@@ -230,7 +230,7 @@ def test_rows_made_otherwise_are_not_mixed(here, capsys, words):
         b'{"files": 1',
     ],
 )  # fmt: skip
-def test_files_of_others_are_left_alone(here, tmp_path, capsys, content):
+def test_files_of_others_are_left_alone(run_batch, tmp_path, capsys, content):
     other = tmp_path / "notes"
     other.write_bytes(content)
     assert cli.main(["batch", "scans/0.png", "--prompt", "What?", "-o", str(other)]) == 1
@@ -238,8 +238,8 @@ def test_files_of_others_are_left_alone(here, tmp_path, capsys, content):
     assert "line 1 is no row of this command" in capsys.readouterr().err
 
 
-def test_overwriting_waits_for_the_first_row(here, tmp_path):
-    _, rows = here("scans/0.png")
+def test_overwriting_waits_for_the_first_row(run_batch, tmp_path):
+    _, rows = run_batch("scans/0.png")
     output = tmp_path / "out.jsonl"
     words = ["batch", "scans/1.png", "--prompt", "What?", "--overwrite", "-o", str(output)]
     assert cli.main([*words, "--model", "no-such-folder/at/all"]) == 1
@@ -258,9 +258,9 @@ def test_two_processes_do_not_write_to_one_file(tmp_path):
     "words",
     [("--kv-bits", "8"), ("--batch-size", "0"), ("--max-tokens", "0"), ("--system", "x", "--raw")],
 )
-def test_mistakes_of_usage_make_no_file(places, tmp_path, capsys, words):
+def test_mistakes_of_usage_make_no_file(inbox, tmp_path, capsys, words):
     output = tmp_path / "out.jsonl"
-    words = ["batch", str(places / "scans"), "--prompt", "x", "-o", str(output), *words]
+    words = ["batch", str(inbox / "scans"), "--prompt", "x", "-o", str(output), *words]
     assert cli.main(words) == 2
     assert not output.exists()
     said = capsys.readouterr().err.splitlines()

@@ -1,30 +1,21 @@
 """The commands, as people and scripts use them: in a process of their own where that matters."""
 
-import io
 import json
-import os
 import resource
-import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from checkpoints import make_official
+from commands import ASK, COMMAND, environment, run
 from mlx.utils import tree_flatten
 from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.cli import generate
-from pixtral_mlx.cli.status import Status, format_line
 from pixtral_mlx.cost.cost import decode_bytes, step_weight_bytes
 from pixtral_mlx.mini import scene
 
-HOUSE = Path(__file__).parents[2]
 HEAVY = (
     "mlx",
     "numpy",
@@ -36,69 +27,6 @@ HEAVY = (
     "tqdm",
 )
 PYTHON = (sys.executable, "-W", "error")
-COMMAND = (sys.executable, "-m", "pixtral_mlx")
-
-
-def environment(**extra) -> dict[str, str]:
-    quiet = {k: v for k, v in os.environ.items() if k != "PIXTRAL_MLX_DEBUG"}
-    return quiet | {"PYTHONPATH": str(HOUSE), "HF_HUB_OFFLINE": "1"} | extra
-
-
-def run(*arguments, stdin=b"", command=COMMAND, **options) -> subprocess.CompletedProcess:
-    """One command in a process of its own, its streams piped."""
-    return subprocess.run(
-        [*command, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        env=environment(),
-        timeout=120,
-        check=False,
-        **options,
-    )
-
-
-@pytest.fixture
-def start():
-    """Starts commands; none of them outlives its test."""
-    processes = []
-
-    def start_one(*arguments, **options) -> subprocess.Popen:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
-        processes.append(subprocess.Popen([*COMMAND, *map(str, arguments)], **pipes, **options))
-        return processes[-1]
-
-    yield start_one
-    for process in processes:
-        with process:  # closes its pipes
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def places(picture, tmp_path_factory):
-    """A folder with a picture, and an official and a converted model."""
-    folder = tmp_path_factory.mktemp("cli")
-    picture.save(folder / "picture.png")
-    make_official(folder / "official")
-    done = run("official", "4bit", command=(sys.executable, str(HOUSE / "convert.py")), cwd=folder)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"4bit: ") and done.stdout.count(b"\n") == 1
-    return folder
-
-
-@pytest.fixture
-def here(places, monkeypatch):
-    """Run commands in this process, in the folder of the models: `here(...)` is the status."""
-    monkeypatch.chdir(places)
-    monkeypatch.delenv("PIXTRAL_MLX_DEBUG", raising=False)
-
-    def main(*arguments, stdin: bytes = b"") -> int:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        return cli.main([*map(str, arguments)])
-
-    return main
-
-
-ASK = ("generate", "--model", "4bit", "--prompt", "What is this?", "--max-tokens", "6")
 
 
 # Starting -------------------------------------------------------------------------------------
@@ -368,155 +296,3 @@ def test_mini_answers_and_says_what_it_does_not_know(tmp_path):
     assert done.stdout.strip() == question.answer
     assert done.stderr.startswith("note: pixtral-mini knows only scenes of its own")
     assert done.stderr.count("\n") == 1
-
-
-# Endings --------------------------------------------------------------------------------------
-
-
-LONG = ("generate", "--model", "4bit", "--prompt", "Go on", "--max-tokens", "100000")
-
-
-def test_ctrl_c_keeps_what_there_is(places, start):
-    process = start(*LONG, cwd=places)
-    first = process.stdout.read(20)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"")
-    assert len(first) == 20 and out.endswith(b"\n")
-
-
-def test_ctrl_c_in_json_still_gives_json(places, start):
-    process = start(*LONG, "--json", cwd=places)
-    time.sleep(4)
-    for _ in range(10):  # a library may swallow it while it is being imported
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            out, err = process.communicate(timeout=15)
-            break
-    assert process.returncode == 130
-    if err != b"pixtral-mlx generate: interrupted\n":  # on a slow machine: before it began
-        assert json.loads(out)["finish_reason"] == "interrupted"
-
-
-def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(generate, "load_model", interrupted)
-    assert here(*ASK) == 130
-    assert capsys.readouterr().err == "pixtral-mlx generate: interrupted\n"
-
-
-def test_a_reader_that_leaves_is_no_traceback(places, start):
-    process = start(*LONG, cwd=places)
-    assert len(process.stdout.read(1)) == 1
-    process.stdout.close()
-    err = process.stderr.read()
-    process.stderr.close()
-    assert (process.wait(timeout=60), err) == (1, b"")
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("flag", [(), ("--json",)])
-def test_an_output_that_is_full_is_one_line(places, flag):
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*COMMAND, "inspect", "official", *flag],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            cwd=places,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert done.stderr == b"pixtral-mlx inspect: No space left on device\n"
-
-
-def test_streams_that_a_shell_closed(places):
-    command = f"exec {sys.executable} -m pixtral_mlx generate --prompt - --model 4bit <&- 2>&-"
-    done = subprocess.run(
-        ["sh", "-c", command], env=environment(), cwd=places, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
-
-
-def test_names_in_bytes_that_are_no_text(places):
-    name = os.fsencode(places) + b"/caf\xe9.png"
-    Image.new("RGB", (9, 9)).save(places / "plain.png")
-    os.rename(places / "plain.png", name)
-    done = subprocess.run(
-        [*map(os.fsencode, COMMAND), b"inspect", name],
-        capture_output=True,
-        env=environment(),
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"9 x 9 pixels" in done.stdout
-
-
-# The status line ------------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (("opening", "", 0, 0, 3.2, 60), "opening 3 s"),
-        (("opening", "", 0, 0, 3.2, 9), "opening 3"),
-        (
-            ("reading", "tokens", 500, 2000, 4.0, 60),
-            "reading:  25%|#2   | 500/2000 [00:04<00:12, 125.00 tokens/s]",
-        ),
-        (
-            ("converting", "B", 10**9, 10**9, 4.0, 60),
-            "converting: 100%|#######| 1.00G/1.00G [00:04<00:00, 250MB/s]",
-        ),
-    ],
-)
-def test_the_line(arguments, line):
-    """No wider than the terminal."""
-    drawn = format_line(*arguments, ascii=True)
-    assert drawn == line and len(drawn) <= arguments[-1]
-
-
-def test_the_bar_is_drawn_in_what_the_terminal_has(monkeypatch):
-    monkeypatch.setattr("pixtral_mlx.cli.status.DELAY_SECONDS", 0)
-    for encoding, bar in (("utf-8", "█"), ("ascii", "#")):
-        file = io.BytesIO()
-        terminal = io.TextIOWrapper(file, encoding=encoding)
-        monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-        monkeypatch.setattr(sys, "stderr", terminal)
-        with Status("reading") as status:
-            status.step("reading", "tokens")
-            status.update(1, 2)
-            time.sleep(0.5)
-        terminal.flush()
-        assert bar in file.getvalue().decode(encoding)
-
-
-def test_the_line_is_drawn_in_a_terminal_and_gone_afterwards(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("pixtral_mlx.cli.status.DELAY_SECONDS", 0)
-    with Status("opening"):
-        time.sleep(0.5)
-    written = terminal.getvalue()
-    assert "opening 0 s" in written
-    assert written.endswith("\r\x1b[K")
-    time.sleep(0.3)
-    assert terminal.getvalue() == written  # its thread has ended
-
-
-def test_no_terminal_no_line(monkeypatch):
-    pipe = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", pipe)
-    monkeypatch.setattr("pixtral_mlx.cli.status.DELAY_SECONDS", 0)
-    with Status("opening") as status:
-        status.step("reading", "tokens")
-        status.update(1, 2)
-        time.sleep(0.3)
-    assert pipe.getvalue() == ""

@@ -1,0 +1,96 @@
+"""How commands end: interrupted, left by their reader, or with nowhere to write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from commands import ASK, COMMAND, environment
+from PIL import Image
+
+from pixtral_mlx.cli import generate
+
+LONG = ("generate", "--model", "4bit", "--prompt", "Go on", "--max-tokens", "100000")
+
+
+def test_ctrl_c_keeps_what_there_is(places, start):
+    process = start(*LONG, cwd=places)
+    first = process.stdout.read(20)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"")
+    assert len(first) == 20 and out.endswith(b"\n")
+
+
+def test_ctrl_c_in_json_still_gives_json(places, start):
+    process = start(*LONG, "--json", cwd=places)
+    time.sleep(4)
+    for _ in range(10):  # a library may swallow it while it is being imported
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            out, err = process.communicate(timeout=15)
+            break
+    assert process.returncode == 130
+    if err != b"pixtral-mlx generate: interrupted\n":  # on a slow machine: before it began
+        assert json.loads(out)["finish_reason"] == "interrupted"
+
+
+def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "load_model", interrupted)
+    assert here(*ASK) == 130
+    assert capsys.readouterr().err == "pixtral-mlx generate: interrupted\n"
+
+
+def test_a_reader_that_leaves_is_no_traceback(places, start):
+    process = start(*LONG, cwd=places)
+    assert len(process.stdout.read(1)) == 1
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), err) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("flag", [(), ("--json",)])
+def test_an_output_that_is_full_is_one_line(places, flag):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "inspect", "official", *flag],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd=places,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"pixtral-mlx inspect: No space left on device\n"
+
+
+def test_streams_that_a_shell_closed(places):
+    command = f"exec {sys.executable} -m pixtral_mlx generate --prompt - --model 4bit <&- 2>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], env=environment(), cwd=places, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", b"")
+
+
+def test_names_in_bytes_that_are_no_text(places):
+    name = os.fsencode(places) + b"/caf\xe9.png"
+    Image.new("RGB", (9, 9)).save(places / "plain.png")
+    os.rename(places / "plain.png", name)
+    done = subprocess.run(
+        [*map(os.fsencode, COMMAND), b"inspect", name],
+        capture_output=True,
+        env=environment(),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"9 x 9 pixels" in done.stdout
