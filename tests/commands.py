@@ -1,4 +1,4 @@
-"""Commands in processes of their own."""
+"""Commands that tests run, in processes of their own too."""
 
 import os
 import subprocess
@@ -27,3 +27,13 @@ def run(*arguments, stdin=b"", command=COMMAND, **options) -> subprocess.Complet
         check=False,
         **options,
     )
+
+
+def ask(folder, *more) -> tuple:
+    """A short question to a model."""
+    return ("generate", "--model", folder, "--prompt", "Hi", "--max-tokens", "2", *more)
+
+
+def listing(folder) -> list[str]:
+    """All that a folder holds, as paths in it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

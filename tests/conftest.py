@@ -1,6 +1,8 @@
 """What holds for all tests, and the model that most of them ask."""
 
+import io
 import os
+import sys
 
 # Parity is claimed in full float32, and MLX multiplies in TF32 by default on some GPUs. It asks
 # once, when it computes the first product; processes that tests start inherit this. Not
@@ -12,6 +14,7 @@ from checkpoints import make_official
 from questions import noise
 
 import pixtral_mlx as px
+from pixtral_mlx import cli
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +55,32 @@ def picture():
 def prompt(loaded, picture):
     """A question about `picture`, as `model` reads it."""
     return loaded.encode("What is this?", [picture])
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A sound official folder of the test's own, to be spoiled."""
+    return make_official(tmp_path / "official", text={"n_layers": 1})
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch):
+    """Runs a command that must end in one line: `refused(status, said, *arguments)`."""
+    monkeypatch.delenv("PIXTRAL_MLX_DEBUG", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def check(status: int, said: str, *arguments, stdin: bytes = b"") -> str:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        try:
+            ended = cli.main([*map(str, arguments)])
+        except SystemExit as error:  # argparse
+            ended = error.code
+        out, err = capsys.readouterr()
+        assert err.count("\n") == 1 and err.endswith("\n"), err
+        assert err.startswith("pixtral-mlx") and len(err) < 600
+        assert err[:-1].isprintable() and "Traceback" not in err
+        assert said in err
+        assert (ended, out) == (status, "")
+        return err
+
+    return check
