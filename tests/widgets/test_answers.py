@@ -1,67 +1,18 @@
-"""AnswerLens and Ablation without a browser: what they answer, compared with plain numpy."""
+"""AnswerLens without a browser: what it answers, compared with plain numpy."""
 
 import json
 import re
-import threading
 import time
 
 import numpy as np
 import pytest
 from checkpoints import make_official
 from PIL import Image
+from views import ADDRESS, SCENE, answer_to, eventually
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
-from pixtral_mlx.mini import scene
-from pixtral_mlx_widgets import ablation, word_view
-
-SCENE = scene(3, 4, 5)
-ADDRESS = re.compile(r"(?:https?|wss?)://(?!www\.w3\.org/)")
-
-
-@pytest.fixture(scope="module")
-def session():
-    session = w.Session("mini", dtype="float32")
-    session.ask("Describe the picture.", images=[SCENE.image])
-    session.wait(60)
-    yield session
-    session.close()
-
-
-@pytest.fixture(scope="module")
-def model():
-    """A second model, on this thread, to compare with."""
-    return px.load("mini", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def reply(model):
-    return model.generate("Describe the picture.", images=[SCENE.image], trace=True)
-
-
-def answered(view, what, **arguments):
-    """The view's answer to a message as the browser sends it."""
-    answers, arrived = [], threading.Event()
-
-    def send(content, buffers=None):
-        if content.get("id") == 1:
-            answers.append(content)
-            arrived.set()
-
-    view.send = send
-    view._receive(view, {"id": 1, "what": what, "arguments": arguments}, [])
-    assert arrived.wait(20), "no answer"
-    return answers[0]
-
-
-def eventually(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-    assert condition()
-
-
-# AnswerLens ------------------------------------------------------------------------------------
+from pixtral_mlx_widgets import word_view
 
 
 def test_words_are_those_of_the_answer(session, reply):
@@ -105,15 +56,15 @@ def test_look_is_the_row_of_the_trace(session, reply, token, layer, head):
     assert tuple(found["peak"]) == np.unravel_index(expected.argmax(), (8, 10))
 
 
-def test_rivals_sum_to_one_and_show_the_chosen_token(session, model, reply):
+def test_rivals_sum_to_one_and_show_the_chosen_token(session, mini, reply):
     lens = w.AnswerLens(session)
-    prompt = model.encode("Describe the picture.", [SCENE.image])
+    prompt = mini.encode("Describe the picture.", [SCENE.image])
     longer = px.Prompt(prompt.tokens + reply.tokens[:13], prompt.images, prompt.grids, prompt.spans)
-    logits = np.array(model.logits(longer)[-1], np.float64)
+    logits = np.array(mini.logits(longer)[-1], np.float64)
     expected = np.exp(logits) / np.exp(logits).sum()
     found = lens.ask("token", token=13)
     best = np.argsort(-expected)[:6]
-    assert [r["text"] for r in found["rivals"]] == [model.tokenizer.label(int(i)) for i in best]
+    assert [r["text"] for r in found["rivals"]] == [mini.tokenizer.label(int(i)) for i in best]
     assert [r["p"] for r in found["rivals"]] == pytest.approx(expected[best].tolist(), abs=1e-3)
     assert [r["chosen"] for r in found["rivals"]].count(True) == 1
     assert found["p"] == pytest.approx(expected[reply.tokens[13]], abs=1e-3)
@@ -167,27 +118,27 @@ def test_the_chosen_word_is_shared_and_forgotten_with_the_answer():
 def test_run_again_uses_the_settings(session):
     own = w.Session("mini", dtype="float32")
     lens = w.AnswerLens(own)
-    assert "ask a question" in answered(lens, "again")["problem"]
+    assert "ask a question" in answer_to(lens, "again")["problem"]
     own.ask("How many rows are there?", images=[SCENE.image], seed=1)
     own.wait(60)
     lens.temperature, lens.top_p = 1.5, 0.9
-    assert "problem" not in answered(lens, "again")
+    assert "problem" not in answer_to(lens, "again")
     own.wait(60)
     assert (own.options["temperature"], own.options["top_p"]) == (1.5, 0.9)
     assert own.options["seed"] == 1
     own.close()
 
 
-def test_knock_out_is_the_drop_without_the_strongest_patches(session, model, reply):
+def test_knock_out_is_the_drop_without_the_strongest_patches(session, mini, reply):
     lens = w.AnswerLens(session)
     found = lens.measure("knock", 13, 0)
     (top, bottom), (left, right), share = reply.evidence(13)
     assert (found["rows"], found["columns"]) == ([top, bottom], [left, right])
     assert found["share"] == pytest.approx(share, abs=1e-4)
-    prompt = model.encode("Describe the picture.", [SCENE.image])
+    prompt = mini.encode("Describe the picture.", [SCENE.image])
     longer = px.Prompt(prompt.tokens + reply.tokens[:13], prompt.images, prompt.grids, prompt.spans)
     hidden = [(r, c) for r in range(top, bottom) for c in range(left, right)]
-    logits = np.array(model.logits(longer, edits=[px.edits.MaskPatches(hidden)])[-1], np.float64)
+    logits = np.array(mini.logits(longer, edits=[px.edits.MaskPatches(hidden)])[-1], np.float64)
     after = logits[reply.tokens[13]] - np.log(np.exp(logits).sum())
     assert found["drop"] == pytest.approx(reply.logprobs[13] - after, abs=1e-3)
     assert found["after"] == pytest.approx(np.exp(after), abs=1e-3)
@@ -228,15 +179,14 @@ def test_long_work_stops_answers_clicks_and_is_one_at_a_time(session, monkeypatc
             progress(done, 200)
 
     monkeypatch.setattr(word_view.WordView, "_knock", slow)
-    assert "problem" not in answered(lens, "knock", token=2, image=0)
+    assert "problem" not in answer_to(lens, "knock", {"token": 2, "image": 0})
     eventually(lambda: lens.work.get("total") == 200)
     began = time.monotonic()
     assert lens.ask("token", token=3)["text"]
     assert time.monotonic() - began < 1
-    assert (
-        "wait for it, or stop it" in answered(lens, "occlude", token=2, image=0, block=2)["problem"]
-    )
-    answered(lens, "stop_work")
+    second = answer_to(lens, "occlude", {"token": 2, "image": 0, "block": 2})
+    assert "wait for it, or stop it" in second["problem"]
+    answer_to(lens, "stop_work")
     eventually(lambda: lens.work == {})
     assert len(steps) < 150
     assert lens.known == []
@@ -244,7 +194,7 @@ def test_long_work_stops_answers_clicks_and_is_one_at_a_time(session, monkeypatc
 
 def test_work_that_fails_says_why(session):
     lens = w.AnswerLens(session)
-    answered(lens, "knock", token=99, image=0)
+    answer_to(lens, "knock", {"token": 99, "image": 0})
     eventually(lambda: "problem" in lens.work)
     assert "token 99" in lens.work["problem"]
     with pytest.raises(RuntimeError, match="token 99"):
@@ -268,7 +218,7 @@ def test_work_that_fails_says_why(session):
     ],
 )
 def test_bad_questions_are_answered(session, what, arguments, problem):
-    assert problem in answered(w.AnswerLens(session), what, **arguments)["problem"]
+    assert problem in answer_to(w.AnswerLens(session), what, arguments)["problem"]
 
 
 def test_a_page_shows_every_word_and_what_was_measured(session, reply):
@@ -311,8 +261,8 @@ def test_before_any_question_there_is_nothing_and_no_error():
     session = w.Session("mini", dtype="float32")
     lens, other = w.AnswerLens(session), w.Ablation(session)
     assert lens.words == []
-    assert "ask a question" in answered(lens, "token", token=0)["problem"]
-    assert "ask a question" in answered(other, "run")["problem"]
+    assert "ask a question" in answer_to(lens, "token", {"token": 0})["problem"]
+    assert "ask a question" in answer_to(other, "run")["problem"]
     assert not ADDRESS.search(lens.to_html() + other.to_html())
     session.close()
 
@@ -324,93 +274,4 @@ def test_a_question_is_never_taken_for_a_deed(session):
         assert both == []
     lens = w.AnswerLens(session)
     lens.measure("knock", 5, 0)
-    assert answered(lens, "knocked", token=5, image=0)["data"]["rows"]
-
-
-# Ablation --------------------------------------------------------------------------------------
-
-EDITS = [
-    px.edits.NoBreakTokens(), px.edits.MaskPatches([(2, 3), (2, 4)], 0),
-    px.edits.KnockOutHeads("text", 1, [0, 2]), px.edits.SkipLayers("vision", [1]),
-]  # fmt: skip
-
-
-def test_choices_become_edits_and_edits_become_choices(session):
-    view = w.Ablation(session)
-    view.choices = {
-        "breaks": True,
-        "heads": [["text", 1, 2], ["text", 1, 0]],
-        "layers": [["vision", 1]],
-    }
-    view.patches = [[0, 2, 4], [0, 2, 3]]
-    assert view.edits == EDITS
-    assert view.names == [
-        "break tokens", "2 patches of picture 1", "heads 0, 2 of text layer 1", "vision layer 1"
-    ]  # fmt: skip
-    other = w.Ablation(session, linked=False)
-    other.edits = [*EDITS[:1], px.edits.MaskPatches([23, (2, 4)], 0), *EDITS[2:]]
-    assert other.choices["breaks"]
-    assert other.patches == [[0, 2, 3], [0, 2, 4]]
-    assert other.choices["heads"] == [["text", 1, 0], ["text", 1, 2]]
-    other.patches = []
-    assert other.edits == [EDITS[0], *EDITS[2:]]
-    other.edits = [px.edits.ShufflePatches(7), px.edits.NoVisionMask()]  # a seed of its own
-    other.choices = {**other.choices, "breaks": True}
-    assert set(other.edits) == {EDITS[0], px.edits.ShufflePatches(7), px.edits.NoVisionMask()}
-
-
-def test_two_runs_are_compared_word_by_word(session, model, reply):
-    view = w.Ablation(session)
-    view.edits = EDITS[:3]
-    view.run()
-    result = view.wait(60)
-    second = model.generate("Describe the picture.", images=[SCENE.image], edits=EDITS[:3])
-    assert (result["first"], result["second"]) == (reply.text, second.text)
-    pairs = zip(reply.text.split(), second.text.split(), strict=False)
-    assert result["first_difference"] == next(i for i, (a, b) in enumerate(pairs) if a != b)
-    prompt = model.encode("Describe the picture.", [SCENE.image])
-    expected = px.compare_runs(model, prompt, reply.tokens, EDITS[:3])
-    sums = [expected.kl[word["tokens"]].sum() for word in view.words]
-    assert result["kl"] == pytest.approx(sums, rel=1e-2, abs=1e-3)
-    assert result["second_logprob"] == pytest.approx(expected.second.sum(), rel=1e-2)
-    assert result["first_logprob"] == pytest.approx(sum(reply.logprobs), abs=1e-2)
-    assert session.reply.text == reply.text  # the session's own answer stays
-    assert view.work == {}
-    assert " ".join(word["text"] for word in view.second) == second.text
-    json.dumps(result)
-    assert not ADDRESS.search(view.to_html())
-
-
-def test_what_cannot_be_run_says_why(session):
-    view = w.Ablation(session)
-    assert "nothing is taken away" in answered(view, "run")["problem"]
-    view.edits = [px.edits.SkipLayers("text", [9])]
-    view.run()
-    with pytest.raises(RuntimeError, match="text layer 9"):
-        view.wait(60)
-    view.edits = EDITS[:1]
-    view.run()
-    assert view.wait(60)["second"]
-
-
-def test_the_second_run_stops():
-    session = w.Session("mini", dtype="float32")
-    session.ask("Describe the picture.", images=[SCENE.image], max_tokens=400, logit_bias={2: -1e9})
-    session.wait(60)
-    view = w.Ablation(session)
-    view.edits = EDITS[:1]
-    view.run()
-    eventually(lambda: view.second)
-    answered(view, "stop_work")
-    assert view.wait(20) == {}
-    assert 0 < len(view.second) < 300
-    assert view.work == {}
-    session.close()
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "number"),
-    [("a b c", "a b c", None), ("a b", "a c", 1), ("a", "a b", 1), ("a b", "a", 1), ("a", "b", 0)],
-)
-def test_first_difference(first, second, number):
-    assert ablation.first_difference(first.split(), second.split()) == number
+    assert answer_to(lens, "knocked", {"token": 5, "image": 0})["data"]["rows"]

@@ -4,30 +4,22 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from noticing import load_tests
+from views import SCENE
 
-import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from pixtral_mlx.engine import sampling
 from pixtral_mlx.interpret import occlusion
 from pixtral_mlx_widgets import ablation, answer_lens, word_view
 
-tests, compared = load_tests("widgets/test_answers"), load_tests("interpret/test_compare")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return px.load("mini", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def reply(model):
-    return model.generate("Describe the picture.", images=[tests.SCENE.image], trace=True)
+answers, ablations = load_tests("widgets/test_answers"), load_tests("widgets/test_ablation")
+compared = load_tests("interpret/test_compare")
 
 
 @pytest.fixture
-def session():
+def fresh_session():
+    """A session for one mistake."""
     session = w.Session("mini", dtype="float32")
-    session.ask("Describe the picture.", images=[tests.SCENE.image])
+    session.ask("Describe the picture.", images=[SCENE.image])
     session.wait(60)
     yield session
     session.close()
@@ -88,11 +80,11 @@ def second_run_without_edits(patch):
 
 
 def look(session, model, reply):
-    tests.test_look_is_the_row_of_the_trace(session, reply, 7, 2, 1)
+    answers.test_look_is_the_row_of_the_trace(session, reply, 7, 2, 1)
 
 
 def words(session, model, reply):
-    tests.test_words_come_while_they_are_written_and_not_too_often()
+    answers.test_words_come_while_they_are_written_and_not_too_often()
 
 
 def draws(session, model, reply):
@@ -109,11 +101,11 @@ def knock(session, model, reply):
 
 
 def page(session, model, reply):
-    tests.test_a_page_shows_every_word_and_what_was_measured(session, reply)
+    answers.test_a_page_shows_every_word_and_what_was_measured(session, reply)
 
 
 def runs(session, model, reply):
-    tests.test_two_runs_are_compared_word_by_word(session, model, reply)
+    ablations.test_two_runs_are_compared_word_by_word(session, model, reply)
 
 
 FAULTS = {
@@ -124,12 +116,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_mistake_is_noticed(session, model, reply, monkeypatch, fault):
+def test_mistake_is_noticed(fresh_session, mini, reply, monkeypatch, fault):
     fault(monkeypatch)
     with pytest.raises(AssertionError):
-        FAULTS[fault](session, model, reply)
+        FAULTS[fault](fresh_session, mini, reply)
 
 
 @pytest.mark.parametrize("check", sorted(set(FAULTS.values()), key=lambda c: c.__name__))
-def test_control_without_a_mistake(session, model, reply, check):
-    check(session, model, reply)
+def test_control_without_a_mistake(fresh_session, mini, reply, check):
+    check(fresh_session, mini, reply)

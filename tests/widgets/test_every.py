@@ -3,10 +3,10 @@
 import json
 import re
 import threading
-import time
 
 import numpy as np
 import pytest
+from views import EXTERNAL, SCENE, answer_to, eventually
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
@@ -26,17 +26,6 @@ CHOSEN = {
 }  # fmt: skip
 """A choice of the reader in each kind: the trait and its value."""
 
-EXTERNAL = re.compile(r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(\s*["']?http|wss?://""")
-
-
-@pytest.fixture(scope="module")
-def session():
-    session = w.Session("mini", dtype="float32")
-    session.ask("Describe the picture.", images=[scene(3, 4, 5).image])
-    session.wait(60)
-    yield session
-    session.close()
-
 
 def made(kind, session):
     """A widget of a kind, with something to look at."""
@@ -44,22 +33,6 @@ def made(kind, session):
     if kind == "VisionAttention":
         view.patch = (2, 3)
     return view
-
-
-def answer_to(view, what, arguments, seconds=20):
-    """What the browser gets: {"id", "data"} or {"id", "problem"}."""
-    answers, arrived = [], threading.Event()
-    view.send = lambda content, buffers=None: (answers.append(content), arrived.set())
-    view._receive(view, {"id": 3, "what": what, "arguments": arguments}, [])
-    assert arrived.wait(seconds), f"{what} was not answered"
-    return answers[0]
-
-
-def eventually(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert condition()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,7 +154,7 @@ def test_sizes_of_a_model_by_its_name_or_its_folder():
 def dead():
     """A session whose thread has ended, and a widget of each kind that was there before."""
     session = w.Session("mini", dtype="float32")
-    session.ask("Describe the picture.", images=[scene(3, 4, 5).image])
+    session.ask("Describe the picture.", images=[SCENE.image])
     session.wait(60)
     views = {kind: made(kind, session) for kind in KINDS}
 

@@ -16,7 +16,8 @@ from noticing import load_tests
 import pixtral_mlx_widgets as w
 from pixtral_mlx_widgets import bundle, sequence_strip
 
-sequence = load_tests("widgets/test_sequence")
+sequence, memory = load_tests("widgets/test_sequence"), load_tests("widgets/test_memory_view")
+quantization = load_tests("widgets/test_quantization_view")
 JS = Path(__file__).parent / "js"
 
 # (file, what stands there, what is put there instead)
@@ -109,36 +110,27 @@ def test_a_fault_in_javascript_is_noticed(static, fault):
     assert run_node(static, name) != 0
 
 
-@pytest.fixture(scope="module")
-def session():
-    session = w.Session("mini", dtype="float32")
-    session.ask("Describe the picture.", images=[sequence.SCENE.image, sequence.OTHER.image])
-    session.wait(60)
-    yield session
-    session.close()
-
-
-def test_breaks_taken_for_ends_are_noticed(session, monkeypatch):
+def test_breaks_taken_for_ends_are_noticed(pair, monkeypatch):
     right = sequence_strip.kinds
     monkeypatch.setattr(sequence_strip, "kinds", lambda t, i: np.minimum(right(t, i), 2))
     with pytest.raises(AssertionError):
-        sequence.test_the_sequence_is_the_prompt(session, w.SequenceStrip(session))
+        sequence.test_the_sequence_is_the_prompt(pair, w.SequenceStrip(pair))
 
 
-def test_breaks_that_stay_are_noticed(session, monkeypatch):
+def test_breaks_that_stay_are_noticed(pair, monkeypatch):
     monkeypatch.setattr(w.SequenceStrip, "_shown", staticmethod(lambda prompt, breaks: prompt))
     with pytest.raises(AssertionError):
-        sequence.test_without_breaks_only_the_breaks_are_gone(session, w.SequenceStrip(session))
+        sequence.test_without_breaks_only_the_breaks_are_gone(pair, w.SequenceStrip(pair))
 
 
-def test_errors_of_another_width_are_noticed(session, monkeypatch):
+def test_errors_of_another_width_are_noticed(pair, monkeypatch):
     monkeypatch.setattr(w.QuantizationView, "_options", lambda self: {"bits": 3})
     with pytest.raises(AssertionError):
-        rough = w.QuantizationView(session, bits=2)
-        sequence.test_errors_bytes_and_the_worst_are_those_of_the_core(session, rough)
+        rough = w.QuantizationView(pair, bits=2)
+        quantization.test_errors_bytes_and_the_worst_are_those_of_the_core(pair, rough)
 
 
 def test_a_context_that_is_not_read_is_noticed(monkeypatch):
     monkeypatch.setattr("pixtral_mlx_widgets.memory_view.decode_bytes", lambda weights, *_: weights)
     with pytest.raises(AssertionError):
-        sequence.test_the_12b_needs_no_model()
+        memory.test_the_12b_needs_no_model()

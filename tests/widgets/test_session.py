@@ -19,12 +19,9 @@ SCENE = scene(3, 4, 5)
 
 
 @pytest.fixture(scope="module")
-def session():
-    session = w.Session("mini", dtype="float32")
-    session.ask("How many rows are there?", images=[SCENE.image])
-    session.wait(60)
-    yield session
-    session.close()
+def counting(asked):
+    """A session that has counted the rows of `SCENE`."""
+    return asked("How many rows are there?", SCENE.image)
 
 
 def sent_by(view, content, buffers=()):
@@ -41,13 +38,13 @@ def sent_by(view, content, buffers=()):
     return answers[0]
 
 
-def test_an_answer_is_started_and_waited_for(session):
-    assert session.reply.text == "four"
-    assert not session.busy
-    assert session.tokens == len(session.reply.tokens)
-    assert [m["role"] for m in session.messages] == ["user", "assistant"]
-    assert session.prompt.grids == [(8, 10)]
-    assert session.epoch >= 1
+def test_an_answer_is_started_and_waited_for(counting):
+    assert counting.reply.text == "four"
+    assert not counting.busy
+    assert counting.tokens == len(counting.reply.tokens)
+    assert [m["role"] for m in counting.messages] == ["user", "assistant"]
+    assert counting.prompt.grids == [(8, 10)]
+    assert counting.epoch >= 1
 
 
 def test_a_second_question_waits_for_the_first():
@@ -103,50 +100,50 @@ def test_an_unreadable_picture_is_told_and_the_session_goes_on(tmp_path):
     session.close()
 
 
-def test_prompts_and_edits_show_what_was_sent(session):
+def test_prompts_and_edits_show_what_was_sent(counting):
     other = w.Session("mini", dtype="float32")
     edits = [px.edits.NoBreakTokens()]
     other.ask("How many rows are there?", images=[SCENE.image], edits=edits)
     other.wait(60)
-    assert len(other.prompt.tokens) == len(session.prompt.tokens) - 7
+    assert len(other.prompt.tokens) == len(counting.prompt.tokens) - 7
     assert other.prompt.spans == other.reply.trace.prompt.spans
     assert w.PatchGrid(other).facts["images"][0]["breaks"] is False
     other.close()
 
 
-def test_equal_looks_are_computed_once(session):
+def test_equal_looks_are_computed_once(counting):
     calls = []
-    session.look(lambda model: time.sleep(0.2))
-    futures = [session.look(lambda model: calls.append(1), key="same") for _ in range(3)]
+    counting.look(lambda model: time.sleep(0.2))
+    futures = [counting.look(lambda model: calls.append(1), key="same") for _ in range(3)]
     for future in futures:
         future.result()
     assert calls == [1]
 
 
-def test_a_failed_look_is_tried_again(session):
+def test_a_failed_look_is_tried_again(counting):
     def fail(model):
         raise ValueError("no")
 
     with pytest.raises(ValueError):
-        session.look(fail, key="failing").result()
-    assert session.look(lambda model: 5, key="failing").result() == 5
+        counting.look(fail, key="failing").result()
+    assert counting.look(lambda model: 5, key="failing").result() == 5
 
 
-def test_the_selection_is_shared_by_linked_views(session):
-    first, second = w.PatchGrid(session), w.PatchGrid(session)
-    alone = w.PatchGrid(session, linked=False)
+def test_the_selection_is_shared_by_linked_views(counting):
+    first, second = w.PatchGrid(counting), w.PatchGrid(counting)
+    alone = w.PatchGrid(counting, linked=False)
     first.patch = (3, 4)
     assert second.patch == (3, 4)
-    assert session.selection["patch"] == (3, 4)
+    assert counting.selection["patch"] == (3, 4)
     assert alone.patch is None
-    session.select(patch=None)
+    counting.select(patch=None)
     assert first.patch is None
     with pytest.raises(ValueError, match="allowed: image, patch, token, layer, head"):
-        session.select(pach=(0, 0))
+        counting.select(pach=(0, 0))
 
 
-def test_every_question_is_answered(session):
-    grid = w.PatchGrid(session)
+def test_every_question_is_answered(counting):
+    grid = w.PatchGrid(counting)
     content, buffers = sent_by(grid, {"id": 1, "what": "pixels", "arguments": {"image": 0}})
     assert content["data"]["mime"] == "image/png"
     assert buffers[0][:4] == b"\x89PNG"
@@ -195,8 +192,8 @@ def test_heat_keeps_the_numbers():
     assert heat(np.zeros((2, 2)))["map"].max() == 0
 
 
-def test_pages_refer_to_no_other_host(session, tmp_path):
-    grid = w.PatchGrid(session)
+def test_pages_refer_to_no_other_host(counting, tmp_path):
+    grid = w.PatchGrid(counting)
     text = grid.to_html(tmp_path / "grid.html")
     assert (tmp_path / "grid.html").read_text() == text
     for address in ("http://", "https://", "//cdn", "url(", "import("):
@@ -206,8 +203,8 @@ def test_pages_refer_to_no_other_host(session, tmp_path):
         grid.to_html(tmp_path / "grid.html")
 
 
-def test_text_of_the_model_cannot_leave_its_place_in_a_page(session):
-    view = w.PatchGrid(session, linked=False)
+def test_text_of_the_model_cannot_leave_its_place_in_a_page(counting):
+    view = w.PatchGrid(counting, linked=False)
     view.problem = "</script><script>alert(1)</script>"
     assert "</script><script>alert" not in view.to_html()
 
@@ -219,18 +216,18 @@ def test_modules_are_joined_without_imports_left():
     assert "export function" not in source
 
 
-def test_saved_answers_are_named_as_the_browser_names_them(session):
-    grid = w.PatchGrid(session)
+def test_saved_answers_are_named_as_the_browser_names_them(counting):
+    grid = w.PatchGrid(counting)
     grid.keep()
     names = [json.loads(name) for name in grid.saved]
     assert ["pixels", {"image": 0}] in names
     assert all(json.dumps(n, sort_keys=True, separators=(",", ":")) in grid.saved for n in names)
 
 
-def test_a_picture_without_a_browser_says_what_to_do(session, monkeypatch):
+def test_a_picture_without_a_browser_says_what_to_do(counting, monkeypatch):
     monkeypatch.setattr(page, "find_browser", lambda: None)
     with pytest.raises(RuntimeError, match="install Chromium or Chrome"):
-        w.PatchGrid(session).to_png()
+        w.PatchGrid(counting).to_png()
 
 
 @pytest.mark.parametrize("size", [(1024, 768), (16, 16), (1920, 1080), (64, 16)])

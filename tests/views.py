@@ -1,0 +1,40 @@
+"""What tests of widgets show, and what a widget answers."""
+
+import re
+import threading
+import time
+
+from pixtral_mlx.mini import scene
+
+SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)
+
+ADDRESS = re.compile(r"(?:https?|wss?)://(?!www\.w3\.org/)")
+"""Any address of another host, as data too."""
+
+EXTERNAL = re.compile(r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(\s*["']?http|wss?://""")
+"""What would make a page fetch something."""
+
+
+def answer_to(view, what, arguments=None, seconds=20):
+    """What the browser gets for its question 3: {"id", "data"} or {"id", "problem"}."""
+    answers, arrived, send = [], threading.Event(), view.send
+
+    def listen(content, buffers=None):
+        if content.get("id") == 3:
+            answers.append(content)
+            arrived.set()
+
+    view.send = listen
+    given = {} if arguments is None else {"arguments": arguments}
+    view._receive(view, {"id": 3, "what": what, **given}, [])
+    assert arrived.wait(seconds), f"{what} was not answered"
+    view.send = send
+    return answers[0]
+
+
+def eventually(condition, seconds=20):
+    """Waits until the condition holds; AssertionError if it never does."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
