@@ -42,7 +42,7 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(browser, tmp_path_factory):
+def written(browser, tmp_path_factory):
     """The page of each widget, of `explain`, and of one notebook."""
     folder = tmp_path_factory.mktemp("pages")
     scene(3, 4, 5).image.save(folder / "scene.png")
@@ -69,8 +69,8 @@ def screenshot(browser, name):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "explain"])
-def test_every_page_is_drawn_without_an_error(browser, folder, kind):
-    browser.open(folder / f"{kind}.html")
+def test_every_page_is_drawn_without_an_error(browser, written, kind):
+    browser.open(written / f"{kind}.html")
     assert browser.wait(CAPTION)
     browser.wait(f"{COLOURS}.map((number) => number > 1).join().match(/^true(,true)*$/)")
     screenshot(browser, kind)
@@ -78,8 +78,8 @@ def test_every_page_is_drawn_without_an_error(browser, folder, kind):
     assert browser.troubles() == []
 
 
-def test_the_colours_are_those_of_the_image_and_a_click_chooses_a_patch(browser, folder):
-    browser.open(folder / "PatchGrid.html")
+def test_the_colours_are_those_of_the_image_and_a_click_chooses_a_patch(browser, written):
+    browser.open(written / "PatchGrid.html")
     assert browser.wait(CAPTION).startswith("Row 2, column 3: patch 23, token 27 ")
     browser.wait(f"{COLOURS}[0] > 100")
     width, height, *data = browser.run(
@@ -94,9 +94,9 @@ def test_the_colours_are_those_of_the_image_and_a_click_chooses_a_patch(browser,
     assert browser.troubles() == []
 
 
-def test_a_picture_of_a_widget_shows_what_the_page_shows(browser, folder):
+def test_a_picture_of_a_widget_shows_what_the_page_shows(browser, written):
     """What `to_png` asks for: Safari is strict about what may be drawn on a canvas."""
-    browser.open(folder / "PatchGrid.html")
+    browser.open(written / "PatchGrid.html")
     browser.wait(f"{COLOURS}[0] > 100")
     left, top, width, height = browser.run(
         "const root = document.querySelector('.px-widget').getBoundingClientRect();"
@@ -118,16 +118,16 @@ def check_patches(seen):
         assert np.abs(seen[y, x, :3] - pixel).max() < 40, (row, column)
 
 
-def test_a_click_chooses_a_word_of_explain(browser, folder):
-    browser.open(folder / "explain.html")
+def test_a_click_chooses_a_word_of_explain(browser, written):
+    browser.open(written / "explain.html")
     word = browser.wait("return document.querySelector('.px-word:nth-child(4)')?.textContent")
     browser.click(".px-word:nth-child(4)", 0.5, 0.5)
     browser.wait(CAPTION + ".startsWith(`“${arguments[0].trim()}” `)", word)
     assert browser.troubles() == []
 
 
-def test_a_page_of_the_course_is_whole(browser, folder):
-    (page,) = (folder / "course").iterdir()
+def test_a_page_of_the_course_is_whole(browser, written):
+    (page,) = (written / "course").iterdir()
     browser.open(page)
     sizes = browser.run("return [...document.images].map(one => one.naturalWidth)")
     assert len(sizes) >= 3 and all(sizes)
@@ -156,8 +156,8 @@ def test_every_kind_of_trouble_is_noticed(browser, tmp_path, head, said):
     browser.wait("return troubles.some(one => one.startsWith(arguments[0]))", said)
 
 
-def test_a_widget_that_fails_is_noticed(browser, folder, tmp_path):
-    text = (folder / "PatchGrid.html").read_text()
+def test_a_widget_that_fails_is_noticed(browser, written, tmp_path):
+    text = (written / "PatchGrid.html").read_text()
     start = "function render({ model, el }) {"
     assert text.count(start) == 1
     (tmp_path / "page.html").write_text(text.replace(start, f"{start} model.missing();"))

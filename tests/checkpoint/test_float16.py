@@ -65,8 +65,8 @@ def on(chip, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["decoder", "encoder"])
-def test_float16_names_another_type_before_damage(folders, question, where):
-    plain = ask(px.load("mini", dtype="float32"), question)
+def test_float16_names_another_type_before_damage(folders, mini, question, where):
+    plain = ask(mini, question)
     assert plain.text == question.answer
     exact = ask(px.load(folders[where], dtype="float32"), question)
     assert exact.tokens == plain.tokens
@@ -177,17 +177,16 @@ def test_what_is_stored_in_float16_is_measured_all_the_same(folders, tmp_path, c
     assert report["dtype"] == "bfloat16" and report["largest"] == stored["largest"]
 
 
-def test_what_the_table_says_is_what_the_layers_give(capsys):
+def test_what_the_table_says_is_what_the_layers_give(mini):
     """Against a pass of its own, in float32."""
-    model = px.load("mini", dtype="float32")
-    prompt = model.encode("Hi?", [scene(3, rows=2, columns=2).image])
+    prompt = mini.encode("Hi?", [scene(3, rows=2, columns=2).image])
     seen = {}
     tap = Tap(
         prompt, record=lambda site, value, _: seen.__setitem__(str(site), np.abs(value).max())
     )
-    model.decoder.hidden(mx.array(prompt.tokens)[None], None, model.embed(prompt, tap)[None], tap)
+    mini.decoder.hidden(mx.array(prompt.tokens)[None], None, mini.embed(prompt, tap)[None], tap)
     steps = []
-    found = largest_activations(model, prompt, lambda *step: steps.append(step))
+    found = largest_activations(mini, prompt, lambda *step: steps.append(step))
     assert steps == [(n, 9) for n in range(1, 10)]
     for site, most in found.items():
         own = [site, *(f"{site}.{what}" for what in ("queries", "keys", "heads"))]

@@ -73,7 +73,7 @@ def test_an_image_is_needed(folder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_holds_every_word_and_nothing_from_elsewhere(image, tmp_path):
+def test_a_page_holds_every_word_and_nothing_from_elsewhere(mini, image, tmp_path):
     """As a subprocess, as a person calls it."""
     output = tmp_path / "page.html"
     scene(3, 4, 5).image.save(tmp_path / "scene.png")
@@ -90,9 +90,7 @@ def test_a_page_holds_every_word_and_nothing_from_elsewhere(image, tmp_path):
     found = re.search(r'id="state">(.*?)</script>', text, re.DOTALL)
     state = json.loads(found[1])["state"]
     assert " ".join(word["text"] for word in state["words"]) == done.stdout.strip()
-    reply = px.load("mini", dtype="float32").generate(
-        "Describe the picture.", images=[tmp_path / "scene.png"], trace=True
-    )
+    reply = mini.generate("Describe the picture.", images=[tmp_path / "scene.png"], trace=True)
     for token in range(len(reply.tokens)):
         arguments = {"token": token, "layer": None, "head": None, "image": 0}
         key = json.dumps(["look", arguments], sort_keys=True, separators=(",", ":"))
@@ -106,7 +104,7 @@ def test_a_page_holds_every_word_and_nothing_from_elsewhere(image, tmp_path):
             assert f'["{what}",{{"token":{token}}}]' in state["saved"]
 
 
-def test_a_page_with_knock_outs_has_one_for_every_word(tmp_path, capsys):
+def test_a_page_with_knock_outs_has_one_for_every_word(mini, tmp_path):
     output = tmp_path / "page.html"
     scene(3, 4, 5).image.save(tmp_path / "scene.png")
     words = ["explain", "--image", str(tmp_path / "scene.png"), "--dtype", "float32"]
@@ -115,8 +113,7 @@ def test_a_page_with_knock_outs_has_one_for_every_word(tmp_path, capsys):
     found = re.search(r'id="state">(.*?)</script>', output.read_text(), re.DOTALL)
     state = json.loads(found[1])["state"]
     assert state["known"] == [f"knock:{token}:0" for token in range(5)]
-    model = px.load("mini", dtype="float32")
-    reply = model.generate(
+    reply = mini.generate(
         "Describe the picture.", images=[tmp_path / "scene.png"], trace=True, max_tokens=5
     )
     for token in range(5):
@@ -124,7 +121,7 @@ def test_a_page_with_knock_outs_has_one_for_every_word(tmp_path, capsys):
         saved = state["saved"][name]["data"]
         (top, bottom), (left, right), _ = reply.trace.evidence(token)
         patches = [(r, c) for r in range(top, bottom) for c in range(left, right)]
-        drop = model.occlusion(reply.trace.prompt, token, patches, tokens=reply.tokens)
+        drop = mini.occlusion(reply.trace.prompt, token, patches, tokens=reply.tokens)
         assert (saved["rows"], saved["columns"]) == ([top, bottom], [left, right])
         assert saved["drop"] == pytest.approx(drop, abs=1e-3)
 

@@ -8,7 +8,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import pixtral_mlx as px
 from pixtral_mlx.mini import CHECKPOINT, novelty, scene
 from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.evaluation import FIRST_SEED, Findings
@@ -100,11 +99,10 @@ def test_a_census_counts_pictures_contents_and_pairs():
     assert found.pairs == {(1, 2, 0, STAR): 2, (2, 1, 0, STAR): 1}
 
 
-def test_old_and_new_are_told_apart_and_each_answer_is_counted():
-    model = px.load("mini", dtype="float32")
+def test_old_and_new_are_told_apart_and_each_answer_is_counted(mini):
     seeds = range(FIRST_SEED, FIRST_SEED + 4)
     known = {content(scene(seeds[1]).layout)}
-    found, old = ask_new(model, seeds, known=known)
+    found, old = ask_new(mini, seeds, known=known)
     assert old == 1
     count = {group: sum(found.asked[key] for key in found.asked if key[1] == group)
              for group in novelty.GROUPS}  # fmt: skip
@@ -117,7 +115,7 @@ def test_old_and_new_are_told_apart_and_each_answer_is_counted():
     assert {kind for kind, group in found.asked if group == "one shape"} == {"which"}
     for kind in ("at", "read"):
         asked = [q for one in scattered for q in one.questions if q.kind == kind]
-        right = [model.generate(q.text, images=q.images).text == q.answer for q in asked]
+        right = [mini.generate(q.text, images=q.images).text == q.answer for q in asked]
         assert found.right[kind, "apart"] == sum(right)
 
 

@@ -167,13 +167,12 @@ def test_mask():
         assert why in verdict.text
 
 
-def test_quiet():
-    model = px.load("mini", dtype="float32")
+def test_quiet(mini):
     here, there = (one.image for one in course.scenes(2, rows=2, columns=2))
-    assert course.check_quiet(here, here, model).right
-    assert course.check_quiet(here.copy(), here, model).right
-    loud = course.check_quiet(there, here, model)
+    assert course.check_quiet(here, here, mini).right
+    assert course.check_quiet(here.copy(), here, mini).right
+    loud = course.check_quiet(there, here, mini)
     assert not loud.right
     assert int(re.search(r"change by (\d+)%", loud.text)[1]) > 1
     for nonsense in (None, 3, "no such file.png"):
-        assert "Give a picture" in course.check_quiet(nonsense, here, model).text
+        assert "Give a picture" in course.check_quiet(nonsense, here, mini).text

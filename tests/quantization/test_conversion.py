@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import safetensors
-from PIL import Image
+from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx.checkpoint import safetensors_io
@@ -17,7 +17,7 @@ from pixtral_mlx.errors import ConfigError
 from pixtral_mlx.quantization import rounding
 from pixtral_mlx.quantization.conversion import convert
 
-PICTURE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (48, 80, 3)).astype(np.uint8))
+PICTURE = noise(0, 80, 48)
 
 MODES = [
     {"bits": 2},

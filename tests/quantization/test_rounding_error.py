@@ -44,10 +44,9 @@ def naive_affine(weights, bits, group):
 
 
 @pytest.mark.parametrize("bits", (2, 4, 8))
-def test_errors_are_those_of_rounding_by_hand(bits):
-    model = px.load("mini", dtype="float32")
-    arrays = dict(tree_flatten(model.parameters()))
-    found = list(px.quantization_errors(model, bits=bits, dtype="float32"))
+def test_errors_are_those_of_rounding_by_hand(mini, bits):
+    arrays = dict(tree_flatten(mini.parameters()))
+    found = list(px.quantization_errors(mini, bits=bits, dtype="float32"))
     assert len(found) == 5 * 7 + 2 + 2
     for one in found:
         weights = np.array(arrays[one.name]).astype(np.float64)
@@ -173,14 +172,13 @@ def test_damaged_weights_are_named(stored, tmp_path):
 # Answers --------------------------------------------------------------------------------------
 
 
-def test_divergence_of_two_models_is_the_kl_of_their_logits():
-    model = px.load("mini", dtype="float32")
-    rough = px.quantized_copy(model, bits=2)
-    prompt = model.encode("Where is the red star?", [scene(3, 4, 5).image])
-    tokens = model.generate(prompt).tokens
-    found = px.compare_runs(model, prompt, tokens, other=rough)
+def test_divergence_of_two_models_is_the_kl_of_their_logits(mini):
+    rough = px.quantized_copy(mini, bits=2)
+    prompt = mini.encode("Where is the red star?", [scene(3, 4, 5).image])
+    tokens = mini.generate(prompt).tokens
+    found = px.compare_runs(mini, prompt, tokens, other=rough)
     longer = dataclasses.replace(prompt, tokens=[*prompt.tokens, *tokens[:-1]])
-    logits = [np.array(m.logits(longer))[len(prompt.tokens) - 1 :] for m in (model, rough)]
+    logits = [np.array(m.logits(longer))[len(prompt.tokens) - 1 :] for m in (mini, rough)]
     p, q = (np.exp(x.astype(np.float64)) for x in logits)
     p, q = p / p.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True)
     kl = (p * np.log(p / q)).sum(axis=1)
@@ -188,7 +186,7 @@ def test_divergence_of_two_models_is_the_kl_of_their_logits():
     assert found.kl == pytest.approx(kl, rel=1e-3, abs=1e-5)
     places = range(len(tokens))
     assert found.second == pytest.approx(np.log(q[places, tokens]), rel=1e-3, abs=1e-4)
-    assert not px.compare_runs(model, prompt, tokens, other=model).kl.any()
+    assert not px.compare_runs(mini, prompt, tokens, other=mini).kl.any()
 
 
 def test_where_two_answers_part():

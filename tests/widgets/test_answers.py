@@ -6,8 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from checkpoints import make_official
-from PIL import Image
 from views import ADDRESS, SCENE, answer_to, eventually
 
 import pixtral_mlx as px
@@ -236,11 +234,9 @@ def test_a_page_shows_every_word_and_what_was_measured(session, reply):
     assert sum('["look"' in key for key in lens.saved) == 1
 
 
-def test_several_pictures_have_a_share_each_and_a_text_has_none(tmp_path_factory):
-    folder = make_official(tmp_path_factory.mktemp("answers") / "model")
+def test_several_pictures_have_a_share_each_and_a_text_has_none(folder, picture):
     session = w.Session(str(folder), dtype="float32")
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 70, 3), dtype=np.uint8)
-    images = [Image.fromarray(pixels), Image.fromarray(pixels[:20, :30])]
+    images = [picture, picture.crop((0, 0, 30, 20))]
     session.ask("Which?", images=images, max_tokens=4)
     session.wait(60)
     lens = w.AnswerLens(session, token=2, image=1)
