@@ -20,8 +20,8 @@ from .stdin import read_stdin_text
 
 # What the answers do not depend on; every other option is written into the rows.
 _INDIFFERENT = {
-    "command", "run", "files", "output", "overwrite", "model", "prompt", "force", "batch_size",
-    "prefill_step_size",
+    "command", "run", "default_of", "files", "output", "overwrite", "model", "prompt", "force",
+    "batch_size", "prefill_step_size",
 }  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -128,13 +128,10 @@ def _pages(item: Item) -> list[Item]:
 
 def _chosen(arguments: Namespace) -> dict[str, Any]:
     """Options of the command that were given, of those that answers depend on."""
-    from .parser import build_parser
-
-    plain = build_parser().parse_args(["batch", "x", "--prompt", "x", "-o", "x"])
     changed = {
         name: value
         for name, value in sorted(vars(arguments).items())
-        if name not in _INDIFFERENT and value != getattr(plain, name)
+        if name not in _INDIFFERENT and value != arguments.default_of(name)
     }
     return json.loads(json.dumps(changed))
 

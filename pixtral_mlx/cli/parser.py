@@ -275,7 +275,7 @@ def _fill_batch(batch) -> None:
     add("--raw", action="store_true", help="no chat template: plain completion, for base models")
     _add_sampling(batch, 256)
     _add_image_options(batch)
-    batch.set_defaults(run=".batch:run")
+    batch.set_defaults(run=".batch:run", default_of=batch.get_default)
 
 
 def _add_explain(commands) -> None:
