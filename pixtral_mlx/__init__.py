@@ -5,8 +5,9 @@
 >>> print(model.generate("What is in this picture?", images=["photo.jpg"]).text)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazily
 
 if TYPE_CHECKING:
     from .checkpoint.folder import load_config
@@ -40,45 +41,6 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 __version__ = "0.1.0"
-
-# Names are looked up when first used: `import pixtral_mlx` and `--help` load nothing heavy.
-_HOMES = {
-    "pixtral": ("Pixtral", "load", "quantized_copy"),
-    "interpret.compare": (
-        "Comparison",
-        "Reading",
-        "compare_runs",
-        "first_difference",
-        "read_answer",
-    ),
-    "model.config": ("PixtralConfig", "TextConfig", "VisionConfig"),
-    "quantization.conversion": ("convert",),
-    "errors": (
-        "CapacityError",
-        "CheckpointError",
-        "ConfigError",
-        "ImageError",
-        "PixtralError",
-        "PromptError",
-    ),
-    "checkpoint.folder": ("load_config",),
-    "engine.generate": ("GenerationStream",),
-    "inputs.image": ("open_image",),
-    "inputs.image_options": ("ImageOptions",),
-    "interpret.maps": ("Evidence", "mean_distance", "rank_correlation"),
-    "engine.options": ("GenerationOptions",),
-    "model.prompt": ("ImageSpan", "PatchGrid", "Prompt", "patch_grid"),
-    "quantization.rounding_error": ("TensorError", "quantization_errors"),
-    "interpret.recorder": ("TraceOptions",),
-    "engine.reply": ("GenerationStats", "Piece", "Reply"),
-    "engine.sampling": ("sampling_probabilities",),
-    "cost.machine": ("Machine", "machine"),
-    "inputs.tokenizer": ("Tokenizer",),
-    "interpret.trace": ("Trace",),
-    "interpret.trace_source": ("open_trace",),
-    "worker": ("Worker",),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CapacityError",
@@ -127,14 +89,30 @@ __all__ = [
     "sampling_probabilities",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "edits":
-        return importlib.import_module(".interpret.edits", __name__)
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "checkpoint.folder": "load_config",
+        "cost.machine": "Machine machine",
+        "engine.generate": "GenerationStream",
+        "engine.options": "GenerationOptions",
+        "engine.reply": "GenerationStats Piece Reply",
+        "engine.sampling": "sampling_probabilities",
+        "errors": "CapacityError CheckpointError ConfigError ImageError PixtralError PromptError",
+        "inputs.image": "open_image",
+        "inputs.image_options": "ImageOptions",
+        "inputs.tokenizer": "Tokenizer",
+        "interpret.compare": "Comparison Reading compare_runs first_difference read_answer",
+        "interpret.edits": "",
+        "interpret.maps": "Evidence mean_distance rank_correlation",
+        "interpret.recorder": "TraceOptions",
+        "interpret.trace": "Trace",
+        "interpret.trace_source": "open_trace",
+        "model.config": "PixtralConfig TextConfig VisionConfig",
+        "model.prompt": "ImageSpan PatchGrid Prompt patch_grid",
+        "pixtral": "Pixtral load quantized_copy",
+        "quantization.conversion": "convert",
+        "quantization.rounding_error": "TensorError quantization_errors",
+        "worker": "Worker",
+    },
+)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from .errors import CapacityError, CheckpointError
 
+__all__ = ["new_file", "new_folder", "refuse_existing", "remove_stale"]
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_STEM, _LONGEST_SUFFIX = 50, 20  # of a hidden name, which is longer than its own
 

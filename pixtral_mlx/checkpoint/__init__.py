@@ -1,1 +1,32 @@
-"""Model folders in every layout, checked before they are read, opened lazily."""
+"""Model folders in every layout, checked before they are read, opened lazily.
+
+It knows the names, shapes and places of weights, and builds no model of them. In reading order:
+
+`names`: what a name means: a folder, "mini", or an id on the hub
+`hub`: the files of a hub repository, in the hub's own cache
+`download`: one weight file of it, resumed and checked
+`folder`: which files of a folder hold the weights, and what their headers say
+`safetensors_io`: the file format: headers, rows of one tensor, files written piece by piece
+`hf_config`: `config.json`, read and written
+`layouts`: the names that tensors have in the wild, as tables
+`scheme`: how weights may be stored: bits, groups, modes
+`matching`: what a model needs, matched with what a folder stores
+`checkpoint`: all of it together: `open_checkpoint`
+`identity`: whose weights these are
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
+
+if TYPE_CHECKING:
+    from .scheme import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, KEEP_BITS, MODES
+
+__all__ = ["AFFINE_BITS", "AFFINE_GROUPS", "FLOAT_MODES", "KEEP_BITS", "MODES"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "scheme": "AFFINE_BITS AFFINE_GROUPS FLOAT_MODES KEEP_BITS MODES",
+    },
+)

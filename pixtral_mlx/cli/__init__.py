@@ -1,4 +1,27 @@
-"""The command line, a file for each command."""
+"""The command line: one file for each command, named like the command.
+
+It reads and writes the terminal; the rooms that it calls do neither. What the commands share:
+
+`parser`: the words after `pixtral-mlx`, and one line for whatever goes wrong
+`flags`: flags made from options that are declared elsewhere, and read back
+`question`: the model, the options and the question, read from the flags
+`stdin`: what a pipe brings
+`status`: one line that says what is going on
+`row_file`: a file of rows that goes on after a kill
+
+The commands:
+
+`demo`: the main job in small
+`convert`: any checkpoint in, a quantized folder out
+`generate`: one question about images
+`batch`: one question about many files
+`explain`: an answer, and where the model looked for every word
+`lab`: JupyterLab on the course
+`chat`: a conversation
+`inspect`: what is in a model, or what an image becomes
+`bench`: how fast a model is here
+`doctor`: whether this machine is ready
+"""
 
 from .parser import main
 

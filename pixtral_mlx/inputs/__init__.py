@@ -1,1 +1,31 @@
-"""From what people send to a `Prompt`."""
+"""From what people send to a `Prompt`.
+
+It knows messages, pictures, PDFs and tokenizers, and neither weights nor answers. In reading order:
+
+`messages`: what was sent, checked message by message, with every picture opened
+`image_source`: where pictures come from, bounded in size and time
+`image_options`: how they are prepared
+`image`: open, orient, resize, normalise
+`pdf`: each page a picture
+`tokenizer`: messages in, a `Prompt` out
+`tokenizer_file`: which tokenizer belongs to a model folder
+`placeholders`: words and pictures that only take up room, to measure with
+"""
+
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
+
+if TYPE_CHECKING:
+    from .image import preprocess, to_pixels
+    from .placeholders import gradient, text_prompt
+
+__all__ = ["gradient", "preprocess", "text_prompt", "to_pixels"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "image": "preprocess to_pixels",
+        "placeholders": "gradient text_prompt",
+    },
+)
