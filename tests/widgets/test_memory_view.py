@@ -6,7 +6,7 @@ import traitlets
 from views import answer_to
 
 import pixtral_mlx_widgets as w
-from pixtral_mlx.cost import chips
+from pixtral_mlx.cost import CHIPS
 from pixtral_mlx.model.config import PIXTRAL_12B
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import plan_for
@@ -91,7 +91,7 @@ def test_other_sizes_and_wrong_ones(tmp_path):
 def test_a_run_is_measured(pair, monkeypatch):
     view = w.MemoryView(pair, side=128, images=2, text_tokens=50, prediction=10.0)
     asked, epoch = pair.prompt, pair.epoch
-    monkeypatch.setattr(chips, "this_chip", lambda *_: chips.CHIPS["M2"])
+    monkeypatch.setattr("pixtral_mlx_widgets.memory_view.this_chip", lambda *_: CHIPS["M2"])
     view.do_measure()
     view.wait(120)
     assert view.problem == "" and view.work == {}

@@ -13,7 +13,7 @@ import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from pixtral_mlx.mini import scene
 from pixtral_mlx_widgets import bundle, page
-from pixtral_mlx_widgets.view import heat, packed
+from pixtral_mlx_widgets.packing import heat, packed
 
 SCENE = scene(3, 4, 5)
 

@@ -8,8 +8,8 @@ from typing import Any
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.interpret import edits as e
-from pixtral_mlx.interpret.picture import words_of
+from pixtral_mlx import edits as e
+from pixtral_mlx.interpret import words_of
 
 from .session import Session, sentence
 from .word_view import SECONDS_BETWEEN_WORDS, Stopped, WordView

@@ -9,7 +9,6 @@ import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.interpret.edits import Edit
 from pixtral_mlx.mini import scene
 
 from .session import Session, sentence
@@ -191,7 +190,7 @@ class _Measurement(threading.Thread):
                 view.work = {}
             self.ended.set()
 
-    def _run(self, edits: Sequence[Edit], stage: str) -> dict[str, Any]:
+    def _run(self, edits: Sequence[px.edits.Edit], stage: str) -> dict[str, Any]:
         """Features of the encoder and the next token's log-probabilities."""
         if self._stopped:
             return {}

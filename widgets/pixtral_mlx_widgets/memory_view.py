@@ -10,19 +10,20 @@ import traitlets
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, KEEP_BITS
-from pixtral_mlx.cost import chips
-from pixtral_mlx.cost.cost import (
+from pixtral_mlx.checkpoint import AFFINE_BITS, KEEP_BITS
+from pixtral_mlx.cost import (
+    CHIPS,
     activation_bytes,
     decode_bytes,
+    expected_usable_bytes,
     prefill_operations,
     step_weight_bytes,
+    this_chip,
 )
-from pixtral_mlx.engine.capacity import RESERVE_BYTES, kv_bytes_per_token
-from pixtral_mlx.inputs.placeholders import gradient, text_prompt
-from pixtral_mlx.model.config import PIXTRAL_12B
-from pixtral_mlx.quantization.options import ConversionOptions
-from pixtral_mlx.quantization.plan import plan_for
+from pixtral_mlx.engine import RESERVE_BYTES, kv_bytes_per_token
+from pixtral_mlx.inputs import gradient, text_prompt
+from pixtral_mlx.model import PIXTRAL_12B
+from pixtral_mlx.quantization import ConversionOptions, plan_for
 
 from .session import Session, sentence
 from .view import View, config_of
@@ -53,7 +54,7 @@ class MemoryView(View):
             for Pixtral 12B's.
 
     Traits:
-        chip: a key of `pixtral_mlx.cost.chips.CHIPS`. memory_gb: of the Mac.
+        chip: a key of `pixtral_mlx.cost.CHIPS`. memory_gb: of the Mac.
         bits: of the weights; 0 is as they are loaded (only with a session).
         images, side: number of square pictures and their side in pixels. text_tokens: beside them.
         prediction: tokens/s that the reader expects; None before.
@@ -64,7 +65,7 @@ class MemoryView(View):
     """
 
     name = "memory_view"
-    chip = traitlets.Enum(tuple(chips.CHIPS), "M3 Max").tag(sync=True)
+    chip = traitlets.Enum(tuple(CHIPS), "M3 Max").tag(sync=True)
     memory_gb = traitlets.Int(64).tag(sync=True)
     bits = traitlets.Enum((AS_LOADED, *BITS), 4).tag(sync=True)
     images = traitlets.Int(1).tag(sync=True)
@@ -99,7 +100,7 @@ class MemoryView(View):
             return
         self._check_bits({"new": self.bits})
         self.choices = {
-            "chips": [[name, list(chip.memory_gb)] for name, chip in chips.CHIPS.items()],
+            "chips": [[name, list(chip.memory_gb)] for name, chip in CHIPS.items()],
             "bits": [AS_LOADED, *BITS] if session else list(BITS),
             "most": {"images": MOST_IMAGES, "side": LARGEST_SIDE, "text_tokens": MOST_TEXT},
             "can_measure": session is not None,
@@ -126,7 +127,7 @@ class MemoryView(View):
 
     def _fit_memory(self, _: Any) -> None:
         """A chip is sold with some sizes of memory: the nearest that is not less, or the most."""
-        sizes = chips.CHIPS[self.chip].memory_gb
+        sizes = CHIPS[self.chip].memory_gb
         if self.memory_gb not in sizes:
             self.memory_gb = min((s for s in sizes if s >= self.memory_gb), default=max(sizes))
 
@@ -154,8 +155,8 @@ class MemoryView(View):
         weights, kv = sum(sizes.values()), tokens * kv_bytes_per_token(config.text, itemsize)
         activations = activation_bytes(config, tokens, grids, itemsize=itemsize)
         reserve = max(0, RESERVE_BYTES - activations)
-        usable = chips.expected_usable_bytes(memory_gb)
-        made = chips.CHIPS[chip]
+        usable = expected_usable_bytes(memory_gb)
+        made = CHIPS[chip]
         return {
             "tokens": tokens, "image_tokens": grids[0].tokens if grids else 0,
             "grid": list(grids[0]) if grids else None, "context": config.text.max_seq_len,
@@ -284,7 +285,7 @@ def took(model: Any, reply: px.Reply) -> dict[str, Any]:
     read = decode_bytes(
         step_weight_bytes(loaded_bytes(model)), model.config.text, context, itemsize
     )
-    chip = chips.this_chip(device, float(mx.device_info().get("memory_size", 0)))
+    chip = this_chip(device, float(mx.device_info().get("memory_size", 0)))
     return {
         "tokens_per_second": stats.decode_tokens_per_second,
         "gigabytes_per_second": stats.decode_tokens_per_second * read / 1e9,

@@ -6,14 +6,13 @@ from typing import Any
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.cost.chips import CHIPS
-from pixtral_mlx.cost.cost import prefill_operations
-from pixtral_mlx.inputs.image import preprocess, to_pixels
-from pixtral_mlx.inputs.image_options import ImageOptions
-from pixtral_mlx.model.config import PIXTRAL_12B
+from pixtral_mlx.cost import CHIPS, prefill_operations
+from pixtral_mlx.inputs import preprocess, to_pixels
+from pixtral_mlx.model import PIXTRAL_12B
 
+from .packing import picture_file
 from .session import Session, sentence
-from .view import View, config_of, picture_file
+from .view import View, config_of
 
 LARGEST_SIDE = 1536
 """End of the size slider, in pixels: beyond the longest side that the model sees."""
@@ -88,7 +87,7 @@ class PatchGrid(View):
         """The picture as the model sees it."""
         if self._picture is None:
             return super().answer_pixels(model, image)
-        pixels = preprocess(self._picture, _vision(self._config), ImageOptions())
+        pixels = preprocess(self._picture, _vision(self._config), px.ImageOptions())
         return picture_file(to_pixels(pixels))
 
     def answer_size(self, model: Any, image: int, side: int) -> dict[str, Any]:

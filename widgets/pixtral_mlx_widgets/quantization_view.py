@@ -7,9 +7,8 @@ from typing import Any
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, MODES
-from pixtral_mlx.quantization.options import ConversionOptions
-from pixtral_mlx.quantization.rounding_error import TensorError, together
+from pixtral_mlx.checkpoint import AFFINE_BITS, AFFINE_GROUPS, FLOAT_MODES, MODES
+from pixtral_mlx.quantization import ConversionOptions, together
 
 from .long_work import LongWork
 from .session import Session
@@ -73,7 +72,7 @@ class QuantizationView(View):
         ConversionOptions(bits=bits if mode == "affine" else None, group_size=group_size, mode=mode)
         own_bits, own_group = FLOAT_MODES.get(mode, (bits, group_size or 64))
         self._long: LongWork | None = None
-        self._found: list[TensorError] = []
+        self._found: list[px.TensorError] = []
         self._quantized, self._copy, self._stage = quantized, None, ""
         session = source if isinstance(source, Session) else Session(source)
         super().__init__(
@@ -198,7 +197,7 @@ class QuantizationView(View):
 
     def _publish(self) -> None:
         found = list(self._found)
-        groups: dict[tuple[str, int], list[TensorError]] = {}
+        groups: dict[tuple[str, int], list[px.TensorError]] = {}
         for one in found:
             if one.layer is not None:
                 groups.setdefault((one.part, one.layer), []).append(one)
@@ -248,7 +247,7 @@ class QuantizationView(View):
         }
 
 
-def facts(one: TensorError) -> dict[str, Any]:
+def facts(one: px.TensorError) -> dict[str, Any]:
     """What the browser hears about a matrix."""
     return {
         "name": one.name, "part": one.part, "layer": one.layer, "kind": one.kind,

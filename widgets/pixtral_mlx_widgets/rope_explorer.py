@@ -8,8 +8,8 @@ import mlx.core as mx
 import numpy as np
 import traitlets
 
-from pixtral_mlx.model.config import PIXTRAL_12B_VISION, VisionConfig
-from pixtral_mlx.model.rope import Rope2D
+import pixtral_mlx as px
+from pixtral_mlx.model import PIXTRAL_12B_VISION, Rope2D
 
 from .session import Session
 from .view import View
@@ -78,7 +78,7 @@ class RopeExplorer(View):
             facts["made_for"] = vision.image_size // vision.patch_size
         return facts
 
-    def _vision(self) -> VisionConfig | None:
+    def _vision(self) -> px.VisionConfig | None:
         if self.session is None:
             return PIXTRAL_12B_VISION
         return self.session.config.vision if self.session.config else None

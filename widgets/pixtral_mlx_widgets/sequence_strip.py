@@ -6,7 +6,7 @@ import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.model.prompt import image_tokens
+from pixtral_mlx.model import image_tokens
 
 from .session import Session
 from .view import View

@@ -6,7 +6,6 @@ Rows travel, never maps. A method `do_<what>(...)` acts at once, without the mod
 """
 
 import inspect
-import io
 import json
 import queue
 import threading
@@ -17,15 +16,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
-import numpy as np
 import traitlets
-from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.inputs.image import to_pixels
+from pixtral_mlx.inputs import to_pixels
 from pixtral_mlx.mini import CHECKPOINT
 
 from . import bundle, page
+from .packing import packed, picture_file
 from .session import Session, sentence
 
 SAVE_AFTER_SECONDS = 1.0
@@ -33,9 +31,6 @@ SAVE_AFTER_SECONDS = 1.0
 
 SHOWN_SECONDS = 5
 """How long a notebook that shows the widget has to draw a picture of it."""
-
-LOSSLESS_PIXELS = 400_000
-"""A larger picture travels as JPEG."""
 
 
 class View(anywidget.AnyWidget):
@@ -376,41 +371,3 @@ def config_of(source: "str | PathLike[str]") -> px.PixtralConfig:
         ConfigError: there is no such folder, or it holds no model.
     """
     return px.load_config(CHECKPOINT if str(source) == "mini" else Path(source).expanduser())
-
-
-def packed(answer: Any) -> tuple[Any, list[bytes]]:
-    """An answer as JSON and buffers: each array becomes {"buffer": number, "shape", "type"}."""
-    buffers: list[bytes] = []
-
-    def pack(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            buffers.append(np.ascontiguousarray(value).tobytes())
-            return {
-                "buffer": len(buffers) - 1, "shape": list(value.shape), "type": value.dtype.name,
-            }  # fmt: skip
-        if isinstance(value, bytes):
-            return pack(np.frombuffer(value, np.uint8))
-        if isinstance(value, Mapping):
-            return {key: pack(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [pack(item) for item in value]
-        return value.item() if isinstance(value, np.generic) else value
-
-    return pack(answer), buffers
-
-
-def heat(values: np.ndarray) -> dict[str, Any]:
-    """A row of attention, or a stack of them, small enough to send: {"top", "sum", "map"}.
-
-    `map` has the shape of `values`, as uint8 of the greatest value, which is `top`.
-    """
-    top = float(np.max(values, initial=0.0))
-    scaled = np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)
-    return {"top": top, "sum": float(values.sum()), "map": np.round(scaled).astype(np.uint8)}
-
-
-def picture_file(pixels: np.ndarray) -> dict[str, Any]:
-    """uint8 (H, W, 3) as a file: {"mime", "file"}."""
-    file, lossless = io.BytesIO(), pixels.shape[0] * pixels.shape[1] <= LOSSLESS_PIXELS
-    Image.fromarray(pixels).save(file, "PNG" if lossless else "JPEG", quality=90)
-    return {"mime": "image/png" if lossless else "image/jpeg", "file": file.getvalue()}

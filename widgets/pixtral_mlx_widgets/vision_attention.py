@@ -10,7 +10,8 @@ import traitlets
 import pixtral_mlx as px
 
 from .long_work import LongWork
-from .view import View, heat
+from .packing import heat
+from .view import View
 
 NEAR = 2
 """Rows and columns within which a patch counts as near."""

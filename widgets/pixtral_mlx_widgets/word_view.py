@@ -9,11 +9,11 @@ import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.interpret.maps import block_means
-from pixtral_mlx.interpret.picture import words_of
+from pixtral_mlx.interpret import block_means, words_of
 
+from .packing import heat
 from .session import Session, sentence
-from .view import View, heat
+from .view import View
 
 SECONDS_BETWEEN_WORDS = 0.08
 """New words travel at most this often, however fast they are written."""
