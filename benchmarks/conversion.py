@@ -29,7 +29,7 @@ OURS = (
     + """
 import json, time
 from pixtral_mlx import convert
-import pixtral_mlx.export
+import pixtral_mlx.quantization.folder_files
 start = time.perf_counter()
 convert(sys.argv[1], sys.argv[2], bits=4, projector_bits=16)
 seconds = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """This machine: what it is, how exactly it multiplies, and how fast its memory can be read.
 
-An Apple chip's bandwidth is published (`macs`); any other machine's is measured by copying.
+An Apple chip's bandwidth is published (`chips`); any other machine's is measured by copying.
 """
 
 import os
