@@ -81,14 +81,6 @@ def test_readme_names_every_room_and_command():
         assert f"pixtral-mlx {command} " in readme, command
 
 
-def test_readme_lists_what_is_in_the_package_once():
-    """Rooms and the files beside them; the files in a room are named in its docstring."""
-    table = (ROOT / "README.md").read_text().split("| room of `pixtral_mlx` |")[1].split("\n\n")[0]
-    rows = re.findall(r"(?m)^\| ((?:`\w+` )+)\|", table)
-    beside = {path.stem for path in (ROOT / "pixtral_mlx").glob("[a-z]*.py")}
-    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted({*ROOMS, *beside})
-
-
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "BENCHMARKS", "CHANGELOG")),
     *sorted((ROOT / "docs").glob("*.md")),
