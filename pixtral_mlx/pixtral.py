@@ -28,6 +28,7 @@ from .interpret.occlusion import check_occlusion, occlusion, occlusion_map
 from .model.config import PixtralConfig
 from .model.prompt import Patch, Prompt
 from .model.tap import NO_TAP, Tap
+from .model.threads import for_any_thread
 from .model.vision_language_model import VisionLanguageModel
 from .quantization.rounding_error import quantized_weights
 
@@ -351,7 +352,8 @@ def quantized_copy(model: Pixtral, **options: Any) -> Pixtral:
     Raises:
         ValueError, CheckpointError, ConfigError: as for `quantization_errors`.
     """
-    config, schemes, weights = quantized_weights(model, **options)
-    copy = Pixtral(config, model._tokenizer_file, tokenizer_problem=model._tokenizer_problem)
-    fill(copy, schemes, weights)
+    with for_any_thread():
+        config, schemes, weights = quantized_weights(model, **options)
+        copy = Pixtral(config, model._tokenizer_file, tokenizer_problem=model._tokenizer_problem)
+        fill(copy, schemes, weights)
     return copy

@@ -16,6 +16,7 @@ from .checkpoint.layouts import module_of
 from .checks import number
 from .inputs.tokenizer_file import shipped_tekken
 from .model.config import PixtralConfig
+from .model.threads import for_any_thread
 from .pixtral import Pixtral
 from .quantization.options import ConversionOptions
 from .quantization.plan import plan_for
@@ -61,7 +62,8 @@ def random_model(config: PixtralConfig, *, bits: int = 4, dtype: Any = None) -> 
         for name, array in leaves:
             yield name, _noise(name, array, bits, kinds.of(name) or mx.bfloat16)
 
-    fill(model, schemes, weights())
+    with for_any_thread():
+        fill(model, schemes, weights())
     return model
 
 

@@ -34,18 +34,14 @@ class Worker:
     """The thread, its model, and what waits for it.
 
     Arguments:
-        source: what `px.load` takes, loaded on the worker's thread; or a model, whose weights are
-            read at once and which nobody else may use from then on.
+        source: what `px.load` takes, loaded on the worker's thread; or a model, which nobody else
+            may use from then on.
         dtype: as for `px.load`.
 
     Errors of loading are raised by every request. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, source: "str | PathLike[str] | Pixtral", dtype: Any = None):
-        if not isinstance(source, str | PathLike):
-            import mlx.core as mx
-
-            mx.eval(source.parameters())  # arrays that are not computed yet belong to this thread
         self._source, self._dtype = source, dtype
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()  # those that wait
@@ -120,8 +116,6 @@ class Worker:
     # On the worker's thread --------------------------------------------------------------------
 
     def _run(self) -> None:
-        import mlx.core as mx
-
         model = None
         try:
             model = self._load()
@@ -135,7 +129,6 @@ class Worker:
                 )
         finally:
             self._refuse()
-            mx.clear_streams()  # else MLX may abort the process when Python ends
 
     def _serve(self, model: "Pixtral") -> None:
         batch = Batch(model.engine)

@@ -18,6 +18,7 @@ from ..cost.chips import this_chip
 from ..errors import CheckpointError
 from ..inputs.tokenizer_file import find_tokenizer_file
 from ..model.config import PixtralConfig
+from ..model.threads import for_any_thread, shared_stream
 from . import layouts
 from .folder import read_configuration, read_headers, some, weight_files
 from .layouts import Layout
@@ -83,7 +84,7 @@ class Checkpoint:
         return sum(ref.nbytes for ref in self.tensors.values())
 
     def arrays(self, dtype: Any = None) -> dict[str, mx.array]:
-        """Our parameters as lazy arrays: nothing is read until it is computed with.
+        """Our parameters as lazy arrays: nothing is read until it is computed with, on any thread.
 
         Arguments:
             dtype: as for `load`, of everything floating, scales and biases included. One-byte
@@ -92,10 +93,11 @@ class Checkpoint:
         kinds = precision(dtype)
         files = {file: _lazy(file) for file in {ref.file for ref in self.tensors.values()}}
         found = {}
-        for name, ref in self.tensors.items():
-            array = ref.transform.to_ours(files[ref.file][ref.theirs])
-            kind = kinds.of(name) if ref.dtype in FLOATS else None
-            found[name] = array if kind is None else array.astype(kind)
+        with for_any_thread():
+            for name, ref in self.tensors.items():
+                array = ref.transform.to_ours(files[ref.file][ref.theirs])
+                kind = kinds.of(name) if ref.dtype in FLOATS else None
+                found[name] = array if kind is None else array.astype(kind)
         return found
 
 
@@ -202,9 +204,9 @@ def _as_stored(config: PixtralConfig, layout: Layout, stored: Collection[str]) -
 
 
 def _lazy(file: Path) -> dict[str, mx.array]:
-    """Arrays of a file that are read when they are computed with."""
+    """Arrays of a file that are read when they are computed with, by whatever thread."""
     try:
-        arrays = mx.load(str(file), format="safetensors")
+        arrays = mx.load(str(file), format="safetensors", stream=shared_stream(mx.cpu))
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); download it again") from error
     return dict(arrays)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -161,9 +162,14 @@ class Run:
     ) -> Generator[tuple[int, float], None, None]:
         """As `steps`, by mlx-lm: when a token is read, which is the only wait, the step after it
         has been launched."""
-        for _ in self.generate_step(limit, embeddings):
-            self._launched = True
-            yield self.sampler.read()
+        steps = self.generate_step(limit, embeddings)
+        try:
+            for _ in steps:
+                self._launched = True
+                yield self.sampler.read()
+        finally:
+            with suppress(RuntimeError):  # mlx-lm's stream is put back, but not on another thread
+                steps.close()
 
     def lookup_steps(
         self, limit: int, longest: int, embeddings: mx.array | None

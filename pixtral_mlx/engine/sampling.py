@@ -169,7 +169,8 @@ def seeded(options: "GenerationOptions", random: list[mx.array]) -> Callable[[mx
     def draw(logprobs: mx.array) -> mx.array:
         random[0], own = mx.random.split(random[0])
         scaled = _filtered(logprobs, options) * (1 / options.temperature)
-        return mx.random.categorical(scaled, key=own)
+        # Whoever evaluates the token gets the next key too, which thus belongs to no thread.
+        return mx.depends([mx.random.categorical(scaled, key=own)], random)[0]
 
     return draw
 

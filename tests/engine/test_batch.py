@@ -183,7 +183,9 @@ def test_fewer_at_once_where_memory_is_short(model, monkeypatch, activations):
         asked.append(tokens)
         return 200 - tokens
 
-    monkeypatch.setattr(batch, "need_of", lambda *_, **__: SimpleNamespace(activations=activations))
+    monkeypatch.setattr(
+        batch, "need_of", lambda *_, **__: SimpleNamespace(activations=activations, cache=0)
+    )
 
     model.generate("An earlier question?", max_tokens=2)
     assert len(model.prompt_cache)
