@@ -100,7 +100,8 @@ def format_line(
         return f"{text} {seconds:.0f} s"[:width]
     from tqdm import tqdm
 
-    size = {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": f" {unit}"}
+    in_bytes = unit == "B"
     return tqdm.format_meter(
-        done, total, seconds, ncols=width, prefix=text, ascii=ascii, **size
+        done, total, seconds, ncols=width, prefix=text, ascii=ascii,
+        unit=unit if in_bytes else f" {unit}", unit_scale=in_bytes,
     )  # fmt: skip
