@@ -30,6 +30,7 @@ In reading order:
 `kv_cache`: in what form keys and values are kept: all that knows how mlx-lm lays them out
 `tap`: where a forward pass can be watched and changed
 `device`: whether MLX computes on a GPU, for the few computations that ask
+`threads`: what MLX ties to a thread, and how a model is tied to none
 """
 
 from typing import TYPE_CHECKING
