@@ -8,15 +8,19 @@ MLX's for any thread; two threads must not compute on them at once, and so with 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import mlx.core as mx
 
 
-@cache
-def shared_stream(device: mx.Device | mx.DeviceType) -> mx.Stream:
-    """The stream for what any thread may compute, made when first asked for."""
-    return mx.new_thread_unsafe_stream(device)
+_shared: dict[str, mx.Stream] = {}
+
+
+def shared_stream(kind: mx.DeviceType) -> mx.Stream:
+    """The stream for what any thread may compute on the CPU or the GPU."""
+    name = str(kind)
+    if name not in _shared:
+        _shared[name] = mx.new_thread_unsafe_stream(kind)
+    return _shared[name]
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def for_any_thread() -> Iterator[None]:
 
     `mx.load` reads on the CPU whatever the device, so give it `shared_stream(mx.cpu)`.
     """
-    with mx.stream(shared_stream(mx.default_device())):
+    with mx.stream(shared_stream(mx.default_device().type)):
         yield
 
 
