@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
-
 _shared: dict[str, mx.Stream] = {}
 
 
