@@ -34,7 +34,7 @@ from .quantization.rounding_error import quantized_weights
 
 
 class Pixtral(VisionLanguageModel):
-    """Vision encoder, projector and decoder (paper, figure 2).
+    """Vision encoder, projector and decoder (paper, figure 3).
 
     Arguments:
         config: the sizes; without `config.vision` this is a plain Mistral NeMo, and

@@ -1,4 +1,4 @@
-"""The decoder: Mistral NeMo (paper, section 2.3; mistral-inference, `transformer.py`).
+"""The decoder: Mistral NeMo (paper, section 2.1; mistral-inference, `transformer.py`).
 
 `Decoder` fits the model protocol of mlx-lm (`__call__(inputs, cache, input_embeddings)` and
 `.layers`), so mlx-lm's caches, samplers, `generate_step`, batching and speculative decoding

@@ -13,7 +13,7 @@ def swiglu(gate: mx.array, x: mx.array) -> mx.array:
 
 
 class FeedForward(nn.Module):
-    """SwiGLU: `w2(silu(w1 x) * w3 x)` (paper, section 2.1: "gating in FFN").
+    """SwiGLU: `w2(silu(w1 x) * w3 x)` (paper, section 2.2: "gating in FFN").
 
     Arguments:
         width: `D`, of the residual stream.

@@ -45,7 +45,7 @@ class Rope1D(nn.Module):
 
 
 class Rope2D(nn.Module):
-    """RoPE-2D (paper, section 2.1): half of the pairs turn with the row, half with the column.
+    """RoPE-2D (paper, section 2.2): half of the pairs turn with the row, half with the column.
 
     Of the frequencies `f = theta ** -(arange(0, d, 2) / d)` the rows take `f[0::2]` and the
     columns `f[1::2]`, so both axes span the whole range of wave lengths.

@@ -1,4 +1,4 @@
-"""The vision encoder, PixtralViT (paper, section 2.1; mistral-inference, `vision_encoder.py`).
+"""The vision encoder, PixtralViT (paper, section 2.2; mistral-inference, `vision_encoder.py`).
 
 Images of any size and shape, patch by patch, no class token, no final norm.
 """

@@ -1,4 +1,4 @@
-"""The whole network (paper, figure 2): see the images, merge, decode.
+"""The whole network (paper, figure 3): see the images, merge, decode.
 
 It knows token ids and pixels and nothing else: no tokenizer, no cache, no request.
 """
