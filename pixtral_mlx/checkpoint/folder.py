@@ -1,5 +1,6 @@
 """What lies in a model folder: which files hold the weights, and what their headers say."""
 
+import re
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,6 +13,9 @@ from .safetensors_io import TensorInfo, read_header
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SHOWN = 3
+MOST_FILES = 10_000
+"""Of a set; a name that says more is a hostile one."""
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 
 
 class WeightFiles(NamedTuple):
@@ -32,7 +36,8 @@ def choose_weights(names: Iterable[str]) -> WeightFiles:
     """Pick one model's weights: consolidated ones if `params.json` is there, else the others.
 
     Raises:
-        CheckpointError: there is none; the line says what there is instead.
+        CheckpointError: there is none; the line says what there is instead. Or there is no index,
+            and by the others' names a file is missing.
     """
     every = sorted(name for name in names if not name.startswith("."))  # "._x": macOS's shadows
     weights = [name for name in every if name.endswith(".safetensors")]
@@ -44,14 +49,20 @@ def choose_weights(names: Iterable[str]) -> WeightFiles:
     if not files:
         raise CheckpointError(_why_no_weights(every, weights))
     chosen = [name for name in indexes if name.startswith("consolidated") == official]
+    if not chosen and (problem := _half(files)):
+        raise CheckpointError(problem)
     return WeightFiles(files, chosen[0] if chosen else "", official)
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of one model folder: what an index names, where there is one.
 
+    mlx-vlm 0.1.19 to 0.3.9 copied the source's index over its own, so that its folders name files
+    that never existed. Such an index says nothing about the files that are there, and all of them
+    count, as without it.
+
     Raises:
-        CheckpointError: there is none, or the index names one that is missing or elsewhere.
+        CheckpointError: as `choose_weights`; or the index names one that is missing or elsewhere.
     """
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     if not names:
@@ -64,8 +75,30 @@ def weight_files(folder: Path) -> list[Path]:
             return _indexed(folder, index)
         raise CheckpointError(f"{folder}: {error}") from None
     if weights.index:
-        return _indexed(folder, weights.index)
+        if set(_indexed_names(folder, weights.index)) & set(names):
+            return _indexed(folder, weights.index)
+        if problem := _half(weights.files):
+            raise CheckpointError(f"{folder}: {problem}")
     return [folder / name for name in weights.files]
+
+
+def _half(files: list[str]) -> str:
+    """Which files of numbered sets ("model-00002-of-00003") are missing, in words; "" if none."""
+    sets: dict[tuple[str, str, int], set[int]] = {}
+    for name in files:
+        if found := _SHARD.fullmatch(name):
+            stem, number, count = found.groups()
+            sets.setdefault((stem, count, len(number)), set()).add(int(number))
+    missing = [
+        f"{stem}-{number:0{digits}d}-of-{count}.safetensors"
+        for (stem, count, digits), there in sets.items()
+        for number in range(1, min(int(count), MOST_FILES) + 1)
+        if number not in there
+    ]
+    if not missing:
+        return ""
+    count = f"{len(missing)} weight file{'s' if len(missing) > 1 else ''}"
+    return f"{count} missing ({some(missing)}); download them"
 
 
 def _why_no_weights(names: list[str], weights: list[str]) -> str:
@@ -81,7 +114,19 @@ def _why_no_weights(names: list[str], weights: list[str]) -> str:
 
 
 def _indexed(folder: Path, index: str) -> list[Path]:
-    """The files of an index, all of them in the folder itself."""
+    """The files of an index, all of which must be there."""
+    names = _indexed_names(folder, index)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} of {len(names)} weight files in {index} missing"
+            f" ({some(missing)}); download them"
+        )
+    return [folder / name for name in names]
+
+
+def _indexed_names(folder: Path, index: str) -> list[str]:
+    """The names of the files in an index, all of them of the folder itself."""
     mapping = read_json(folder / index)
     mapping = mapping.get("weight_map") if isinstance(mapping, dict) else None
     if not isinstance(mapping, dict) or not mapping:
@@ -94,13 +139,7 @@ def _indexed(folder: Path, index: str) -> list[Path]:
                 f"{folder / index}: names the file {name!r}; allowed: safetensors files in the"
                 " same folder, do not use this download"
             )
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(names)} weight files in {index} missing"
-            f" ({some(missing)}); download them"
-        )
-    return [folder / name for name in names]
+    return names
 
 
 def load_config(folder: str | PathLike[str]) -> PixtralConfig:
