@@ -36,7 +36,9 @@ QUESTIONS = ["What is in row 1, column 1?", "How many rows are there?", "What co
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--model", default="mini", help="folder, hub id, or mini (default)")
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=8)

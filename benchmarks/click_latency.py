@@ -33,7 +33,9 @@ TOKENS = 400
 
 def main() -> None:
     """Measure, print, and fail if the goal is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--clicks", type=int, default=200, help="of each kind (200)")
     parser.add_argument("--model", default="mini", help="folder, hub id, or mini (default)")
     parser.add_argument(

@@ -48,7 +48,7 @@ print(json.dumps({"seconds": time.perf_counter() - start}))
 
 def main() -> None:
     """Write, convert in turn, report, delete."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--peer-python", metavar="PYTHON", help="a Python that has mlx-vlm 0.7")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", metavar="FILE", help="write the numbers there too")

@@ -35,7 +35,7 @@ clock = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()

@@ -94,7 +94,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--workdir", help="where the 33 GB go (default: the system's temporary folder)")
     add("--scale", type=float, default=1, help="share of the layers, to try the script (default 1)")

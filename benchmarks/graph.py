@@ -27,7 +27,9 @@ CONTEXT, WIDTH, HEADS, KV_HEADS, WORDS = 256, 64, 4, 1, 256
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
     parser.add_argument("--layers", type=int, default=40)
     parser.add_argument("--steps", type=int, default=40, help="of each in a run (40)")
     parser.add_argument("--runs", type=int, default=5)

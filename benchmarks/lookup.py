@@ -42,7 +42,7 @@ TEXT = TextConfig(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     sys.path.insert(0, str(ROOT / "tests"))

@@ -25,7 +25,7 @@ NAMES = ("pixtral-mlx", "pixtral-mlx, 8-bit KV", "pixtral-mlx, 4-bit KV", "mlx-v
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--peer-python", metavar="PYTHON", help="a Python that has mlx-vlm 0.7")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vision-layers", type=int, default=4)

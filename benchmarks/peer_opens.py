@@ -25,7 +25,7 @@ TOLERANCE = 2e-3
 
 def main() -> int:
     """Run the three checks; 0 if all hold."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("model", help="a folder that `pixtral-mlx convert` wrote")
     parser.add_argument("--peer", default=sys.executable, help="a Python that has mlx-vlm")
     parser.add_argument("--max-tokens", type=int, default=8)

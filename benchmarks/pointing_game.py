@@ -27,7 +27,7 @@ from pixtral_mlx.mini.looking import Looked, look
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--scenes", type=int, default=50)
     model = px.load("mini", dtype="float32")
     asked: Counter[str] = Counter()

@@ -38,7 +38,7 @@ SCALED_VISION = {
 
 def main() -> None:
     """Write one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("folder", metavar="FOLDER", help="a new folder")
     parser.add_argument("--scale", type=float, default=1, help="share of the layers (default 1)")
     parser.add_argument("--small", action="store_true", help="1.1 billion weights")

@@ -56,7 +56,7 @@ GOALS = {"help": 0.3, "import": 0.5}
 
 def main() -> None:
     """Measure in turn and report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--peer-python", metavar="PYTHON", help="a Python that has mlx-vlm 0.7")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-model", action="store_true", help="help and import only")

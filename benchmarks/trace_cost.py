@@ -49,7 +49,7 @@ print(sorted(times)[2])
 
 def main() -> None:
     """Print everything."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--before", metavar="CHECKOUT", help="another version, to compare with")
     arguments = parser.parse_args()
     print(f"float32 products in {px.machine().float32_products}")

@@ -54,7 +54,7 @@ def table() -> str:
 
 def main() -> None:
     """Print the table, or write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--write", action="store_true", help="into README.md")
     if parser.parse_args().write:
         README.write_text(TABLE.sub(table(), README.read_text()))

@@ -82,7 +82,7 @@ def build(paths: list[Path], folder: Path, force: bool = False) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Build all; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("out", nargs="?", type=Path, default=Path("course-html"), metavar="OUT")
     parser.add_argument("--force", action="store_true", help="overwrite pages that are there")
     options = parser.parse_args(arguments)

@@ -109,7 +109,7 @@ def main(beginnings: list[str], pictures_only: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument(
         "beginnings", nargs="*", help="of the names; all notebooks if there is none"
     )

@@ -15,10 +15,16 @@ from pathlib import Path
 
 from .errors import CapacityError, CheckpointError
 
-__all__ = ["new_file", "new_folder", "refuse_existing", "remove_stale"]
+__all__ = ["expanded", "new_file", "new_folder", "refuse_existing", "remove_stale"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_STEM, _LONGEST_SUFFIX = 50, 20  # of a hidden name, which is longer than its own
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, with the home folder in the place of a `~` at its start; one of nobody's home is
+    left as it is."""
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ HEADS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Rewrite the table, or compare it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--folder", type=Path, default=HOUSE / "docs" / "verified")
     parser.add_argument("--readme", type=Path, default=HOUSE / "README.md")

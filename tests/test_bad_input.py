@@ -213,7 +213,7 @@ def test_whatever_happens_is_one_line(refused, victim, monkeypatch, error, statu
         raise error
 
     monkeypatch.setattr("pixtral_mlx.cli.generate.load_model", fail)
-    monkeypatch.setattr("pixtral_mlx.cli.parser._drop_output", lambda: None)
+    monkeypatch.setattr("pixtral_mlx.cli.parser.drop_output", lambda: None)
     refused(status, said, *ask(victim))
     monkeypatch.setenv("PIXTRAL_MLX_DEBUG", "1")
     with pytest.raises(type(error)):

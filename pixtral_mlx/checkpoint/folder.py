@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, ConfigError
+from ..files import expanded
 from ..model.config import PixtralConfig
 from .hf_config import config_from_hf, read_json
 from .safetensors_io import TensorInfo, read_header
@@ -148,7 +149,7 @@ def load_config(folder: str | PathLike[str]) -> PixtralConfig:
     Raises:
         ConfigError: neither file is there, or the one that counts is not valid.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not any((folder / name).is_file() for name in ("params.json", "config.json")):
         raise ConfigError(
             f"{folder}: no params.json (official layout) and no config.json (HF, MLX): "

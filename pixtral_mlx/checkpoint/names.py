@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..files import expanded
 
 MINI = Path(__file__).parents[1] / "mini" / "checkpoint"
 """pixtral-mini, which comes with the package."""
@@ -26,7 +27,7 @@ def resolve(path: str | PathLike[str], outline_in: Path | None = None) -> Path:
     name = str(path)
     if name == "mini":
         return MINI
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if name and folder.is_dir():
         return folder
     if name and folder.exists():

@@ -3,6 +3,8 @@
 It reads and writes the terminal; the rooms that it calls do neither. What the commands share:
 
 `parser`: the words after `pixtral-mlx`, and one line for whatever goes wrong
+`usage`: options in full, `~`, and one line for a mistake
+`streams`: streams and signals, as shells and pipes leave them
 `flags`: flags made from options that are declared elsewhere, and read back
 `question`: the model, the options and the question, read from the flags
 `stdin`: what a pipe brings

@@ -21,7 +21,7 @@ def run(arguments: Namespace) -> int:
         raise ValueError("DST is empty: give the name of a new folder")
     ConversionOptions(**options)  # mistakes are named before a download, which draws its own bars
     if not arguments.dry_run:
-        refuse_existing(Path(arguments.dst).expanduser())
+        refuse_existing(Path(arguments.dst))
     source = arguments.src if arguments.dry_run else resolve(arguments.src)
     with Status("preparing") as status:
 

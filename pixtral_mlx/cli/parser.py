@@ -5,45 +5,17 @@ the options that its flags are made from are when its name has been read.
 A mistake ends with one line on stderr and status 2 (usage) or 1, never a traceback.
 """
 
-import argparse
-import contextlib
 import importlib
-import io
-import logging
 import os
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import PixtralError
+from .streams import drop_output, end_tidily, prepare_notes, prepare_streams
+from .usage import Parser, file_name, one_line
 
 TYPES = ("bfloat16", "float16", "float32", "auto")
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, and whose flags are made when they are asked for.
-
-    Arguments:
-        fill: called with the parser before it reads its first word.
-    """
-
-    def __init__(self, *args: Any, fill: Callable[[Any], None] | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._fill = fill
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; a subcommand's words come by here, too."""
-        fill, self._fill = self._fill, None
-        if fill is not None:
-            fill(self)
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {_one_line(message)} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 (it went wrong), 2 (usage) or 130 (Ctrl-C).
     """
-    _prepare_streams()
+    prepare_streams()
     arguments = build_parser().parse_args(argv)
-    _prepare_notes()
-    _end_tidily()
+    prepare_notes()
+    end_tidily()
     try:
         module, function = arguments.run.split(":")
         status = getattr(importlib.import_module(module, __package__), function)(arguments)
@@ -69,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(arguments.command, "interrupted", 130)
     except BrokenPipeError:
-        _drop_output()  # the reader of our output went away (`| head`), on purpose
+        drop_output()  # the reader of our output went away (`| head`), on purpose
         return 1
     except Exception as error:
         if os.environ.get("PIXTRAL_MLX_DEBUG"):
@@ -77,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, ValueError):
             return _fail(arguments.command, error, 2)
         if isinstance(error, OSError):
-            _drop_output()
+            drop_output()
             place = f"{error.filename}: " if error.filename else ""
             return _fail(arguments.command, f"{place}{error.strerror or error}", 1)
         from ..model.device import remedy  # brings MLX along
@@ -86,56 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(arguments.command, f"{type(error).__name__}: {error} ({advice})", 1)
 
 
-def _prepare_streams() -> None:
-    """Streams that a shell closed (`<&-`) become empty ones; what cannot be encoded is replaced."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (open until the end)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace" if name == "stderr" else "replace")
-
-
-def _prepare_notes() -> None:
-    """Our own notes go to stderr, a line each; what libraries have to say goes nowhere."""
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a note may interrupt the status line
-    logging.basicConfig(format=f"{clear}note: %(message)s", stream=sys.stderr)
-    logging.getLogger("pixtral_mlx").setLevel(logging.INFO)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    warnings.simplefilter("ignore")  # advice to us, not to the person who typed
-    # transformers, which mlx-lm brings along, would say that PyTorch is missing.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-
-def _drop_output() -> None:
-    """What is still in stdout's buffer goes nowhere, so that Python can end in peace."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
 def _fail(command: str, error: object, status: int) -> int:
-    print(f"pixtral-mlx {command}: {_one_line(str(error))}", file=sys.stderr)
+    print(f"pixtral-mlx {command}: {one_line(str(error))}", file=sys.stderr)
     return status
 
 
-def _one_line(text: str) -> str:
-    """Without line ends, and without what would steer a terminal (names come from anywhere)."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-
-
-def _end_tidily() -> None:
-    """A terminal that closes, or `kill`, ends a command as Ctrl-C does: half-written files go."""
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of every command."""
-    parser = _Parser(
+    parser = Parser(
         prog="pixtral-mlx",
         description="Pixtral in MLX: images and text in, text out, on this machine.",
     )
@@ -156,11 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands) -> None:
     demo = commands.add_parser("demo", help="the main job in small: convert, look, answer")
-    demo.add_argument("--keep", metavar="DIR", help="keep the converted model in this new folder")
+    demo.add_argument(
+        "--keep", type=file_name, metavar="DIR", help="keep the converted model in this new folder"
+    )
     where = (
         "a new file for the picture of where the model looked (default: demo.png, demo-2.png ...)"
     )
-    demo.add_argument("-o", "--output", metavar="PNG", help=where)
+    demo.add_argument("-o", "--output", type=file_name, metavar="PNG", help=where)
     demo.set_defaults(run=".demo:run")
 
 
@@ -177,8 +109,10 @@ def _fill_convert(convert) -> None:
     from ..quantization.options import ConversionOptions
     from .flags import add_options
 
-    convert.add_argument("src", metavar="SRC", help="a folder or a hub id")
-    convert.add_argument("dst", metavar="DST", help="a folder that does not exist yet")
+    convert.add_argument("src", type=file_name, metavar="SRC", help="a folder or a hub id")
+    convert.add_argument(
+        "dst", type=file_name, metavar="DST", help="a folder that does not exist yet"
+    )
     add_options(convert, ConversionOptions)
     convert.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     convert.set_defaults(run=".convert:run")
@@ -189,7 +123,11 @@ def _add_model(parser, *options: str) -> None:
     from .flags import add_options
 
     parser.add_argument(
-        "--model", default="mini", metavar="M", help="folder, hub id, or mini (default)"
+        "--model",
+        type=file_name,
+        default="mini",
+        metavar="M",
+        help="folder, hub id, or mini (default)",
     )
     parser.add_argument(
         "--dtype",
@@ -217,7 +155,7 @@ def _add_sampling(parser, max_tokens: int) -> None:
 
 def _add_prompt_cache(parser) -> None:
     text = "keep conversations in this folder, and go on from those that are there"
-    parser.add_argument("--prompt-cache", metavar="DIR", help=text)
+    parser.add_argument("--prompt-cache", type=file_name, metavar="DIR", help=text)
 
 
 def _add_image_options(parser) -> None:
@@ -229,8 +167,10 @@ def _add_image_options(parser) -> None:
 
 def _add_question(parser) -> None:
     add = parser.add_argument
-    image = "image or PDF: path, URL or - (stdin); x.pdf#page=2-5 chooses pages; repeatable"
-    add("--image", action="append", default=[], metavar="A", help=image)
+    image = (
+        "image or PDF: path, URL or - (stdin); x.pdf#page=2-5 chooses pages; several, or repeatable"
+    )
+    add("--image", type=file_name, nargs="+", action="extend", default=[], metavar="A", help=image)
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
     add("--system", metavar="TEXT", help="system prompt")
     add("--raw", action="store_true", help="no chat template: plain completion, for base models")
@@ -265,9 +205,16 @@ def _fill_batch(batch) -> None:
     _add_model(batch)
     add = batch.add_argument
     files = "images and PDFs, or folders of them (without their subfolders); x.pdf#page=2-5"
-    add("files", nargs="+", metavar="FOLDER|FILES", help=files)
+    add("files", type=file_name, nargs="+", metavar="FOLDER|FILES", help=files)
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
-    add("-o", "--output", required=True, metavar="JSONL", help="a row is added for each file")
+    add(
+        "-o",
+        "--output",
+        type=file_name,
+        required=True,
+        metavar="JSONL",
+        help="a row is added for each file",
+    )
     add("--per-page", action="store_true", help="a row for each page of a PDF, not for each PDF")
     add("--overwrite", action="store_true", help="forget the rows that are in the file")
     add("--batch-size", type=int, default=8, metavar="N", help="answers written at once (8)")
@@ -289,8 +236,13 @@ def _fill_explain(explain) -> None:
     _add_question(explain)
     add = explain.add_argument
     where = "a new file: .png is a picture, .html a page on which every word can be clicked"
-    add("-o", "--output", required=True, metavar="FILE", help=where)
-    add("--save", metavar="FILE", help="keep the trace too, in a new .safetensors file")
+    add("-o", "--output", type=file_name, required=True, metavar="FILE", help=where)
+    add(
+        "--save",
+        type=file_name,
+        metavar="FILE",
+        help="keep the trace too, in a new .safetensors file",
+    )
     hide = "on the page: hide what each word looked at most, and measure; a run for every token"
     add("--knock-out", action="store_true", help=hide)
     _add_sampling(explain, 64)
@@ -338,10 +290,17 @@ def _fill_inspect(inspect) -> None:
     add = inspect.add_argument
     add(
         "what",
+        type=file_name,
         metavar="M|IMAGE",
         help="a model folder, a hub id or mini; or an image: file, URL or -",
     )
-    add("-o", "--output", metavar="PNG", help="of an image: draw its patch grid into a new file")
+    add(
+        "-o",
+        "--output",
+        type=file_name,
+        metavar="PNG",
+        help="of an image: draw its patch grid into a new file",
+    )
     add_options(inspect, ImageOptions, "image_budget")
     add("--check", action="store_true", help=check)
     add("--json", action="store_true", help="one JSON object instead of a table")
@@ -372,7 +331,7 @@ def _fill_bench(bench) -> None:
     bandwidth = "of the memory, if you know it (default: as published, or measured by copying)"
     add("--bandwidth", type=float, metavar="GB/S", help=bandwidth)
     where = "JSON instead of the table, or beside it into a new FILE"
-    add("--json", nargs="?", const="-", metavar="FILE", help=where)
+    add("--json", type=file_name, nargs="?", const="-", metavar="FILE", help=where)
     bench.set_defaults(run=".bench:run")
 
 
@@ -384,10 +343,15 @@ def _add_doctor(commands) -> None:
     )
     add = doctor.add_argument
     model = "look at this model too: published answers of the 12B, speed, memory"
-    add("--model", metavar="M", help=model)
-    add("--pictures", metavar="DIR", help="with the pictures of those answers (default: fetched)")
+    add("--model", type=file_name, metavar="M", help=model)
+    add(
+        "--pictures",
+        type=file_name,
+        metavar="DIR",
+        help="with the pictures of those answers (default: fetched)",
+    )
     add("--dtype", choices=TYPES, metavar="TYPE", help="activations (default: as stored)")
     add("--force", action="store_true", help="go on where memory would not suffice")
     where = "JSON instead of the page, or beside it into a new FILE"
-    add("--json", nargs="?", const="-", metavar="FILE", help=where)
+    add("--json", type=file_name, nargs="?", const="-", metavar="FILE", help=where)
     doctor.set_defaults(run=".doctor:run")

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..checkpoint.safetensors_io import TensorInfo, read_header
 from ..errors import CheckpointError
-from ..files import new_file
+from ..files import expanded, new_file
 from ..model.config import PixtralConfig
 from ..model.kv_cache import KVFormat
 from ..model.vision_language_model import VisionLanguageModel
@@ -60,7 +60,7 @@ class PromptFolder:
     def __init__(self, folder: str | os.PathLike[str], model: VisionLanguageModel, identity: str):
         if not os.fspath(folder):
             raise CheckpointError("the name of the prompt cache is empty: give a folder")
-        self.folder, self.max_bytes = Path(folder).expanduser(), MAX_BYTES
+        self.folder, self.max_bytes = expanded(folder), MAX_BYTES
         self._model, self._config, self._identity = model, model.config, identity
         self._known: dict[str, Content | None] = {}  # by file name; None is ignored
         try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..checkpoint.safetensors_io import read_header
 from ..errors import CheckpointError, PixtralError
-from ..files import new_file, refuse_existing
+from ..files import expanded, new_file, refuse_existing
 from ..inputs.image import normalise, to_pixels
 from ..model.config import PixtralConfig
 from ..model.prompt import ImageSpan, PatchGrid, Prompt
@@ -57,7 +57,7 @@ def write_trace(record: TraceRecord, path: str | Path) -> None:
         CheckpointError: the name is taken, or cannot be written.
         CapacityError: the disk is full.
     """
-    path = Path(path)
+    path = expanded(path)
     refuse_existing(path)
     arrays = {**record.vision, **record.text}
     arrays |= {f"text.{layer}.keys": keys for layer, keys in record.keys.items()}
@@ -85,7 +85,7 @@ def read_trace(path: str | Path) -> TraceRecord:
     Raises:
         CheckpointError: no such file, not a trace, or a damaged one.
     """
-    path = Path(path)
+    path = expanded(path)
     read_header(path)  # refuses what is truncated or corrupt before anything is loaded
     try:
         loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)

@@ -30,9 +30,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pixtral_mlx.mini", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pixtral_mlx.mini", description=__doc__, allow_abbrev=False
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="train from nothing, or go on where a run stopped")
+    train = commands.add_parser(
+        "train", help="train from nothing, or go on where a run stopped", allow_abbrev=False
+    )
     train.add_argument("--state", type=Path, default=STATE, help=f"folder of the run ({STATE})")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--workers", type=int, default=1, help="processes that draw scenes (1)")
@@ -41,11 +45,15 @@ def _parser() -> argparse.ArgumentParser:
         help="go on from the weights that the package holds, not from nothing (give a new --seed)",
     )  # fmt: skip
     train.set_defaults(run=_train)
-    export = commands.add_parser("export", help="write the weights of a run as a checkpoint")
+    export = commands.add_parser(
+        "export", help="write the weights of a run as a checkpoint", allow_abbrev=False
+    )
     export.add_argument("dst", type=Path, metavar="DST")
     export.add_argument("--state", type=Path, default=STATE)
     export.set_defaults(run=_export)
-    evaluate = commands.add_parser("evaluate", help="ask questions about new scenes")
+    evaluate = commands.add_parser(
+        "evaluate", help="ask questions about new scenes", allow_abbrev=False
+    )
     evaluate.add_argument("--model", type=Path, default=CHECKPOINT, help="checkpoint folder")
     evaluate.add_argument("--scenes", type=_count, default=1000)
     evaluate.add_argument("--first-seed", type=int, help="of the first scene")
@@ -57,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         "--write", action="store_true", help="put what is printed into the checkpoint's README"
     )
     evaluate.set_defaults(run=_evaluate)
-    novelty = commands.add_parser("novelty", help="ask about what training never drew")
+    novelty = commands.add_parser(
+        "novelty", help="ask about what training never drew", allow_abbrev=False
+    )
     novelty.add_argument("--scenes", type=_count, default=300)
     novelty.set_defaults(run=_novelty)
-    words = commands.add_parser("words", help="write the tokenizer file")
+    words = commands.add_parser("words", help="write the tokenizer file", allow_abbrev=False)
     words.add_argument("dst", type=Path, metavar="DST")
     words.set_defaults(run=_words)
     return parser

@@ -30,7 +30,7 @@ from ..checkpoint.layouts import Source, Transform
 from ..checkpoint.names import resolve
 from ..checkpoint.safetensors_io import SafetensorsWriter
 from ..errors import CapacityError, CheckpointError
-from ..files import new_folder, refuse_existing, remove_stale
+from ..files import expanded, new_folder, refuse_existing, remove_stale
 from ..model.config import PixtralConfig
 from .options import ConversionOptions
 from .plan import Plan, TensorPlan, as_written, plan_for, written_layout
@@ -97,11 +97,11 @@ def convert(
         CapacityError: the disk is or becomes too full; nothing is left under `dst`.
     """
     asked = ConversionOptions(**options)
-    folder = Path(dst).expanduser()
+    folder = expanded(dst)
     if dry_run:
         with tempfile.TemporaryDirectory() as place:
             source = _unquantized(src, outline_in=Path(place))
-        return Conversion(folder, plan_for(source.config, asked), Path(src))
+        return Conversion(folder, plan_for(source.config, asked), expanded(src))
     refuse_existing(folder)
     source = _unquantized(src)
     target = as_written(source.config)

@@ -12,13 +12,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from os import PathLike
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
 import pixtral_mlx as px
+from pixtral_mlx.files import expanded
 from pixtral_mlx.inputs import to_pixels
 from pixtral_mlx.mini import CHECKPOINT
 
@@ -314,7 +314,7 @@ class View(anywidget.AnyWidget):
         inner = {key: (one.name, one._page_state()) for key, one in self.page_children().items()}
         text = page.html(type(self).__name__, self.name, state, inner)
         if path is not None:
-            page.write_new(Path(path), text.encode())
+            page.write_new(expanded(path), text.encode())
         return text
 
     def page_children(self) -> "dict[str, View]":
@@ -339,7 +339,7 @@ class View(anywidget.AnyWidget):
         """
         png = self._picture_displayed() or page.png(self.to_html())
         if path is not None:
-            page.write_new(Path(path), png)
+            page.write_new(expanded(path), png)
         return png
 
     def _picture_displayed(self) -> bytes | None:
@@ -370,4 +370,4 @@ def config_of(source: "str | PathLike[str]") -> px.PixtralConfig:
     Raises:
         ConfigError: there is no such folder, or it holds no model.
     """
-    return px.load_config(CHECKPOINT if str(source) == "mini" else Path(source).expanduser())
+    return px.load_config(CHECKPOINT if str(source) == "mini" else source)

@@ -1,0 +1,140 @@
+"""Options in full, and names of files as people and terminals write them."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+from commands import HOUSE
+
+import pixtral_mlx as px
+from pixtral_mlx.cli.parser import build_parser
+from pixtral_mlx.inputs.image import open_image
+
+
+def _options() -> dict[str, list[str]]:
+    """The long options of every command."""
+    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    found = {}
+    for name, parser in commands.choices.items():
+        fill, parser._fill = parser._fill, None
+        if fill is not None:
+            fill(parser)
+        found[name] = [o for o in parser._option_string_actions if o.startswith("--")]
+    return found
+
+
+OPTIONS = _options()
+
+
+def test_every_option_is_written_in_full(refused):
+    """Whatever is left out of its end, and whatever is missing beside it."""
+    for command, options in OPTIONS.items():
+        for option in options:
+            for length in {len("--") + 1, len(option) // 2, len(option) - 1}:
+                short = option[: max(length, 3)]
+                if short not in options:
+                    said = refused(
+                        2, f"there is no option {short}: did you mean --", command, short
+                    )
+                    others = [o for o in options if o.startswith(short)]
+                    assert len(others) > 3 or option in said
+                    refused(2, f"there is no option {short}:", command, f"{short}=3")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("generate", "--promt", "Hi"), "no option --promt: did you mean --prompt?"),
+        (("generate", "--promt=What is this?"), "did you mean --prompt?"),
+        (("generate", "--max_tokens", "3", "--prompt", "x"), "did you mean --max-tokens?"),
+        (("batch", "x.png", "-output", "y"), "no option -output: did you mean --output?"),
+        (("convert", "mini", "x", "-bits=4"), "no option -bits: did you mean --bits?"),
+        (("chat", "--xyzzy"), "there is no option --xyzzy (see pixtral-mlx chat --help)"),
+        (("--versio",), "did you mean --version?"),
+        (("--model", "mini", "chat"), "pixtral-mlx: there is no option --model (see"),
+    ],
+)
+def test_the_option_that_is_meant_is_named(refused, words, said):
+    refused(2, said, *words)
+
+
+def test_values_that_begin_with_a_dash_stay_values():
+    parse = build_parser().parse_args
+    words = ["generate", "--prompt", "-- what --x=1 is", "--temperature", "0", "--stop", "- b"]
+    given = parse(words)
+    assert (given.prompt, given.stop) == ("-- what --x=1 is", ["- b"])
+    assert parse(["generate", "--prompt=--model"]).prompt == "--model"
+    assert parse(["generate", "--prompt", "-", "--logit-bias", "1=-5"]).prompt == "-"
+    assert parse(["lab", "--", "--no-browser"]).arguments == ["--no-browser"]
+    assert parse(["batch", "a", "-ob.jsonl", "--prompt", "x"]).output == "b.jsonl"
+
+
+def test_no_program_of_the_project_takes_abbreviations():
+    made = re.compile(r"(?:ArgumentParser|\.add_parser)\((?:[^()]|\([^()]*\))*\)")
+    for folder in ("pixtral_mlx", "scripts", "benchmarks", "notebooks", "widgets"):
+        for file in (HOUSE / folder).rglob("*.py"):
+            for call in made.findall(file.read_text()):
+                if "cli" not in file.parts:
+                    assert "allow_abbrev=False" in call, (file, call)
+
+
+def test_several_images_after_one_flag():
+    parse = build_parser().parse_args
+    words = ["--image", "a", "b", "--prompt", "x", "--image", "c", "-"]
+    for command in (["generate"], ["explain", "-o", "x.png"]):
+        assert parse([*command, *words]).image == ["a", "b", "c", "-"]
+    assert parse(["generate", "--prompt", "x"]).image == []  # nothing is left of the call before
+
+
+# The home folder ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_tilde_in_every_name_of_a_command(home):
+    parse = build_parser().parse_args
+    for words in (
+        ["demo", "--keep=~/x", "-o=~/x"],
+        ["convert", "~/x", "~/x"],
+        ["generate", "--model=~/x", "--image=~/x", "--prompt-cache=~/x", "--prompt", "~ or -?"],
+        ["batch", "~/x", "--prompt", "?", "--output=~/x", "--model=~/x"],
+        ["explain", "--image", "~/x", "--save=~/x", "-o=~/x", "--prompt", "?"],
+        ["chat", "--model=~/x", "--prompt-cache=~/x"],
+        ["inspect", "~/x", "-o=~/x"],
+        ["bench", "--json=~/x", "--model=~/x"],
+        ["doctor", "--json=~/x", "--model=~/x", "--pictures=~/x"],
+    ):
+        given = vars(parse([word.replace("-o=", "--output=") for word in words]))
+        found = str(given)
+        assert found.count(f"{home}/x") == sum("~/x" in word for word in words), words
+        assert "~/" not in found
+
+
+def test_tilde_where_the_library_takes_a_name(home, folder, picture, prompt, model):
+    (home / "model").symlink_to(folder)
+    picture.save(home / "picture.png")
+    assert px.load_config("~/model").text.dim == model.config.text.dim
+    px.load("~/model")
+    assert open_image("~/picture.png").size == picture.size
+    trace = model.generate(prompt, max_tokens=1, trace=True).trace
+    trace.save("~/answer.safetensors")
+    assert (home / "answer.safetensors").exists()
+    px.open_trace("~/answer.safetensors")
+    px.convert("~/model", "~/converted", bits=8)
+    assert (home / "converted").is_dir()
+
+
+def test_a_tilde_of_nobody_is_a_name(refused):
+    refused(1, "'~no-such-user/x': no such folder", "inspect", "~no-such-user/x")
+
+
+def test_commands_expand_tilde_before_they_look(home, here, picture, capsys):
+    picture.save(home / "picture.png")
+    assert here("inspect", "~/picture.png", "--output=~/grid.png") == 0
+    assert (home / "grid.png").exists() and not Path("~").exists()
+    assert capsys.readouterr().out.startswith(f"{home}/picture.png: 70 x 40")
