@@ -77,8 +77,8 @@ def joining(model: px.Pixtral, runs: int) -> None:
 
 
 def joining_gap(model: px.Pixtral, side: int) -> tuple[float, float]:
-    """Four answers, and a square picture joins: the longest and the median gap in seconds between
-    two tokens of the four."""
+    """Four answers, and a square picture joins, which takes the place of a fifth that was short: the
+    longest and the median gap in seconds between two tokens of the four."""
     from mlx_lm.generate import BatchGenerator
 
     times: list[float] = []
@@ -93,10 +93,11 @@ def joining_gap(model: px.Pixtral, side: int) -> tuple[float, float]:
     bias = {model.tokenizer.eos_id: -1e9}
     written = {"max_tokens": 64, "logit_bias": bias}
     requests = [{"messages": f"Question {n}?", **written} for n in range(4)]
+    requests.append({"messages": "And this?", **written, "max_tokens": 8})
     requests.append({"messages": "What?", "images": [noise(side)], "max_tokens": 2})
     BatchGenerator.next_generated = timed
     try:
-        model.generate_batch(requests, reuse=False)
+        model.generate_batch(requests, batch_size=5, reuse=False)
     finally:
         BatchGenerator.next_generated = next_generated
     gaps = np.diff(times)
