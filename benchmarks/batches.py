@@ -77,8 +77,8 @@ def joining(model: px.Pixtral, runs: int) -> None:
 
 
 def joining_gap(model: px.Pixtral, side: int) -> tuple[float, float]:
-    """Four answers, and a square picture joins, which takes the place of a fifth that was short: the
-    longest and the median gap in seconds between two tokens of the four."""
+    """Four answers, and a square picture joins, which takes the place of a fifth that was short:
+    the longest and the median gap in seconds between two tokens of the four."""
     from mlx_lm.generate import BatchGenerator
 
     times: list[float] = []
