@@ -226,10 +226,12 @@ HF_VISION_BLOCK = {
     "attention_norm": "attention_norm",
     "ffn_norm": "ffn_norm",
 }
-# (text, head, projector, vision): published llava folders, transformers 5 in memory, text only.
+# (text, head, projector, vision): published llava folders, transformers 5 in memory, what 5.4.0 to
+# 5.5.4 saved, text only.
 HF_PREFIXES = {
     "hub": ("language_model.model.", "language_model.", "", ""),
     "v5": ("model.language_model.", "", "model.", "model."),
+    "v5.4": ("model.language_model.model.", "language_model.", "model.", "model."),
     "text": ("model.", "", "", ""),
 }
 
@@ -248,8 +250,9 @@ def make_hf(
     """Writes the checkpoint of `make_official` in the layout of transformers.
 
     `model_type` is "llava" (or "mistral" for `vision=False`); rows of the query and key matrices
-    are in rotate-half order. `keys` is "hub" (as published llava folders) or "v5" (the parameter
-    names of transformers 5). The other arguments are those of `make_official`.
+    are in rotate-half order. `keys` is "hub" (as published llava folders), "v5" (the parameter
+    names of transformers 5) or "v5.4" (what its releases 5.4.0 to 5.5.4 saved). The other
+    arguments are those of `make_official`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

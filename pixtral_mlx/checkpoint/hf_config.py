@@ -46,7 +46,8 @@ def config_from_hf(settings: Mapping[str, Any]) -> PixtralConfig:
         )
     text = settings if kind == "mistral" else settings.get("text_config", {})
     check_mapping(text, "config.json: text_config")
-    refuse(text, ("sliding_window",), "config.json")
+    _refuse_others(text, "model_type", "mistral", "text_config.")
+    refuse(text, ("sliding_window", "llama_4_scaling"), "config.json")
     for key in ("rope_scaling", "rope_parameters"):
         rope = text.get(key) or {}
         check_mapping(rope, f"config.json: {key}")
@@ -60,6 +61,7 @@ def config_from_hf(settings: Mapping[str, Any]) -> PixtralConfig:
     _refuse_others(settings, "vision_feature_layer", -1)
     vision = settings.get("vision_config", {})
     check_mapping(vision, "config.json: vision_config")
+    _refuse_others(vision, "model_type", "pixtral", "vision_config.")
     return PixtralConfig(text_config, _vision_from_hf(vision, settings))
 
 
@@ -159,12 +161,12 @@ def _rope_theta(config: Mapping[str, Any], default: float) -> float:
     return default
 
 
-def _refuse_others(values: Mapping[str, Any], key: str, only: Any) -> None:
+def _refuse_others(values: Mapping[str, Any], key: str, only: Any, where: str = "") -> None:
     """A setting of transformers that Pixtral has one value of."""
     if values.get(key, only) not in (only, None):
         raise ConfigError(
-            f"config.json: {key} is {values[key]!r}, Pixtral's is {only!r}: this folder holds "
-            "another model"
+            f"config.json: {where}{key} is {values[key]!r}, Pixtral's is {only!r}: this folder "
+            "holds another model"
         )
 
 

@@ -150,6 +150,19 @@ HF_LLAVA_V5 = Layout(
 )
 """The parameter names of transformers 5, as `save_original_format=False` writes them."""
 
+HF_LLAVA_V54 = Layout(
+    "hf-llava-v5.4",
+    "hf",
+    _hf_rows(
+        "model.language_model.model.",
+        "language_model.",
+        "model.vision_tower.",
+        "model.multi_modal_projector.",
+        "conv",
+    ),
+)
+"""What transformers 5.4.0 to 5.5.4 saved, half in its old names and half in its new ones."""
+
 HF_MISTRAL = Layout(
     "hf-mistral",
     "hf",
@@ -171,7 +184,8 @@ MLX = Layout(
 """What mlx-vlm reads and writes for `model_type: pixtral`, and what `convert` writes."""
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (OFFICIAL, HF_LLAVA, HF_LLAVA_V5, HF_MISTRAL, MLX)
+    layout.name: layout
+    for layout in (OFFICIAL, HF_LLAVA, HF_LLAVA_V5, HF_LLAVA_V54, HF_MISTRAL, MLX)
 }
 """Every table, by its name."""
 

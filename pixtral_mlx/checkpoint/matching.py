@@ -53,8 +53,8 @@ def read_quantization(folder: Path, settings: Mapping[str, Any]) -> dict[str, An
     found = settings.get("quantization") or settings.get("quantization_config")
     if not found:
         return None
-    known = isinstance(found, dict) and "group_size" in found and "bits" in found
-    if not known or "quant_method" in found:
+    known = isinstance(found, dict) and ("group_size" in found or "bits" in found)
+    if not known or found.get("quant_method") is not None:
         method = found.get("quant_method") if isinstance(found, dict) else found
         raise CheckpointError(
             f"{folder / 'config.json'}: quantization {method!r} is not known; allowed: MLX's"
@@ -96,12 +96,15 @@ def match_schemes(
 
 
 def _scheme(where: Path, name: str, entry: Mapping[str, Any]) -> Scheme:
-    """One checked entry of the `quantization` in `config.json`; MLX's defaults fill it up."""
+    """One checked entry of the `quantization` in `config.json`; MLX's defaults fill up what is not
+    there, or null: mlx-lm writes a group size of null into the overrides of mixed recipes."""
     mode = entry.get("mode") or "affine"
     if mode not in MODES:
         raise CheckpointError(f"{where}: {name} has mode {mode!r}; allowed: {', '.join(MODES)}")
     default_bits, default_group = FLOAT_MODES.get(mode, (4, DEFAULT_GROUP))
-    bits, group = entry.get("bits", default_bits), entry.get("group_size", default_group)
+    bits, group = entry.get("bits"), entry.get("group_size")
+    bits = default_bits if bits is None else bits
+    group = default_group if group is None else group
     if mode == "affine":
         good = bits in AFFINE_BITS and group in AFFINE_GROUPS
         allowed = f"bits {_any_of(AFFINE_BITS)} in groups of {_any_of(AFFINE_GROUPS)}"

@@ -15,6 +15,10 @@ from ..errors import ConfigError
 # size by chance.
 DEFAULT_CONTEXT = 131_072
 
+OTHERS_TEXT = ("moe", "yarn", "rope_scaling", "llama_4_scaling", "sliding_window")
+OTHERS_VISION = ("mm_projector_id", "add_pre_mm_projector_layer_norm")
+"""What other Mistral models have, decoder and encoder; each of them changes what is computed."""
+
 MOST_LAYERS = 10_000
 """A hundred times as many as any Pixtral has; more is a damaged or hostile file."""
 
@@ -136,24 +140,31 @@ class PixtralConfig:
     def from_params(cls, params: Mapping[str, Any]) -> "PixtralConfig":
         """Read the official `params.json` (mistral-inference, `args.py`).
 
+        `max_position_embeddings`, where a file has it, is the context, unless `max_seq_len` is
+        there too. The encoder's sizes may also stand in `multimodal`, where vLLM looks for them.
+
         Raises:
             ConfigError: a key is missing or a value is impossible; the message names it.
         """
         check_mapping(params, "params.json")
-        refuse(params, ("moe", "yarn", "rope_scaling", "sliding_window"), "params.json")
+        refuse(params, OTHERS_TEXT, "params.json")
+        if params.get("quantization"):
+            raise ConfigError(
+                f"params.json: quantization is {params['quantization']!r}: Mistral's own quantized "
+                "weights are not read; allowed: BF16, F16 or F32 weights, or MLX's quantization"
+            )
         text = _pick(TextConfig, params, "params.json")
-        if params.get("tied_embeddings") is None:
-            text.pop("tied_embeddings", None)
-        vision = params.get("vision_encoder")
+        context = params.get("max_position_embeddings")
+        if context is not None:
+            text.setdefault("max_seq_len", context)
+        where, vision = _vision_of(params)
         if vision is None:
             return cls(TextConfig(**text))
-        check_mapping(vision, "params.json: vision_encoder")
-        others = ("mm_projector_id", "add_pre_mm_projector_layer_norm")
-        refuse(vision, others, "params.json: vision_encoder")
-        if vision.get("spatial_merge_size", 1) != 1:
-            refuse(vision, ("spatial_merge_size",), "params.json: vision_encoder")
-        values = _pick(VisionConfig, vision, "params.json: vision_encoder")
-        return cls(TextConfig(**text), VisionConfig(**values))
+        check_mapping(vision, where)
+        refuse(vision, OTHERS_VISION, where)
+        if vision.get("spatial_merge_size") not in (None, 1):
+            refuse(vision, ("spatial_merge_size",), where)
+        return cls(TextConfig(**text), VisionConfig(**_pick(VisionConfig, vision, where)))
 
     def to_params(self) -> dict[str, Any]:
         """The same sizes as an official `params.json` would hold them."""
@@ -175,6 +186,16 @@ def refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None
                 f"{where}: {key} is {values[key]!r}, which Pixtral and Mistral NeMo do not have: "
                 "this folder holds another model"
             )
+
+
+def _vision_of(params: Mapping[str, Any]) -> tuple[str, Any]:
+    """The encoder's sizes and where they stand; None for a model without eyes."""
+    others = params.get("multimodal") or {}
+    check_mapping(others, "params.json: multimodal")
+    refuse(others, ("whisper_model_args",), "params.json: multimodal")
+    if params.get("vision_encoder") is not None:
+        return "params.json: vision_encoder", params["vision_encoder"]
+    return "params.json: multimodal.vision_encoder_args", others.get("vision_encoder_args")
 
 
 def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:

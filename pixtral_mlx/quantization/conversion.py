@@ -259,5 +259,4 @@ def _check_disk(folder: Path, plan: Plan, source: Checkpoint) -> None:
 
 
 def _described(source: Checkpoint) -> str:
-    entry: dict[str, Any] = source.quantization or {}
-    return f"{entry.get('bits')} bits, groups of {entry.get('group_size')}"
+    return "; ".join(sorted({str(scheme) for scheme in source.schemes.values()})) or "config.json"

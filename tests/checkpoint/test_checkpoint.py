@@ -37,6 +37,7 @@ def folders(tmp_path_factory):
         "official sharded": make_official(root / "official-sharded", shards=3),
         "hf": make_hf(root / "hf"),
         "hf v5 sharded": make_hf(root / "hf-v5", keys="v5", shards=4),
+        "hf v5.4": make_hf(root / "hf-v54", keys="v5.4"),
         "mlx": make_mlx(root / "mlx"),
     }
 
@@ -49,7 +50,7 @@ def expected(folders):
 # The same model from every layout --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["official sharded", "hf", "hf v5 sharded", "mlx"])
+@pytest.mark.parametrize("name", ["official sharded", "hf", "hf v5 sharded", "hf v5.4", "mlx"])
 def test_every_layout_gives_the_same_logits(folders, expected, name):
     assert open_checkpoint(folders[name]).layout == name.split()[0]
     assert mx.array_equal(logits(load(str(folders[name]))), expected)
@@ -149,6 +150,35 @@ def test_overrides_by_every_spelling(tmp_path):
     assert opened.schemes["decoder.layers.0.attention.wq"].bits == 4
     assert not {"decoder.tok_embeddings", "projector.w_in"} & set(opened.schemes)
     assert mx.array_equal(logits(load(folder)), before)
+
+
+@pytest.mark.parametrize("group", [{"group_size": None}, {}])
+def test_a_group_size_of_null_is_one_that_is_not_there(tmp_path, group):
+    """mlx-lm writes it into the overrides of its mixed recipes."""
+    finer = {"group_size": 64, "bits": 6}
+    head, value = "language_model.lm_head", "language_model.model.layers.0.self_attn.v_proj"
+    folder = make_mlx(
+        tmp_path, quantization={"group_size": 64, "bits": 4}, overrides={head: finer, value: finer}
+    )
+    before = logits(load(folder))
+    null = {**group, "bits": 6, "mode": None}
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization"] |= {head: null, value: null}
+    change_json(folder / "config.json", quantization=config["quantization"])
+    assert open_checkpoint(folder).schemes["decoder.output"] == (6, 64, "affine")
+    assert mx.array_equal(logits(load(folder)), before)
+    del config["quantization"]["group_size"]
+    general = {**config["quantization"], **group, "quant_method": None}
+    change_json(folder / "config.json", quantization=None, quantization_config=general)
+    assert mx.array_equal(logits(load(folder)), before)
+
+
+def test_bits_of_null_are_those_of_the_mode(tmp_path):
+    scheme = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
+    folder = make_mlx(tmp_path, quantization=scheme)
+    null = {"group_size": None, "bits": None, "mode": "mxfp4"}
+    change_json(folder / "config.json", quantization=null)
+    assert open_checkpoint(folder).schemes["decoder.output"] == (4, 32, "mxfp4")
 
 
 def test_quantized_plain_nemo(tmp_path):

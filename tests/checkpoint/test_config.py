@@ -118,16 +118,79 @@ def test_vision_heads_must_fit_rope_2d():
         PixtralConfig.from_params(official_params(vision={"num_attention_heads": 3}))
 
 
-@pytest.mark.parametrize("change", [{"moe": {"num_experts": 8}}, {"sliding_window": 4096}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"moe": {"num_experts": 8}},
+        {"sliding_window": 4096},
+        {"yarn": {"factor": 16}},
+        {"rope_scaling": {"factor": 2}},
+        {"llama_4_scaling": {"original_max_position_embeddings": 16384, "beta": 0.1}},
+        {"multimodal": {"whisper_model_args": {"encoder_args": {}}}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
 def test_other_mistral_models_are_refused(change):
     with pytest.raises(ConfigError, match="holds another model"):
         PixtralConfig.from_params(official_params() | change)
 
 
+@pytest.mark.parametrize("quantization", [{"qformat_weight": "fp8_e4m3"}, "fp8"])
+def test_mistrals_own_quantization_is_refused_by_name(quantization):
+    with pytest.raises(ConfigError, match=r"quantization is .*fp8.* are not read; allowed: BF16"):
+        PixtralConfig.from_params(official_params() | {"quantization": quantization})
+
+
+def test_what_is_null_is_not_there():
+    nulls = dict.fromkeys(
+        ("quantization", "llama_4_scaling", "yarn", "moe", "tied_embeddings", "multimodal",
+         "max_seq_len", "max_position_embeddings"),
+    )  # fmt: skip
+    params = official_params(vision={"image_break_token_id": 12})
+    expected = PixtralConfig.from_params(params)
+    params["vision_encoder"] |= {"spatial_merge_size": None, "mm_projector_id": ""}
+    assert PixtralConfig.from_params(params | nulls) == expected
+
+
 @pytest.mark.parametrize("change", [{"spatial_merge_size": 2}, {"mm_projector_id": "patch_merge"}])
 def test_other_mistral_eyes_are_refused(change):
-    with pytest.raises(ConfigError, match="holds another model"):
+    with pytest.raises(ConfigError, match=r"vision_encoder: .* holds another model"):
         PixtralConfig.from_params(official_params(vision=change))
+    params = elsewhere(official_params(vision=change))
+    with pytest.raises(ConfigError, match=r"multimodal\.vision_encoder_args: .* another model"):
+        PixtralConfig.from_params(params)
+
+
+def elsewhere(params):
+    """The encoder's sizes where vLLM looks for them first."""
+    return params | {
+        "vision_encoder": None,
+        "multimodal": {"vision_encoder_args": params["vision_encoder"]},
+    }
+
+
+def test_the_encoders_sizes_where_vllm_looks_for_them():
+    params = official_params(vision={"num_hidden_layers": 7})
+    assert PixtralConfig.from_params(elsewhere(params)) == PixtralConfig.from_params(params)
+    assert PixtralConfig.from_params(elsewhere(params)).vision.num_hidden_layers == 7
+    broken = elsewhere(params)
+    del broken["multimodal"]["vision_encoder_args"]["patch_size"]
+    with pytest.raises(ConfigError, match=r"multimodal\.vision_encoder_args: missing patch_size"):
+        PixtralConfig.from_params(broken)
+    for wrong in ([1], {"vision_encoder_args": 3}):
+        with pytest.raises(ConfigError, match=r"multimodal.*: expected a JSON object, found"):
+            PixtralConfig.from_params(params | {"vision_encoder": None, "multimodal": wrong})
+
+
+def test_the_context_by_each_of_its_names():
+    def context(**settings):
+        return PixtralConfig.from_params(official_params() | settings).text.max_seq_len
+
+    assert context() == 131_072
+    assert context(max_position_embeddings=32_768) == 32_768
+    assert context(max_position_embeddings=32_768, max_seq_len=4096) == 4096
+    with pytest.raises(ConfigError, match=r"max_seq_len must be .*, got 'many'"):
+        context(max_position_embeddings="many")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +203,22 @@ def test_other_hf_models_are_refused(change):
         config_from_hf(config)
     with pytest.raises(ConfigError, match="model_type is 'llama'"):
         config_from_hf({"model_type": "llama"})
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [("text_config", "llama"), ("text_config", "ministral3"), ("vision_config", "siglip"),
+     ("vision_config", "clip_vision_model")],
+)  # fmt: skip
+def test_a_part_of_another_architecture_is_refused_by_name(part, kind):
+    config = hf_config(official_params())
+    config[part]["model_type"] = kind
+    with pytest.raises(ConfigError, match=f"{part}.model_type is '{kind}', Pixtral's is "):
+        config_from_hf(config)
+    config[part]["model_type"] = None
+    assert config_from_hf(config) == PixtralConfig.from_params(official_params())
+    del config[part]["model_type"]
+    assert config_from_hf(config) == PixtralConfig.from_params(official_params())
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "{", "null", "[" * 100_000])

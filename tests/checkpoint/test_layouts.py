@@ -8,7 +8,8 @@ from checkpoints import hf_name, hf_tensors, official_params, official_shapes, o
 from pixtral_mlx.checkpoint import layouts
 from pixtral_mlx.model.config import PixtralConfig
 
-WITH_VISION = ["official", "hf-llava", "hf-llava-v5", "mlx"]
+WITH_VISION = ["official", "hf-llava", "hf-llava-v5", "hf-llava-v5.4", "mlx"]
+HF_KEYS = [("hf-llava", "hub"), ("hf-llava-v5", "v5"), ("hf-llava-v5.4", "v5.4")]
 
 
 def config_of(**settings):
@@ -47,7 +48,7 @@ def test_official_table_is_what_mistral_writes():
         assert source.theirs == expected
 
 
-@pytest.mark.parametrize(("name", "keys"), [("hf-llava", "hub"), ("hf-llava-v5", "v5")])
+@pytest.mark.parametrize(("name", "keys"), HF_KEYS)
 def test_hf_tables_agree_with_the_independent_names(name, keys):
     config = config_of()
     official = layouts.to_ours("official", config)
@@ -90,7 +91,7 @@ def test_transforms_are_undone_exactly(name):
         np.testing.assert_array_equal(source.transform.to_ours(stored), array)
 
 
-@pytest.mark.parametrize(("name", "keys"), [("hf-llava", "hub"), ("hf-llava-v5", "v5")])
+@pytest.mark.parametrize(("name", "keys"), HF_KEYS)
 def test_official_and_hf_arrays_become_the_same(name, keys):
     params = official_params()
     config = PixtralConfig.from_params(params)
@@ -133,3 +134,18 @@ def test_every_alias_of_a_module_means_one_module():
     assert aliases["language_model.model.layers.1.self_attn.q_proj"] == wq
     assert aliases["model.layers.1.self_attn.q_proj"] == wq
     assert aliases["lm_head"] == "decoder.output"
+
+
+def test_what_transformers_5_4_to_5_5_4_saved():
+    """Written down from its files; half the names are of the releases before."""
+    theirs = {source.theirs for source in layouts.to_ours("hf-llava-v5.4", config_of()).values()}
+    for name in (
+        "model.vision_tower.patch_conv.weight",
+        "model.vision_tower.transformer.layers.0.attention.q_proj.weight",
+        "model.multi_modal_projector.linear_1.bias",
+        "model.language_model.model.embed_tokens.weight",
+        "model.language_model.model.layers.1.self_attn.o_proj.weight",
+        "model.language_model.model.norm.weight",
+        "language_model.lm_head.weight",
+    ):
+        assert name in theirs
