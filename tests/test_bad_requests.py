@@ -108,7 +108,7 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
         (("--prompt", "-"), "the prompt is empty"),
         (("--prompt", "-", "--image", "-"), "stdin can be read once"),
         (("--image", "-", "--image", "-"), "stdin can be read once"),
-        (("--surprise",), "unrecognized arguments: --surprise"),
+        (("--surprise",), "there is no option --surprise"),
     ],
 )
 def test_options_out_of_range(refused, short, options, said):

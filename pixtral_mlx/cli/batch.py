@@ -12,7 +12,8 @@ from typing import Any
 from ..engine.batch_stream import check_batch
 from ..engine.reply import Reply
 from ..errors import ImageError, PixtralError
-from ..inputs.image_source import SUFFIXES, is_pdf, read_source
+from ..inputs.file_kind import is_pdf
+from ..inputs.image_source import SUFFIXES, read_source
 from ..inputs.pdf import page_numbers, split_choice
 from .question import generation_options, image_options, load_model, question
 from .row_file import RowFile

@@ -4,6 +4,7 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 
 `messages`: what was sent, checked message by message, with every picture opened
 `image_source`: where pictures come from, bounded in size and time
+`file_kind`: what a file is, by its first bytes
 `image_options`: how they are prepared
 `image`: open, orient, resize, normalise
 `pdf`: each page a picture

@@ -20,8 +20,9 @@ from PIL import Image, ImageOps
 from ..errors import ImageError
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
+from .file_kind import ON_A_MAC, is_heic, is_pdf, what_else
 from .image_options import ImageOptions
-from .image_source import is_heic, is_pdf, read_source
+from .image_source import read_source
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
@@ -197,6 +198,9 @@ def _open(data: bytes, name: str) -> Image.Image:
             "first"
         ) from error
     except Exception as error:  # damaged headers raise nearly anything in Pillow
+        what, advice = what_else(data)
+        if what:
+            raise ImageError(f"{name}: {what}, not an image that is read here: {advice}") from error
         raise ImageError(
             f"{name}: not an image that is read here; allowed: {', '.join(FORMATS)} and HEIC: "
             "convert it to one of them"
@@ -213,7 +217,8 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            f'{name}: HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"'
+            f'{name}: HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"; '
+            f"{ON_A_MAC}"
         ) from error
     with _damage_named(name):
         image = HeifImageFile(io.BytesIO(data))

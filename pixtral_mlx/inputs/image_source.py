@@ -29,10 +29,6 @@ MAX_URL_BYTES = 50_000_000
 URL_SECONDS = 20.0
 
 _BLOCK_BYTES = 1 << 16
-_MAX_BRANDS_BYTES = 1024
-_HEIC_BRANDS = {
-    b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1",
-}  # fmt: skip
 _URL_LETTERS = "%/:=&?~#+!$,;'@()*[]|"  # what an address may hold beside letters and digits
 
 
@@ -67,23 +63,6 @@ def read_source(source: Any) -> tuple[bytes, str]:
             "and data, or a path"
         )
     return _read_file(source)
-
-
-def is_pdf(data: bytes) -> bool:
-    """Whether this is a PDF; its mark may stand anywhere in the first 1024 bytes."""
-    return b"%PDF-" in data[:1024]
-
-
-def is_heic(data: bytes) -> bool:
-    """Whether these are pictures in HEVC in a HEIF container, by the brands at its start.
-
-    AVIF has the same container and names itself among the brands; Pillow reads it.
-    """
-    if data[4:8] != b"ftyp":
-        return False
-    end = min(int.from_bytes(data[:4], "big"), len(data), _MAX_BRANDS_BYTES)
-    brands = {data[at : at + 4] for at in range(8, end, 4)}
-    return bool(brands & _HEIC_BRANDS) and not brands & {b"avif", b"avis"}
 
 
 def short_name(name: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any, TypeGuard
 from ..errors import ImageError, PromptError
 from ..model.config import VisionConfig
 from ..model.vision_language_model import NO_VISION
+from .file_kind import is_pdf
 from .image import decode_image, open_image
 from .image_options import ImageOptions
-from .image_source import is_pdf, read_source
+from .image_source import read_source
 from .pdf import open_pages, split_choice
 
 ROLES = ("system", "user", "assistant", "tool")

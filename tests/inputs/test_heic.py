@@ -16,11 +16,14 @@ from pixtral_mlx import cli
 from pixtral_mlx.cli.batch import find_items
 from pixtral_mlx.cli.chat import Chat
 from pixtral_mlx.errors import ImageError
+from pixtral_mlx.inputs.file_kind import is_heic
 from pixtral_mlx.inputs.image import ImageOptions, exif_orientation, open_image, to_rgb
-from pixtral_mlx.inputs.image_source import is_heic
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-MISSING = 'HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"'
+MISSING = (
+    'HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"; on a Mac, '
+    "`sips -s format jpeg FILE --out FILE.jpg` converts it"
+)
 
 
 def flag(width=64, height=32, mode="RGB"):
