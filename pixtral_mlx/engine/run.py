@@ -63,7 +63,9 @@ class Run:
             self.cache, self.computed = self._kept.take(self._content, self.cache)
         self.ready = False  # whether the prompt has been read but for its last token
         self.drafted = self.accepted = 0  # tokens, by prompt lookup
-        self.sampler = Sampler(options, model.config.text.vocab_size)
+        self.sampler = Sampler(
+            options, model.config.text.vocab_size, words=engine.tokenizer.n_words
+        )
         self._launched = False
         self.all_embeddings: mx.array | None = None
 

@@ -32,7 +32,9 @@ class Sampler:
 
     Arguments:
         options: temperature, filters, bias and penalty.
-        vocab_size: words of the model.
+        vocab_size: rows of the model's output.
+        words: ids with a word, which are the first ones; those after them, for which fine-tunes
+            have rows that say nothing, are never chosen. None is all.
 
     `known` are tokens before those that mlx-lm is given to read; its processors see only those.
     `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
@@ -42,13 +44,15 @@ class Sampler:
         ValueError: a bias for a token that does not exist.
     """
 
-    def __init__(self, options: GenerationOptions, vocab_size: int):
+    def __init__(self, options: GenerationOptions, vocab_size: int, words: int | None = None):
         from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
+        self._words = vocab_size if words is None else min(words, vocab_size)
+        self._wordless = self._words < vocab_size
         bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
-        wrong = [token for token in bias if not 0 <= token < vocab_size]
+        wrong = [token for token in bias if not 0 <= token < self._words]
         if wrong:
-            allowed = f"allowed: 0 to {vocab_size - 1}"
+            allowed = f"allowed: 0 to {self._words - 1}"
             raise ValueError(f"logit_bias names token {wrong[0]}; {allowed}")
         if options.seed is None or is_greedy(options):
             self.random: Any = mx.random.state
@@ -96,6 +100,9 @@ class Sampler:
         logits = logits.astype(mx.float32)
         for process in self._processors:
             logits = process(tokens, logits)
+        if self._wordless:
+            spoken = mx.arange(logits.shape[-1]) < self._words
+            logits = mx.where(spoken, logits, -mx.inf)
         return logits
 
     def choose(self, tokens: mx.array, logits: mx.array) -> None:

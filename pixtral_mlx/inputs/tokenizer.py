@@ -131,12 +131,13 @@ class Tokenizer:
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of generated ids; control tokens are left out."""
-        return self._words.decode(list(tokens))
+        """Text of generated ids; control tokens and ids without a word are left out."""
+        return self._words.decode([token for token in tokens if token < self.n_words])
 
     def label(self, token: int) -> str:
-        """How one id is written, control tokens by their name: `[IMG_BREAK]`, `<s>`."""
-        return self._words.id_to_piece(token)
+        """How one id is written, control tokens by their name: `[IMG_BREAK]`, `<s>`; one without a
+        word, which fine-tunes have rows for, by its number: `<131072>`."""
+        return self._words.id_to_piece(token) if token < self.n_words else f"<{token}>"
 
     def stream_decoder(self) -> "StreamDecoder":
         """A decoder that is fed one id at a time."""
@@ -158,6 +159,8 @@ class StreamDecoder:
 
     def add(self, token: int) -> str:
         """The text that `token` completes; may be empty."""
+        if token >= self._tokenizer.n_words:
+            return ""
         if self._tokenizer._tekken:
             return self._utf8.decode(self._tokenizer._words.id_to_byte_piece(token))
         # SentencePiece joins its pieces by rules of its own: decode everything again and give

@@ -1,7 +1,7 @@
 """Which tokenizer file belongs to a model folder.
 
 Official folders bring their own (`tekken.json`, or SentencePiece for Pixtral Large). HF and MLX
-folders often bring only `tokenizer.json`; Pixtral's words are then taken from the Tekken file that
+folders often bring only `tokenizer.json`; the words are then taken from the file of that model that
 mistral-common ships, after a sample of ids has been compared.
 """
 
@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ from ..model.config import PixtralConfig
 
 PIXTRAL_TEKKEN = "tekken_240911.json"
 """The Tekken v3 file with images that mistral-common ships."""
+PIXTRAL_WORDS = 131_072
+
+LARGE_SENTENCEPIECE = "mistral_instruct_tokenizer_241114.model.v7m1"
+"""Pixtral Large's, which it ships too."""
+LARGE_WORDS = 32_768
+LARGE_SPECIALS = 771
+"""Its first ids: control words, named or not."""
 
 # Tekken v3 keeps its special tokens in code, not in the file (mistral-common, `tekken.py`).
 SPECIALS = (
@@ -53,26 +61,33 @@ def find_tokenizer_file(folder: Path, config: PixtralConfig) -> Path:
 
 
 def _shipped(folder: Path, config: PixtralConfig) -> Path:
-    shipped = shipped_tekken()
-    words = json.loads(shipped.read_text(encoding="utf-8"))
-    size = words["config"]["default_vocab_size"]
-    missing = f"{folder}: no tekken.json"
-    if config.text.vocab_size != size:
+    """The file of mistral-common that has the folder's words.
+
+    A fine-tune may have more rows than words: what it added has no word here, and is not written.
+    """
+    missing, rows = f"{folder}: no tekken.json", config.text.vocab_size
+    large = config.vision is not None and LARGE_WORDS <= rows < PIXTRAL_WORDS
+    if rows < PIXTRAL_WORDS and not large:
         raise CheckpointError(
-            f"{missing}, and the vocabulary has {config.text.vocab_size} words where Pixtral's has"
-            f" {size}; copy tekken.json from the official model into the folder"
+            f"{missing}, and the vocabulary has {rows} words where Pixtral's has {PIXTRAL_WORDS}"
+            f" and Pixtral Large's {LARGE_WORDS}; copy tekken.json from the official model into the"
+            " folder"
         )
+    shipped = shipped_file(LARGE_SENTENCEPIECE) if large else shipped_tekken()
     other = folder / "tokenizer.json"
     if not other.is_file():
         raise CheckpointError(
-            f"{missing}, and no tokenizer.json to check Pixtral's own against; copy tekken.json"
-            " from the official model into the folder"
+            f"{missing}, and no tokenizer.json to check Pixtral's own against; copy"
+            f" {'the SentencePiece file' if large else 'tekken.json'} from the official model into"
+            " the folder"
         )
-    different = _different(words, other, len(SPECIALS) if config.vision else TEXT_SPECIALS)
+    specials = len(SPECIALS) if config.vision else TEXT_SPECIALS
+    different = _from_large(shipped, other) if large else _from_tekken(shipped, other, specials)
     if different:
         raise CheckpointError(
             f"{missing}, and tokenizer.json is not Pixtral's ({different}); copy the tekken.json"
-            " that belongs to the model into the folder"
+            " that belongs to the model into the folder; a model that has none, such as Apriel,"
+            " has words that only transformers knows"
         )
     return shipped
 
@@ -92,41 +107,74 @@ def import_jsonschema() -> None:
 
 
 def shipped_tekken() -> Path:
-    """Pixtral's Tekken file inside mistral-common, found without importing it (3 s).
+    """Pixtral's Tekken file inside mistral-common; raises as `shipped_file`."""
+    return shipped_file(PIXTRAL_TEKKEN)
+
+
+def shipped_file(name: str) -> Path:
+    """A tokenizer file inside mistral-common, found without importing it (3 s).
 
     Raises:
         CheckpointError: mistral-common is not installed, or no longer ships the file.
     """
     spec = importlib.util.find_spec("mistral_common")
     for place in (spec and spec.submodule_search_locations) or ():
-        path = Path(place) / "data" / PIXTRAL_TEKKEN
+        path = Path(place) / "data" / name
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no tekken.json in the folder, and mistral-common does not ship {PIXTRAL_TEKKEN};"
-        " copy tekken.json from the official model into the folder"
+        f"no tekken.json in the folder, and mistral-common does not ship {name}; copy the tokenizer"
+        " file of the official model into the folder"
     )
 
 
-def _different(words: dict[str, Any], file: Path, specials: int) -> str:
+def _from_tekken(shipped: Path, file: Path, specials: int) -> str:
     """The first sampled id on which a `tokenizer.json` disagrees, in words; "" if none does."""
-    try:
-        other = json.loads(file.read_text(encoding="utf-8"))
-        pieces = {number: piece for piece, number in other["model"]["vocab"].items()}
-        pieces |= {added["id"]: added["content"] for added in other.get("added_tokens", ())}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    words = json.loads(shipped.read_text(encoding="utf-8"))
+    pieces = _pieces(file)
+    if pieces is None:
         return "it has no byte-level vocabulary"
     for number in range(specials):
         if pieces.get(number) != SPECIALS[number]:
             return f"id {number} is {pieces.get(number)!r}, not {SPECIALS[number]!r}"
     first, size = words["config"]["default_num_special_tokens"], len(words["vocab"])
     last = min(words["config"]["default_vocab_size"], first + size) - 1
-    for i in range(SAMPLES):
-        number = first + (last - first) * i // (SAMPLES - 1)
+    for number in _sample(first, last):
         expected = base64.b64decode(words["vocab"][number - first]["token_bytes"])
         if _to_bytes(pieces.get(number)) != expected:
             return f"id {number} is {pieces.get(number)!r}, not {expected!r}"
     return ""
+
+
+def _from_large(shipped: Path, file: Path) -> str:
+    """The same for Pixtral Large's SentencePiece, whose pieces a `tokenizer.json` has as they are;
+    its control words, which older files of 32,768 words lack, are compared one by one."""
+    from sentencepiece import SentencePieceProcessor
+
+    words: Any = SentencePieceProcessor(model_file=str(shipped))
+    pieces = _pieces(file)
+    if pieces is None:
+        return "it has no vocabulary"
+    specials = [n for n in range(LARGE_SPECIALS) if not words.id_to_piece(n).startswith("[control")]
+    for number in (*specials, *_sample(LARGE_SPECIALS, LARGE_WORDS - 1)):
+        if pieces.get(number) != words.id_to_piece(number):
+            return f"id {number} is {pieces.get(number)!r}, not {words.id_to_piece(number)!r}"
+    return ""
+
+
+def _sample(first: int, last: int) -> Iterator[int]:
+    """Ids from the first to the last, evenly."""
+    return (first + (last - first) * i // (SAMPLES - 1) for i in range(SAMPLES))
+
+
+def _pieces(file: Path) -> dict[int, Any] | None:
+    """{id: piece} of a `tokenizer.json`; None if it holds no such thing."""
+    try:
+        other = json.loads(file.read_text(encoding="utf-8"))
+        pieces = {number: piece for piece, number in other["model"]["vocab"].items()}
+        return pieces | {added["id"]: added["content"] for added in other.get("added_tokens", ())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 @cache

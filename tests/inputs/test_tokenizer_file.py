@@ -5,8 +5,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from checkpoints import SPM_FILE, official_params, shipped_tokenizer
+import sentencepiece
+from checkpoints import SPM_FILE, make_hf, official_params, shipped_tokenizer
 
+import pixtral_mlx as px
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.inputs.tokenizer_file import SPECIALS, find_tokenizer_file, shipped_tekken
 from pixtral_mlx.model.config import PixtralConfig
@@ -14,6 +16,7 @@ from pixtral_mlx.model.config import PixtralConfig
 TEKKEN = json.loads(shipped_tokenizer("tekken_240911.json").read_text())
 FIRST = TEKKEN["config"]["default_num_special_tokens"]
 WORDS = TEKKEN["config"]["default_vocab_size"]
+LARGE = PixtralConfig.from_params(official_params(tokenizer="spm"))
 CONFIG = PixtralConfig.from_params(official_params(text={"vocab_size": WORDS}))
 
 
@@ -119,3 +122,75 @@ def test_no_file_to_compare_with(tmp_path):
 def test_broken_tokenizer_files(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
     assert "it has no byte-level vocabulary" in refusal(tmp_path)
+
+
+def test_a_model_whose_tokenizer_is_not_mistrals(tmp_path):
+    """Apriel: a llava of Pixtral's sizes with words of its own."""
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2, "<|system|>": 3, "<|end|>": 4}
+    line = refusal(write(tmp_path, words))
+    assert "(id 3 is '<|system|>', not '[INST]')" in line and "such as Apriel" in line
+
+
+def test_more_rows_than_words(tmp_path, vocabulary):
+    added = [{"id": WORDS, "content": "<|im_end|>"}]
+    write(tmp_path, vocabulary, added=added)
+    for rows in (WORDS + 1, WORDS + 64):
+        config = PixtralConfig.from_params(official_params(text={"vocab_size": rows}))
+        assert find_tokenizer_file(tmp_path, config) == shipped_tekken()
+
+
+# Pixtral Large ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large_vocabulary():
+    return large_words(SPM_FILE)
+
+
+def large_words(file):
+    words = sentencepiece.SentencePieceProcessor(model_file=str(shipped_tokenizer(file)))
+    return {words.id_to_piece(number): number for number in range(words.get_piece_size())}
+
+
+def test_pixtral_larges_own_words(tmp_path, large_vocabulary):
+    write(tmp_path, large_vocabulary)
+    assert find_tokenizer_file(tmp_path, LARGE) == shipped_tokenizer(SPM_FILE)
+    more = PixtralConfig.from_params(official_params(text={"vocab_size": 32_776}, tokenizer="spm"))
+    assert find_tokenizer_file(tmp_path, more) == shipped_tokenizer(SPM_FILE)
+
+
+def test_pixtral_large_in_hf_layout_answers(tmp_path, large_vocabulary):
+    folder = make_hf(tmp_path, text={"n_layers": 1}, tokenizer="spm")
+    expected = px.load(folder).encode("What is this?").tokens
+    (folder / "tokenizer.model.v7m1").unlink()
+    model = px.load(write(folder, large_vocabulary))
+    assert model.encode("What is this?").tokens == expected
+    assert model.generate("What is this?", max_tokens=3).stats.generated_tokens == 3
+
+
+@pytest.mark.parametrize("number", [3, 16, 18, 771, 32_767])
+def test_other_words_than_pixtral_larges(tmp_path, large_vocabulary, number):
+    pieces = {n: piece for piece, n in large_vocabulary.items()}
+    moved = large_vocabulary | {pieces[number]: 5000, pieces[5000]: number}
+    assert "tokenizer.json is not Pixtral's (id " in refusal(write(tmp_path, moved), LARGE)
+    moved = {p: n + 1 if n > max(number, 1026) else n for p, n in large_vocabulary.items()}
+    if number < 32_767:
+        assert "tokenizer.json is not Pixtral's (id " in refusal(write(tmp_path, moved), LARGE)
+
+
+def test_older_words_of_the_same_number_are_others(tmp_path):
+    """Mistral 7B v0.3 has 32,768 words too, and no pictures among them."""
+    words = large_words("mistral_instruct_tokenizer_240323.model.v3")
+    line = refusal(write(tmp_path, words), LARGE)
+    assert "id 14 is '[control_12]', not '[IMG_BREAK]'" in line
+
+
+def test_a_text_model_of_as_many_words_is_not_pixtral_large(tmp_path, large_vocabulary):
+    line = refusal(write(tmp_path, large_vocabulary), replace(LARGE, vision=None))
+    assert "the vocabulary has 32768 words where Pixtral's has 131072" in line
+
+
+def test_nothing_to_compare_pixtral_large_with(tmp_path):
+    assert "no tokenizer.json to check" in refusal(tmp_path, LARGE)
+    (tmp_path / "tokenizer.json").write_text("[]")
+    assert "it has no vocabulary" in refusal(tmp_path, LARGE)
