@@ -9,6 +9,7 @@ It reads and writes the terminal; the rooms that it calls do neither. What the c
 `question`: the model, the options and the question, read from the flags
 `stdin`: what a pipe brings
 `status`: one line that says what is going on
+`typed_names`: names as people type them and terminals write them
 `row_file`: a file of rows that goes on after a kill
 
 The commands:

@@ -165,12 +165,16 @@ def _add_image_options(parser) -> None:
     add_options(parser.add_argument_group("images"), ImageOptions)
 
 
-def _add_question(parser) -> None:
-    add = parser.add_argument
-    image = (
-        "image or PDF: path, URL or - (stdin); x.pdf#page=2-5 chooses pages; several, or repeatable"
+def _add_images(parser, text: str) -> None:
+    text += "; x.pdf#page=2-5 chooses pages; several, or repeatable"
+    parser.add_argument(
+        "--image", type=file_name, nargs="+", action="extend", default=[], metavar="A", help=text
     )
-    add("--image", type=file_name, nargs="+", action="extend", default=[], metavar="A", help=image)
+
+
+def _add_question(parser) -> None:
+    _add_images(parser, "image or PDF: path, URL or - (stdin)")
+    add = parser.add_argument
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
     add("--system", metavar="TEXT", help="system prompt")
     add("--raw", action="store_true", help="no chat template: plain completion, for base models")
@@ -267,6 +271,7 @@ def _add_chat(commands) -> None:
 
 def _fill_chat(chat) -> None:
     _add_model(chat, "prompt_lookup_num_tokens")
+    _add_images(chat, "image or PDF for the first question: path or URL")
     chat.add_argument("--system", metavar="TEXT", help="system prompt")
     _add_prompt_cache(chat)
     _add_sampling(chat, 1024)

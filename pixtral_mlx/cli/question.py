@@ -124,5 +124,20 @@ def write_stream(
         stream.interrupt()
         if status is not None:
             status.step("")
+        if not quiet:
+            print()
+        log.warning("interrupted; this is what there is of the answer")
+        return
     if not quiet:
         print()
+        _say_cut(stream)
+
+
+def _say_cut(stream: GenerationStream) -> None:
+    """Say of an answer that has no end what cut it."""
+    if stream.reply.finish_reason == "length":
+        most = stream.options.max_tokens
+        if stream.limit == most:
+            log.warning("the answer was cut at --max-tokens %d: give more for the rest", most)
+        else:
+            log.warning("the answer was cut where the context ends, after %d tokens", stream.limit)

@@ -82,7 +82,9 @@ def test_convert_then_generate_end_to_end(places):
         "What is this?", images=[places / "picture.png"], max_tokens=6
     )
     assert done.stdout.decode() == reply.text + "\n"
-    assert done.stderr.startswith(b"prompt ") and done.stderr.count(b"\n") == 1
+    cut, stats = done.stderr.splitlines()
+    assert cut == b"note: the answer was cut at --max-tokens 6: give more for the rest"
+    assert stats.startswith(b"prompt ")
     assert b"answer 6 tokens" in done.stderr
     assert done.stderr.endswith(b"; float32 products in float32\n")
 
