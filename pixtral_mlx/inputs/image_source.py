@@ -12,10 +12,12 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import ImageError
 
 SUFFIXES = {
@@ -126,16 +128,34 @@ def _read_data_url(url: str) -> tuple[bytes, str]:
 
 
 class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect must not lead out of HTTP, to `file://` or `ftp://`."""
+    """A redirect must not lead out of HTTP, to `file://` or `ftp://`. A password goes along to
+    the same server only."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+        there, own = urllib.parse.urlsplit(newurl), urllib.parse.urlsplit(req.full_url)
+        if there.scheme not in ("http", "https"):
             fp.close()
             raise ImageError(
                 f"{short_name(req.full_url)}: redirects to {newurl[:60]!r}; only http and https "
                 "are followed: give another address"
             )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        public, key = _without_password(newurl)
+        found = super().redirect_request(req, fp, code, msg, headers, public)
+        if key is None and (there.scheme, there.netloc) == (own.scheme, own.netloc):
+            key = req.unredirected_hdrs.get("Authorization")
+        if found is not None and key is not None:
+            found.add_unredirected_header("Authorization", key)
+        return found
+
+
+def _without_password(url: str) -> tuple[str, str | None]:
+    """An address without its user and password, and the header that says them."""
+    parts = urllib.parse.urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, None
+    key = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+    return urllib.parse.urlunsplit(parts._replace(netloc=host)), f"Basic {key}"
 
 
 def _read_url(url: str) -> tuple[bytes, str]:
@@ -144,11 +164,15 @@ def _read_url(url: str) -> tuple[bytes, str]:
     A thread does it, since neither a name server nor a server that sends its headers letter by
     letter knows our limit. One that is late is left alone and ends at its next timeout.
     """
-    name, found = short_name(url), []
+    try:
+        public, key = _without_password(url)
+    except ValueError:
+        public, key = url, None  # which nobody can fetch; that is said below
+    name, found = short_name(public), []
 
     def fetch() -> None:
         try:
-            found.append(_fetch(url, name))
+            found.append(_fetch(public, key, name))
         except Exception as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it is an answer too, and holds the connection
@@ -166,9 +190,12 @@ def _read_url(url: str) -> tuple[bytes, str]:
     return result, name
 
 
-def _fetch(url: str, name: str) -> bytes:
+def _fetch(url: str, key: str | None, name: str) -> bytes:
     opener = urllib.request.build_opener(_HttpOnlyRedirects)
-    request = urllib.request.Request(_ascii(url), headers={"User-Agent": "pixtral-mlx"})
+    agent = {"User-Agent": f"pixtral-mlx/{__version__}"}
+    request = urllib.request.Request(_ascii(url), headers=agent)
+    if key is not None:
+        request.add_unredirected_header("Authorization", key)
     too_large = f"{name}: more than {MAX_URL_BYTES:,} bytes: download it and shrink it first"
     data = bytearray()
     with opener.open(request, timeout=URL_SECONDS) as response:
@@ -181,7 +208,29 @@ def _fetch(url: str, name: str) -> bytes:
                 raise ImageError(too_large)
         if stated.isdecimal() and len(data) < int(stated):
             raise http.client.IncompleteRead(b"", int(stated) - len(data))
-    return bytes(data)
+        coding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+    decoded = _decoded(bytes(data), coding)
+    if len(decoded) > MAX_URL_BYTES:
+        raise ImageError(too_large)
+    return decoded
+
+
+def _decoded(data: bytes, coding: str) -> bytes:
+    """What a server packed although it was not asked to; a byte more than is allowed at most.
+
+    Raises:
+        ValueError: packed in a way that is not read here, or damaged.
+    """
+    if coding == "identity":
+        return data
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(f"sent as {short_name(coding)!r}; allowed: gzip and deflate")
+    with_header = coding != "deflate" or data[:1] == b"\x78"  # some send deflate without
+    unpacking = zlib.decompressobj(47 if with_header else -15)
+    try:
+        return unpacking.decompress(data, MAX_URL_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError(f"damaged {coding} ({error})") from error
 
 
 def _ascii(url: str) -> str:

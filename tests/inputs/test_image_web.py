@@ -1,15 +1,26 @@
 """Pictures from the web: what a server may do, and what it may not."""
 
+import base64
+import gzip
 import http.server
 import threading
 import time
+import zlib
 
 import pytest
 from image_files import encoded, picture, refused, same
 
+import pixtral_mlx as px
 from pixtral_mlx.inputs import image_source
 from pixtral_mlx.inputs.image import open_image
 
+KEY = "Basic " + base64.b64encode("jo:päss word".encode()).decode()
+PACKED = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "deflate-raw": lambda data: zlib.compress(data, wbits=-15),
+    "br": lambda data: data,
+}
 ELSEWHERE = {"/to/file": "file:///etc/hosts", "/to/ftp": "ftp://127.0.0.1/a.png"}
 
 
@@ -20,9 +31,17 @@ class Pages(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path
-        if path.startswith("/to/"):
+        self.server.seen.append((path, dict(self.headers)))
+        if path.startswith("/locked") and self.headers.get("Authorization") != KEY:
+            self.send_error(401)
+        elif path.startswith("/packed/"):
+            coding = path.rpartition("/")[2]
+            data = PACKED[coding](encoded(picture()))
+            self._send(length=len(data), coding=coding.removesuffix("-raw"))
+            self.wfile.write(data)
+        elif path.startswith(("/to/", "/locked/to/")):
             self.send_response(302)
-            self.send_header("Location", ELSEWHERE.get(path, "/a.png"))
+            self.send_header("Location", ELSEWHERE.get(path, path.replace("/to", "", 1)))
             self.end_headers()
         elif path == "/missing":
             self.send_error(404)
@@ -45,8 +64,10 @@ class Pages(http.server.BaseHTTPRequestHandler):
             self._send(length=len(data))
             self.wfile.write(data)
 
-    def _send(self, *, length):
+    def _send(self, *, length, coding=None):
         self.send_response(200)
+        if coding is not None:
+            self.send_header("Content-Encoding", coding)
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
@@ -62,12 +83,22 @@ class QuietServer(http.server.ThreadingHTTPServer):
         pass  # readers that leave early are what is tested
 
 
+class Web(str):
+    """The address of a server, and `seen`: (path, headers) of what it was asked."""
+
+    def __new__(cls, address, seen):
+        web = super().__new__(cls, address)
+        web.seen = seen
+        return web
+
+
 @pytest.fixture(scope="module")
 def web():
     server = QuietServer(("127.0.0.1", 0), Pages)
+    server.seen = []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield Web(f"http://127.0.0.1:{server.server_port}", server.seen)
     server.shutdown()
     thread.join()
     server.server_close()
@@ -90,6 +121,33 @@ def test_pictures_from_the_web(web, path):
 )
 def test_what_a_server_may_not_do(web, path, said):
     refused(web + path, said)
+
+
+@pytest.mark.parametrize("path", ["/locked/a.png", "/locked/to/a.png"])
+def test_a_password_in_the_address_goes_to_its_server_and_nowhere_else(web, path):
+    address = web.replace("http://", "http://jo:p%C3%A4ss%20word@")
+    assert same(open_image(address + path), picture())
+    line = refused(address.replace("jo:", "xx:") + path, "could not be fetched (Unauthorized)")
+    assert "p%C3" not in line and "@" not in line and web in line
+    other = web.replace("127.0.0.1", "localhost")
+    ELSEWHERE["/locked/to/other"] = f"{other}/a.png"
+    assert same(open_image(f"{address}/locked/to/other"), picture())
+    assert web.seen[-1][0] == "/a.png" and "Authorization" not in web.seen[-1][1]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "deflate-raw"])
+def test_what_a_server_packed_is_unpacked(web, coding):
+    assert same(open_image(f"{web}/packed/{coding}"), picture())
+    assert web.seen[-1][1]["User-Agent"] == f"pixtral-mlx/{px.__version__}"
+
+
+def test_what_cannot_be_unpacked_is_said(web, monkeypatch):
+    refused(f"{web}/packed/br", "could not be fetched (sent as 'br'; allowed: gzip and deflate)")
+    monkeypatch.setitem(PACKED, "gzip", lambda data: b"\x1f\x8b" + data)
+    refused(f"{web}/packed/gzip", "could not be fetched (damaged gzip")
+    monkeypatch.setitem(PACKED, "gzip", lambda _: gzip.compress(bytes(10**6)))
+    monkeypatch.setattr(image_source, "MAX_URL_BYTES", 50_000)
+    refused(f"{web}/packed/gzip", "more than 50,000 bytes")  # a bomb
 
 
 def test_an_answer_without_end(web, monkeypatch):
