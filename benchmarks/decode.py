@@ -7,7 +7,6 @@ one token after another from a context of 256. The variants take turns, so that 
 machine does falls on all of them; medians, as shares of the plain step. Not part of the library:
 
 - fused: one matrix for wq, wk and wv, and one for w1 and w3;
-- compiled SwiGLU: `silu(a) * b` as one kernel (`mx.compile`, any shape);
 - compiled step: the whole step by `mx.compile`. Its shapes must not change, so that the KV cache is
   allocated in full, written at a position that is an array, and attended to under a mask.
 
@@ -72,7 +71,6 @@ def measure(decoder: Decoder, rounds: int) -> dict[str, list[float]]:
     steppers = {
         "plain": Plain(decoder),
         "fused": Plain(fused(decoder)),
-        "compiled SwiGLU": Plain(with_compiled_swiglu(decoder)),
         "compiled step": Compiled(decoder),
         "fused, compiled step": Compiled(fused(decoder)),
     }
@@ -249,28 +247,6 @@ def fused(decoder: Decoder) -> Any:
                 del module[name]
                 object.__setattr__(module, name, Given(store, whole, number))
     return copy
-
-
-@mx.compile
-def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """Between the two matrices, in one kernel."""
-    return nn.silu(gate) * up
-
-
-def with_compiled_swiglu(decoder: Decoder) -> Any:
-    """A copy whose feed-forward layers compile what is between their matrices."""
-    copy = clone(decoder)
-    for layer in copy.layers:
-        layer.feed_forward.__class__ = CompiledFeedForward
-    return copy
-
-
-class CompiledFeedForward(nn.Module):
-    """As `FeedForward`."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """As `FeedForward`."""
-        return self.w2(swiglu(self.w1(x), self.w3(x)))
 
 
 if __name__ == "__main__":
