@@ -74,11 +74,15 @@ def to_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
-    """Three channels of 8 bits; transparent parts become white."""
-    if image.mode == "RGB":
+    """Three channels of 8 bits; transparent parts become white, also those of one colour (PNG's
+    tRNS), which the reference leaves as they are in RGB and in 16-bit grey."""
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    key = image.info.get("transparency")
     if image.mode.startswith("I") and options.grey16 == "scale":
-        image = _grey16_to_8(image)
+        values, image = np.asarray(image), _grey16_to_8(image)
+        if isinstance(key, int):
+            image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     if image.mode == "F" and options.grey16 == "scale":
         raise ImageError(
             "image of 32-bit floats, whose range no file states: export it with 8 or 16 bits"

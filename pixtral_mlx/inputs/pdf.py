@@ -1,6 +1,7 @@
 """PDFs: each page a picture, drawn by pypdfium2 at the size at which the model looks at it.
 
-`report.pdf#page=3` chooses a page, as in a browser (RFC 8118); `#page=2-5,9` chooses several.
+`report.pdf#page=3` chooses a page, as in a browser (RFC 8118); `#page=2-5,9` chooses several. Other
+parameters of a fragment (`&zoom=100`) are for viewers, and ignored.
 """
 
 import os
@@ -24,23 +25,28 @@ from .image_options import ImageOptions
 MAX_PAGES = 100
 """At most this many pages of one PDF are drawn for one question."""
 
-_CHOICE = re.compile(r"#page=([^#/\\]*)$")
+_FRAGMENT = re.compile(r"#(\w+=[^#/\\&]*(?:&\w+=[^#/\\&]*)*)$", re.ASCII)
+_NO_PAGES = re.compile(rb"/Type\s*/Pages\b[^>]{0,200}/Count\s+0\b")
 _PDFIUM = threading.Lock()  # PDFium must not be used by two threads at once
 
 
 def split_choice(source: Any) -> tuple[Any, str | None]:
-    """A source without its `#page=...`, and what stands after the equals sign, or None.
+    """A source without its fragment, and the pages that it chooses (what stands after `page=`), or
+    None.
 
-    A file whose name really ends so is left alone.
+    A file whose name really ends so is left alone, and so is a fragment that names no page: it may
+    be of another kind of address.
     """
     if not isinstance(source, str | os.PathLike):
         return source, None
     text = os.fsdecode(source)
-    found = _CHOICE.search(text)
-    if found is None or (len(text) < 1000 and os.path.exists(text)):
+    found = _FRAGMENT.search(text)
+    parameters = [] if found is None else [each.split("=") for each in found[1].split("&")]
+    pages = [value for name, value in parameters if name.lower() == "page"]
+    if found is None or not pages or (len(text) < 1000 and os.path.exists(text)):
         return source, None
     place = text[: found.start()]
-    return (place if isinstance(source, str) else Path(place)), found[1]
+    return (place if isinstance(source, str) else Path(place)), pages[-1]
 
 
 def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]:
@@ -97,10 +103,14 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
             document.init_forms()
             yield document
         except pypdfium2.PdfiumError as error:
-            if "password" in str(error).lower():
+            # PDFium may repeat what it said about the file before, and says nothing of its own of one
+            # that is sound but for its pages.
+            if "password" in str(error).lower() and b"/Encrypt" in data:
                 text = "needs a password: save a copy without one"
+            elif b"%%EOF" in data[-1024:] and _NO_PAGES.search(data):
+                text = "a PDF without pages: export or download it again"
             else:
-                text = f"damaged or empty PDF ({error}): export or download it again"
+                text = "a damaged PDF: export or download it again"
             raise ImageError(f"{name}: {text}") from error
         finally:
             if document is not None:

@@ -276,3 +276,21 @@ def test_image_options_are_checked():
         ImageOptions(resize="best")
     with pytest.raises(ValueError, match=r"^grey16 must be scale or clip, got 'white'$"):
         ImageOptions(grey16="white")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_a_colour_that_stands_for_nothing_becomes_white(mode):
+    """PNG's tRNS, in every mode that has it; what has another colour stays as it was."""
+    left, right, key = {
+        "1": (0, 1, 0), "L": (7, 90, 7), "P": (1, 0, 1), "RGB": ((9, 8, 7), (9, 8, 6), (9, 8, 7)),
+        "I;16": (7 * 257, 90 * 257, 7 * 257),
+    }[mode]  # fmt: skip
+    image = Image.new(mode, (4, 2), right)
+    if mode == "P":
+        image.putpalette([200, 100, 50, 1, 2, 3])
+    image.paste(left, (0, 0, 2, 2))
+    options = ImageOptions()
+    plain = np.asarray(to_rgb(open_image(encoded(image), options), options))
+    marked = np.asarray(to_rgb(open_image(encoded(image, transparency=key), options), options))
+    assert (marked[:, :2] == 255).all() and not (plain[:, :2] == 255).all()
+    np.testing.assert_array_equal(marked[:, 2:], plain[:, 2:])

@@ -132,6 +132,8 @@ def test_a_choice_stands_at_the_end_of_a_name(tmp_path):
     assert split_choice("a/b.pdf#page=2-3") == ("a/b.pdf", "2-3")
     assert split_choice("https://host/b.pdf?x=1#page=2") == ("https://host/b.pdf?x=1", "2")
     assert split_choice(tmp_path / "b.pdf#page=2") == (tmp_path / "b.pdf", "2")
+    for fragment in ("page=2&zoom=150,0,7", "zoom=150&page=2", "Page=2", "view=FitH&page=2&x="):
+        assert split_choice(f"b.pdf#{fragment}") == ("b.pdf", "2")
     for source in ("a#page=2/b.pdf", "a#pages=2", b"x.pdf#page=2", "plain.pdf"):
         assert split_choice(source) == (source, None)
     really = tmp_path / "odd.pdf#page=2"
@@ -194,11 +196,22 @@ def fails(data, match, **options):
     assert "\n" not in str(error.value)
 
 
-def test_damaged_and_empty_documents():
+LOCKED = b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O(%s)/U(%s)>>/ID[(a)(a)]" % (
+    b"x" * 32, b"y" * 32,
+)  # fmt: skip
+
+
+def test_damaged_and_empty_and_locked_are_three_things():
+    """Whatever was said about the file before."""
+    damaged, empty, locked = "a damaged PDF", "a PDF without pages", "needs a password"
     whole = make_pdf()
-    fails(b"%PDF-1.4 and nothing more", "damaged or empty PDF")
-    fails(whole[:200], "damaged or empty PDF")
-    fails(make_blank(), "empty PDF")
+    for _ in range(2):
+        fails(b"%PDF-1.4 and nothing more", damaged)
+        fails(make_blank((5, 5), trailer=LOCKED), locked)
+        fails(whole[:200], damaged)
+        fails(make_blank(), empty)
+        fails(make_blank((5, 5), trailer=LOCKED), locked)
+        fails(b"%PDF-1.7" + bytes(100), damaged)
 
 
 @pytest.mark.parametrize(
@@ -208,13 +221,6 @@ def test_pages_of_an_impossible_size_stay_small(box):
     width, height = box.split()
     ((_, page),) = pages_of(make_blank((width, height)), 64)
     assert max(page.size) <= 64
-
-
-def test_a_password():
-    locked = b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O(%s)/U(%s)>>/ID[(a)(a)]" % (
-        b"x" * 32, b"y" * 32,
-    )  # fmt: skip
-    fails(make_blank((5, 5), trailer=locked), "needs a password")
 
 
 def test_too_many_pages(small):
