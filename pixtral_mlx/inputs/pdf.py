@@ -103,8 +103,8 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
             document.init_forms()
             yield document
         except pypdfium2.PdfiumError as error:
-            # PDFium may repeat what it said about the file before, and says nothing of its own of one
-            # that is sound but for its pages.
+            # PDFium may repeat what it said about the file before, and says nothing of its own of
+            # one that is sound but for its pages.
             if "password" in str(error).lower() and b"/Encrypt" in data:
                 text = "needs a password: save a copy without one"
             elif b"%%EOF" in data[-1024:] and _NO_PAGES.search(data):
