@@ -10,6 +10,7 @@ It reads and writes the terminal; the rooms that it calls do neither. What the c
 `stdin`: what a pipe brings
 `status`: one line that says what is going on
 `typed_names`: names as people type them and terminals write them
+`row_formats`: rows as JSON lines or CSV
 `row_file`: a file of rows that goes on after a kill
 
 The commands:

@@ -1,10 +1,12 @@
 """`pixtral-mlx batch`: one question about many files, a row of JSON each."""
 
+import hashlib
 import json
 import logging
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,15 @@ from ..engine.batch_stream import check_batch
 from ..engine.reply import Reply
 from ..errors import ImageError, PixtralError
 from ..inputs.file_kind import is_pdf
-from ..inputs.image_source import SUFFIXES, read_source
+from ..inputs.image_source import SUFFIXES, read_source, short_name
 from ..inputs.pdf import page_numbers, split_choice
 from .question import generation_options, image_options, load_model, question
-from .row_file import RowFile
+from .row_file import Key, RowFile, RowStream, key_of, open_rows
 from .stdin import read_stdin_text
+from .usage import one_line
+
+MOST_NAMED = 20
+"""Failed files that are named at the end; the rows name all."""
 
 # What the answers do not depend on; every other option is written into the rows.
 _INDIFFERENT = {
@@ -42,6 +48,11 @@ class Item:
     source: Path | str
     page: int | None = None
 
+    @property
+    def key(self) -> Key:
+        """Of its row."""
+        return self.file, self.page
+
 
 def run(arguments: Namespace) -> int:
     """Answer for each file; what is in the output already is not asked again."""
@@ -52,18 +63,73 @@ def run(arguments: Namespace) -> int:
     items = find_items(arguments.files, per_page=arguments.per_page)
     question(_asked(arguments, prompt, items[0]))  # a mistake of usage costs no loading
     made_with = {"model": arguments.model, "prompt": prompt, "options": _chosen(arguments)}
-    with RowFile(Path(arguments.output), made_with, overwrite=arguments.overwrite) as rows:
-        done = {(row["file"], row.get("page")) for row in rows.rows}
-        left = [item for item in items if (item.file, item.page) not in done]
+    with open_rows(arguments.output, made_with, overwrite=arguments.overwrite) as rows:
+        left = _left(items, rows, contents := _Contents())
         if left:
             model = load_model(arguments)
-            requests = (_request(arguments, prompt, item) for item in left)
+            requests = (_request(arguments, prompt, item, contents) for item in left)
             stream = model.stream_batch(requests, batch_size=arguments.batch_size, **options)
-            _write(stream, left, rows, len(items))
-        failed = sum(row.get("error") is not None for row in rows.rows)
-        note = f", {failed:,} of them with an error" if failed else ""
-        print(f"{arguments.output}: {len(rows.rows):,} rows{note}", file=sys.stderr)
+            _write(stream, left, rows, len(items), contents)
+        failed = _summarize(rows.rows, arguments)
     return 1 if failed else 0
+
+
+class _Contents:
+    """SHA-256 of what is in the files, each read once; None of an address on the web, and of what
+    cannot be read."""
+
+    def __init__(self):
+        self._found: dict[Path, str | None] = {}
+
+    def of(self, item: Item) -> str | None:
+        """Of the whole file, whichever page of it is asked about."""
+        place, _ = split_choice(item.source)
+        if not isinstance(place, Path):
+            return None
+        if place not in self._found:
+            self._found[place] = None
+            with suppress(OSError):
+                if place.is_file():  # a pipe can be read once
+                    with place.open("rb") as file:
+                        self._found[place] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._found[place]
+
+
+def _left(items: Sequence[Item], rows: RowFile | RowStream, contents: _Contents) -> list[Item]:
+    """What is still to be asked: what has no row, or one about other content; an address that
+    failed too, since its content is not known. Pages that a file has no more lose their rows."""
+    item_of = {item.file: item for item in items}
+    asked, stale = set(), set()
+    for row in rows.rows:
+        if (item := item_of.get(row["file"])) is None:
+            continue
+        failed_there = isinstance(item.source, str) and row.get("error") is not None
+        if failed_there or row.get("sha256", ...) not in (..., contents.of(item)):
+            stale.add(key_of(row))
+        else:
+            asked.add(key_of(row))
+    rows.forget(stale - {item.key for item in items})
+    return [item for item in items if item.key not in asked]
+
+
+def _summarize(rows: Sequence[dict[str, Any]], arguments: Namespace) -> int:
+    """Say on stderr what there is now: which files failed and why, and how many answers have no
+    end; returns how many failed."""
+    failed = [row for row in rows if row.get("error") is not None]
+    for row in failed[:MOST_NAMED]:
+        page = "" if row.get("page") is None else f", page {row['page']}"
+        name, error = short_name(row["file"]), str(row["error"])
+        named = error if error.startswith(name) else f"{name}{page}: {error}"
+        print(f"! {one_line(named)}", file=sys.stderr)
+    if len(failed) > MOST_NAMED:
+        print(f"! and {len(failed) - MOST_NAMED:,} more: their rows say why", file=sys.stderr)
+    if cut := sum(row.get("finish_reason") == "length" for row in rows):
+        most, answers = arguments.max_tokens, "answer was" if cut == 1 else "answers were"
+        print(f"{cut:,} {answers} cut at --max-tokens {most}", file=sys.stderr)
+    note = f", {len(failed):,} of them with an error" if failed else ""
+    output = "stdout" if arguments.output == "-" else arguments.output
+    print(f"{output}: {len(rows):,} rows{note}", file=sys.stderr)
+    return len(failed)
 
 
 def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:
@@ -141,7 +207,8 @@ def _asked(arguments: Namespace, prompt: str, item: Item) -> Namespace:
     return Namespace(**{**vars(arguments), "prompt": prompt, "image": [item.source]})
 
 
-def _request(arguments: Namespace, prompt: str, item: Item) -> dict[str, Any]:
+def _request(arguments: Namespace, prompt: str, item: Item, contents: _Contents) -> dict[str, Any]:
+    contents.of(item)  # before it is opened: what changes later is asked about again
     # Other pictures have nothing in common that would be worth keeping.
     return {
         "messages": question(_asked(arguments, prompt, item)),
@@ -151,7 +218,9 @@ def _request(arguments: Namespace, prompt: str, item: Item) -> dict[str, Any]:
     }
 
 
-def _write(stream: Any, items: Sequence[Item], rows: RowFile, total: int) -> None:
+def _write(
+    stream: Any, items: Sequence[Item], rows: RowFile | RowStream, total: int, contents: _Contents
+) -> None:
     """Rows as the answers are finished, with a bar where there is a terminal."""
     from tqdm import tqdm
 
@@ -159,7 +228,7 @@ def _write(stream: Any, items: Sequence[Item], rows: RowFile, total: int) -> Non
         for number, reply in stream:
             item = items[number]
             page = {} if item.page is None else {"page": item.page}
-            rows.add({"file": item.file, **page, **_answer(reply)})
+            rows.add({"file": item.file, **page, **_answer(reply), "sha256": contents.of(item)})
             bar.update()
 
 

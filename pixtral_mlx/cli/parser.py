@@ -199,7 +199,7 @@ def _fill_generate(generate) -> None:
 def _add_batch(commands) -> None:
     commands.add_parser(
         "batch",
-        help="one question about many files, a row of JSON each",
+        help="one question about many files, a row each",
         description="Answer one question about each file. Run it again after a kill: it goes on.",
         fill=_fill_batch,
     )
@@ -211,14 +211,8 @@ def _fill_batch(batch) -> None:
     files = "images and PDFs, or folders of them (without their subfolders); x.pdf#page=2-5"
     add("files", type=file_name, nargs="+", metavar="FOLDER|FILES", help=files)
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
-    add(
-        "-o",
-        "--output",
-        type=file_name,
-        required=True,
-        metavar="JSONL",
-        help="a row is added for each file",
-    )
+    rows = "a row is added for each file; JSONL, or CSV if it ends in .csv; - is stdout"
+    add("-o", "--output", type=file_name, required=True, metavar="FILE", help=rows)
     add("--per-page", action="store_true", help="a row for each page of a PDF, not for each PDF")
     add("--overwrite", action="store_true", help="forget the rows that are in the file")
     add("--batch-size", type=int, default=8, metavar="N", help="answers written at once (8)")

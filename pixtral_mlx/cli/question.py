@@ -79,6 +79,8 @@ def question(arguments: Namespace) -> list[dict[str, Any]]:
     if arguments.system and arguments.raw:
         raise ValueError("--system needs the chat template, which --raw leaves out")
     prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
+    if prompt != prompt.encode("utf-8", "replace").decode():  # bytes that are no text
+        raise ValueError("--prompt is not UTF-8 text: convert it")
     images = [read_stdin() if image == "-" else image for image in arguments.image]
     if not (prompt or images or arguments.raw):
         raise ValueError("the prompt is empty and there is no image: give a question")

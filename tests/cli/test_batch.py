@@ -1,7 +1,10 @@
 """`pixtral-mlx batch`: a row a file, whatever happens meanwhile."""
 
+import csv
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +63,9 @@ def run_batch(inbox, tmp_path, monkeypatch):
 
 
 def read(path) -> list[dict]:
+    if Path(path).suffix.lower() == ".csv":
+        with RowFile(Path(path), {}) as file:
+            return file.rows
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
@@ -90,11 +96,14 @@ def test_a_row_for_each_file_of_a_folder(run_batch, capsys):
             "image_tokens": reply.stats.image_tokens,
             "generated_tokens": 6,
             "error": None,
+            "sha256": hashlib.sha256(Path("scans", name).read_bytes()).hexdigest(),
         }
     broken = by_file["scans/broken.JPG"]
     assert broken["answer"] is None and "scans/broken.JPG: not an image" in broken["error"]
     said = capsys.readouterr().err.splitlines()
     assert said[-1].endswith("out.jsonl: 6 rows, 1 of them with an error")
+    assert said[-2] == "5 answers were cut at --max-tokens 6"
+    assert said[-3].startswith("! scans/broken.JPG: not an image")
     assert not any("row/s" in line for line in said)  # no bar without a terminal
 
 
@@ -236,6 +245,193 @@ def test_files_of_others_are_left_alone(run_batch, tmp_path, capsys, content):
     assert cli.main(["batch", "scans/0.png", "--prompt", "What?", "-o", str(other)]) == 1
     assert other.read_bytes() == content
     assert "line 1 is no row of this command" in capsys.readouterr().err
+
+
+# What changes meanwhile ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changing(inbox, tmp_path, run_batch):
+    """A folder of the test's own: `changing.batch(...)` asks about what is in it."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("0.png", "1.png", "report.pdf"):
+        shutil.copy(inbox / "scans" / name, folder)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_file_whose_content_changed_is_asked_again(
+    changing, inbox, run_batch, tmp_path, monkeypatch, ending
+):
+    to = tmp_path / f"out.{ending}"
+    before = {row["file"]: row for row in run_batch(changing, to=to)[1]}
+    shutil.copy(inbox / "scans" / "2.png", changing / "0.png")
+    os.utime(changing / "1.png", (1, 1))  # its date says nothing
+    (changing / "new.png").write_bytes(b"no picture")
+    after = run_batch(changing, to=to)[1]
+    assert sorted(Path(row["file"]).name for row in after[2:]) == ["0.png", "new.png"]
+    assert len(after) == 4
+    changed = {row["file"]: row for row in after}
+    for name in ("1.png", "report.pdf"):
+        assert changed[str(changing / name)] == before[str(changing / name)]
+    assert changed[str(changing / "0.png")]["answer"] == expected(changing / "0.png").text
+    assert changed[str(changing / "new.png")]["error"]
+    shutil.copy(inbox / "scans" / "3.png", changing / "new.png")  # mended
+    assert {row["error"] for row in run_batch(changing, to=to)[1]} == {None}
+    monkeypatch.setattr(batch, "load_model", None)  # nothing is left to ask
+    assert len(run_batch(changing, to=to)[1]) == 4
+
+
+def test_pages_that_are_gone_lose_their_rows(changing, run_batch):
+    file = changing / "report.pdf"
+    assert [row["page"] for row in run_batch(file, "--per-page")[1]] == [1, 2, 3]
+    file.write_bytes(make_pdf(2))
+    rows = run_batch(file, "--per-page")[1]
+    assert [row["page"] for row in rows] == [1, 2]
+    assert {row["sha256"] for row in rows} == {hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def test_rows_of_earlier_versions_count(changing, run_batch, tmp_path, monkeypatch):
+    to = tmp_path / "out.jsonl"
+    _, rows = run_batch(changing)
+    for row in rows:
+        del row["sha256"]
+    to.write_text("\ufeff" + "".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    monkeypatch.setattr(batch, "load_model", None)
+    assert cli.main(["batch", str(changing), "--prompt", "What?", "--model", "model",
+                     "--max-tokens", "6", "-o", str(to)]) == 0  # fmt: skip
+
+
+def test_an_address_that_failed_is_asked_again(inbox, run_batch):
+    address = "http://127.0.0.1:9/none.png"  # nobody answers there
+    for _ in range(2):
+        status, rows = run_batch(address)
+        assert status == 1 and len(rows) == 1 and "could not be fetched" in rows[0]["error"]
+    shown = []
+    batch_rows = RowFile(inbox / "seen.jsonl", MADE)
+    with batch_rows as rows:
+        rows.add({"file": address, "answer": None, "error": "x", "sha256": None})
+        rows.add({"file": "http://x/fine.png", "answer": "", "error": None, "sha256": None})
+        items = find_items([address, "http://x/fine.png"])
+        shown = batch._left(items, rows, batch._Contents())
+    assert [item.file for item in shown] == [address]
+
+
+def test_a_kill_between_the_new_row_and_the_end_loses_nothing(tmp_path):
+    path = tmp_path / "out.jsonl"
+    old, new = ROW | {"sha256": "1"}, ROW | {"sha256": "2"}
+    with RowFile(path, MADE) as file:
+        file.add(old)
+        file.add(ROW | {"file": "c.png"})
+    rows = RowFile(path, MADE)
+    rows.add(new)
+    rows._file.close()  # as a kill does
+    assert len(read(path)) == 3
+    os.chmod(path, 0o640)
+    with RowFile(path, MADE) as file:
+        assert [(row["file"], row.get("sha256")) for row in file.rows] == [
+            ("c.png", None), ("b.png", "2"),
+        ]  # fmt: skip
+    assert [row["file"] for row in read(path)] == ["c.png", "b.png"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+# Other names and forms ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_names_that_are_not_utf8_have_their_rows(
+    changing, run_batch, tmp_path, monkeypatch, capsys, ending
+):
+    odd = os.fsdecode(os.fsencode(changing) + b"/caf\xe9.png")
+    shutil.copy(changing / "1.png", odd)
+    worse = os.fsdecode(os.fsencode(changing) + b"/\xff\xfe.png")
+    Path(worse).write_bytes(b"no picture")
+    to = tmp_path / f"out.{ending}"
+    status, rows = run_batch(changing, to=to)
+    by_file = {row["file"]: row for row in rows}
+    assert status == 1 and len(rows) == 5
+    assert by_file[odd]["answer"] == by_file[str(changing / "1.png")]["answer"]
+    assert by_file[worse]["error"] and "! " in capsys.readouterr().err
+    to.read_text("utf-8")  # the file itself is UTF-8
+    monkeypatch.setattr(batch, "load_model", None)
+    assert run_batch(changing, to=to)[1] == rows
+
+
+def test_csv_opens_in_spreadsheets_and_goes_on(changing, run_batch, tmp_path, capsys):
+    to = tmp_path / "out.CSV"
+    _, lines = run_batch(changing, "--per-page", "--temperature", "1", "--seed", "1")
+    _, rows = run_batch(changing, "--per-page", "--temperature", "1", "--seed", "1", to=to)
+    wanted = {(row["file"], row.get("page")): row for row in lines}
+    assert {(row["file"], row.get("page")): row for row in rows} == wanted
+    data = to.read_bytes()
+    assert data.startswith(b"\xef\xbb\xbffile,page,answer,")
+    with to.open(encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["page"] for row in table if row["page"]] == ["1", "2", "3"]
+    assert [row["answer"] for row in table] == [row["answer"] for row in rows]
+    assert run_batch(changing, "--per-page", "--temperature", "2", to=to)[0] == 1
+    assert "line 2 was made with options" in capsys.readouterr().err
+
+
+TEXTS = ('a "b", c\r\nd\n', "", "\r", '"', ",", "\n\n", "=1+1", "Grün 图", "\0", " x ")
+
+
+def test_a_csv_cut_off_anywhere_goes_on(tmp_path):
+    path = tmp_path / "out.csv"
+    rows = [
+        {"file": f"{n}.png", **MADE, "answer": text, "error": None, "options": {"a": [text]},
+         "finish_reason": "stop", "prompt_tokens": n, "image_tokens": 0, "generated_tokens": 1,
+         "sha256": None}
+        for n, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    made = MADE | {"options": rows[0]["options"]}
+    for row in rows:
+        row["options"] = made["options"]
+    with RowFile(path, made) as file:
+        for row in rows:
+            file.add(row)
+    whole = path.read_bytes()
+    with RowFile(path, made) as file:
+        assert file.rows == rows
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        with RowFile(path, made) as file:
+            kept = len(file.rows)
+            assert file.rows == rows[:kept]
+            for row in rows[kept:]:
+                file.add(row)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"My notes", b"file,page\n", b"\xff\n"])
+def test_csv_files_of_others_are_left_alone(run_batch, tmp_path, capsys, content):
+    other = tmp_path / "notes.csv"
+    other.write_bytes(content)
+    assert cli.main(["batch", "scans/0.png", "--prompt", "What?", "-o", str(other)]) == 1
+    assert other.read_bytes() == content
+    assert "line 1 is no row of this command" in capsys.readouterr().err
+
+
+def test_a_dash_is_stdout(changing, run_batch, capsys):
+    _, wanted = run_batch(changing)
+    capsys.readouterr()
+    words = ["batch", str(changing), "--prompt", "What?", "--max-tokens", "6", "-o", "-"]
+    assert cli.main([*words, "--model", "model"]) == 0
+    said = capsys.readouterr()
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    assert sorted(rows, key=str) == sorted(wanted, key=str)
+    assert said.err.splitlines()[-1] == "stdout: 3 rows" and not Path("-").exists()
+
+
+def test_many_failures_are_counted(run_batch, tmp_path, capsys):
+    for n in range(batch.MOST_NAMED + 2):
+        (tmp_path / f"{n:02}.png").write_bytes(b"no picture")
+    assert run_batch(tmp_path)[0] == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line[:2] for line in said[:-1]] == ["! "] * (batch.MOST_NAMED + 1)
+    assert said[-2] == "! and 2 more: their rows say why"
 
 
 def test_overwriting_waits_for_the_first_row(run_batch, tmp_path):
