@@ -154,11 +154,14 @@ MESSAGES = {
         [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
         "messages[0].content[0].image_url: missing",
     ),
-    "an extra key": ([{"role": "user", "content": "x", "mood": 5}], "messages[0].mood: "),
+    "a prefix of a word": (
+        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "prefix": "so"}],
+        "messages[1].prefix: ",
+    ),
     "answer first": ([{"role": "assistant", "content": "x"}], "must start with a user message"),
     "answer last": (
         [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
-        "Expected last role User",
+        "messages[1]: Expected last role User",
     ),
     "picture in an answer": (
         [{"role": "system", "content": [{"type": "image", "image": Image.new("RGB", (9, 9))}]}],

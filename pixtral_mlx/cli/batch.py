@@ -211,7 +211,7 @@ def _request(arguments: Namespace, prompt: str, item: Item, contents: _Contents)
     contents.of(item)  # before it is opened: what changes later is asked about again
     # Other pictures have nothing in common that would be worth keeping.
     return {
-        "messages": question(_asked(arguments, prompt, item)),
+        **question(_asked(arguments, prompt, item)),
         "image_options": image_options(arguments),
         "raw": arguments.raw,
         "reuse": False,

@@ -41,10 +41,10 @@ def run(arguments: Namespace) -> int:
         refuse_existing(Path(arguments.save))
     if not arguments.image:
         raise ImageError("there is no image to explain: give one with --image")
-    messages = question(arguments)
+    asked = question(arguments)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
-        prompt = model.encode(messages, image_options=pictures, raw=arguments.raw)
+        prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
         write_stream(stream, status)
         trace = stream.reply.trace

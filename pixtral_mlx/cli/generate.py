@@ -21,10 +21,10 @@ from .status import Status
 def run(arguments: Namespace) -> int:
     """Answer one question; stdout carries the answer and nothing else."""
     options, pictures = generation_options(arguments), image_options(arguments)
-    messages = question(arguments)
+    asked = question(arguments)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
-        prompt = model.encode(messages, image_options=pictures, raw=arguments.raw)
+        prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
         write_stream(stream, status, quiet=arguments.json)
     if arguments.json:

@@ -172,12 +172,18 @@ def _add_images(parser, text: str) -> None:
     )
 
 
+def _add_template(parser) -> None:
+    add = parser.add_argument
+    add("--system", metavar="TEXT", help="system prompt")
+    add("--prefill", metavar="TEXT", help="how the answer begins; what follows it is printed")
+    add("--raw", action="store_true", help="no chat template: plain completion, for base models")
+
+
 def _add_question(parser) -> None:
     _add_images(parser, "image or PDF: path, URL or - (stdin)")
     add = parser.add_argument
     add("--prompt", required=True, metavar="TEXT", help="what to ask; - reads it from stdin")
-    add("--system", metavar="TEXT", help="system prompt")
-    add("--raw", action="store_true", help="no chat template: plain completion, for base models")
+    _add_template(parser)
 
 
 def _add_generate(commands) -> None:
@@ -216,8 +222,7 @@ def _fill_batch(batch) -> None:
     add("--per-page", action="store_true", help="a row for each page of a PDF, not for each PDF")
     add("--overwrite", action="store_true", help="forget the rows that are in the file")
     add("--batch-size", type=int, default=8, metavar="N", help="answers written at once (8)")
-    add("--system", metavar="TEXT", help="system prompt")
-    add("--raw", action="store_true", help="no chat template: plain completion, for base models")
+    _add_template(batch)
     _add_sampling(batch, 256)
     _add_image_options(batch)
     batch.set_defaults(run=".batch:run", default_of=batch.get_default)

@@ -68,8 +68,8 @@ def _bias(text: str) -> tuple[int, float]:
         raise ValueError(f"--logit-bias {text!r}: expected ID=VALUE, for example 12=-5") from None
 
 
-def question(arguments: Namespace) -> list[dict[str, Any]]:
-    """One question, from the flags and perhaps a pipe.
+def question(arguments: Namespace) -> dict[str, Any]:
+    """One question, from the flags and perhaps a pipe: what `encode` takes.
 
     Raises:
         ValueError: flags that contradict one another, or nothing to answer.
@@ -84,11 +84,14 @@ def question(arguments: Namespace) -> list[dict[str, Any]]:
     images = [read_stdin() if image == "-" else image for image in arguments.image]
     if not (prompt or images or arguments.raw):
         raise ValueError("the prompt is empty and there is no image: give a question")
-    content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
     if prompt or not images:
         content.append({"type": "text", "text": prompt})
-    system = [{"role": "system", "content": arguments.system}] if arguments.system else []
-    return [*system, {"role": "user", "content": content if images else prompt}]
+    messages = [{"role": "system", "content": arguments.system}] if arguments.system else []
+    messages.append({"role": "user", "content": content if images else prompt})
+    if arguments.prefill:
+        messages.append({"role": "assistant", "content": arguments.prefill, "prefix": True})
+    return {"messages": messages, "images": images}
 
 
 def stream_with_status(

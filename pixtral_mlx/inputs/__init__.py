@@ -3,6 +3,7 @@
 It knows messages, pictures, PDFs and tokenizers, and neither weights nor answers. In reading order:
 
 `messages`: what was sent, checked message by message, with every picture opened
+`clients`: what other programs call the same things
 `image_source`: where pictures come from, bounded in size and time
 `file_kind`: what a file is, by its first bytes
 `image_options`: how they are prepared

@@ -143,8 +143,10 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
     """Open a picture from wherever a user has it, safely.
 
     Arguments:
-        source: a path, a `file://`, `data:` or `https://` URL, bytes, a PIL image, or a NumPy
-            array of shape (H, W), (H, W, 3) or (H, W, 4), uint8 (or floats from 0 to 1).
+        source: a path, a `file://`, `data:` or `https://` URL, base64, bytes, an open file, a PIL
+            image, or an array (NumPy's, MLX's, or what NumPy reads) of shape (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4): integers from 0 to 255 (or to 65535, which is then white),
+            floats from 0 to 1, or booleans.
         options: `ImageOptions`; only `orient` is read here.
 
     Returns:
@@ -157,8 +159,8 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
     options = options or ImageOptions()
     if isinstance(source, Image.Image):
         image, name = source, "image"
-    elif isinstance(source, np.ndarray):
-        image, name = _from_array(source), "array"
+    elif hasattr(source, "__array__"):
+        image, name = _from_array(_as_numpy(source)), "array"
     else:
         return decode_image(*read_source(source), options)
     return _decoded(image, name, options)
@@ -279,16 +281,52 @@ def _check_size(width: int, height: int, name: str) -> None:
         )
 
 
+def _as_numpy(array: Any) -> np.ndarray:
+    """What has `__array__`: NumPy's, MLX's and other programs' arrays."""
+    try:
+        if str(getattr(array, "dtype", "")) == "mlx.core.bfloat16":  # which NumPy does not know
+            import mlx.core as mx
+
+            array = array.astype(mx.float32)
+        return np.asarray(array)
+    except Exception as error:  # on a device, with gradients, or damaged: each in its own words
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ImageError(
+            f"an image array of {type(array).__name__} cannot be read ({reason}): make it a NumPy "
+            "array"
+        ) from error
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     shape = array.shape
-    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+    if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
         raise ImageError(
-            f"an image array has shape {shape}; allowed: (H, W), (H, W, 3) and (H, W, 4)"
+            f"an image array has shape {shape}; allowed: (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)"
         )
+    pixels = _eight_bits(array[..., 0] if shape[2:] == (1,) else array)
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _eight_bits(array: np.ndarray) -> np.ndarray:
+    """Values as uint8; of wider integers it is their range that says what is white."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * 255
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise ImageError("an image array of floats must lie within 0 and 1: scale it first")
-        array = np.round(array * 255).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise ImageError(f"an image array is {array.dtype}; allowed: uint8 and floats from 0 to 1")
-    return Image.fromarray(np.ascontiguousarray(array))
+        return np.round(array * 255).astype(np.uint8)
+    if array.dtype.kind not in "iu":
+        raise ImageError(
+            f"an image array is {array.dtype}; allowed: integers, floats from 0 to 1 and booleans"
+        )
+    lowest, highest = int(array.min()), int(array.max())
+    if lowest < 0 or highest > 65535:
+        raise ImageError(
+            f"an image array holds {lowest} to {highest}; allowed: 0 to 255, or 0 to 65535: scale "
+            "it first"
+        )
+    if highest <= 255:
+        return array.astype(np.uint8)
+    return ((array.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)

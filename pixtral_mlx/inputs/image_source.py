@@ -4,9 +4,10 @@ mistral-common's own loader is not used: it opens `file://` paths and fetches UR
 """
 
 import base64
-import binascii
 import http.client
+import io
 import os
+import re
 import stat
 import threading
 import urllib.error
@@ -19,6 +20,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ImageError
+from .file_kind import is_pdf, is_picture
 
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm",
@@ -31,6 +33,9 @@ MAX_URL_BYTES = 50_000_000
 URL_SECONDS = 20.0
 
 _BLOCK_BYTES = 1 << 16
+_BLANKS = dict.fromkeys(map(ord, "\t\n\f\r "))
+_SAYS_BASE64 = re.compile(r"; *base64 *$", re.IGNORECASE)
+_LEAST_BASE64, _LONGEST_NAME = 32, 1024
 _URL_LETTERS = "%/:=&?~#+!$,;'@()*[]|"  # what an address may hold beside letters and digits
 
 
@@ -38,7 +43,8 @@ def read_source(source: Any) -> tuple[bytes, str]:
     """The encoded bytes of a picture, and a short name of it for messages.
 
     Arguments:
-        source: a path, a `file://`, `data:`, `http://` or `https://` URL, or the bytes themselves.
+        source: a path, a `file://`, `data:`, `http://` or `https://` URL, base64, an open file, or
+            the bytes themselves.
 
     Raises:
         ImageError: not there, not readable, too large, or not fetched in time.
@@ -47,16 +53,18 @@ def read_source(source: Any) -> tuple[bytes, str]:
         return bytes(source), "image bytes"
     if isinstance(source, os.PathLike):
         return _read_file(os.fsdecode(source))
+    if hasattr(source, "read"):
+        return _read_open_file(source)
     if not isinstance(source, str):
         raise ImageError(
-            f"an image is given as {type(source).__name__}; allowed: a path, a URL, bytes, "
-            "a PIL image and a NumPy array"
+            f"an image is given as {type(source).__name__}; allowed: a path, a URL, base64, bytes, "
+            "an open file, a PIL image and an array"
         )
-    scheme = source.partition(":")[0].lower() if ":" in source else ""
+    scheme = source[:_LONGEST_NAME].partition(":")[0].strip().lower() if ":" in source else ""
     if scheme == "data":
-        return _read_data_url(source)
+        return _read_data_url(source.strip())
     if scheme in ("http", "https"):
-        return _read_url(source)
+        return _read_url(source.strip())
     if scheme == "file":
         return _read_file(_path_of_url(source))
     if "://" in source:
@@ -64,7 +72,14 @@ def read_source(source: Any) -> tuple[bytes, str]:
             f"{short_name(source)}: scheme {short_name(scheme)!r}; allowed: https, http, file "
             "and data, or a path"
         )
-    return _read_file(source)
+    data = _bare_base64(source)
+    return _read_file(source) if data is None else (data, "base64")
+
+
+def is_file(source: Any) -> bool:
+    """Whether `read_source` reads it; else it is a picture in memory, or no source at all."""
+    encoded = isinstance(source, str | os.PathLike | bytes | bytearray | memoryview)
+    return encoded or hasattr(source, "read")
 
 
 def short_name(name: str) -> str:
@@ -111,8 +126,9 @@ def _read_file(source: str) -> tuple[bytes, str]:
 
 
 def _read_data_url(url: str) -> tuple[bytes, str]:
+    """As browsers read it (WHATWG, Fetch): what is not base64 is percent-encoded."""
     head, comma, payload = url.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
+    if not comma:
         raise ImageError(
             f"data URL starts {url[:40]!r}; allowed: data:image/png;base64,... (or another type)"
         )
@@ -121,10 +137,66 @@ def _read_data_url(url: str) -> tuple[bytes, str]:
             f"data URL of {len(payload):,} characters; at most {MAX_FILE_BYTES:,} are read:"
             " shrink it"
         )
+    payload = payload.partition("#")[0]
+    if not _SAYS_BASE64.search(head):
+        return urllib.parse.unquote_to_bytes(payload), "data URL"
     try:
-        return base64.b64decode(payload, validate=True), "data URL"
-    except (binascii.Error, ValueError) as error:
+        text = payload if "%" not in payload else urllib.parse.unquote(payload, "latin-1")
+        return forgiving_base64(text), "data URL"
+    except ValueError as error:
         raise ImageError(f"data URL: not valid base64 ({error}): encode the file again") from error
+
+
+def forgiving_base64(text: str) -> bytes:
+    """Bytes of base64 with line ends and blanks in it, or without its padding (WHATWG, Infra).
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = text.translate(_BLANKS)
+    if len(text) % 4 == 0:
+        text = text[:-2] + text[-2:].replace("=", "") if text.endswith("=") else text
+    if len(text) % 4 == 1:
+        raise ValueError(f"{len(text):,} characters, one too many or some too few")
+    if "=" in text:
+        raise ValueError("'=' stands before its end")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def _bare_base64(text: str) -> bytes | None:
+    """The file that a string is, in base64 without an address; None if it is the name of one.
+
+    Only what begins as a picture or a PDF does is taken for one.
+    """
+    if len(text) > MAX_FILE_BYTES or len(text) < _LEAST_BASE64:
+        return None
+    if len(text) < _LONGEST_NAME and os.path.exists(text):
+        return None
+    try:
+        start = text[:_LONGEST_NAME].translate(_BLANKS).rstrip("=")
+        start = forgiving_base64(start[: len(start) // 4 * 4])
+        return forgiving_base64(text) if is_picture(start) or is_pdf(start) else None
+    except ValueError:
+        return None
+
+
+def _read_open_file(file: Any) -> tuple[bytes, str]:
+    """All of a file that somebody has opened, from its beginning, as Pillow reads it."""
+    name = getattr(file, "name", None)
+    name = short_name(name) if isinstance(name, str) else "open file"
+    try:
+        with suppress(AttributeError, io.UnsupportedOperation):
+            file.seek(0)
+        data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be read ({error}): open it again") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(
+            f"{name}: gives {type(data).__name__}, not bytes: open it with open(name, 'rb')"
+        )
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: more than {MAX_FILE_BYTES:,} bytes: shrink it first")
+    return bytes(data), name
 
 
 class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):

@@ -1,23 +1,25 @@
 """What users send, checked message by message, with every picture opened.
 
 mistral-common sees only what comes out of here: known roles, known shapes, decoded pictures. The
-pages of a PDF become pictures, each after its number: "Page 3:".
+pages of a PDF become pictures, each after its number: "Page 3:". What other programs call things is
+`clients`' to know.
 """
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from ..errors import ImageError, PromptError
+from ..errors import ImageError, PixtralError, PromptError
 from ..model.config import VisionConfig
 from ..model.vision_language_model import NO_VISION
+from .clients import as_messages, is_list, kind_of, source_of, text_of
 from .file_kind import is_pdf
 from .image import decode_image, open_image
 from .image_options import ImageOptions
-from .image_source import read_source
+from .image_source import is_file, read_source
 from .pdf import open_pages, split_choice
 
-ROLES = ("system", "user", "assistant", "tool")
+PLACEHOLDER = '{"type": "image"}'
+"""A part without a picture, which takes the next one of `images=`."""
 
 
 def open_messages(
@@ -26,8 +28,9 @@ def open_messages(
     """Messages in one shape, their pictures opened.
 
     Arguments:
-        messages: a string, or chat messages in the OpenAI / Mistral shape.
-        images: with a string, pictures that stand before the text.
+        messages: a string, or chat messages of OpenAI, Mistral, Hugging Face or LangChain.
+        images: with a string, pictures that stand before the text; with messages, those that fill
+            their parts `{"type": "image"}`, in their order.
         options: how pictures are prepared.
         vision: of the model, for the size of a PDF's pages; None if it has none.
 
@@ -37,10 +40,20 @@ def open_messages(
 
     Raises:
         PromptError: a role or a shape that is not allowed.
-        ImageError: a picture that cannot be used.
+        ImageError: a picture that cannot be used. Both say which message, or which of the images.
     """
-    listed = _as_messages(messages, images)
-    return [_open_message(message, index, options, vision) for index, message in enumerate(listed)]
+    opener = _Opener(images, options, vision)
+    if isinstance(messages, str):
+        return [opener.question(messages)]
+    if not is_list(messages):
+        raise PromptError(
+            f"messages are {type(messages).__name__}; allowed: a string or a list of messages"
+        )
+    if not messages:
+        raise PromptError("messages are empty: give at least one user message")
+    opened = [opener.message(each, i) for i, each in enumerate(as_messages(messages))]
+    opener.check_all_used()
+    return opened
 
 
 def open_picture(
@@ -56,7 +69,7 @@ def open_picture(
         PromptError: a PDF for a model without a vision encoder.
         ImageError: as `open_image` and `open_pages`.
     """
-    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+    if not is_file(source):
         return [{"type": "image", "image": open_image(source, options)}]
     place, choice = split_choice(source)
     data, name = read_source(place)
@@ -73,88 +86,107 @@ def open_picture(
     return [{"type": "image", "image": decode_image(data, name, options)}]
 
 
-def _as_messages(messages: Any, images: Sequence[Any]) -> list[Mapping[str, Any]]:
-    if not _is_list(images):
-        raise PromptError(
-            f"images= is {type(images).__name__}; allowed: a list, also of one: images=[picture]"
-        )
-    if isinstance(messages, str):
-        chunks = [{"type": "image", "image": image} for image in images]
-        text = [{"type": "text", "text": messages}] if messages or not chunks else []
-        return [{"role": "user", "content": chunks + text if chunks else messages}]
-    if len(images):
-        raise PromptError(
-            "images= goes with a prompt that is a string: put the pictures into the messages"
-        )
-    if not _is_list(messages):
-        raise PromptError(
-            f"messages are {type(messages).__name__}; allowed: a string or a list of messages"
-        )
-    if not messages:
-        raise PromptError("messages are empty: give at least one user message")
-    return list(messages)
+class _Opener:
+    """Opens messages, and fills their placeholders with `images`, one after another."""
+
+    def __init__(self, images: Any, options: ImageOptions, vision: VisionConfig | None):
+        if not is_list(images):
+            raise PromptError(
+                f"images= is {type(images).__name__}; allowed: a list, also of one: "
+                "images=[picture]"
+            )
+        self._images, self._used = images, 0
+        self._options, self._vision = options, vision
+
+    def question(self, text: str) -> dict[str, Any]:
+        """A user's message: all pictures, and the text."""
+        if not self._images:
+            return {"role": "user", "content": text}
+        parts = [part for _ in self._images for part in self._next()]
+        words = [{"type": "text", "text": text}] if text else []
+        return {"role": "user", "content": parts + words}
+
+    def message(self, message: dict[str, Any], index: int) -> dict[str, Any]:
+        """A message of `clients`, its pictures opened."""
+        where, role, content = f"messages[{index}]", message["role"], message["content"]
+        if isinstance(content, str) or (content is None and role == "assistant"):
+            return message
+        if not is_list(content):
+            raise PromptError(
+                f"{where}: content is {type(content).__name__}; allowed: a string or a list of "
+                "parts"
+            )
+        parts: list[dict[str, Any]] = []
+        for i, part in enumerate(content):
+            opened = self._part(part, role, f"{where}.content[{i}]")
+            if len(opened) == 2 and parts and not _has_image(parts) and i == len(content) - 1:
+                # mistral-common moves one picture at the end to the start, and would leave the
+                # number of a page behind.
+                parts = opened + parts
+            else:
+                parts += opened
+        if not parts and not (role == "assistant" and message.get("tool_calls")):
+            raise PromptError(f"{where}: content is an empty list: give text or an image")
+        return {**message, "content": parts or None}
+
+    def check_all_used(self) -> None:
+        """Every one of `images` has its place.
+
+        Raises:
+            PromptError: some are left.
+        """
+        if self._used < len(self._images):
+            raise PromptError(
+                f"images= holds {len(self._images)} pictures, and the messages have {self._used} "
+                f"parts {PLACEHOLDER} for them: add such parts, or put the pictures into the "
+                "messages"
+            )
+
+    def _part(self, part: Any, role: str, where: str) -> list[dict[str, Any]]:
+        kind = kind_of(part, role, where)
+        if kind == "thought":
+            return []
+        if kind == "text":
+            return [{"type": "text", "text": text_of(part, where)}]
+        if role != "user":
+            raise PromptError(f"{where}: an image in a {role} message; only users send images")
+        source = source_of(part, where)
+        if source is not None:
+            return self._open(source, where)
+        if self._used == len(self._images):
+            held = f", and images= holds {self._used}" if self._used else ""
+            raise PromptError(
+                f"{where}.image: missing{held}: give a path, a URL or a picture here, or in images="
+            )
+        return self._next()
+
+    def _next(self) -> list[dict[str, Any]]:
+        number, source = self._used, self._images[self._used]
+        self._used += 1
+        # A file says by its name which one it is.
+        named = len(self._images) == 1 or hasattr(source, "__fspath__") or _is_short(source)
+        return self._open(source, "" if named else f"images[{number}]")
+
+    def _open(self, source: Any, where: str) -> list[dict[str, Any]]:
+        try:
+            if self._vision is None:
+                raise PromptError(NO_VISION)
+            return open_picture(source, self._options, self._vision)
+        except PixtralError as error:
+            raise (type(error)(f"{where}: {error}") if where else error) from error.__cause__
 
 
-def _open_message(
-    message: Any, index: int, options: ImageOptions, vision: VisionConfig | None
-) -> dict[str, Any]:
-    """Check one message and replace its pictures by opened ones."""
-    where = f"messages[{index}]"
-    if not isinstance(message, Mapping):
-        raise PromptError(f"{where} is {type(message).__name__}: a message is a dict")
-    role = message.get("role")
-    if role not in ROLES:
-        raise PromptError(f"{where}: role {role!r}; allowed: {', '.join(ROLES)}")
-    content = message.get("content")
-    if isinstance(content, str) or (content is None and role in ("assistant",)):
-        return dict(message)
-    if not _is_list(content):
-        raise PromptError(
-            f"{where}: content is {type(content).__name__}; allowed: a string or a list of parts"
-        )
-    parts: list[dict[str, Any]] = []
-    for i, part in enumerate(content):
-        opened = _open_part(part, f"{where}.content[{i}]", options, vision)
-        if len(opened) == 2 and parts and not _has_image(parts) and i == len(content) - 1:
-            # mistral-common moves one picture at the end to the start, and would leave the number
-            # of a page behind.
-            parts = opened + parts
-        else:
-            parts += opened
-    if not parts:
-        raise PromptError(f"{where}: content is an empty list: give text or an image")
-    if role != "user" and _has_image(parts):
-        raise PromptError(f"{where}: an image in a {role} message; only users send images")
-    return {**message, "content": parts}
-
-
-def _open_part(
-    part: Any, where: str, options: ImageOptions, vision: VisionConfig | None
-) -> list[dict[str, Any]]:
-    if isinstance(part, str):
-        return [{"type": "text", "text": part}]
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind == "text":
-        if not isinstance(part.get("text"), str):
-            raise PromptError(f"{where}: text is {type(part.get('text')).__name__}, not a string")
-        return [{"type": "text", "text": part["text"]}]
-    if kind in ("image_url", "image"):
-        source = part.get(kind)
-        if kind == "image_url" and isinstance(source, Mapping):
-            source = source.get("url")
-        if source is None:
-            raise PromptError(f"{where}.{kind}: missing: give a path, a URL or a picture")
-        return open_picture(source, options, vision)
-    raise PromptError(
-        f"{where}: type {kind!r}; allowed: text, image_url and image"
-        if isinstance(part, Mapping)
-        else f"{where} is {type(part).__name__}: a part is a string or a dict with a type"
-    )
+def image_places(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """For each picture of opened messages, in their order, which message it is in."""
+    for i, message in enumerate(messages):
+        parts = () if isinstance(message["content"], str) else message["content"] or ()
+        yield from (f"messages[{i}]" for part in parts if part["type"] == "image")
 
 
 def _has_image(parts: Sequence[Mapping[str, Any]]) -> bool:
     return any(part["type"] == "image" for part in parts)
 
 
-def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+def _is_short(source: Any) -> bool:
+    """Whether this is a name, and not a whole file in base64."""
+    return isinstance(source, str) and len(source) < 1000 and not source.startswith("data:")

@@ -5,7 +5,7 @@ opened, and reports where each image stands.
 """
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, ConfigError, PixtralError, PromptError
+from ..errors import CheckpointError, ConfigError, ImageError, PixtralError, PromptError
 from ..model.config import VisionConfig
 from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens, patch_grid
 from ..model.vision_language_model import NO_VISION
+from .clients import ROLES, split_request
 from .image import preprocess
 from .image_options import ImageOptions
-from .messages import ROLES, open_messages
+from .messages import image_places, open_messages
 from .tokenizer_file import import_jsonschema
 
 
@@ -83,22 +84,32 @@ class Tokenizer:
         """Turn messages into a prompt.
 
         Arguments:
-            messages: a string, or chat messages in the OpenAI / Mistral shape.
-            images: with a string, pictures that stand before the text.
+            messages: a string, or chat messages: JSON or objects of OpenAI, Mistral, Hugging Face
+                or LangChain; or mistral-common's `ChatCompletionRequest`. With `"prefix": True` the
+                last message is an assistant's that the answer goes on with.
+            images: with a string, pictures that stand before the text; with messages, those that
+                fill their parts `{"type": "image"}`.
             options: how pictures are prepared.
             raw: no chat template: `<s>`, then images and text as they stand; for base models.
 
         Raises:
             PromptError: a role, a shape or an order that is not allowed.
-            ImageError: a picture that cannot be used.
+            ImageError: a picture that cannot be used. Both say which message.
         """
         options = options or ImageOptions()
-        opened = open_messages(messages, images, options, self.vision)
-        encoder = _ImageEncoder(self, options)
-        tokens = self._encode_raw(opened, encoder) if raw else self._encode_chat(opened, encoder)
-        return _locate(tokens, encoder)
+        listed, request = split_request(messages)
+        if raw and request:
+            raise PromptError(f"raw= leaves out the template, which {', '.join(request)} needs")
+        opened = open_messages(listed, images, options, self.vision)
+        places = () if isinstance(listed, str) else image_places(opened)
+        encoder = _ImageEncoder(self, options, places)
+        if raw:
+            return _locate(self._encode_raw(opened, encoder), encoder)
+        return _locate(self._encode_chat(opened, encoder, request), encoder)
 
-    def _encode_chat(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
+    def _encode_chat(
+        self, messages: list[dict], encoder: "_ImageEncoder", rest: Mapping[str, Any]
+    ) -> list[int]:
         from mistral_common.exceptions import MistralCommonException
         from mistral_common.protocol.instruct.request import ChatCompletionRequest
         from pydantic import ValidationError
@@ -108,7 +119,7 @@ class Tokenizer:
         mistral, instruct = _twin(self._mistral), _twin(self._instruct)
         mistral.instruct_tokenizer, instruct.image_encoder = instruct, encoder
         try:
-            request = ChatCompletionRequest.model_validate({"messages": messages})
+            request = ChatCompletionRequest.model_validate({**rest, "messages": messages})
             return mistral.encode_chat_completion(request).tokens
         except PixtralError:
             raise
@@ -116,14 +127,15 @@ class Tokenizer:
             first = error.errors()[0]
             raise PromptError(f"{_place(first['loc'])}: {first['msg']}") from error
         except (MistralCommonException, ValueError, AssertionError) as error:
-            raise PromptError(f"messages: {str(error).splitlines()[0]}") from error
+            where = _at_fault(mistral, request.messages, str(error))
+            raise PromptError(f"{where}: {str(error).splitlines()[0]}") from error
 
     def _encode_raw(self, messages: list[dict], encoder: "_ImageEncoder") -> list[int]:
         tokens = [self.bos_id]
         for message in messages:
             content = message["content"]
             chunks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            for chunk in chunks:
+            for chunk in chunks or ():
                 if chunk["type"] == "text":
                     tokens += self._words.encode(chunk["text"], bos=False, eos=False)
                 else:
@@ -181,10 +193,14 @@ class StreamDecoder:
 
 
 class _ImageEncoder:
-    """Stands where mistral-common's image encoder stands: same tokens, our pixels."""
+    """Stands where mistral-common's image encoder stands: same tokens, our pixels.
 
-    def __init__(self, tokenizer: Tokenizer, options: ImageOptions):
-        self._tokenizer, self._options = tokenizer, options
+    Arguments:
+        places: of the images, in their order, for messages.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, options: ImageOptions, places: Iterable[str] = ()):
+        self._tokenizer, self._options, self._places = tokenizer, options, iter(places)
         self.images: list[np.ndarray] = []
         self.grids: list[PatchGrid] = []
 
@@ -192,7 +208,11 @@ class _ImageEncoder:
         vision = self._tokenizer.vision
         if vision is None:
             raise PromptError(NO_VISION)
-        pixels = preprocess(chunk.image, vision, self._options)
+        place = next(self._places, "")
+        try:
+            pixels = preprocess(chunk.image, vision, self._options)
+        except ImageError as error:
+            raise (ImageError(f"{place}: {error}") if place else error) from error.__cause__
         width, height = chunk.image.size
         grid = patch_grid(width, height, vision, self._options.image_budget)
         self.images.append(pixels)
@@ -231,6 +251,24 @@ def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
         spans.append(ImageSpan(start, grid))
         position = spans[-1].stop
     return Prompt(tokens, encoder.images, encoder.grids, spans)
+
+
+def _at_fault(mistral: Any, messages: Sequence[Any], said: str) -> str:
+    """Which message mistral-common refuses: the one with which it begins to say so.
+
+    If there is none, it is the last, with which a conversation must not end.
+    """
+    from mistral_common.exceptions import MistralCommonException
+    from mistral_common.protocol.instruct.validator import ValidationMode
+
+    validator = type(mistral._chat_completion_request_validator)(ValidationMode.agnostic)
+    for count in range(1, len(messages)):
+        try:
+            validator.validate_messages(list(messages[:count]))
+        except (MistralCommonException, ValueError, AssertionError) as error:
+            if str(error) == said:
+                return f"messages[{count - 1}]"
+    return f"messages[{len(messages) - 1}]"
 
 
 def _place(where: tuple[Any, ...]) -> str:

@@ -152,8 +152,14 @@ def test_what_is_not_a_source():
     refused("", "empty file name")
     refused("ftp://host/a.png", "scheme 'ftp'; allowed: https")
     refused("file://host/a.png", "on the host 'host'")
-    refused("data:image/png,abc", "allowed: data:image/png;base64")
+    refused("data:image/png", "allowed: data:image/png;base64")
+    refused("data:image/png,abc", "not an image that is read here")
     refused("data:image/png;base64,!!!", "not valid base64")
+
+
+class Unreadable:
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("on a device\nsecond line")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +168,11 @@ def test_what_is_not_a_source():
         (np.zeros((0, 4), np.uint8), "shape (0, 4)"),
         (np.zeros(4, np.uint8), "shape (4,)"),
         (np.zeros((4, 4, 2), np.uint8), "shape (4, 4, 2)"),
-        (np.zeros((4, 4), np.int64), "is int64; allowed: uint8 and floats"),
+        (np.zeros((4, 4), complex), "is complex128; allowed: integers, floats from 0 to 1"),
+        (np.array([["a"]]), "is <U1; allowed: integers"),
+        (np.full((4, 4), -1), "holds -1 to -1; allowed: 0 to 255, or 0 to 65535"),
+        (np.array([[0, 65536]]), "holds 0 to 65536"),
+        (Unreadable(), "array of Unreadable cannot be read (on a device)"),
         (np.full((4, 4), np.nan), "within 0 and 1"),
         (np.full((4, 4), 2.0), "within 0 and 1"),
     ],
