@@ -242,6 +242,15 @@ def test_calls_of_tools(same, loaded):
     same([asked, first, result], [asked, old, legacy])
 
 
+def test_an_answer_that_is_begun(loaded, same):
+    begun = {"role": "assistant", "content": "The sign", "prefix": True}
+    asked = loaded.encode(ASKED).tokens
+    for shape in (begun, {**begun, "tool_calls": None, "refusal": None}, AssistantMessage(**begun)):
+        tokens = loaded.encode([*ASKED, shape]).tokens
+        assert tokens[: len(asked)] == asked
+        assert tokens[len(asked) :] == loaded.tokenizer._words.encode("The sign", False, False)
+
+
 # Parts -----------------------------------------------------------------------------------------
 
 
