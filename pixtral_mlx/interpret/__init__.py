@@ -12,6 +12,7 @@ reading order:
 `occlusion`: what happens to a word when a part of the picture is hidden
 `compare`: how far two runs part
 `activations`: how large activations become, and what float16 cannot hold
+`words`: which tokens are a word
 `picture`: words, images and maps, drawn with Pillow
 """
 
@@ -21,7 +22,7 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .maps import block_means
-    from .picture import words_of
+    from .words import words_of
 
 __all__ = ["block_means", "words_of"]
 
@@ -29,6 +30,6 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "maps": "block_means",
-        "picture": "words_of",
+        "words": "words_of",
     },
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,6 +11,7 @@ from ..errors import ImageError
 from ..files import new_file, refuse_existing
 from ..inputs.image import to_pixels
 from ..model.prompt import PatchGrid
+from .words import Word, words_of
 
 # One visual language wherever these tokens appear; safe for colour-blind readers (Okabe and Ito).
 BREAK_COLOUR = "#e69f00"
@@ -88,24 +89,6 @@ def cividis(values: np.ndarray) -> np.ndarray:
     places = np.linspace(0, 1, len(CIVIDIS))
     channels = [np.interp(values, places, CIVIDIS[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
-
-
-class Word(NamedTuple):
-    """A word of an answer and the tokens that it is made of."""
-
-    text: str
-    tokens: list[int]
-
-
-def words_of(pieces: Sequence[str]) -> list[Word]:
-    """Group the texts of tokens into words; a word starts where a text starts with a space."""
-    words: list[Word] = []
-    for number, piece in enumerate(pieces):
-        if not words or piece[:1].isspace():
-            words.append(Word("", []))
-        words[-1].tokens.append(number)
-        words[-1] = Word(words[-1].text + piece, words[-1].tokens)
-    return [Word(word.text.strip(), word.tokens) for word in words if word.text.strip()]
 
 
 def draw_words(

@@ -15,7 +15,6 @@ from pixtral_mlx.interpret.picture import (
     draw_patch_grid,
     draw_words,
     save_new,
-    words_of,
 )
 from pixtral_mlx.model.prompt import PatchGrid
 
@@ -65,13 +64,6 @@ def test_cividis_runs_from_dark_to_light():
     assert (np.diff(luminance) > 0).all()
     assert colours[0].tolist() == [0, 34, 78]
     assert colours[-1].tolist() == [254, 232, 56]
-
-
-def test_words_are_grouped_from_tokens():
-    words = words_of([" The", " bar", "s", ",", " 4", "2", "\n", "End"])
-    assert [word.text for word in words] == ["The", "bars,", "42", "End"]
-    assert [word.tokens for word in words] == [[0], [1, 2, 3], [4, 5], [6, 7]]
-    assert words_of([]) == words_of(["", " "]) == []
 
 
 IMAGE = np.zeros((3, 48, 80), np.float32)
