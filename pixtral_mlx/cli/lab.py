@@ -2,9 +2,11 @@
 
 import importlib.util
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import PixtralError
@@ -32,10 +34,28 @@ def run(arguments: Namespace) -> int:
         )
     folder = course_folder(CHECKOUT, INSTALLED, COPY)
     command = [sys.executable, "-m", "jupyterlab", str(folder), *arguments.arguments]
+    return run_to_its_end(command)
+
+
+def run_to_its_end(command: Sequence[str]) -> int:
+    """Run a program that owns the terminal until it has ended by itself; returns its exit status.
+
+    Ctrl-C reaches it too, and it may ask what to do about that, or have kernels to stop: whoever
+    gave the terminal back meanwhile would leave two programs to read from it. A signal that ends
+    this process is handed on.
+    """
+    # A handler, unlike SIG_IGN, is not inherited: the program hears Ctrl-C.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        return subprocess.run(command).returncode
-    except KeyboardInterrupt:
-        return 130
+        process = subprocess.Popen(command)
+        try:
+            return process.wait()
+        except SystemExit:  # as `end_tidily` turns SIGTERM and SIGHUP
+            process.terminate()
+            process.wait()
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def course_folder(checkout: Path, installed: Path, copy: Path) -> Path:

@@ -1,5 +1,7 @@
 """`pixtral-mlx lab`: which folder is opened, and what is said when something is missing."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +58,52 @@ def test_the_command_serves_the_notebooks(tmp_path):
     finally:
         server.terminate()
         server.wait(30)
+
+
+PROGRAM = """
+import signal, sys, time
+heard = []
+for name in ("SIGINT", "SIGTERM"):
+    signal.signal(getattr(signal, name), lambda number, _: heard.append(number))
+print("ready", flush=True)
+while len(heard) < int(sys.argv[1]):
+    time.sleep(0.02)
+time.sleep(0.5)  # kernels to be stopped
+print("ended", *map(int, heard), flush=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(("sent", "status"), [("SIGINT", 7), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_the_terminal_comes_back_when_the_program_has_ended(sent, status):
+    """Ctrl-C goes to both, as a terminal sends it, and twice; other signals are handed on."""
+    code = f"""if True:
+        import sys
+        from pixtral_mlx.cli.lab import run_to_its_end
+        from pixtral_mlx.cli.streams import end_tidily
+        end_tidily()
+        command = [sys.executable, "-c", {PROGRAM!r}, {"2" if sent == "SIGINT" else "1"!r}]
+        sys.exit(run_to_its_end(command))"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        if sent == "SIGINT":
+            for _ in range(2):
+                os.killpg(process.pid, signal.SIGINT)
+                time.sleep(0.3)
+        else:
+            process.send_signal(getattr(signal, sent))
+        ended = process.wait(30)
+        # Whatever the program wrote it wrote before: the pipe is closed by now.
+        heard = [signal.SIGINT] * 2 if sent == "SIGINT" else [signal.SIGTERM]
+        assert process.stdout.read() == f"ended {' '.join(str(int(n)) for n in heard)}\n"
+        assert ended == status
+    finally:
+        process.stdout.close()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _listing(log, server) -> str:
