@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import PixtralError
-from .streams import drop_output, end_tidily, prepare_notes, prepare_streams
+from .streams import acknowledging, drop_output, end_tidily, prepare_notes, prepare_streams
 from .usage import Parser, file_name, one_line
 
 TYPES = ("bfloat16", "float16", "float32", "auto")
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_tidily()
     try:
         module, function = arguments.run.split(":")
-        status = getattr(importlib.import_module(module, __package__), function)(arguments)
+        with acknowledging():
+            status = getattr(importlib.import_module(module, __package__), function)(arguments)
         sys.stdout.flush()  # a full disk or a reader that left is noticed here, not at exit
         return status
     except PixtralError as error:

@@ -4,10 +4,15 @@ import contextlib
 import io
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+
+HEARD_SECONDS = 0.2
+"""Ctrl-C that takes effect sooner than this needs no words."""
 
 
 def prepare_streams() -> None:
@@ -45,3 +50,50 @@ def end_tidily() -> None:
         for name in ("SIGTERM", "SIGHUP"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
+
+
+@contextlib.contextmanager
+def acknowledging() -> Iterator[None]:
+    """While the block lasts, Ctrl-C is acknowledged on stderr at once.
+
+    Python acts on it between two steps of MLX, and one layer of a large picture may take seconds.
+    A thread of its own hears it before, since the system writes its number into a pipe.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield  # there is nobody who would be interrupted
+        return
+    taken = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        taken.set()
+        signal.default_int_handler(number, frame)  # type: ignore
+
+    def listen() -> None:
+        while numbers := os.read(ear, 64):
+            ours = signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is interrupt
+            if ours and not taken.wait(HEARD_SECONDS):
+                clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+                said = "stopping, as soon as the step that is being computed ends"
+                print(f"{clear}note: {said}", file=sys.stderr, flush=True)
+                taken.wait()
+            taken.clear()
+            if select.select([ear], [], [], 0)[0]:
+                os.read(ear, 64)  # impatience, which one exception has answered
+        os.close(ear)
+
+    ear, mouth = os.pipe()
+    os.set_blocking(mouth, False)
+    outer = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, interrupt)
+    thread = threading.Thread(target=listen, name="Ctrl-C", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(outer)
+        taken.set()
+        os.close(mouth)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,53 @@ def test_ctrl_c_in_json_still_gives_json(places, start):
     assert process.returncode == 130
     if err != b"pixtral-mlx generate: interrupted\n":  # on a slow machine: before it began
         assert json.loads(out)["finish_reason"] == "interrupted"
+
+
+BUSY = """if True:
+    import hashlib, sys
+    from pixtral_mlx.cli import bench, main
+    def run(_):
+        print("busy", flush=True)
+        if sys.argv[1] == "long":  # in C, which Python does not interrupt
+            hashlib.pbkdf2_hmac("sha256", b"", b"", int(4e6))
+        while True:
+            pass
+    bench.run = run
+    sys.exit(main(["bench"]))"""
+
+
+@pytest.mark.parametrize("step", ["long", "short"])
+def test_ctrl_c_is_acknowledged_at_once(step):
+    """Before the step ends; a short one needs no words."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY, step],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stdout.readline() == b"busy\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        if step == "long":
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)  # said once
+        said = process.stderr.readline()
+        if step == "long":
+            assert said == b"note: stopping, as soon as the step that is being computed ends\n"
+            assert process.poll() is None  # which was said while the step went on
+            said = process.stderr.readline()
+        assert said == b"pixtral-mlx bench: interrupted\n"
+        assert process.stderr.read() == b""
+    assert process.returncode == 130
+
+
+def test_ctrl_c_is_python_s_again_afterwards(here):
+    before = signal.getsignal(signal.SIGINT), threading.active_count()
+    assert here("inspect", "picture.png") == 0
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before[1] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (signal.getsignal(signal.SIGINT), threading.active_count()) == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
