@@ -20,7 +20,8 @@ from ..inputs.tokenizer_file import find_tokenizer_file
 from ..model.config import PixtralConfig
 from ..model.threads import for_any_thread, shared_stream
 from . import layouts
-from .folder import read_configuration, read_headers, some, weight_files
+from .diagnosis import foreign_tensors, some
+from .folder import read_configuration, read_headers, weight_files
 from .layouts import Layout
 from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
 from .scheme import Scheme
@@ -115,6 +116,8 @@ def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
     files = weight_files(folder)
     config, settings = read_configuration(folder, files)
     stored = read_headers(folder, files)
+    if foreign := foreign_tensors(stored):
+        raise CheckpointError(f"{folder}: {foreign}")
     layout = layouts.detect(stored, config)
     if layout is None:
         raise CheckpointError(

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError, ConfigError
 from ..files import expanded
 from ..model.config import PixtralConfig
+from .diagnosis import links_to_nothing, some, why_no_weights
 from .hf_config import config_from_hf, read_json
 from .safetensors_io import TensorInfo, read_header
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_SHOWN = 3
 MOST_FILES = 10_000
 """Of a set; a name that says more is a hostile one."""
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
@@ -33,8 +32,12 @@ class WeightFiles(NamedTuple):
     official: bool
 
 
-def choose_weights(names: Iterable[str]) -> WeightFiles:
+def choose_weights(names: Iterable[str], folder: Path | None = None, base: str = "") -> WeightFiles:
     """Pick one model's weights: consolidated ones if `params.json` is there, else the others.
+
+    Arguments:
+        names: of the files.
+        folder, base: for the line that says why there are none; see `why_no_weights`.
 
     Raises:
         CheckpointError: there is none; the line says what there is instead. Or there is no index,
@@ -48,7 +51,7 @@ def choose_weights(names: Iterable[str]) -> WeightFiles:
     official = bool(consolidated) and "params.json" in every
     files = consolidated if official else [n for n in others if n.startswith("model")] or others
     if not files:
-        raise CheckpointError(_why_no_weights(every, weights))
+        raise CheckpointError(why_no_weights(every, folder, base))
     chosen = [name for name in indexes if name.startswith("consolidated") == official]
     if not chosen and (problem := _half(files)):
         raise CheckpointError(problem)
@@ -66,11 +69,11 @@ def weight_files(folder: Path) -> list[Path]:
         CheckpointError: as `choose_weights`; or the index names one that is missing or elsewhere.
     """
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if not names:
-        raise CheckpointError(f"{folder}: an empty folder; download the model's files into it")
+    if gone := links_to_nothing(folder):
+        raise CheckpointError(f"{folder}: {gone}")
     index = next((name for name in names if name.endswith(".safetensors.index.json")), "")
     try:
-        weights = choose_weights(names)
+        weights = choose_weights(names, folder)
     except CheckpointError as error:
         if index:
             return _indexed(folder, index)
@@ -100,18 +103,6 @@ def _half(files: list[str]) -> str:
         return ""
     count = f"{len(missing)} weight file{'s' if len(missing) > 1 else ''}"
     return f"{count} missing ({some(missing)}); download them"
-
-
-def _why_no_weights(names: list[str], weights: list[str]) -> str:
-    pickles = [name for name in names if name.endswith(PICKLES)]
-    if any(name.startswith("consolidated") for name in weights):
-        return f"{weights[0]} is there without params.json; download params.json beside it"
-    if pickles:
-        return (
-            f"only pickled weights ({some(pickles)}); pickles can run code and are not read,"
-            " use the model's safetensors files"
-        )
-    return "no weights (.safetensors); the model's weights must be there"
 
 
 def _indexed(folder: Path, index: str) -> list[Path]:
@@ -204,10 +195,3 @@ def read_headers(folder: Path, files: list[Path]) -> dict[str, tuple[Path, Tenso
                 )
             found[name] = (file, info)
     return found
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    every = list(names)
-    more = len(every) - _SHOWN
-    return ", ".join(every[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

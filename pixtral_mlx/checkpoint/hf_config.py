@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..inputs.file_kind import saved_instead
 from ..model.config import (
     DEFAULT_CONTEXT,
     PixtralConfig,
@@ -28,6 +29,14 @@ _HF_VISION_DEFAULTS = {
 }  # fmt: skip
 
 
+_KNOWN = {
+    "mistral3": ", Mistral Small 3.1 or later, whose encoder merges patches (mlx-vlm reads it)",
+    "ministral3": ", Ministral 3 (mlx-lm reads it)",
+    "pixtral_vision_model": ", a vision encoder alone",
+}
+"""Relatives of Pixtral, for the line that refuses them."""
+
+
 def config_from_hf(settings: Mapping[str, Any]) -> PixtralConfig:
     """The sizes that a `config.json` of transformers or of an MLX folder states.
 
@@ -41,8 +50,13 @@ def config_from_hf(settings: Mapping[str, Any]) -> PixtralConfig:
     kind = settings.get("model_type")
     if kind not in ("llava", "pixtral", "mistral"):
         raise ConfigError(
-            f"config.json: model_type is {kind!r}; llava, pixtral and mistral are read: "
-            "this folder holds another architecture"
+            f"config.json: model_type is {kind!r}{_KNOWN.get(str(kind), '')}; llava, pixtral and "
+            "mistral are read: this folder holds another architecture"
+        )
+    if kind == "pixtral" and not {"text_config", "vision_config"} & set(settings):
+        raise ConfigError(
+            "config.json: a vision encoder alone (model_type 'pixtral' without text_config): give "
+            "the folder of the whole model"
         )
     text = settings if kind == "mistral" else settings.get("text_config", {})
     check_mapping(text, "config.json: text_config")
@@ -103,8 +117,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        what = saved_instead(path)
         raise ConfigError(
-            f"{path}: not readable as JSON ({error}): fetch the file again"
+            f"{path}: {what}"
+            if what
+            else f"{path}: not readable as JSON ({error}): fetch the file again"
         ) from error
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import CapacityError, CheckpointError, PixtralError
 from ..tables import format_bytes
+from .diagnosis import ADAPTER, base_of
 from .download import (
     DISK_FULL,
     NOT_WRITABLE,
@@ -24,7 +25,7 @@ from .download import (
     repo_cache,
     status_of,
 )
-from .folder import choose_weights
+from .folder import choose_weights, weight_files
 
 _TOKENIZERS = re.compile(r"tekken\.json|[^/]*\.model\.v\w+")
 _SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json")
@@ -63,7 +64,7 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
 
 
-def outline(repo_id: str, place: Path) -> Path:
+def outline(repo_id: str, place: Path, *, revision: str | None = None) -> Path:
     """Bring what a plan needs: the small files, and of the weights only the headers, in files of
     the full length that hold no data and take no room. The hub's cache stays as it is.
 
@@ -76,7 +77,7 @@ def outline(repo_id: str, place: Path) -> Path:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    found = _files_of(repo_id, None)
+    found = _files_of(repo_id, revision)
     if isinstance(found, Path):
         return found
     commit, files = found
@@ -113,16 +114,45 @@ def _files_of(repo_id: str, revision: str | None) -> Path | tuple[str, dict[str,
     except Exception as error:
         cached = _cached(repo_id, revision)
         if cached is not None and not _refused(error):
-            return cached
+            return _whole(cached, repo_id, error) or _whole(cached, repo_id, error)
         raise _explained(repo_id, error) from error
     files = {
         file.rfilename: RemoteFile(file.size or 0, getattr(file.lfs, "sha256", None))
         for file in info.siblings or ()
     }
+    base = _base(repo_id, revision) if ADAPTER in files else ""
     try:
-        return info.sha or "main", {name: files[name] for name in needed_files(files)}
+        return info.sha or "main", {name: files[name] for name in needed_files(files, base)}
     except CheckpointError as error:
         raise CheckpointError(f"{repo_id}: {error}") from None
+
+
+def _base(repo_id: str, revision: str | None) -> str:
+    """The model that an adapter belongs to; "" where it cannot be asked."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return base_of(Path(hf_hub_download(repo_id, ADAPTER, revision=revision)))
+    except Exception:  # the line is as true without it
+        return ""
+
+
+def _whole(cached: Path, repo_id: str, error: Exception) -> Path:
+    """The cached folder if all weights are there, else one line with what is not."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    try:
+        weight_files(cached)
+    except CheckpointError as problem:
+        offline = isinstance(error, OfflineModeIsEnabled)
+        what = str(problem).removeprefix(f"{cached}: ").partition(";")[0]
+        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        advice = "unset it" if offline else "check the network"
+        raise CheckpointError(
+            f"{repo_id}: only a part of it is in the cache ({what}), and {why}; {advice} and run it"
+            " again, it goes on where it stopped"
+        ) from error
+    return cached
 
 
 @contextmanager
@@ -136,8 +166,12 @@ def _one_line(repo_id: str) -> Iterator[None]:
         raise _explained(repo_id, error) from error
 
 
-def needed_files(names: Any) -> list[str]:
+def needed_files(names: Any, base: str = "") -> list[str]:
     """Which files of a repository a model needs, by their names.
+
+    Arguments:
+        names: of its files.
+        base: for the line about an adapter: the model that it belongs to.
 
     The official layout if it is there, else the HF or MLX one, never both; no pickles, no code.
 
@@ -145,7 +179,7 @@ def needed_files(names: Any) -> list[str]:
         CheckpointError: the repository has no weights or no configuration that can be read.
     """
     here = [name for name in names if "/" not in name]
-    weights = choose_weights(here)
+    weights = choose_weights(here, base=base)
     wanted = [*weights.files, weights.index]
     if weights.official:
         wanted.append("params.json")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ..errors import CheckpointError
 from ..model.config import PixtralConfig
 from . import layouts
-from .folder import some
+from .diagnosis import some
 from .layouts import Source, Transform
 from .safetensors_io import TensorInfo
 from .scheme import AFFINE_BITS, AFFINE_GROUPS, DEFAULT_GROUP, FLOAT_MODES, MODES, Scheme

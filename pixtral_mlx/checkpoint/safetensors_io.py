@@ -17,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CheckpointError
+from ..inputs.file_kind import saved_instead
 
 # The format's reference implementation refuses longer headers; real ones are a few hundred kB.
 MAX_HEADER_BYTES = 100_000_000
@@ -89,12 +90,14 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
 
 
 def _header_length(path: Path, head: bytes, size: int) -> int:
+    if (size < 8 or not _plausible(head)) and (what := saved_instead(path)):
+        raise CheckpointError(f"{path}: {what}")
     if size < 8:
         raise CheckpointError(
             f"{path}: {size} bytes, too short for safetensors; download or write it again"
         )
     length = int.from_bytes(head, "little")
-    if not 2 <= length <= MAX_HEADER_BYTES:
+    if not _plausible(head):
         raise CheckpointError(f"{path}: {_not_safetensors(head, length)}")
     if 8 + length > size:
         raise CheckpointError(
@@ -104,6 +107,11 @@ def _header_length(path: Path, head: bytes, size: int) -> int:
     return length
 
 
+def _plausible(head: bytes) -> bool:
+    """Whether the first eight bytes may be the length of a header."""
+    return 2 <= int.from_bytes(head, "little") <= MAX_HEADER_BYTES
+
+
 def _not_safetensors(head: bytes, length: int) -> str:
     """What the first eight bytes of a file that is no safetensors file say it is."""
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
@@ -111,8 +119,6 @@ def _not_safetensors(head: bytes, length: int) -> str:
             "a pickled PyTorch file; pickles can run code and are not read,"
             " use the model's safetensors files"
         )
-    if head.startswith(b"version "):
-        return "a Git LFS pointer, not the weights; run `git lfs pull` in the folder"
     return (
         f"header length {length} (2 to {MAX_HEADER_BYTES} allowed);"
         " not a safetensors file, or a corrupt one"

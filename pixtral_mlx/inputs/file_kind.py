@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 PICTURES = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*",
@@ -17,11 +18,14 @@ _HEIC_BRANDS = {
 }  # fmt: skip
 _AVIF_BRANDS = {b"avif", b"avis"}
 
+LFS_POINTER = "a Git LFS pointer"
+_AGAIN = "download the model by its hub id, or the file by the arrow beside it there"
+_ANSWER_BYTES = 200  # "Entry not found", "Invalid username or password."
 ON_A_MAC = "on a Mac, `sips -s format jpeg FILE --out FILE.jpg` converts it"
 _OTHERS: Sequence[tuple[re.Pattern[bytes], str, str]] = [
     (re.compile(pattern, re.DOTALL), what, advice)
     for pattern, what, advice in (
-        (rb"version https://git-lfs", "a Git LFS pointer",
+        (rb"version https://git-lfs", LFS_POINTER,
          "`git lfs pull` fetches it"),
         (rb"(\xff\x0a|\0\0\0\x0cJXL )", "JPEG XL", ON_A_MAC),
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000", ON_A_MAC),
@@ -77,6 +81,32 @@ def what_else(data: bytes) -> tuple[str, str]:
         if pattern.match(data):
             return what, advice
     return "", ""
+
+
+def saved_instead(path: Path) -> str:
+    """What was saved in the place of a model's file, and what to do; "" where that is not plain.
+
+    Browsers, curl and git save pages, answers of the server and pointers under the file's name.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MARK_BYTES)
+    except OSError:
+        return ""
+    kind = what_else(data)[0]
+    if kind == LFS_POINTER:
+        return f"{kind}, not the file itself; run `git lfs pull` in its folder"
+    if data.startswith(b"GGUF"):
+        return (
+            "a GGUF file, which llama.cpp reads; give a folder of safetensors files, or a hub id"
+            " such as mistralai/Pixtral-12B-2409"
+        )
+    if kind in ("a web page", "XML"):
+        return f"{kind} saved under this name, not the file; {_AGAIN}"
+    text = data.decode("ascii", errors="replace").strip()
+    if 0 < len(data) < _ANSWER_BYTES and text.isprintable() and text[:1].isalpha():
+        return f"an answer of the server ({text!r}), not the file; {_AGAIN}"
+    return ""
 
 
 def _brands(data: bytes) -> set[bytes]:

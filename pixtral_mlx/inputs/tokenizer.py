@@ -18,6 +18,7 @@ from ..model.config import VisionConfig
 from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens, patch_grid
 from ..model.vision_language_model import NO_VISION
 from .clients import ROLES, split_request
+from .file_kind import saved_instead
 from .image import preprocess
 from .image_options import ImageOptions
 from .messages import image_places, open_messages
@@ -230,6 +231,8 @@ def _load_mistral(path: Path, changed: int) -> Any:
     try:
         return MistralTokenizer.from_file(str(path))
     except Exception as error:  # a broken file raises nearly anything in there
+        if what := saved_instead(path):
+            raise CheckpointError(f"{path}: {what}") from error
         raise CheckpointError(
             f"{path}: not a tokenizer that mistral-common can read ({error}): fetch it again"
         ) from error

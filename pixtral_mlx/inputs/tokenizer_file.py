@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..model.config import PixtralConfig
+from .file_kind import saved_instead
 
 PIXTRAL_TEKKEN = "tekken_240911.json"
 """The Tekken v3 file with images that mistral-common ships."""
@@ -81,6 +82,8 @@ def _shipped(folder: Path, config: PixtralConfig) -> Path:
             f" {'the SentencePiece file' if large else 'tekken.json'} from the official model into"
             " the folder"
         )
+    if what := saved_instead(other):
+        raise CheckpointError(f"{missing}, and tokenizer.json is {what}")
     specials = len(SPECIALS) if config.vision else TEXT_SPECIALS
     different = _from_large(shipped, other) if large else _from_tekken(shipped, other, specials)
     if different:

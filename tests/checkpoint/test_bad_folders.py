@@ -99,7 +99,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
     [
         (b"1234", "too short for safetensors"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-        (b"<!DOCTYPE html><html>", "header length"),
+        (b"<!DOCTYPE html><html>", "a web page saved under this name"),
         (bytes(16), "header length 0 "),
         ((1 << 62).to_bytes(8, "little") + b"{}", "header length 4611686018427387904"),
         ((1000).to_bytes(8, "little") + b"{}", "truncated inside its header"),

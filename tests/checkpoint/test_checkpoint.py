@@ -244,11 +244,14 @@ def test_every_byte_is_accounted_for(folders):
 
 def test_what_is_a_hub_id(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "pixtral_mlx.checkpoint.hub.fetch", lambda name: asked.append(name) or tmp_path
-    )
+
+    def fetch(name, *, revision):
+        asked.append((name, revision))
+        return tmp_path
+
+    monkeypatch.setattr("pixtral_mlx.checkpoint.hub.fetch", fetch)
     assert resolve("mistralai/Pixtral-12B-2409") == tmp_path
-    assert asked == ["mistralai/Pixtral-12B-2409"]
+    assert asked == [("mistralai/Pixtral-12B-2409", None)]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert resolve("owner/name") == Path("owner/name")
