@@ -13,13 +13,22 @@ from numbers import Integral, Real
 from typing import Any
 
 
+def unboxed(value: Any) -> Any:
+    """Python's own number for one of NumPy or MLX, an array without axes included; anything else as
+    it is."""
+    boxed = hasattr(value, "item") and getattr(value, "shape", None) == ()
+    return value.item() if boxed else value
+
+
 def is_whole(value: object) -> bool:
     """Whether a value is a whole number, Python's or NumPy's; True and False are not."""
+    value = unboxed(value)
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
     """Whether a value is a real number, Python's or NumPy's; True and False are not."""
+    value = unboxed(value)
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -29,6 +38,7 @@ def whole(name: str, value: Any, lowest: int, highest: int | None = None) -> int
     Raises:
         ValueError: it is no whole number, below `lowest`, or above `highest`.
     """
+    value = unboxed(value)
     if not is_whole(value):
         raise ValueError(f"{name} must be a whole number, got {shown(value)}")
     _check_range(name, value, lowest, highest)
@@ -38,7 +48,7 @@ def whole(name: str, value: Any, lowest: int, highest: int | None = None) -> int
 def number(
     name: str, value: Any, lowest: float, highest: float | None = None, *, above: bool = False
 ) -> Any:
-    """The value, as it was given.
+    """The value, as Python has it.
 
     Arguments:
         above: the lowest itself is not allowed.
@@ -46,6 +56,7 @@ def number(
     Raises:
         ValueError: it is no number (NaN is none), infinite, below `lowest`, or above `highest`.
     """
+    value = unboxed(value)
     if not is_number(value) or value != value:
         raise ValueError(f"{name} must be a number, got {shown(value)}")
     if highest is None and value == math.inf:
@@ -63,7 +74,7 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     Raises:
         ValueError: none does.
     """
-    allowed = tuple(allowed)
+    allowed, value = tuple(allowed), unboxed(value)
     if value is None or isinstance(value, str | Real):
         for item in allowed:
             if item == value and isinstance(item, bool) == isinstance(value, bool):
@@ -86,6 +97,7 @@ def listed(items: Iterable[Any]) -> str:
 
 def shown(value: Any) -> str:
     """A value as an error names it: short."""
+    value = unboxed(value)
     return str(value) if is_number(value) else reprlib.repr(value)
 
 

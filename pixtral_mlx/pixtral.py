@@ -178,7 +178,7 @@ class Pixtral(VisionLanguageModel):
             ValueError: an option that is out of range.
             PromptError, ImageError, CapacityError: as for `encode`, or not enough memory.
         """
-        checked = GenerationOptions(**options)
+        checked = GenerationOptions.of(options)
         engine = self.engine
         prompt = engine.as_prompt(
             messages, images, image_options=image_options, image_budget=image_budget, raw=raw

@@ -145,8 +145,10 @@ def _add_sampling(parser, max_tokens: int) -> None:
 
     add_options(
         parser.add_argument_group("sampling"), GenerationOptions,
-        "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias",
-        "seed", "stop", defaults={"max_tokens": max_tokens},
+        "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
+        "repetition_context_size", "presence_penalty", "presence_context_size",
+        "frequency_penalty", "frequency_context_size", "logit_bias", "seed", "stop",
+        defaults={"max_tokens": max_tokens},
     )  # fmt: skip
     add_options(
         parser.add_argument_group("memory"), GenerationOptions,

@@ -21,12 +21,11 @@ from ..errors import PixtralError
 from .capacity import need_of, room_bytes
 from .engine import Engine
 from .generate import GenerationStream
-from .options import GenerationOptions
+from .options import ENCODING, GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
 from .sampling import Sampler, is_greedy
 
-ENCODING = ("image_options", "image_budget", "raw")  # for `model.encode`
 BATCH_SIZE = 8
 """How many answers are written at once, unless told otherwise."""
 
@@ -51,7 +50,7 @@ class _Request:
         given, self._arguments = self._arguments, {}
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
-        options = GenerationOptions(**given)
+        options = GenerationOptions.of(given)
         prompt = engine.as_prompt(messages, pictures, **encoding)
         self.stream = GenerationStream(engine, prompt, options, reply=self.reply)
         self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit

@@ -7,9 +7,9 @@ from typing import Any
 from ..checks import whole
 from ..cost.buffers import bounded_buffers
 from ..errors import PixtralError
-from .batch import BATCH_SIZE, ENCODING, Batch
+from .batch import BATCH_SIZE, Batch
 from .engine import Engine
-from .options import GenerationOptions
+from .options import ENCODING, GenerationOptions
 from .reply import Reply
 
 
@@ -46,7 +46,7 @@ def check_batch(options: Mapping[str, Any], batch_size: int = BATCH_SIZE) -> Gen
         ValueError: out of range, or something that a batch does not have.
     """
     whole("batch_size", batch_size, 1)
-    checked = GenerationOptions(**options)
+    checked = GenerationOptions.of(options)
     if checked.trace or checked.edits:
         raise ValueError("a batch keeps no trace and takes no edits: use generate for these")
     if checked.prompt_lookup_num_tokens:

@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..model.device import on_gpu
-from .sampling import PENALTY_TOKENS, Sampler
+from .sampling import Sampler
 
 NGRAMS = (3, 2)
 """How many tokens must have stood before in the same order; the longer is looked for first."""
@@ -111,7 +111,7 @@ def check_draft(
         logits = decoder(mx.array([[tokens[-1], *draft]]), cache=cache)
         states = []
         for i in range(len(draft) + 1):
-            before = (tokens[-PENALTY_TOKENS:] + draft[:i])[-PENALTY_TOKENS:]
+            before = (tokens[-sampler.context_size :] + draft[:i])[-sampler.context_size :]
             sampler.choose(mx.array(before), logits[:, i])
             states.append(mx.array(random[0]))
         choices = sampler.read_all()

@@ -1,15 +1,42 @@
 """What can be asked of an answer."""
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..checks import check_fields, is_whole, number, option, shown
+from ..checks import check_fields, is_whole, number, option, options_of, shown
+from ..inputs.image_options import ImageOptions
 
 if TYPE_CHECKING:
     from ..interpret.edits import Edit
     from ..interpret.recorder import TraceOptions
     from ..model.kv_cache import KVFormat
+
+
+PENALTY_TOKENS = 20
+"""Penalties look back so far unless told otherwise; mlx-lm's own number."""
+
+ENCODING = ("image_options", "image_budget", "raw")
+"""What goes to `encode`."""
+
+_DIGITS = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("max_new_tokens", "max_completion_tokens", "max_output_tokens", "max_length",
+         "num_predict", "n_predict"), "max_tokens"
+    ),
+    **dict.fromkeys(("image", "picture", "pictures", "image_url"), "images"),
+    **dict.fromkeys(("prompt", "question", "text", "conversation"), "messages"),
+    **dict.fromkeys(("stop_sequences", "stop_strings", "stop_words"), "stop"),
+    "temp": "temperature",
+    "random_seed": "seed",
+    "repeat_penalty": "repetition_penalty",
+    "repeat_last_n": "repetition_context_size",
+    "on_progress": "progress",
+}  # fmt: skip
+"""What other programs call an option: what it is called here."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +49,16 @@ class GenerationOptions:
         top_p: sample among the likeliest tokens that hold this much probability; 0 or 1: all.
         top_k: sample among this many likeliest tokens; 0: all.
         min_p: sample among tokens at least this fraction as likely as the likeliest.
-        repetition_penalty: above 1 makes recent tokens less likely.
-        logit_bias: added to the logits of token ids.
+        repetition_penalty: above 1 makes recent tokens less likely. What it and the next two do is
+            mlx-lm's to say, the prompt counts as what was written.
+        repetition_context_size: how many recent tokens `repetition_penalty` sees.
+        presence_penalty: taken from the logits of recent tokens, once each.
+        presence_context_size: how many recent tokens `presence_penalty` sees.
+        frequency_penalty: taken from the logits of recent tokens for every time each was there.
+        frequency_context_size: how many recent tokens `frequency_penalty` sees.
+        logit_bias: added to the logits of token ids. An id may be a string of digits, as in JSON.
         seed: makes sampling repeatable.
-        stop: strings that end the answer and are not part of it.
+        stop: strings that end the answer and are not part of it. One, or any number of them.
         prefill_step_size: prompt tokens per step at most. Less takes less memory; see `pace`.
         kv_bits: keep keys and values in so many bits; None: as they are computed.
         kv_group_size: how many keys or values share a scale; None: 64, or 32 for narrow heads.
@@ -80,13 +113,48 @@ class GenerationOptions:
         range=(0.01, 100),
         unit="R",
     )
+    repetition_context_size: int = option(
+        PENALTY_TOKENS,
+        help="how many recent tokens `repetition_penalty` sees",
+        kind=int,
+        range=(1, None),
+        unit="N",
+    )
+    presence_penalty: float = option(
+        0.0,
+        help="taken from the logits of recent tokens, once each",
+        kind=float,
+        range=(-100, 100),
+        unit="P",
+    )
+    presence_context_size: int = option(
+        PENALTY_TOKENS,
+        help="how many recent tokens `presence_penalty` sees",
+        kind=int,
+        range=(1, None),
+        unit="N",
+    )
+    frequency_penalty: float = option(
+        0.0,
+        help="taken from the logits of recent tokens for every time each was there",
+        kind=float,
+        range=(-100, 100),
+        unit="F",
+    )
+    frequency_context_size: int = option(
+        PENALTY_TOKENS,
+        help="how many recent tokens `frequency_penalty` sees",
+        kind=int,
+        range=(1, None),
+        unit="N",
+    )
     logit_bias: Mapping[int, float] | None = option(
         None, help="added to the logits of token ids", unit="ID=B", repeated=True
     )
     seed: int | None = option(
         None, help="makes sampling repeatable", kind=int, range=(0, 2**64 - 1), unit="N"
     )
-    stop: str | Sequence[str] = option(
+    stop: str | Iterable[str] = option(
         (), help="strings that end the answer and are not part of it", unit="TEXT", repeated=True
     )
     prefill_step_size: int = option(
@@ -144,17 +212,42 @@ class GenerationOptions:
                     "single tokens"
                 )
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "GenerationOptions":
+        """From options by name, as calls and requests give them.
+
+        Raises:
+            ValueError: a value out of range.
+            TypeError: no such option; the line names the one that is meant.
+        """
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                raise TypeError(_no_option(name))
+        return cls(**given)
+
     def _check_bias(self) -> None:
-        for token, bias in (self.logit_bias or {}).items():
+        if self.logit_bias is None:
+            return
+        if not isinstance(self.logit_bias, Mapping):
+            raise ValueError(
+                f"logit_bias must be a mapping from token ids to numbers, got "
+                f"{shown(self.logit_bias)}"
+            )
+        found = {}
+        for named, bias in self.logit_bias.items():
+            token = int(named) if isinstance(named, str) and _DIGITS.fullmatch(named) else named
             if not is_whole(token):
                 raise ValueError(f"logit_bias must name whole numbers, got {shown(token)}")
-            number(f"logit_bias of token {token}", bias, -(10**9), 10**9)
+            bias = number(f"logit_bias of token {token}", bias, -(10**9), 10**9)
+            found[int(token)] = float(bias)
+        object.__setattr__(self, "logit_bias", found)
 
     def _check_stop(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
-        if not all(isinstance(text, str) and text for text in stop):
-            raise ValueError(f"stop must be strings that are not empty, got {shown(stop)}")
-        object.__setattr__(self, "stop", stop)
+        stop = () if self.stop is None else self.stop
+        listed = [stop] if isinstance(stop, str) or not isinstance(stop, Iterable) else list(stop)
+        if not all(isinstance(text, str) and text for text in listed):
+            raise ValueError(f"stop must be strings that are not empty, got {shown(listed)}")
+        object.__setattr__(self, "stop", tuple(map(str, listed)))
 
     @property
     def kv_format(self) -> "KVFormat":
@@ -171,3 +264,17 @@ class GenerationOptions:
         if isinstance(self.trace, TraceOptions):
             return self.trace
         return TraceOptions() if self.trace else None
+
+
+def _no_option(name: str) -> str:
+    """What to write instead of a word that is no option."""
+    if name in _ELSEWHERE:
+        right = _ELSEWHERE[name]
+        example = ": images=[picture]" if right == "images" else ""
+        return f"{name} is called {right} here{example}"
+    if name in options_of(ImageOptions):
+        return f"{name} is an option of pictures: image_options=px.ImageOptions({name}=...)"
+    known = ["messages", "images", *ENCODING, *options_of(GenerationOptions)]
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f": did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"
+    return f"there is no option {shown(name)}{meant}"

@@ -13,9 +13,6 @@ LEAST_TEMPERATURE = 1e-4
 LEAST_TOP_P = 1e-3
 """Below these, sampling is greedy: float32 has no room for such small steps in 131,072 words."""
 
-PENALTY_TOKENS = 20
-"""A repetition penalty looks back so far; mlx-lm's own number."""
-
 
 def is_greedy(options: GenerationOptions) -> bool:
     """Whether the likeliest token is taken. Nearly nothing would overflow or filter out every
@@ -36,6 +33,8 @@ class Sampler:
         words: ids with a word, which are the first ones; those after them, for which fine-tunes
             have rows that say nothing, are never chosen. None is all.
 
+    `context_size` is how far back the penalties look.
+
     `known` are tokens before those that mlx-lm is given to read; its processors see only those.
     `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
     with, in a list; `processors` is what mlx-lm takes as `logits_processors`.
@@ -49,7 +48,7 @@ class Sampler:
 
         self._words = vocab_size if words is None else min(words, vocab_size)
         self._wordless = self._words < vocab_size
-        bias = {int(token): float(value) for token, value in (options.logit_bias or {}).items()}
+        bias = options.logit_bias or {}
         wrong = [token for token in bias if not 0 <= token < self._words]
         if wrong:
             allowed = f"allowed: 0 to {self._words - 1}"
@@ -66,9 +65,18 @@ class Sampler:
             self.random = [mx.random.key(options.seed)]
             self.draw = seeded(options, self.random)
         self._processors = make_logits_processors(
-            logit_bias=bias or None,
+            logit_bias=dict(bias) or None,
             repetition_penalty=options.repetition_penalty,
-            repetition_context_size=PENALTY_TOKENS,
+            repetition_context_size=options.repetition_context_size,
+            presence_penalty=options.presence_penalty,
+            presence_context_size=options.presence_context_size,
+            frequency_penalty=options.frequency_penalty,
+            frequency_context_size=options.frequency_context_size,
+        )
+        self.context_size = max(
+            options.repetition_context_size,
+            options.presence_context_size,
+            options.frequency_context_size,
         )
         self.known = ()
         self.processors = [self._process_all]
@@ -109,7 +117,7 @@ class Sampler:
         """Choose from logits (1, vocabulary) as mlx-lm's `generate_step` does.
 
         Arguments:
-            tokens: what went before, or the last `PENALTY_TOKENS` of it.
+            tokens: what went before, or the last `context_size` of it.
         """
         logits = self._process(tokens, logits)
         self(logits - mx.logsumexp(logits, keepdims=True))

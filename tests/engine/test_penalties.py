@@ -1,0 +1,146 @@
+"""Penalties are mlx-lm's; numbers, stop strings and biases come as programs have them."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.sample_utils import make_logits_processors
+
+from pixtral_mlx.cli import main
+from pixtral_mlx.engine.options import GenerationOptions
+
+BIAS = dict.fromkeys(range(300, 305), 8.0)  # so that tokens come again
+PENALTIES = [
+    {"repetition_penalty": 1.7, "repetition_context_size": 3},
+    {"repetition_penalty": 1.7},
+    {"presence_penalty": 1.5},
+    {"presence_penalty": 1.5, "presence_context_size": 2},
+    {"frequency_penalty": 0.8},
+    {"frequency_penalty": 1.5, "frequency_context_size": 4},
+    {"repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.5,
+     "repetition_context_size": 100},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain(loaded):
+    """A prompt without pictures, which mlx-lm reads too."""
+    return loaded.encode("Why is the sky blue, and why is the sky so blue?")
+
+
+def by_mlx_lm(model, prompt, options, count) -> list[int]:
+    steps = generate_step(
+        mx.array(prompt.tokens), model.decoder, max_tokens=count,
+        prompt_cache=make_prompt_cache(model.decoder),
+        logits_processors=make_logits_processors(**options),
+    )  # fmt: skip
+    return [token for token, _ in steps]
+
+
+@pytest.mark.parametrize("options", PENALTIES, ids=str)
+def test_penalties_are_those_of_mlx_lm(model, plain, options):
+    options = {**options, "logit_bias": BIAS}
+    expected = by_mlx_lm(model, plain, options, 24)
+    unpunished = model.generate(plain, max_tokens=24, logit_bias=BIAS).tokens
+    assert expected != unpunished and len({*unpunished}) < 24
+    assert model.generate(plain, max_tokens=24, **options).tokens == expected
+    drafted = model.generate(plain, max_tokens=24, prompt_lookup_num_tokens=4, **options)
+    assert drafted.tokens == expected
+    requests = [{"messages": plain, **options}, "Why?"]
+    assert model.generate_batch(requests, max_tokens=24)[0].tokens == expected
+
+
+def test_numbers_of_other_programs(model, plain):
+    expected = model.generate(plain, max_tokens=6, temperature=0.5, top_k=5, seed=3).tokens
+    for number in (np.array, mx.array, np.float32, np.float64):
+        whole = np.int32 if number in (np.float32, np.float64) else number
+        found = model.generate(
+            plain, max_tokens=whole(6), temperature=number(0.5), top_k=whole(5), seed=whole(3)
+        )
+        assert found.tokens == expected, number
+    options = GenerationOptions(temperature=np.float32(0.5), top_p=np.array(0.5), top_k=mx.array(3))
+    assert [type(getattr(options, n)) for n in ("temperature", "top_p", "top_k")] == [
+        float, float, int,
+    ]  # fmt: skip
+    assert GenerationOptions(force=np.bool_(True)).force is True
+    for wrong in (np.array([5]), np.bool_(True), mx.array(True), np.array("5")):
+        with pytest.raises(ValueError, match="max_tokens must be a whole number"):
+            GenerationOptions(max_tokens=wrong)
+
+
+def test_a_bias_as_json_and_numpy_have_it(model, plain):
+    expected = {300: 8.0, 5: -1.0}
+    for bias in (
+        expected,
+        json.loads(json.dumps(expected)),  # its keys are strings
+        {np.int64(300): np.float32(8), np.uint16(5): np.array(-1)},
+        {" 300 ": 8, "5": mx.array(-1.0)},
+    ):
+        options = GenerationOptions(logit_bias=bias)
+        assert options.logit_bias == expected
+        assert {type(v) for pair in options.logit_bias.items() for v in pair} == {int, float}
+    tokens = model.generate(plain, max_tokens=3, logit_bias={"300": 1000}).tokens
+    assert tokens == [300] * 3
+    for wrong, said in (
+        ({"3.5": 1}, "name whole numbers, got '3.5'"),
+        ({"a": 1}, "name whole numbers, got 'a'"),
+        ({True: 1}, "name whole numbers, got True"),
+        ({"3": "1"}, "logit_bias of token 3 must be a number, got '1'"),
+        ([(3, 1)], "must be a mapping from token ids to numbers, got"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            GenerationOptions(logit_bias=wrong)
+
+
+def test_any_iterable_of_strings_ends_an_answer(model, plain):
+    whole = model.generate(plain, max_tokens=12).text
+    stop = whole[3:5]
+    for given in (
+        stop, [stop], (stop,), {stop}, frozenset([stop]), {stop: 1}, iter([stop]),
+        (text for text in [stop]), np.array([stop]), np.str_(stop), {stop: 1}.keys(),
+    ):  # fmt: skip
+        assert GenerationOptions(stop=given).stop == (stop,) or not isinstance(given, str)
+    for given in ([stop, "never there"], {stop}, np.array([stop]), iter([stop])):
+        reply = model.generate(plain, max_tokens=12, stop=given)
+        assert reply.text == whole[: whole.index(stop)] and reply.finish_reason == "stop"
+    assert GenerationOptions(stop=None).stop == () == GenerationOptions(stop=[]).stop
+    for wrong in (3, b"ab", [""], ["a", None], {"": 1}, [b"a"]):
+        with pytest.raises(ValueError, match="stop must be strings that are not empty, got"):
+            GenerationOptions(stop=wrong)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("max_new_tokens", "max_new_tokens is called max_tokens here"),
+        ("max_completion_tokens", "max_completion_tokens is called max_tokens here"),
+        ("image", r"image is called images here: images=\[picture\]"),
+        ("random_seed", "random_seed is called seed here"),
+        ("repeat_penalty", "repeat_penalty is called repetition_penalty here"),
+        ("orient", r"image_options=px.ImageOptions\(orient=...\)"),
+        ("temprature", "there is no option 'temprature': did you mean temperature"),
+        ("quiet", "there is no option 'quiet'; allowed: messages, images, image_options"),
+    ],
+)
+def test_a_word_of_another_program_is_told_the_right_one(model, word, said):
+    for call in (
+        lambda: model.generate("Why?", **{word: 5}),
+        lambda: model.stream("Why?", **{word: 5}),
+        lambda: model.generate_batch(["Why?"], **{word: 5}),
+        lambda: model.generate_batch([{"messages": "Why?", word: 5}]),
+    ):
+        with pytest.raises(TypeError, match=said):
+            call()
+
+
+def test_penalties_on_the_command_line(folder, capsys):
+    words = ["generate", "--model", str(folder), "--dtype", "float32", "--prompt", "Why?"]
+    words += ["--max-tokens", "8", "--json", "--logit-bias", "300=9"]
+    found = []
+    for more in ([], ["--presence-penalty", "9"], ["--frequency-penalty", "-0.5"]):
+        assert main([*words, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out)["tokens"])
+    assert found[0] != found[1] and len({*found[1]}) == 8 > len({*found[2]})
