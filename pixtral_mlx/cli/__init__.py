@@ -23,6 +23,7 @@ The commands:
 `lab`: JupyterLab on the course
 `chat`: a conversation
 `inspect`: what is in a model, or what an image becomes
+`inspect_pages`: what the pages of a PDF become
 `bench`: how fast a model is here
 `doctor`: whether this machine is ready
 """

@@ -1,4 +1,4 @@
-"""`pixtral-mlx inspect`: what is in a model, or what an image becomes."""
+"""`pixtral-mlx inspect`: what is in a model, or what an image or a PDF becomes."""
 
 import contextlib
 import json
@@ -12,15 +12,18 @@ from PIL import Image
 
 from ..cost.machine import machine
 from ..engine.capacity import kv_bytes_per_token
-from ..errors import CheckpointError
-from ..inputs.image import exif_orientation, open_image, to_rgb
+from ..errors import CheckpointError, ImageError
+from ..inputs.file_kind import is_pdf
+from ..inputs.image import decode_image, exif_orientation, open_image, to_rgb
 from ..inputs.image_options import ImageOptions
-from ..inputs.image_source import SUFFIXES, short_name
+from ..inputs.image_source import SUFFIXES, read_source, short_name
+from ..inputs.pdf import split_choice
 from ..interpret.activations import FLOAT16_MOST, largest_activations
 from ..interpret.picture import draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import patch_grid
 from ..tables import format_table
+from .inspect_pages import describe_pages, pages_text
 from .status import Status
 from .stdin import read_stdin
 
@@ -47,9 +50,20 @@ def run(arguments: Namespace) -> int:
         raise ValueError("--image-budget is for an image: give an image file")
     if image:
         source = read_stdin() if arguments.what == "-" else arguments.what
+        wanted = arguments.output, arguments.image_budget
+        place, choice = split_choice(source)
         with Status("opening the image"):
-            report = describe_image(source, arguments.output, arguments.image_budget)
-        text = _image_text(report)
+            data, name = read_source(place)
+            name = "stdin" if isinstance(source, bytes) else name
+        if is_pdf(data):
+            report = describe_pages(data, name, choice, *wanted)
+            text = pages_text(report)
+        elif choice is not None:
+            raise ImageError(f"{name}: #page={choice} chooses pages of a PDF, and this is none")
+        else:
+            with Status("opening the image"):
+                report = describe_image(data, name, *wanted)
+            text = _image_text(report)
     else:
         report = describe_model(arguments.what, check=arguments.check)
         text = _model_text(report)
@@ -60,7 +74,7 @@ def run(arguments: Namespace) -> int:
 def _is_image(what: str) -> bool:
     if what == "-" or what.lower().startswith(("http://", "https://", "data:", "file:")):
         return True
-    path = Path(what)
+    path = Path(split_choice(what)[0])
     with contextlib.suppress(OSError, RuntimeError):  # a name too long, or ~ of nobody
         path = path.expanduser()
         if path.exists():
@@ -70,11 +84,12 @@ def _is_image(what: str) -> bool:
 
 
 def describe_image(
-    source: str | bytes, output: str | None = None, image_budget: int | None = None
+    data: bytes, name: str, output: str | None = None, image_budget: int | None = None
 ) -> dict[str, Any]:
     """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context.
 
     Arguments:
+        data, name: of the file, and what it is called.
         output: a new file that takes a picture of the image under its patch grid.
         image_budget: the most tokens that it may take, see `patch_grid`.
 
@@ -82,14 +97,14 @@ def describe_image(
         ImageError: the image cannot be read, or the picture not written.
     """
     options = ImageOptions(image_budget=image_budget)
-    stored = open_image(source, replace(options, orient=False))
+    stored = decode_image(data, name, replace(options, orient=False))
     image = open_image(stored, options)
     vision = PIXTRAL_12B_VISION
     grid = patch_grid(image.width, image.height, vision, image_budget)
     if output:
         save_new(draw_patch_grid(to_rgb(image, options), grid), Path(output))
     return {
-        "image": short_name(source) if isinstance(source, str) else "stdin",
+        "image": short_name(name),
         "mode": image.mode,
         "exif_orientation": exif_orientation(stored),
         "width": image.width,

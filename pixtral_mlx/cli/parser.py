@@ -283,7 +283,7 @@ def _fill_chat(chat) -> None:
 
 def _add_inspect(commands) -> None:
     commands.add_parser(
-        "inspect", help="what is in a model, or what an image becomes", fill=_fill_inspect
+        "inspect", help="what is in a model, or what an image or a PDF becomes", fill=_fill_inspect
     )
 
 
@@ -299,7 +299,7 @@ def _fill_inspect(inspect) -> None:
         "what",
         type=file_name,
         metavar="M|IMAGE",
-        help="a model folder, a hub id or mini; or an image: file, URL or -",
+        help="a model folder, a hub id or mini; or an image or PDF: file, URL or -",
     )
     add(
         "-o",

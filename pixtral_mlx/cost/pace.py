@@ -8,6 +8,7 @@ on (ml-explore/mlx issue 3267). So on a GPU a step begins at the size that shoul
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -74,3 +75,31 @@ def expected_seconds(config: TextConfig, tokens: int) -> float:
     if chip is None:
         return 0.0
     return decoder_operations(config, tokens) / (SHARE_OF_PEAK * chip.operations_per_second)
+
+
+class Speed(NamedTuple):
+    """How fast prompts are expected to be read.
+
+    Arguments:
+        per_second: operations, a multiplication and an addition being two.
+        source: what the estimate comes from, for people.
+    """
+
+    per_second: float
+    source: str
+
+
+def operations_per_second() -> Speed:
+    """An estimate for this machine: of a chip in the table from its published numbers, of another
+    one from a multiplication of matrices (0.1 s)."""
+    name = str(mx.device_info().get("device_name", ""))
+    chip = this_chip(name) if on_gpu() else None
+    if chip is not None:
+        return Speed(SHARE_OF_PEAK * chip.operations_per_second, f"what an {name} is")
+    side = 1024
+    matrix = mx.ones((side, side), mx.bfloat16 if on_gpu() else mx.float32)
+    mx.eval(matrix @ matrix)
+    start = time.perf_counter()
+    mx.eval(matrix @ (matrix @ matrix))
+    seconds = time.perf_counter() - start
+    return Speed(SHARE_OF_PEAK * 4 * side**3 / seconds, "how fast it multiplies matrices")

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 from commands import ASK, COMMAND, environment, run
 from mlx.utils import tree_flatten
+from pdfs import make_blank
 from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
+from pixtral_mlx.cost import pace
 from pixtral_mlx.cost.cost import decode_bytes, step_weight_bytes
 from pixtral_mlx.mini import scene
 
@@ -215,6 +217,43 @@ def test_inspect_an_image(here, places, capsys, tmp_path):
     assert Image.open(tmp_path / "grid.png").size > (70, 40)
     assert here("inspect", "-", "--json", stdin=(places / "picture.png").read_bytes()) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 18
+
+
+def test_inspect_a_pdf(here, capsys, tmp_path):
+    file = tmp_path / "report.pdf"
+    file.write_bytes(make_blank((612, 792), (792, 612), (100, 1000), (300, 300)))
+    assert here("inspect", f"{file}#page=1,3-4", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    sizes = [
+        [page[key] for key in ("page", "rows", "columns", "tokens")] for page in report["pages"]
+    ]
+    assert sizes == [[1, 64, 50, 64 * 51], [3, 64, 7, 64 * 8], [4, 64, 64, 64 * 65]]
+    assert report["tokens"] == 64 * (51 + 8 + 65)
+    model = px.load("mini")  # counts the same for a page of its own size
+    prompt = model.encode("x", images=[f"{file}#page=1"])
+    assert [(grid.rows, grid.columns) for grid in prompt.grids] == [(64, 50)]
+    seconds = [page["seconds"] for page in report["pages"]]
+    assert 0 < seconds[1] < seconds[0] < seconds[2] < sum(seconds) < report["seconds"]
+    assert here("inspect", "-", "--image-budget", "500", stdin=file.read_bytes()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("stdin: ") and lines[1].split()[:3] == ["page", "pixels", "patches"]
+    tokens = [int(line.split()[-2].replace(",", "")) for line in lines[2:-1]]
+    assert len(tokens) == 5 and max(tokens[:4]) <= 500 and sum(tokens[:4]) == tokens[4]
+    assert here("inspect", f"{file}#page=2", "-o", tmp_path / "grid.png") == 0
+    assert Image.open(tmp_path / "grid.png").width > 1000
+    assert here("inspect", file, "-o", tmp_path / "grids.png") == 1
+    assert "-o draws one page of 4: choose it with #page=1" in capsys.readouterr().err
+    assert here("inspect", "picture.png#page=1") == 1
+    assert "picture.png: #page=1 chooses pages of a PDF" in capsys.readouterr().err
+
+
+def test_the_expected_speed_is_the_chip_s_or_measured(monkeypatch):
+    measured = pace.operations_per_second()
+    assert measured.per_second > 0 and "multiplies" in measured.source
+    monkeypatch.setattr(pace, "on_gpu", lambda: True)
+    monkeypatch.setattr(pace.mx, "device_info", lambda: {"device_name": "Apple M4"})
+    known = pace.operations_per_second()
+    assert known == (10 * 128 * 2 * 1.58e9 / 2, "what an Apple M4 is")
 
 
 def test_bench(here, capsys, tmp_path):

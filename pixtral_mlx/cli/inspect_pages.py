@@ -1,0 +1,105 @@
+"""What the pages of a PDF become: a line each."""
+
+from pathlib import Path
+from typing import Any
+
+from ..cost.cost import prefill_operations
+from ..cost.pace import operations_per_second
+from ..errors import ImageError
+from ..inputs.image_options import ImageOptions
+from ..inputs.image_source import short_name
+from ..inputs.pdf import open_pages, page_numbers
+from ..interpret.picture import draw_patch_grid, save_new
+from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from ..model.prompt import PatchGrid, patch_grid
+from ..tables import format_table
+from .status import Status
+
+
+def describe_pages(
+    data: bytes,
+    name: str,
+    choice: str | None = None,
+    output: str | None = None,
+    image_budget: int | None = None,
+) -> dict[str, Any]:
+    """What Pixtral 12B makes of each page, and how long this machine is expected to read it.
+
+    Arguments:
+        data, name: of the PDF, and what it is called.
+        choice: of pages, see `open_pages`.
+        output: a new file that takes a picture of the only page under its patch grid.
+        image_budget: the most tokens that a page may take.
+
+    Raises:
+        ImageError: the PDF cannot be read, or the picture not written.
+    """
+    options, vision = ImageOptions(image_budget=image_budget), PIXTRAL_12B_VISION
+    numbers = page_numbers(data, name, choice)
+    if output and len(numbers) != 1:
+        raise ImageError(f"{name}: -o draws one page of {len(numbers)}: choose it with #page=1")
+    speed = operations_per_second()
+    pages, grids = [], []
+    with Status() as status:
+        status.step("drawing", "pages")
+        for done, number in enumerate(numbers, 1):
+            # One at a time: a long PDF would fill the memory.
+            ((_, page),) = open_pages(data, name, vision, options, str(number))
+            grid = patch_grid(page.width, page.height, vision, image_budget)
+            grids.append(grid)
+            if output:
+                save_new(draw_patch_grid(page, grid), Path(output))
+            pages.append(
+                {
+                    "page": number,
+                    "width": page.width,
+                    "height": page.height,
+                    "rows": grid.rows,
+                    "columns": grid.columns,
+                    "tokens": grid.tokens,
+                    "seconds": _operations([grid]) / speed.per_second,
+                }
+            )
+            status.update(done, len(numbers))
+    tokens = sum(grid.tokens for grid in grids)
+    return {
+        "pdf": short_name(name),
+        "pages": pages,
+        "tokens": tokens,
+        "context_share": tokens / PIXTRAL_12B.text.max_seq_len,
+        "seconds": _operations(grids) / speed.per_second,
+        "seconds_from": speed.source,
+    }
+
+
+def _operations(grids: list[PatchGrid]) -> float:
+    sizes = [(grid.rows, grid.columns) for grid in grids]
+    return prefill_operations(PIXTRAL_12B, sum(grid.tokens for grid in grids), sizes)
+
+
+def pages_text(report: dict[str, Any]) -> str:
+    """A table: a row a page, and all of them together."""
+    rows = [("page", "pixels", "patches", "tokens", "seconds")]
+    for page in report["pages"]:
+        pixels, patches = (
+            f"{page['width']} x {page['height']}",
+            f"{page['rows']} x {page['columns']}",
+        )
+        rows.append((f"{page['page']}", pixels, patches, *_cost(page)))
+    if len(report["pages"]) > 1:
+        rows.append(("all", "", "", *_cost(report)))
+    context = PIXTRAL_12B.text.max_seq_len
+    return "\n".join(
+        [
+            f"{report['pdf']}: {report['tokens']:,} tokens, {report['context_share']:.1%} of "
+            f"{context:,}",
+            *format_table(rows),
+            "seconds: until Pixtral 12B has read it on this machine, an estimate from "
+            f"{report['seconds_from']}",
+        ]
+    )
+
+
+def _cost(part: dict[str, Any]) -> tuple[str, str]:
+    seconds = part["seconds"]
+    return f"{part['tokens']:,}", f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
