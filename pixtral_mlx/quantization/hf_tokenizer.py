@@ -54,7 +54,18 @@ def _here(file: Path) -> SpecialIds:
         import_jsonschema()
         words = _from_tekken(file) if file.suffix == ".json" else _from_sentencepiece(file)
         words.save_pretrained(file.parent)
+        _for_older_transformers(file.parent / "tokenizer_config.json")
     return SpecialIds(words.bos_token_id, words.eos_token_id, words.pad_token_id)
+
+
+def _for_older_transformers(file: Path) -> None:
+    """A `tokenizer_config.json` that transformers 4 opens as well as 5, which writes classes that
+    4.57 does not know ("TokenizersBackend") or fills from a SentencePiece file, and a list where it
+    wants a dict. Nothing is lost: `tokenizer.json` says of each word whether it is special."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings.pop("extra_special_tokens", None)
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _in_a_process(file: Path) -> SpecialIds:

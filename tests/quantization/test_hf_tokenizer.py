@@ -84,3 +84,24 @@ def test_what_goes_wrong_in_that_process_is_said_in_one_line(official, tmp_path,
     ) as caught:
         hf_tokenizer.write_hf_tokenizer(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["tekken", "spm"])
+def test_transformers_4_opens_the_files_too(tmp_path, kind):
+    """4.57 knows none of the classes that 5 writes but this one, and no list of special words."""
+    words = pytest.importorskip("transformers")
+    source = checkpoints.make_official(
+        tmp_path / "source", text={"n_layers": 1}, tokenizer=kind, vision={"num_hidden_layers": 1}
+    )
+    convert(source, tmp_path / "out", group_size=32)
+    settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    lists = [key for key, value in settings.items() if isinstance(value, list)]
+    assert not lists
+    tokenizer = words.AutoTokenizer.from_pretrained(tmp_path / "out")
+    prompt = px.load(tmp_path / "out").encode("Hi [INST] there").tokens
+    specials = [token for token in prompt if token < 20]
+    assert specials == [1, 3, 4]
+    text = "Hi [INST] there"
+    assert tokenizer.decode(prompt, skip_special_tokens=True).strip() == text
+    assert "[INST]" not in tokenizer.decode([*specials, 10], skip_special_tokens=True)
