@@ -19,6 +19,7 @@ import mlx.core as mx
 from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
+import pixtral_mlx as px
 from pixtral_mlx.model.config import TextConfig
 from pixtral_mlx.model.decoder import Decoder
 
@@ -49,7 +50,8 @@ def main() -> None:
             flush=True,
         )
     print(
-        f"MLX {mx.__version__}, {arguments.layers} layers of width {WIDTH}: building a decode step "
+        f"MLX {mx.__version__}, float32 products in {px.machine().float32_products}, "
+        f"{arguments.layers} layers of width {WIDTH}: building a decode step "
         f"takes {statistics.median(ratios):.2f} of mlx-lm's time (median of {arguments.runs} runs)"
     )
 
