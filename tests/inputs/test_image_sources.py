@@ -27,6 +27,8 @@ def test_arrays_of_every_program_and_kind():
     for source in (mask, mask[..., None], mx.array(mask)):
         assert np.asarray(open_image(source)).tolist() == [[255, 0]]
     # What goes beyond 255 has 16 bits, whatever it is kept in.
+    assert np.asarray(open_image(np.array([[0, 255]]))).tolist() == [[0, 255]]
+    assert np.asarray(open_image(np.array([[0, 256]]))).tolist() == [[0, 1]]
     deep = [[0, 128, 256], [32768, 65278, 65535]]
     for kind in (np.uint16, np.int32, np.int64):
         assert np.asarray(open_image(np.array(deep, kind))).tolist() == [[0, 0, 1], [128, 254, 255]]
