@@ -238,8 +238,9 @@ def test_options_of_other_kinds(model, prompt):
         GenerationOptions(stop=None, edits=None, max_tokens=np.int64(3), temperature=0).stop == ()
     )
     assert len(model.generate(prompt, max_tokens=np.int64(3), reuse=False).tokens) == 3
-    with pytest.raises(ValueError, match="logit_bias must name whole numbers, got '12'"):
-        GenerationOptions(logit_bias={"12": 5})
+    assert GenerationOptions(logit_bias={"12": 5}).logit_bias == {12: 5.0}
+    with pytest.raises(ValueError, match="logit_bias must name whole numbers, got 'twelve'"):
+        GenerationOptions(logit_bias={"twelve": 5})
 
 
 def test_unknown_option_is_named(model, prompt):

@@ -170,7 +170,7 @@ class Session(HasTraits):
 
     def _check(self, options: dict[str, Any]) -> None:
         """A mistake shows here, at once."""
-        px.GenerationOptions(**{"trace": self._trace, **options})
+        px.GenerationOptions.of({"trace": self._trace, **options})
         if self.busy:
             raise RuntimeError("an answer is being written: wait() for it, or stop() it first")
 
