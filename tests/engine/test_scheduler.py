@@ -311,8 +311,8 @@ def test_a_request_that_fails_touches_no_other(wide, wrong, kind):
 def test_nan_in_one_answer_ends_that_one(wide, monkeypatch, place):
     begin, process = Sampler.__init__, Sampler._process
 
-    def marked(self, options, *arguments):
-        begin(self, options, *arguments)
+    def marked(self, options, *arguments, **named):
+        begin(self, options, *arguments, **named)
         self.breaks = options.seed == 13
 
     monkeypatch.setattr(Sampler, "__init__", marked)
