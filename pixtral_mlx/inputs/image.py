@@ -40,6 +40,8 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
 # the two differ by up to 0.0004 after normalisation. We do as mistral-common does on the machine.
 EXACT_CENTRES = platform.machine().lower() in ("x86_64", "amd64")
 
+_JPEG_END = b"\xff\xd9"
+
 log = logging.getLogger(__name__)
 
 
@@ -168,7 +170,37 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
 
 def decode_image(data: bytes, name: str, options: ImageOptions) -> Image.Image:
     """The same for the bytes of a file; `name` is for messages."""
-    return _decoded(*_identify(data, name), options)
+    try:
+        return _decoded(*_identify(data, name), options)
+    except _DamagedError:
+        whole = _with_end(data)
+        if whole is None:
+            raise
+        log.warning("%s: the mark at its end is missing, and nothing of the picture", name)
+        return _decoded(*_identify(whole, name), options)
+
+
+class _DamagedError(ImageError):
+    """Pillow could not decode it."""
+
+
+def _with_end(data: bytes) -> bytes | None:
+    """A JPEG that lacks only its end mark, with one; None if it lacks more.
+
+    Where pixels are missing, what follows in the file is taken for them: so with the mark alone and
+    with something before it the picture must be the same.
+    """
+    begun = data.removesuffix(_JPEG_END[:1])
+    if not data.startswith(b"\xff\xd8\xff") or data.endswith(_JPEG_END):
+        return None
+    seen = set()
+    for between in (b"", b"\x55\xaa" * 512, b"\xcc\x33" * 512):
+        try:
+            with Image.open(io.BytesIO(begun + between + _JPEG_END), formats=("JPEG",)) as image:
+                seen.add(image.tobytes())
+        except Exception:  # whatever else is wrong with it has been said
+            return None
+    return begun + _JPEG_END if len(seen) == 1 else None
 
 
 def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Image:
@@ -246,7 +278,7 @@ def _damage_named(name: str) -> Iterator[None]:
             yield
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ImageError(
+        raise _DamagedError(
             f"{name}: damaged or cut off ({reason}): export or download it again"
         ) from error
 

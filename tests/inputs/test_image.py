@@ -304,3 +304,17 @@ def test_a_colour_that_stands_for_nothing_becomes_white(mode):
     marked = np.asarray(to_rgb(open_image(encoded(image, transparency=key), options), options))
     assert (marked[:, :2] == 255).all() and not (plain[:, :2] == 255).all()
     np.testing.assert_array_equal(marked[:, 2:], plain[:, 2:])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 95])
+def test_a_jpeg_that_lacks_only_its_end_is_read_with_a_note(caplog, progressive, quality):
+    data = encoded(picture(90, 70), "JPEG", progressive=progressive, quality=quality)
+    right = open_image(data)
+    assert not caplog.records
+    for cut in (1, 2):
+        assert same(open_image(data[:-cut]), right)
+        assert "the mark at its end is missing" in caplog.records.pop().message
+    for cut in (3, 4, 9, 60, len(data) // 2):
+        refused(data[:-cut], "damaged or cut off")
+    assert not caplog.records
