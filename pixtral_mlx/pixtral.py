@@ -52,7 +52,8 @@ class Pixtral(VisionLanguageModel):
         *,
         tokenizer_problem: str = "",
     ):
-        super().__init__(config)
+        with for_any_thread():
+            super().__init__(config)
         self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
         self._source: Any = None  # what `px.load` loaded, its `Precision`, its arrays
 

@@ -34,14 +34,19 @@ class Worker:
     """The thread, its model, and what waits for it.
 
     Arguments:
-        source: what `px.load` takes, loaded on the worker's thread; or a model, which nobody else
-            may use from then on.
+        source: what `px.load` takes, loaded on the worker's thread; or a model, whose weights are
+            read at once and which nobody else may use from then on.
         dtype: as for `px.load`.
 
     Errors of loading are raised by every request. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, source: "str | PathLike[str] | Pixtral", dtype: Any = None):
+        if not isinstance(source, str | PathLike):
+            import mlx.core as mx
+
+            # Whoever changed weights here may have left some to be computed, on this thread.
+            mx.eval(source.parameters())
         self._source, self._dtype = source, dtype
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()  # those that wait

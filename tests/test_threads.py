@@ -61,6 +61,16 @@ def test_however_it_came_to_be(right, kind):
     assert elsewhere(lambda: model.generate(QUESTION, **OPTIONS).text).startswith("A wide picture")
 
 
+def test_weights_that_nobody_has_computed_yet(mini):
+    """Of a model that was built and not loaded, and of one that was changed, handed to a worker."""
+    built = px.Pixtral(mini.config)
+    assert elsewhere(lambda: built.logits(px.Prompt([1, 2])).shape)[0] == 2
+    changed = px.load("mini")
+    changed.set_dtype(mx.float16)
+    with px.Worker(changed) as worker:
+        assert worker.stream(QUESTION, **OPTIONS).__next__().text
+
+
 def test_random_weights_come_into_being_on_any_thread():
     config = px.load("mini").config
     model = random_model(replace(config, text=replace(config.text, vocab_size=131_072)))
