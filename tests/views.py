@@ -1,10 +1,13 @@
 """What tests of widgets show, and what a widget answers."""
 
 import re
+import shutil
 import threading
 import time
 
+from pixtral_mlx import drawing
 from pixtral_mlx.mini import scene
+from pixtral_mlx_widgets import bundle
 
 SCENE, OTHER = scene(3, 4, 5), scene(8, 2, 3)
 
@@ -38,3 +41,11 @@ def eventually(condition, seconds=20):
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     assert condition()
+
+
+def scripts(folder):
+    """All ES modules in one new folder, where node finds what each of them imports."""
+    shutil.copytree(bundle.STATIC, folder)
+    for module in drawing.FOLDER.glob("*.js"):
+        shutil.copy(module, folder)
+    return folder

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from views import scripts
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from pixtral_mlx.model import rope
-from pixtral_mlx_widgets import bundle, mask_view, vision_attention
+from pixtral_mlx_widgets import mask_view, vision_attention
 
 JS = Path(__file__).parent / "js"
 
@@ -39,7 +40,7 @@ SCRIPT_FAULTS = {
         "shared", "shared", 'if (what === "alive") giveUp', "if (what) giveUp",
     ),
     "the map of colours is reversed": (
-        "shared", "shared", "Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1)",
+        "shared", "colours", "Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1)",
         "(1 - Math.min(Math.max(share, 0), 1)) * (CIVIDIS.length - 1)",
     ),
     "map of the next head": (
@@ -77,14 +78,14 @@ def test_mistake_in_a_script_is_noticed(fault, tmp_path):
     if node is None:
         pytest.skip("node is not installed: the widgets' JavaScript is not tested")
     test, name, right, wrong = SCRIPT_FAULTS[fault]
-    shutil.copytree(bundle.STATIC, tmp_path / "static")
-    file = tmp_path / "static" / f"{name}.js"
+    static = scripts(tmp_path / "static")
+    file = static / f"{name}.js"
     source = file.read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {name}.js"
     file.write_text(source.replace(right, wrong), encoding="utf-8")
     done = subprocess.run(
         [node, "--test", "--experimental-default-type=module", str(JS / f"{test}.test.mjs")],
-        env=os.environ | {"STATIC": str(tmp_path / "static"), "LD_PRELOAD": ""},
+        env=os.environ | {"STATIC": str(static), "LD_PRELOAD": ""},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode != 0

@@ -7,18 +7,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from pixtral_mlx_widgets import bundle
+from views import scripts
 
 TESTS = sorted((Path(__file__).parent / "js").glob("*.test.mjs"))
 
 
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.name.removesuffix(".test.mjs"))
-def test_in_node(file):
+def test_in_node(file, tmp_path):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the widgets' JavaScript is not tested")
-    environment = os.environ | {"STATIC": str(bundle.STATIC), "LD_PRELOAD": ""}
+    environment = os.environ | {"STATIC": str(scripts(tmp_path / "static")), "LD_PRELOAD": ""}
     done = subprocess.run(
         [node, "--test", "--experimental-default-type=module", str(file)],
         capture_output=True, text=True, timeout=120, env=environment,

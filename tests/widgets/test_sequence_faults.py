@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from noticing import load_tests
+from views import scripts
 
 import pixtral_mlx_widgets as w
-from pixtral_mlx_widgets import bundle, sequence_strip
+from pixtral_mlx_widgets import sequence_strip
 
 sequence, memory = load_tests("widgets/test_sequence"), load_tests("widgets/test_memory_view")
 quantization = load_tests("widgets/test_quantization_view")
@@ -92,7 +93,7 @@ def run_node(static: Path, name: str) -> int:
 
 @pytest.fixture
 def static(tmp_path):
-    return shutil.copytree(bundle.STATIC, tmp_path / "static")
+    return scripts(tmp_path / "static")
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in FAULTS.values()}))

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import test, { mock } from "node:test";
 
-const { cividis, connect, diverging, latest, nameOf, share, typed, unpacked } = await import(`${process.env.STATIC}/shared.js`);
+const { cividis, diverging } = await import(`${process.env.STATIC}/colours.js`);
+const { share } = await import(`${process.env.STATIC}/numbers.js`);
+const { connect, latest, nameOf, typed, unpacked } = await import(`${process.env.STATIC}/shared.js`);
 
 mock.timers.enable({ apis: ["setTimeout"] });   // nobody waits in earnest
 

@@ -1,9 +1,8 @@
 // Ablation: one question, answered with everything and without what the reader takes away.
 
-import {
-  answersPictures, bitmap, checkbox, choice, connect, eachFrame, follow, frame, latest, on,
-  patchCanvas, slider, tag,
-} from "./shared.js";
+import { checkbox, choice, eachFrame, slider, tag } from "./elements.js";
+import { bitmap, patchCanvas } from "./patches.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 import { lookPanel, meter, nats, probability, showLongWork, tokenAt, wordChips, wordOf } from "./word_view.js";
 
 const ordinal = (n) => `${n}${n % 100 >= 11 && n % 100 <= 13 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th"}`;

@@ -1,6 +1,8 @@
 // AnswerLens: an answer while it is written; any word of it shows where it looked and its rivals.
 
-import { answersPictures, connect, count, eachFrame, follow, frame, latest, on, share, slider, tag } from "./shared.js";
+import { eachFrame, slider, tag } from "./elements.js";
+import { count, share } from "./numbers.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 import { doubts, lookPanel, meter, probability, tokenAt, visible, wordChips, wordOf } from "./word_view.js";
 
 // Where a word looked, in words.

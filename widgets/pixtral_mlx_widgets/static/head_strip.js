@@ -1,6 +1,8 @@
 // Thumbnails of all heads of a layer on one canvas; a click or the arrow keys choose one.
 
-import { OWN_KEYS, count, eachFrame, heatCanvas, ink, onTheme, sized, tag } from "./shared.js";
+import { heatCanvas } from "./colours.js";
+import { eachFrame, ink, onTheme, OWN_KEYS, sized, tag } from "./elements.js";
+import { count } from "./numbers.js";
 
 const GAP = 8;
 const WORDS = 15;

@@ -1,8 +1,8 @@
 // MaskView: who may see whom, in the encoder and in the decoder.
 
-import {
-  answersPictures, connect, count, eachFrame, follow, frame, ink, OWN_KEYS, on, onTheme, share, sized, tag,
-} from "./shared.js";
+import { eachFrame, ink, onTheme, OWN_KEYS, sized, tag } from "./elements.js";
+import { count, share } from "./numbers.js";
+import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 const SIDE = 340;
 const AXIS = 12;

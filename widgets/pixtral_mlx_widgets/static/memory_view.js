@@ -1,9 +1,8 @@
 // MemoryView: weights, KV cache and activations against a Mac's memory; the bandwidth's bound.
 
-import {
-  answersPictures, bytes, choice, connect, count, eachFrame, follow, frame, ink, latest, on, onTheme,
-  operations, share, sized, slider, tag,
-} from "./shared.js";
+import { choice, eachFrame, ink, onTheme, sized, slider, tag } from "./elements.js";
+import { bytes, count, operations, share } from "./numbers.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 // Three colours that the colour-blind tell apart too, on light and on dark.
 const PARTS = [["weights", "#0072b2"], ["kv", "#56b4e9"], ["activations", "#009e73"]];

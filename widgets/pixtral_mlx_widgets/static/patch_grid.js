@@ -1,9 +1,9 @@
 // PatchGrid: the picture under its patches, what they cost, and where they stand in the prompt.
 
-import {
-  answersPictures, bitmap, choice, connect, count, follow, frame, latest, on, operations,
-  patchCanvas, share, slider, tag,
-} from "./shared.js";
+import { choice, slider, tag } from "./elements.js";
+import { count, operations, share } from "./numbers.js";
+import { bitmap, patchCanvas } from "./patches.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 const LARGEST = 1536;
 

@@ -1,9 +1,10 @@
 // QuantizationView: the error of every matrix, layer by layer, and where two answers part.
 
-import {
-  answersPictures, bytes, checkbox, choice, cividis, connect, count, eachFrame, follow, frame, ink, on,
-  onTheme, RING, sized, tag,
-} from "./shared.js";
+import { cividis } from "./colours.js";
+import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
+import { bytes, count } from "./numbers.js";
+import { RING } from "./patches.js";
+import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 export const KINDS = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"];
 const OUTSIDE = ["tok_embeddings", "output", "w_in", "w_out"];

@@ -1,9 +1,9 @@
 // RopeExplorer: the pairs that turn with the row and with the column, and how alike patches are.
 
-import {
-  answersPictures, choice, cividis, connect, eachFrame, follow, frame, ink, latest, on, onTheme,
-  OWN_KEYS, patchCanvas, sized, slider, tag,
-} from "./shared.js";
+import { cividis } from "./colours.js";
+import { choice, eachFrame, ink, onTheme, OWN_KEYS, sized, slider, tag } from "./elements.js";
+import { patchCanvas } from "./patches.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 const MOST = 96;
 

@@ -1,9 +1,9 @@
 // SequenceStrip: the prompt as the model receives it, token after token, on one canvas.
 
-import {
-  answersPictures, bitmap, checkbox, choice, connect, count, eachFrame, follow, frame, ink, latest,
-  on, onTheme, patchCanvas, RING, sized, tag,
-} from "./shared.js";
+import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
+import { count } from "./numbers.js";
+import { bitmap, patchCanvas, RING } from "./patches.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 export const [TEXT, PATCH, ROW_BREAK, END] = [0, 1, 2, 3];
 const GUTTER = 44;

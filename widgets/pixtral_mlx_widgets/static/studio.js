@@ -1,8 +1,8 @@
 // Studio: pictures and questions at the left, what is inside at the right, one bar on top.
 
-import {
-  answersPictures, connect, count, follow, frame, on, slider, tag,
-} from "./shared.js";
+import { slider, tag } from "./elements.js";
+import { count } from "./numbers.js";
+import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 const LARGEST_FILE = 50e6;
 const QUIET = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "

@@ -1,10 +1,11 @@
 // VisionAttention: where a patch looks, per layer and head.
 
 import { headStrip } from "./head_strip.js";
-import {
-  answersPictures, bitmap, choice, connect, follow, frame, latest, legend, on, patchCanvas, share,
-  slider, tag,
-} from "./shared.js";
+import { legend } from "./colours.js";
+import { choice, slider, tag } from "./elements.js";
+import { share } from "./numbers.js";
+import { bitmap, patchCanvas } from "./patches.js";
+import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 // One map of an answer, and what is known of it.
 export function pick(answer, index) {

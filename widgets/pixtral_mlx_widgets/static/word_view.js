@@ -1,8 +1,10 @@
 // What views of an answer share: its words as chips, where one looked, and knock-outs of patches.
 
-import {
-  bitmap, choice, diverging, eachFrame, latest, legend, on, patchCanvas, share, slider, tag,
-} from "./shared.js";
+import { diverging, legend } from "./colours.js";
+import { choice, eachFrame, slider, tag } from "./elements.js";
+import { share } from "./numbers.js";
+import { bitmap, patchCanvas } from "./patches.js";
+import { latest, on } from "./shared.js";
 
 export const UNCERTAIN = 0.5;
 export const ALL = -1;   // the slider's place for "all layers" and "all heads"

@@ -1,0 +1,58 @@
+// Maps of colours and their legends.
+
+import { tag } from "./elements.js";
+import { share } from "./numbers.js";
+
+// Cividis (Nunez, Anderton and Renslow 2018) by ten of its colours, as pixtral_mlx.interpret.picture has it.
+const CIVIDIS = [
+  [0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115],
+  [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56],
+];
+
+// How much of the map covers the grey picture.
+export const STRENGTH = 0.65;
+
+// A share from 0 to 1 -> [r, g, b] of 0 to 255.
+export function cividis(share) {
+  const place = Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1);
+  const below = Math.min(Math.floor(place), CIVIDIS.length - 2);
+  return CIVIDIS[below].map((from, i) =>
+    Math.round(from + (CIVIDIS[below + 1][i] - from) * (place - below)));
+}
+
+const TABLE = Array.from({ length: 256 }, (_, i) => cividis(i / 255));
+
+// Blue through white to vermilion, for numbers of two signs: a share from -1 to 1 -> [r, g, b].
+export function diverging(share) {
+  const end = share < 0 ? [0, 84, 147] : [190, 70, 0];
+  const strength = Math.min(Math.abs(share), 1);
+  return end.map((to) => Math.round(245 + (to - 245) * strength));
+}
+
+// A map as a small canvas, one pixel a patch: values are 0 to 255.
+export function heatCanvas(values, rows, columns, colour = (v) => TABLE[v], alpha = 255) {
+  const canvas = document.createElement("canvas");
+  canvas.width = columns;
+  canvas.height = rows;
+  const pixels = new ImageData(columns, rows);
+  for (let i = 0; i < rows * columns; i++) {
+    const [r, g, b] = colour(values[i]);
+    pixels.data.set([r, g, b, alpha], 4 * i);
+  }
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+// The legend of a map: its colours, and the numbers at both ends.
+export function legend(unit = "of the attention") {
+  const bar = tag("canvas", { class: "px-bar", width: 128, height: 10, "aria-hidden": "true" });
+  const pen = bar.getContext("2d");
+  for (let x = 0; x < 128; x++) {
+    pen.fillStyle = `rgb(${cividis(x / 127)})`;
+    pen.fillRect(x, 0, 1, 10);
+  }
+  const top = tag("span", {}, "");
+  const root = tag("div", { class: "px-legend", hidden: true },
+    tag("span", {}, "0"), bar, top, tag("span", { class: "px-quiet" }, unit));
+  return { root, set(value) { root.hidden = value == null; top.textContent = value == null ? "" : share(value); } };
+}
