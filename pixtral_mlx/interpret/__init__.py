@@ -13,6 +13,8 @@ reading order:
 `compare`: how far two runs part
 `activations`: how large activations become, and what float16 cannot hold
 `words`: which tokens are a word
+`fonts`: which font of this system has a letter
+`letters`: text in every script, drawn with it
 `picture`: words, images and maps, drawn with Pillow
 """
 

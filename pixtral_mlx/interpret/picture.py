@@ -1,5 +1,6 @@
 """Pictures drawn with Pillow: no browser, no display."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from ..errors import ImageError
 from ..files import new_file, refuse_existing
 from ..inputs.image import to_pixels
 from ..model.prompt import PatchGrid
-from .words import Word, words_of
+from .letters import Lettering, right_to_left
+from .words import Word, close, words_of
 
 # One visual language wherever these tokens appear; safe for colour-blind readers (Okabe and Ito).
 BREAK_COLOUR = "#e69f00"
@@ -82,6 +84,7 @@ STRENGTH = 0.65
 """Of the map over the grey picture."""
 
 CARD, GAP, MARGIN, MOST_WORDS = 240, 20, 32, 48
+WORD_SIZE, TEXT_SIZE = 22, 24
 
 
 def cividis(values: np.ndarray) -> np.ndarray:
@@ -111,18 +114,19 @@ def draw_words(
     if not images or not words:
         raise ImageError("nothing to draw: the answer needs an image and at least one word")
     likely = [float(np.exp(min(logprobs[token] for token in word.tokens))) for word in words]
+    lettering = Lettering(word.text for word in words)
     shown, cards = words[:MOST_WORDS], []
     for word, probability in zip(shown, likely, strict=False):
         maps = [
             np.mean([look(token, image) for token in word.tokens], axis=0)
             for image in range(len(images))
         ]
-        cards.append(_card(word.text, probability, images, maps))
+        cards.append(_card(lettering, word.text, probability, images, maps))
     columns = min(5, len(cards))
     rows = [cards[i : i + columns] for i in range(0, len(cards), columns)]
     heights = [max(card.height for card in row) for row in rows]
     width = max(columns * (CARD + GAP) - GAP, 560) + 2 * MARGIN
-    head = _heading(words, likely, width - 2 * MARGIN)
+    head = _heading(lettering, words, likely, width - 2 * MARGIN)
     height = head.height + sum(heights) + GAP * len(rows) + 3 * MARGIN + 40
     page = Image.new("RGB", (width, height), PAPER)
     page.paste(head, (MARGIN, MARGIN))
@@ -136,7 +140,11 @@ def draw_words(
 
 
 def _card(
-    word: str, likely: float, images: Sequence[np.ndarray], maps: Sequence[np.ndarray]
+    lettering: Lettering,
+    word: str,
+    likely: float,
+    images: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
 ) -> Image.Image:
     """One word: the image it looked at most, lit where it looked, with the numbers.
 
@@ -157,39 +165,69 @@ def _card(
     card = Image.new("RGB", (CARD, size[1] + (84 if count > 1 else 66)), PAPER)
     card.paste(seen, ((CARD - size[0]) // 2, 0))
     pen = ImageDraw.Draw(card)
-    text = _shortened(word, CARD, _font(22))
-    pen.text((0, size[1] + 6), text, fill=INK, font=_font(22))
+    text = lettering.shortened(word, CARD, WORD_SIZE)
+    lettering.draw(pen, (0, size[1] + 6), text, WORD_SIZE, INK)
     if likely < UNCERTAIN:
-        end = _font(22).getlength(text)
+        end = lettering.width(text, WORD_SIZE)
         pen.line((0, size[1] + 33, end, size[1] + 33), fill=END_COLOUR, width=3)
     where = f"image {best + 1}" if count > 1 else "image"
     numbers = f"p {likely:.2f}   {attention.sum():.0%} on {where}, max {attention.max():.1%}"
     pen.text((0, size[1] + 42), numbers, fill=QUIET_INK, font=_font(13))
     if count > 1:
         shares = "   ".join(f"image {n}: {m.sum():.0%}" for n, m in enumerate(maps, 1))
-        text = _shortened(shares, CARD, _font(13))
+        text = lettering.shortened(shares, CARD, 13)
         pen.text((0, size[1] + 60), text, fill=QUIET_INK, font=_font(13))
     return card
 
 
-def _heading(words: list[Word], likely: list[float], width: int) -> Image.Image:
+def _heading(
+    lettering: Lettering, words: list[Word], likely: list[float], width: int
+) -> Image.Image:
     """The answer as text, uncertain words underlined."""
-    font, space, line = _font(24), _font(24).getlength(" "), 38
-    places, x, y = [], 0.0, 0
-    for word, probability in zip(words, likely, strict=True):
-        text = _shortened(word.text, width, font)
-        length = font.getlength(text)
-        if x and x + length > width:
-            x, y = 0.0, y + line
-        places.append((x, y, text, length, probability))
-        x += length + space
-    image = Image.new("RGB", (width, y + line), PAPER)
+    space, line = _font(TEXT_SIZE).getlength(" "), 38
+    texts = [lettering.shortened(word.text, width, TEXT_SIZE) for word in words]
+    lengths = [lettering.width(text, TEXT_SIZE) for text in texts]
+    # Underlines do not touch one another.
+    gaps = [space / 2 if close(*pair) else space for pair in itertools.pairwise(texts)] + [0.0]
+    lines, end = [[]], 0.0
+    for number, length in enumerate(lengths):
+        if lines[-1] and end + length > width:
+            lines.append([])
+            end = 0.0
+        lines[-1].append(number)
+        end += length + gaps[number]
+    image = Image.new("RGB", (width, line * len(lines)), PAPER)
     pen = ImageDraw.Draw(image)
-    for x, y, text, length, probability in places:
-        pen.text((x, y), text, fill=INK, font=font)
-        if probability < UNCERTAIN:
-            pen.line((x, y + 30, x + length, y + 30), fill=END_COLOUR, width=3)
+    rightwards = not right_to_left("".join(texts))
+    for y, held in zip(range(0, image.height, line), lines, strict=True):
+        taken = sum(lengths[n] + gaps[n] for n in held) - gaps[held[-1]]
+        x = 0.0 if rightwards else width - taken
+        for place in _as_read([texts[n] for n in held], rightwards):
+            n = held[place]
+            lettering.draw(pen, (x, y), texts[n], TEXT_SIZE, INK)
+            if likely[n] < UNCERTAIN:
+                pen.line((x, y + 30, x + lengths[n], y + 30), fill=END_COLOUR, width=3)
+            x += lengths[n] + gaps[n]
     return image
+
+
+def _as_read(words: Sequence[str], rightwards: bool) -> list[int]:
+    """The words of a line from left to right, as the text runs in its script.
+
+    Words that run the other way stand among themselves in their own order; one without letters
+    goes with the word before it.
+    """
+    runs: list[list[int]] = []
+    other = False
+    for n, word in enumerate(words):
+        leftwards = right_to_left(word)
+        goes_on, other = other, other if leftwards is None else leftwards == rightwards
+        if other and goes_on:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    # A run of several words runs against the text.
+    return [n for run in runs for n in run[::-1]][:: 1 if rightwards else -1]
 
 
 def _legend(page: Image.Image, top: int, left_out: int) -> None:
@@ -205,15 +243,8 @@ def _legend(page: Image.Image, top: int, left_out: int) -> None:
 
 
 def _font(size: int) -> Any:
+    """For our own words."""
     return ImageFont.load_default(size)
-
-
-def _shortened(text: str, width: float, font: Any) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")

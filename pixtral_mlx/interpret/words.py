@@ -11,6 +11,14 @@ _UNSPACED = re.compile(
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"
 )
 
+# With the full stops and brackets of the same scripts.
+_SET_CLOSE = re.compile(f"{_UNSPACED.pattern}|[\u3000-\u303f\uff01-\uff65]")
+
+
+def close(before: str, after: str) -> bool:
+    """Whether two words of a text stand without a blank between them, by their scripts."""
+    return bool(_SET_CLOSE.match(before[-1]) and _SET_CLOSE.match(after[0]))
+
 
 class Word(NamedTuple):
     """A word of an answer and the tokens that it is made of."""
