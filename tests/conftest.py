@@ -17,6 +17,15 @@ import pixtral_mlx as px
 from pixtral_mlx import cli
 
 
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_nobody(tmp_path_factory):
+    """What a person has chosen for their commands is not for the tests, and stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PIXTRAL_MLX_MODEL", raising=False)
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("settings")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A small random model in Mistral's own layout. All tests share it: only read it."""

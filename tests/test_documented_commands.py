@@ -18,9 +18,6 @@ import pixtral_mlx as px
 from pixtral_mlx.cli.parser import build_parser
 from pixtral_mlx.mini import CHECKPOINT, scene
 
-OF_OTHERS = {"--no-browser"}
-"""Options of other programs: JupyterLab's."""
-
 NOT_RUN = ("pip install ", "python3 -m venv ", "source ", "pixtral-mlx batch report.pdf ")
 """Beginnings of lines in blocks of `sh` that are not run here: they change the environment, or
 read pages at full size, a minute each. Blocks of no language are not run either: they take minutes
@@ -65,7 +62,7 @@ def test_every_line_is_a_command_with_its_options(page):
 
 
 def test_options_in_the_text_are_there():
-    known = set().union(*map(options_of, commands())) | OF_OTHERS
+    known = set().union(*map(options_of, commands()))
     for page in TEXTS:
         for quoted in re.findall(r"`([^`\n]+)`", prose(page)):
             command = re.match(r"pixtral-mlx ([a-z]+)", quoted)
@@ -116,7 +113,8 @@ def place(tmp_path, small):
 def run(line, place):
     """A line as bash runs it; returns what it printed."""
     command = f'pixtral-mlx() {{ "{sys.executable}" -m pixtral_mlx "$@"; }}; {line}'
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    own = {"XDG_CONFIG_HOME": str(place / "settings"), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | own | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", command],
         cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,

@@ -13,6 +13,7 @@ It knows the names, shapes and places of weights, and builds no model of them. I
 `scheme`: how weights may be stored: bits, groups, modes
 `matching`: what a model needs, matched with what a folder stores
 `checkpoint`: all of it together: `open_checkpoint`
+`local`: the models that are on this machine
 `identity`: whose weights these are
 """
 

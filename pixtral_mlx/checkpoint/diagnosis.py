@@ -68,9 +68,7 @@ def links_to_nothing(folder: Path) -> str:
     )
     if not gone:
         return ""
-    owner = next(
-        (_hub_id(part.name) for part in folder.absolute().parents if _hub_id(part.name)), ""
-    )
+    owner = next((hub_id(part.name) for part in folder.absolute().parents if hub_id(part.name)), "")
     advice = f"give the id {owner}, which downloads them again" if owner else "download them again"
     return f"links to files that are gone ({some(gone)}); {advice}"
 
@@ -85,6 +83,17 @@ def base_of(file: Path) -> str:
         return ""
     found = settings.get("base_model_name_or_path") or settings.get("model")
     return found if isinstance(found, str) and found.isprintable() else ""
+
+
+def whole_models(folder: Path) -> list[Path]:
+    """The folders inside, few levels deep, that hold weights beside a configuration; sorted."""
+    return sorted(path for path in _models(folder) if _whole(path))
+
+
+def hub_id(name: str) -> str:
+    """ "owner/name" of a folder that the hub's cache calls "models--owner--name", or ""."""
+    kind, _, rest = name.partition("--")
+    return rest.replace("--", "/") if kind == "models" else ""
 
 
 def foreign_tensors(names: Iterable[str]) -> str:
@@ -120,7 +129,7 @@ def _begun(folder: Path | None) -> list[str]:
     if folder is None:
         return []
     places = [folder / ".cache" / "huggingface" / "download"]
-    if _hub_id(folder.absolute().parent.parent.name):
+    if hub_id(folder.absolute().parent.parent.name):
         places.append(folder.absolute().parent.parent / "blobs")
     found = [path for place in places for path in place.glob("**/*")]
     return sorted(path.name for path in found if path.name.endswith(UNFINISHED))
@@ -130,10 +139,10 @@ def _of_a_cache(folder: Path) -> str:
     """What a folder of the hub's cache is that is no model; "" if it is none."""
     here = folder.absolute()
     for part in (here, *here.parents[:2]):
-        if owner := _hub_id(part.name):
+        if owner := hub_id(part.name):
             return f"a folder of the hub's cache without a model's weights; give the id {owner}"
     for place in (folder, folder / "hub"):
-        ids = sorted(filter(None, map(_hub_id, _names(place))))
+        ids = sorted(filter(None, map(hub_id, _names(place))))
         if ids:
             return f"the hub's cache, not a model; give the id of one of its models: {some(ids)}"
     return ""
@@ -141,8 +150,7 @@ def _of_a_cache(folder: Path) -> str:
 
 def _of_models(folder: Path) -> str:
     """The models in a folder of folders, as LM Studio's; "" if there are none."""
-    found = sorted(_models(folder), key=lambda path: (not _whole(path), path))
-    models = [path for path in found if _whole(path)]
+    found, models = sorted(_models(folder)), whole_models(folder)
     inside = [str(path.relative_to(folder)) for path in models or found]
     if models:
         return f"a folder of models, not one; give one of them: {some(inside)}"
@@ -173,9 +181,3 @@ def _names(folder: Path) -> list[str]:
         return [path.name for path in folder.iterdir()]
     except OSError:
         return []
-
-
-def _hub_id(name: str) -> str:
-    """ "owner/name" of a folder that the hub's cache calls "models--owner--name", or ""."""
-    kind, _, rest = name.partition("--")
-    return rest.replace("--", "/") if kind == "models" else ""

@@ -3,9 +3,11 @@
 It reads and writes the terminal; the rooms that it calls do neither. What the commands share:
 
 `parser`: the words after `pixtral-mlx`, and one line for whatever goes wrong
+`arguments`: words and flags that several commands share
 `usage`: options in full, `~`, and one line for a mistake
 `streams`: streams and signals, as shells and pipes leave them
 `flags`: flags made from options that are declared elsewhere, and read back
+`settings`: what a person has chosen for every command
 `question`: the model, the options and the question, read from the flags
 `stdin`: what a pipe brings
 `status`: one line that says what is going on
@@ -22,6 +24,7 @@ The commands:
 `explain`: an answer, and where the model looked for every word
 `lab`: JupyterLab on the course
 `chat`: a conversation
+`models`: the models on this machine, and the default one
 `inspect`: what is in a model, or what an image becomes
 `inspect_pages`: what the pages of a PDF become
 `bench`: how fast a model is here

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ..engine.batch_stream import check_batch
@@ -19,6 +20,7 @@ from ..inputs.image_source import SUFFIXES, read_source, short_name
 from ..inputs.pdf import page_numbers, split_choice
 from .question import generation_options, image_options, load_model, question
 from .row_file import Key, RowFile, RowStream, key_of, open_rows
+from .settings import chosen_model
 from .stdin import read_stdin_text
 from .usage import one_line
 
@@ -62,13 +64,14 @@ def run(arguments: Namespace) -> int:
     prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
     items = find_items(arguments.files, per_page=arguments.per_page)
     question(_asked(arguments, prompt, items[0]))  # a mistake of usage costs no loading
-    made_with = {"model": arguments.model, "prompt": prompt, "options": _chosen(arguments)}
+    model = chosen_model(arguments).model
+    made_with = {"model": model, "prompt": prompt, "options": _chosen(arguments)}
     with open_rows(arguments.output, made_with, overwrite=arguments.overwrite) as rows:
         left = _left(items, rows, contents := _Contents())
         if left:
-            model = load_model(arguments)
+            opened = load_model(arguments)
             requests = (_request(arguments, prompt, item, contents) for item in left)
-            stream = model.stream_batch(requests, batch_size=arguments.batch_size, **options)
+            stream = opened.stream_batch(requests, batch_size=arguments.batch_size, **options)
             _write(stream, left, rows, len(items), contents)
         failed = _summarize(rows.rows, arguments)
     return 1 if failed else 0
@@ -129,7 +132,18 @@ def _summarize(rows: Sequence[dict[str, Any]], arguments: Namespace) -> int:
     note = f", {len(failed):,} of them with an error" if failed else ""
     output = "stdout" if arguments.output == "-" else arguments.output
     print(f"{output}: {len(rows):,} rows{note}", file=sys.stderr)
+    if len(rows) > len(failed) and (command := _next_command(arguments.output)):
+        print(command, file=sys.stderr)
     return len(failed)
+
+
+def _next_command(output: str) -> str:
+    """How to read the rows; "" for those that went to stdout."""
+    if output == "-":
+        return ""
+    if output.lower().endswith(".csv"):
+        return f"Read it: {'open' if sys.platform == 'darwin' else 'xdg-open'} {quote(output)}"
+    return f"Read it: python3 -m json.tool --json-lines --no-ensure-ascii {quote(output)}"
 
 
 def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:

@@ -25,6 +25,7 @@ from ..inputs.placeholders import gradient, text_prompt
 from ..model.prompt import Prompt
 from ..tables import format_bytes, format_markdown
 from .question import load_model
+from .settings import MINI, chosen_model
 from .status import Status
 
 CACHED_BYTES = 2**28
@@ -146,7 +147,7 @@ def _check(arguments: Namespace) -> list[tuple[int, int]]:
     for name in ("prompt_tokens", "max_tokens", "runs"):
         lowest = 2 if name == "max_tokens" else 1
         whole(f"--{name.replace('_', '-')}", getattr(arguments, name), lowest)
-    if arguments.random is not None and arguments.model != "mini":
+    if arguments.random is not None and arguments.model is not None:
         raise ValueError("--random makes a model of its own: leave --model out")
     if arguments.random is not None:
         number("--random", arguments.random, 0, 1, above=True)
@@ -186,7 +187,8 @@ def _opened(arguments: Namespace) -> tuple[Any, float]:
 
 def _name(arguments: Namespace) -> str:
     if arguments.random is None:
-        return f"pixtral-{arguments.model}" if arguments.model == "mini" else arguments.model
+        model = chosen_model(arguments).model
+        return "pixtral-mini" if model == MINI else model
     return f"random weights in 4 bits, {100 * arguments.random:g} % of Pixtral 12B's layers"
 
 

@@ -3,6 +3,7 @@
 import sys
 from argparse import Namespace
 from pathlib import Path
+from shlex import quote
 
 from ..checkpoint.names import resolve
 from ..files import refuse_existing
@@ -11,6 +12,7 @@ from ..quantization.options import ConversionOptions
 from ..quantization.plan import format_plan
 from ..tables import format_bytes
 from .flags import given_options
+from .settings import remember_folder
 from .status import Status
 
 
@@ -38,6 +40,7 @@ def run(arguments: Namespace) -> int:
     if arguments.dry_run:
         print(format_plan(result.plan))
         return 0
+    remember_folder(Path(result.folder))
     plan = result.plan
     print(
         f"{result.folder}: {plan.parameters:,} weights in {format_bytes(result.nbytes)}, "
@@ -50,4 +53,9 @@ def run(arguments: Namespace) -> int:
             f"{len(kept)} {stay} in {plan.dtype}, the width does not fit: see --dry-run or "
             "quantization_error.json"
         )
+    folder = quote(arguments.dst)
+    print(
+        f"Ask it: pixtral-mlx generate -m {folder} photo.jpg 'What is this?'\n"
+        f"Make it the default: pixtral-mlx models default {folder}"
+    )
     return 0

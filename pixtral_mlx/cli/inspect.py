@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from PIL import Image
@@ -64,11 +65,22 @@ def run(arguments: Namespace) -> int:
             with Status("opening the image"):
                 report = describe_image(data, name, *wanted)
             text = _image_text(report)
+        if arguments.output:
+            text += f"\n{_next_command(arguments.output, source)}"
     else:
         report = describe_model(arguments.what, check=arguments.check)
         text = _model_text(report)
     print(json.dumps(report, ensure_ascii=False) if arguments.json else text)
     return 0
+
+
+def _next_command(output: str, source: Any) -> str:
+    """Where the grid is, and how to ask about what it shows."""
+    picture = "photo.jpg" if isinstance(source, bytes) else quote(source)
+    return (
+        f"The grid is drawn in {output}. Ask about the picture: pixtral-mlx generate {picture} "
+        "'What is this?'"
+    )
 
 
 def _is_image(what: str) -> bool:

@@ -33,7 +33,8 @@ def run(arguments: Namespace) -> int:
             "pip install 'pixtral-mlx[lab]'"
         )
     folder = course_folder(CHECKOUT, INSTALLED, COPY)
-    command = [sys.executable, "-m", "jupyterlab", str(folder), *arguments.arguments]
+    quiet = ["--no-browser"] if arguments.no_browser else []
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *quiet, *arguments.arguments]
     return run_to_its_end(command)
 
 

@@ -6,37 +6,56 @@ written.
 
 import logging
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
+from ..errors import CheckpointError
 from ..inputs.image_options import ImageOptions
 from ..model.prompt import Prompt
 from .flags import given_options
+from .settings import MINI, READY_MADE, Choice, chosen_model
 from .status import Status
 from .stdin import read_stdin, read_stdin_text
 
 MINI_NOTICE = (
-    "pixtral-mini knows only scenes of its own (see `pixtral-mlx demo`); for photographs and "
-    "documents give --model, after `pixtral-mlx convert mistralai/Pixtral-12B-2409 pixtral-4bit`"
+    "pixtral-mini knows only scenes of its own (try `pixtral-mlx demo`); for photographs and "
+    f"documents choose a 12B once: `pixtral-mlx models default {READY_MADE}`"
 )
 
 log = logging.getLogger(__name__)
 
 
 def load_model(arguments: Namespace) -> Any:
-    """The model that `--model` and `--dtype` name, with its `--prompt-cache`."""
-    from ..checkpoint.names import resolve
+    """The model that was chosen, in the type of `--dtype`, with its `--prompt-cache`."""
     from ..pixtral import load
 
-    if arguments.model == "mini":
+    choice = chosen_model(arguments)
+    if choice.model == MINI:
         log.warning(MINI_NOTICE)
-    folder = resolve(arguments.model)  # a download draws bars of its own
+    folder = find_model(choice)  # a download draws bars of its own
     with Status("opening the model"):
         model = load(folder, dtype=arguments.dtype)
         if getattr(arguments, "prompt_cache", None) is not None:
             model.open_prompt_cache(arguments.prompt_cache)
         return model
+
+
+def find_model(choice: Choice) -> Path:
+    """The folder of a model, after a download where it is needed.
+
+    Raises:
+        CheckpointError: there is none; the line says who chose it, if that was not `--model`.
+    """
+    from ..checkpoint.names import resolve
+
+    try:
+        return resolve(choice.model)
+    except CheckpointError as error:
+        if choice.source == "--model":
+            raise
+        raise CheckpointError(f"{error} (chosen by {choice.source})") from error
 
 
 def image_options(arguments: Namespace) -> ImageOptions:

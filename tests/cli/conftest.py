@@ -35,7 +35,12 @@ def places(picture, tmp_path_factory):
     make_official(folder / "official")
     done = run("official", "4bit", command=(sys.executable, str(HOUSE / "convert.py")), cwd=folder)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"4bit: ") and done.stdout.count(b"\n") == 1
+    first, *rest = done.stdout.decode().splitlines()
+    assert first.startswith("4bit: ")
+    assert [line.partition(": ")[2] for line in rest] == [
+        "pixtral-mlx generate -m 4bit photo.jpg 'What is this?'",
+        "pixtral-mlx models default 4bit",
+    ]
     return folder
 
 

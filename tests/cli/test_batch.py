@@ -100,7 +100,8 @@ def test_a_row_for_each_file_of_a_folder(run_batch, capsys):
         }
     broken = by_file["scans/broken.JPG"]
     assert broken["answer"] is None and "scans/broken.JPG: not an image" in broken["error"]
-    said = capsys.readouterr().err.splitlines()
+    *said, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("Read it: ") and last.endswith("out.jsonl")
     assert said[-1].endswith("out.jsonl: 6 rows, 1 of them with an error")
     assert said[-2] == "5 answers were cut at --max-tokens 6"
     assert said[-3].startswith("! scans/broken.JPG: not an image")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import HOUSE
+from commands import HOUSE, run
 
 import pixtral_mlx as px
 from pixtral_mlx.cli.parser import build_parser
@@ -53,10 +53,70 @@ def test_every_option_is_written_in_full(refused):
         (("chat", "--xyzzy"), "there is no option --xyzzy (see pixtral-mlx chat --help)"),
         (("--versio",), "did you mean --version?"),
         (("--model", "mini", "chat"), "pixtral-mlx: there is no option --model (see"),
+        (("genrate", "x.png", "?"), "there is no command genrate: did you mean generate?"),
+        (("Model",), "there is no command Model: did you mean models?"),
+        (("xyzzy",), "pixtral-mlx: there is no command xyzzy (see pixtral-mlx --help)"),
     ],
 )
 def test_the_option_that_is_meant_is_named(refused, words, said):
     refused(2, said, *words)
+
+
+def test_a_process_names_what_is_meant_too():
+    done = run("genrate")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"did you mean generate?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "prompt"),
+    [
+        (["What is this?"], [], "What is this?"),
+        (["a.png", "b.pdf#page=2", "What is this?"], ["a.png", "b.pdf#page=2"], "What is this?"),
+        (["a.png", "--raw", "What is in b.png?"], ["a.png"], "What is in b.png?"),
+        (["--raw", "-", "https://x.org/y", "?"], ["-", "https://x.org/y"], "?"),
+        (["a.png", "--raw", "--", "-1 or -2?"], ["a.png"], "-1 or -2?"),
+        (["a.png", "--raw", "- why?"], ["a.png"], "- why?"),
+        (["~/a.png", "-"], [f"{Path.home()}/a.png"], "-"),
+        (["-i", "a", "b", "-p", "x"], ["a", "b"], "x"),
+        (["conftest", "x"], ["conftest"], "x"),
+    ],
+)
+def test_pictures_first_and_the_question_last(tmp_path, monkeypatch, words, images, prompt):
+    monkeypatch.chdir(tmp_path)
+    Path("conftest").touch()  # a file without an ending is a picture, as far as anybody knows
+    for command in (["generate"], ["explain", "-o", "x.png"]):
+        given = build_parser().parse_args([*command, *words])
+        assert (given.image, given.prompt) == (images, prompt)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.png", "x", "-i", "b.png"], "either as words or with --image and --prompt, not both"),
+        (["a.png", "-p", "x"], "not both: pixtral-mlx generate photo.jpg 'What is this?' (see"),
+        (["a.png", "what", "is", "this?"], "'what' is not a picture: pictures come first"),
+        (["a.png"], "a.png is a picture: put your question after it, in quotes"),
+        (["a.png", "my b.png"], "my b.png is a picture"),
+        ([], "there is no question: pixtral-mlx generate photo.jpg 'What is this?'"),
+        (["-i", "a.png"], "there is no question"),
+        (["a.png", "--raw", "-x"], "-x"),
+    ],
+)
+def test_mixed_up_words_are_one_line(tmp_path, monkeypatch, refused, words, said):
+    monkeypatch.chdir(tmp_path)
+    Path("my b.png").touch()
+    refused(2, said, "generate", *words)
+
+
+def test_short_options_and_words_of_other_commands():
+    parse = build_parser().parse_args
+    given = parse(["batch", "a", "-m", "m", "-p", "?", "-o", "r.jsonl", "b", "c"])
+    assert given.files == ["a", "b", "c"]
+    assert (given.model, given.prompt, given.output) == ("m", "?", "r.jsonl")
+    given = parse(["chat", "a.png", "--seed", "1", "~/b", "-i", "c"])
+    assert given.image == ["a.png", f"{Path.home()}/b", "c"]
+    assert parse(["doctor", "-m", "x"]).model == "x"
 
 
 def test_values_that_begin_with_a_dash_stay_values():
