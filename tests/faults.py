@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pixtral_mlx import pixtral as model
-from pixtral_mlx.inputs import image, tokenizer
+from pixtral_mlx.inputs import pixels, tokenizer
 from pixtral_mlx.model import prompt, rope, vision
 
 
@@ -116,16 +116,16 @@ def floor_in_the_grid(patch, pixtral):
 
 
 def antialiased_resize(patch, pixtral):
-    def resize(pixels, height, width):
-        small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+    def resize(picture, options, height, width):
+        small = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(small, np.float32)
 
-    patch.setattr(image, "_resize_cubic", resize)
+    patch.setattr(pixels, "_resize_cubic", resize)
 
 
 def other_cubic(patch, pixtral):
     # Pillow's a = -0.5, here without antialiasing: the resize of many other libraries.
-    taps = image._cubic_taps
+    taps = pixels._cubic_taps
 
     def sharper(old, new, exact):
         indices, _ = taps(old, new, exact)
@@ -135,21 +135,21 @@ def other_cubic(patch, pixtral):
         far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
         return indices, np.where(t <= 1, near, far).astype(np.float32)
 
-    patch.setattr(image, "_cubic_taps", sharper)
+    patch.setattr(pixels, "_cubic_taps", sharper)
 
 
 def transparent_as_black(patch, pixtral):
-    def to_rgb(picture, options):
+    def to_rgb(picture, options, white):
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, "BLACK")
         black.paste(picture, (0, 0), picture)
         return black.convert("RGB")
 
-    patch.setattr(image, "to_rgb", to_rgb)
+    patch.setattr(pixels, "_to_rgb", to_rgb)
 
 
 def transparency_ignored(patch, pixtral):
-    patch.setattr(image, "to_rgb", lambda picture, options: picture.convert("RGB"))
+    patch.setattr(pixels, "_to_rgb", lambda picture, options, white: picture.convert("RGB"))
 
 
 # fault: the case that shows it, and the first point that differs.

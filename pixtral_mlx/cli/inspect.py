@@ -15,12 +15,13 @@ from ..cost.machine import machine
 from ..engine.capacity import kv_bytes_per_token
 from ..errors import CheckpointError, ImageError
 from ..inputs.file_kind import is_pdf
-from ..inputs.image import decode_image, exif_orientation, open_image, to_rgb
+from ..inputs.image import decode_image, exif_orientation, open_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, read_source, short_name
 from ..inputs.pdf import split_choice
+from ..inputs.pixels import shrunk
 from ..interpret.activations import FLOAT16_MOST, largest_activations
-from ..interpret.picture import draw_patch_grid, save_new
+from ..interpret.picture import MAX_SIDE, draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import patch_grid
 from ..tables import format_table
@@ -114,7 +115,7 @@ def describe_image(
     vision = PIXTRAL_12B_VISION
     grid = patch_grid(image.width, image.height, vision, image_budget)
     if output:
-        save_new(draw_patch_grid(to_rgb(image, options), grid), Path(output))
+        save_new(draw_patch_grid(shrunk(image, options, MAX_SIDE), grid), Path(output))
     return {
         "image": short_name(name),
         "mode": image.mode,

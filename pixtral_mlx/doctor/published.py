@@ -17,8 +17,9 @@ from PIL import Image
 from ..checkpoint.layouts import shapes
 from ..engine.capacity import need_of
 from ..errors import ImageError
-from ..inputs.image import open_image, to_rgb
+from ..inputs.image import open_image
 from ..inputs.image_options import ImageOptions
+from ..inputs.pixels import to_rgb
 from ..inputs.placeholders import gradient
 from ..interpret.compare import POSITIONS_AT_ONCE, read_answer
 from ..model.config import PIXTRAL_12B

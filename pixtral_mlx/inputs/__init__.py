@@ -7,7 +7,9 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `image_source`: where pictures come from, bounded in size and time
 `file_kind`: what a file is, by its first bytes
 `image_options`: how they are prepared
-`image`: open, orient, resize, normalise
+`size_limit`: what a picture may take once it is decoded
+`image`: open, check, orient
+`pixels`: resize, normalise
 `pdf`: each page a picture
 `tokenizer`: messages in, a `Prompt` out
 `tokenizer_file`: which tokenizer belongs to a model folder
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from .image import preprocess, to_pixels
+    from .pixels import preprocess, to_pixels
     from .placeholders import gradient, text_prompt
 
 __all__ = ["gradient", "preprocess", "text_prompt", "to_pixels"]
@@ -27,7 +29,7 @@ __all__ = ["gradient", "preprocess", "text_prompt", "to_pixels"]
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "image": "preprocess to_pixels",
+        "pixels": "preprocess to_pixels",
         "placeholders": "gradient text_prompt",
     },
 )

@@ -1,145 +1,38 @@
-"""Pictures: open, check, orient, resize, normalise.
+"""Pictures: open, check, orient.
 
-The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel.
 Everything is checked before it is decoded.
 """
 
-import hashlib
 import io
 import logging
-import platform
 import re
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import ImageError
-from ..model.config import VisionConfig
-from ..model.prompt import patch_grid
 from .file_kind import ON_A_MAC, is_heic, is_pdf, what_else
 from .image_options import ImageOptions
 from .image_source import read_source
+from .pixels import digest
+from .size_limit import check_scans, check_size, check_webp, jpeg_scale, pixel_bytes
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
-MAX_PIXELS = 100_000_000  # 300 MB once decoded; a full-frame camera has 60 million
 
 # The boxes in a HEIF container that state the size of each picture and tile in it.
 _HEIC_SIZES = re.compile(rb"ispe\0{4}(.{8})", re.DOTALL)
 
-# CLIP's mean and standard deviation of RGB, as mistral-common has them.
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
-
-# Where a target pixel lies in the source: OpenCV rounds that to float32, but its builds for Intel
-# and AMD hand pictures of at least 4x4 to Intel's IPP, which does not. On a side of 2,000 pixels
-# the two differ by up to 0.0004 after normalisation. We do as mistral-common does on the machine.
-EXACT_CENTRES = platform.machine().lower() in ("x86_64", "amd64")
-
 _JPEG_END = b"\xff\xd9"
 
 log = logging.getLogger(__name__)
-
-
-def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) -> np.ndarray:
-    """Resize once from the original to whole patches, normalise, channels first.
-
-    Arguments:
-        image: any mode; what is not RGB is pasted on white.
-
-    Returns:
-        float32, shape (3, rows * patch, columns * patch).
-    """
-    grid = patch_grid(image.width, image.height, config, options.image_budget)
-    height, width = grid.rows * config.patch_size, grid.columns * config.patch_size
-    rgb = to_rgb(image, options)
-    if options.resize == "antialiased":
-        resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    else:
-        resized = _resize_cubic(np.asarray(rgb), height, width)
-    return normalise(resized)
-
-
-def normalise(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of 0 to 255, float32 -> (3, H, W), CLIP's mean and deviation taken out."""
-    return ((pixels / np.float32(255.0) - MEAN) / STD).transpose(2, 0, 1)
-
-
-def to_pixels(image: np.ndarray) -> np.ndarray:
-    """The inverse of `normalise`, for pictures: (3, H, W) -> uint8 (H, W, 3)."""
-    pixels = (np.asarray(image).transpose(1, 2, 0) * STD + MEAN) * 255
-    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
-
-
-def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
-    """Three channels of 8 bits; transparent parts become white, also those of one colour (PNG's
-    tRNS), which the reference leaves as they are in RGB and in 16-bit grey."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    key = image.info.get("transparency")
-    if image.mode.startswith("I") and options.grey16 == "scale":
-        values, image = np.asarray(image), _grey16_to_8(image)
-        if isinstance(key, int):
-            image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
-    if image.mode == "F" and options.grey16 == "scale":
-        raise ImageError(
-            "image of 32-bit floats, whose range no file states: export it with 8 or 16 bits"
-        )
-    if image.mode != "RGBA":
-        try:
-            image = image.convert("RGBA")
-        except ValueError as error:
-            raise ImageError(f"image of mode {image.mode}: {error}: export it as RGB") from error
-    white = Image.new("RGBA", image.size, "WHITE")
-    white.paste(image, (0, 0), image)
-    return white.convert("RGB")
-
-
-def _grey16_to_8(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    if image.mode == "I" and values.max(initial=0) <= 255:
-        return image  # a 32-bit mode that holds 8-bit values
-    return Image.fromarray(np.clip((values * 255 + 32767) // 65535, 0, 255).astype(np.uint8))
-
-
-def _resize_cubic(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Separable cubic interpolation, a = -0.75, edges repeated, no antialiasing.
-
-    OpenCV's INTER_CUBIC on float32: `pixels` uint8 (H, W, 3) -> float32 (height, width, 3). Only
-    the rows that are needed are turned to float32, so a large photo stays cheap.
-    """
-    exact = EXACT_CENTRES and min(pixels.shape[:2]) >= 4
-    rows, row_weights = _cubic_taps(pixels.shape[0], height, exact)
-    columns, column_weights = _cubic_taps(pixels.shape[1], width, exact)
-    tall = np.zeros((height, *pixels.shape[1:]), np.float32)
-    for row, weight in zip(rows, row_weights, strict=True):
-        tall += weight[:, None, None] * pixels[row]
-    resized = np.zeros((height, width, pixels.shape[2]), np.float32)
-    for column, weight in zip(columns, column_weights, strict=True):
-        resized += weight[:, None] * tall[:, column]
-    return resized
-
-
-def _cubic_taps(old: int, new: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Four source indices and weights for each target index, both of shape (4, new)."""
-    centre = (np.arange(new) + 0.5) * (old / new) - 0.5
-    centre = centre if exact else centre.astype(np.float32)
-    first = np.floor(centre)
-    x = (centre - first).astype(np.float32)
-    a, one = np.float32(-0.75), np.float32(1)
-    far = x + one
-    w0 = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
-    w1 = ((a + 2) * x - (a + 3)) * x * x + one
-    near = one - x
-    w2 = ((a + 2) * near - (a + 3)) * near * near + one
-    weights = np.stack([w0, w1, w2, one - w0 - w1 - w2]).astype(np.float32)
-    taps = first.astype(np.int64) + np.arange(-1, 3)[:, None]
-    return np.clip(taps, 0, old - 1), weights
 
 
 def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
@@ -197,17 +90,22 @@ def _with_end(data: bytes) -> bytes | None:
     seen = set()
     for between in (b"", b"\x55\xaa" * 512, b"\xcc\x33" * 512):
         try:
-            with Image.open(io.BytesIO(begun + between + _JPEG_END), formats=("JPEG",)) as image:
-                _check_size(*image.size, "")
-                seen.add(hashlib.sha256(image.tobytes()).digest())
+            tried = begun + between + _JPEG_END
+            with JpegImageFile(io.BytesIO(tried)) as image:
+                _open_smaller(image, tried, "")
+                _check_size(image, "")
+                seen.add(digest(image))
         except Exception:  # whatever else is wrong with it has been said
             return None
     return begun + _JPEG_END if len(seen) == 1 else None
 
 
 def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Image:
-    _check_size(*image.size, name)
+    _check_size(image, name)
     with _damage_named(name):
+        if isinstance(image, TiffImageFile) and image._im is None:
+            # Or it asks, when it makes room, for the limit of the whole process.
+            image.im = Image.new(image.mode, image._tile_size).im
         image.load()
     return _upright(image) if options.orient else image
 
@@ -228,23 +126,59 @@ def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
 
 
 def _open(data: bytes, name: str) -> Image.Image:
+    """As `Image.open`, without its limit of pixels, which is that of the whole process."""
+    check_webp(data, name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sizes are ours to check, remarks on metadata no use
-            return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{name}: {str(error).split(',')[0]}; at most {MAX_PIXELS:,} are decoded: shrink it "
-            "first"
-        ) from error
+            warnings.simplefilter("ignore")  # remarks on metadata are of no use
+            image = _first_that_opens(data)
+    except Image.DecompressionBombError as error:  # WebP makes room when it is opened
+        raise ImageError(f"{name}: {str(error).split(',')[0]}: shrink it first") from error
     except Exception as error:  # damaged headers raise nearly anything in Pillow
+        image, why = None, error
+    else:
+        why = None
+    if image is None:
         what, advice = what_else(data)
         if what:
-            raise ImageError(f"{name}: {what}, not an image that is read here: {advice}") from error
+            raise ImageError(f"{name}: {what}, not an image that is read here: {advice}") from why
         raise ImageError(
             f"{name}: not an image that is read here; allowed: {', '.join(FORMATS)} and HEIC: "
             "convert it to one of them"
-        ) from error
+        ) from why
+    if isinstance(image, JpegImageFile):
+        width, height = image.size
+        scale = _open_smaller(image, data, name)
+        if scale > 1:
+            log.warning(
+                "%s: %dx%d pixels are too many; read at 1/%d of that, %dx%d",
+                name, width, height, scale, *image.size,
+            )  # fmt: skip
+    return image
+
+
+def _first_that_opens(data: bytes) -> Image.Image | None:
+    Image.preinit()
+    for kind in FORMATS:
+        if kind not in Image.OPEN:
+            Image.init()
+        if kind not in Image.OPEN:
+            continue  # this Pillow was built without it
+        factory, accept = Image.OPEN[kind]
+        accepted = accept is None or accept(data[:16])
+        if accepted and not isinstance(accepted, str):  # which is why it cannot be used here
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                return cast("Image.Image", factory(io.BytesIO(data), ""))
+    return None
+
+
+def _open_smaller(image: JpegImageFile, data: bytes, name: str) -> int:
+    """A JPEG too large to be decoded as it is: at the scale that libjpeg can do and we allow."""
+    check_scans(data, name)
+    width, height = image.size
+    scale = jpeg_scale(width, height, name, pixel_bytes(image.mode))
+    image.draft(None, (width // scale, height // scale))
+    return scale
 
 
 def _open_heic(data: bytes, name: str) -> Image.Image:
@@ -267,7 +201,7 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
     if tiling := image.info.get("tiling"):
         sizes.append((tiling["image_width"], tiling["image_height"]))
     for width, height in sizes:
-        _check_size(width, height, name)
+        check_size(width, height, name, pixel_bytes(image.mode))
     return image
 
 
@@ -297,6 +231,8 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    if exif_orientation(image) == 1:
+        return image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -305,14 +241,8 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if width < 1 or height < 1:
-        raise ImageError(f"{name}: {width}x{height} pixels: nothing to look at")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: {width}x{height} is {width * height:,} pixels; at most {MAX_PIXELS:,} are "
-            "decoded: shrink it first"
-        )
+def _check_size(image: Image.Image, name: str) -> None:
+    check_size(*image.size, name, pixel_bytes(image.mode))
 
 
 def _as_numpy(array: Any) -> np.ndarray:

@@ -19,8 +19,8 @@ from PIL import Image
 from ..errors import ImageError
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
-from .image import MAX_PIXELS
 from .image_options import ImageOptions
+from .size_limit import check_size
 
 MAX_PAGES = 100
 """At most this many pages of one PDF are drawn for one question."""
@@ -141,12 +141,10 @@ def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> 
     from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
     for part in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]):
-        columns, rows = part.get_px_size()
-        if columns * rows > MAX_PIXELS:
-            raise ImageError(
-                f"{name}: holds a picture of {columns}x{rows} pixels; at most {MAX_PIXELS:,} are "
-                "decoded: export the page as an image"
-            )
+        held = part.get_metadata()
+        bits = held.bits_per_pixel or 32  # nothing is stated
+        bytes_each = 1 if bits <= 8 else ceil(bits / 8)
+        check_size(held.width, held.height, f"{name}: a picture in it", bytes_each)
     sides, budget = page.get_size(), options.image_budget
 
     def scale(pixels: int) -> float:

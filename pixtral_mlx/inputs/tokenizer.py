@@ -19,9 +19,9 @@ from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens, patch_gri
 from ..model.vision_language_model import NO_VISION
 from .clients import ROLES, split_request
 from .file_kind import saved_instead
-from .image import preprocess
 from .image_options import ImageOptions
 from .messages import image_places, open_messages
+from .pixels import preprocess
 from .tokenizer_file import import_jsonschema
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import ImageError
 from ..files import new_file, refuse_existing
-from ..inputs.image import to_pixels
+from ..inputs.pixels import to_pixels
 from ..model.prompt import PatchGrid
 from .letters import Lettering, right_to_left
 from .words import Word, close, words_of

@@ -17,7 +17,7 @@ import numpy as np
 from ..checkpoint.safetensors_io import read_header
 from ..errors import CheckpointError, PixtralError
 from ..files import expanded, new_file, refuse_existing
-from ..inputs.image import normalise, to_pixels
+from ..inputs.pixels import normalise, to_pixels
 from ..model.config import PixtralConfig
 from ..model.prompt import ImageSpan, PatchGrid, Prompt
 from ..model.tap import Site

@@ -14,8 +14,8 @@ from random import Random
 
 import numpy as np
 
-from ..inputs.image import preprocess
 from ..inputs.image_options import ImageOptions
+from ..inputs.pixels import preprocess
 from ..inputs.tokenizer import Tokenizer
 from ..model.config import VisionConfig
 from ..model.prompt import PatchGrid, image_tokens

@@ -17,7 +17,8 @@ from pixtral_mlx.cli.batch import find_items
 from pixtral_mlx.cli.chat import Chat
 from pixtral_mlx.errors import ImageError
 from pixtral_mlx.inputs.file_kind import is_heic
-from pixtral_mlx.inputs.image import ImageOptions, exif_orientation, open_image, to_rgb
+from pixtral_mlx.inputs.image import ImageOptions, exif_orientation, open_image
+from pixtral_mlx.inputs.pixels import to_rgb
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 MISSING = (
@@ -156,15 +157,15 @@ def test_sizes_are_checked_before_anything_is_decoded(monkeypatch, lying):
     data = heic(flag(256, 256), tile_size=64) if lying == "tiles" else heic(flag(63, 33))
     if lying == "tiles":
         at = data.index(b"idat") + 8  # of a grid: width and height in 16 bits
-        data = data[:at] + struct.pack(">HH", 10_001, 10_000) + data[at + 4 :]
+        data = data[:at] + struct.pack(">HH", 16_000, 16_000) + data[at + 4 :]
     else:
-        data = stated_as(10_001, 10_000, data)
+        data = stated_as(16_000, 16_000, data)
     if lying == "header":
         data = data.replace(b"clap", b"free")
     shown = pillow_heif.open_heif(data).size
-    assert shown == {"header": (10_001, 10_000), "cut": (63, 33), "tiles": (256, 256)}[lying]
+    assert shown == {"header": (16_000, 16_000), "cut": (63, 33), "tiles": (256, 256)}[lying]
     monkeypatch.setattr(pillow_heif.HeifImageFile, "load", None)
-    refused(data, "10001x10000 is 100,010,000 pixels; at most 100,000,000 are decoded")
+    refused(data, "16000x16000 pixels take 768,000,000 bytes; at most 400,000,000 are decoded")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4000, 4000), (2**31, 2**31), (0, 0)])

@@ -10,7 +10,7 @@ from questions import noise
 
 import pixtral_mlx as px
 from pixtral_mlx import cli
-from pixtral_mlx.inputs.image import preprocess
+from pixtral_mlx.inputs.pixels import preprocess
 from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
 SIZES = [

@@ -12,8 +12,9 @@ from mistral_common.protocol.instruct.chunk import ImageChunk, ImageURLChunk
 from mistral_common.tokens.tokenizers.image import ImageConfig, ImageEncoder, SpecialImageIDs
 from PIL import Image
 
-from pixtral_mlx.inputs import image as image_module
-from pixtral_mlx.inputs.image import ImageOptions, open_image, preprocess
+from pixtral_mlx.inputs import pixels
+from pixtral_mlx.inputs.image import ImageOptions, open_image
+from pixtral_mlx.inputs.pixels import preprocess
 from pixtral_mlx.inputs.tokenizer import Tokenizer
 from pixtral_mlx.model.config import PixtralConfig
 from pixtral_mlx.model.prompt import patch_grid
@@ -79,7 +80,7 @@ def opencv(request, monkeypatch):
     """OpenCV as it is here, and as it is where Intel's IPP does not exist, as on every Mac."""
     if request.param == "without IPP":
         before = cv2.ipp.useIPP()
-        monkeypatch.setattr(image_module, "EXACT_CENTRES", False)
+        monkeypatch.setattr(pixels, "EXACT_CENTRES", False)
         cv2.ipp.setUseIPP(False)
         yield
         cv2.ipp.setUseIPP(before)

@@ -1,6 +1,7 @@
 """PDFs: pages become pictures of the model's size, each after its number, and nothing unsafe."""
 
 import base64
+import io
 import json
 import sys
 from dataclasses import replace
@@ -14,9 +15,10 @@ from PIL import Image
 import pixtral_mlx as px
 from pixtral_mlx import cli
 from pixtral_mlx.cli import chat
-from pixtral_mlx.inputs import pdf
-from pixtral_mlx.inputs.image import ImageOptions, to_pixels
+from pixtral_mlx.inputs import pdf, size_limit
+from pixtral_mlx.inputs.image import ImageOptions
 from pixtral_mlx.inputs.pdf import open_pages, page_numbers, split_choice
+from pixtral_mlx.inputs.pixels import to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -232,9 +234,14 @@ def test_too_many_pages(small):
 def test_a_huge_picture_inside_is_refused_before_it_is_drawn(monkeypatch):
     import pypdfium2
 
-    monkeypatch.setattr(pdf, "MAX_PIXELS", 170 * 220 - 1)
+    monkeypatch.setattr(size_limit, "MAX_DECODED_BYTES", 170 * 220 * 3)
+    pages_of(make_pdf(), 64)
+    monkeypatch.setattr(size_limit, "MAX_DECODED_BYTES", 170 * 220 * 3 - 1)
+    scan = io.BytesIO()
+    Image.new("1", (340, 220)).save(scan, "PDF")
+    pages_of(scan.getvalue(), 64)  # of one bit each, which takes less
     monkeypatch.setattr(pypdfium2.PdfPage, "render", None)
-    fails(make_pdf(), "page 1: holds a picture of 170x220 pixels; at most 37,399")
+    fails(make_pdf(), "page 1: a picture in it: 170x220 pixels take 112,200 bytes; at most 112,199")
 
 
 def test_without_pypdfium2_the_extra_is_named(monkeypatch, small, report):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pixtral_mlx as px
-from pixtral_mlx.inputs.image import to_pixels
+from pixtral_mlx.inputs.pixels import to_pixels
 from pixtral_mlx.interpret.recorder import TraceOptions
 from pixtral_mlx.interpret.trace_file import _checksum
 
