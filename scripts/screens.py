@@ -132,7 +132,7 @@ def light(png: bytes) -> bytes:
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     while True:
         file = io.BytesIO()
-        colours = picture.quantize(192, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        colours = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         colours.save(file, "PNG", optimize=True)
         if file.tell() <= LARGEST_BYTES:
             return file.getvalue()

@@ -15,6 +15,7 @@ reading order:
 `words`: which tokens are a word
 `fonts`: which font of this system has a letter
 `letters`: text in every script, drawn with it
+`light`: a picture lit where attention is
 `picture`: words, images and maps, drawn with Pillow
 """
 

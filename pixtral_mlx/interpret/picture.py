@@ -13,6 +13,7 @@ from ..files import new_file, refuse_existing
 from ..inputs.pixels import to_pixels
 from ..model.prompt import PatchGrid
 from .letters import Lettering, right_to_left
+from .light import LIGHT, lit, spotlit
 from .words import Word, close, words_of
 
 # One visual language wherever these tokens appear; safe for colour-blind readers (Okabe and Ito).
@@ -79,9 +80,6 @@ CIVIDIS = np.array([
 ])  # fmt: skip
 UNCERTAIN = 0.5
 """A word one of whose tokens was less likely than this is marked."""
-
-STRENGTH = 0.65
-"""Of the map over the grey picture."""
 
 CARD, GAP, MARGIN, MOST_WORDS = 240, 20, 32, 48
 WORD_SIZE, TEXT_SIZE = 22, 24
@@ -155,12 +153,11 @@ def _card(
     count = len(images)
     best = int(np.argmax([m.sum() for m in maps]))
     attention, pixels = maps[best], to_pixels(images[best])
-    grey = Image.fromarray(pixels).convert("L").convert("RGB")
-    scale = min(CARD / grey.width, CARD / grey.height)
-    size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-    lit = Image.fromarray(cividis(attention / max(attention.max(), 1e-12)))
-    lit = lit.resize(size, Image.Resampling.NEAREST)
-    seen = Image.blend(grey.resize(size, Image.Resampling.BICUBIC), lit, STRENGTH)
+    picture = Image.fromarray(pixels)
+    scale = min(CARD / picture.width, CARD / picture.height)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    small = np.asarray(picture.resize(size, Image.Resampling.BICUBIC))
+    seen = Image.fromarray(spotlit(small, attention))
 
     card = Image.new("RGB", (CARD, size[1] + (84 if count > 1 else 66)), PAPER)
     card.paste(seen, ((CARD - size[0]) // 2, 0))
@@ -232,8 +229,9 @@ def _as_read(words: Sequence[str], rightwards: bool) -> list[int]:
 
 def _legend(page: Image.Image, top: int, left_out: int) -> None:
     pen, font = ImageDraw.Draw(page), _font(15)
-    bar = Image.fromarray(cividis(np.tile(np.linspace(0, 1, 160), (14, 1))))
-    bar = Image.blend(Image.new("RGB", bar.size, "#808080"), bar, STRENGTH)  # as on a grey picture
+    bar = Image.fromarray(
+        lit(np.full((14, 160, 3), LIGHT), np.tile(np.linspace(0, 1, 160), (14, 1)))
+    )
     page.paste(bar, (MARGIN, top + 3))
     pen.text((MARGIN + 172, top), "0 to the word's own maximum", fill=QUIET_INK, font=font)
     text = "underlined: less likely than one half"

@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixtral_mlx.interpret.picture import STRENGTH, cividis
+from pixtral_mlx.interpret.light import lit
+from pixtral_mlx.interpret.picture import cividis
 
 GRID = (8, 10)
-GREYS = np.random.RandomState(0).randint(40, 216, GRID)[..., None]
+COLOURS = np.random.RandomState(0).randint(40, 216, (*GRID, 3))
+GREYS = np.round(COLOURS @ [0.299, 0.587, 0.114])[..., None]
+STRENGTH = 0.65
 SETUP = """
 import numpy as np
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
 from PIL import Image
-# Each patch has one grey of its own, so that the colours of maps on it can be computed.
-greys = np.random.RandomState(0).randint(40, 216, (8, 10)).astype(np.uint8)
-flat = Image.fromarray(greys.repeat(16, 0).repeat(16, 1)).convert("RGB")
+# Each patch has one colour of its own, so that what light makes of it can be computed.
+colours = np.random.RandomState(0).randint(40, 216, (8, 10, 3)).astype(np.uint8)
+flat = Image.fromarray(colours.repeat(16, 0).repeat(16, 1))
 session = w.Session("mini", dtype="float32")
 session.ask("Describe the picture.", images=[flat])
 session.wait(60)
@@ -83,11 +86,14 @@ def differences(answers, canvas, expected):
 
 
 def check_map(answers, canvas, values, seconds=15):
-    """Every patch has the colour that its number implies; the ring covers one at most."""
-    expected = blended(cividis(np.array(values, float) / 255))
+    """Every patch has its own colour in the light that its number implies."""
+    check_colours(answers, canvas, lit(COLOURS, np.array(values, float) / 255), seconds)
+
+
+def check_colours(answers, canvas, expected, seconds=15):
     end, far = time.monotonic() + seconds, 0
     while time.monotonic() < end:
-        far = sum(one > 6 for one in differences(answers, canvas, expected))
+        far = sum(one > 6 for one in differences(answers, canvas, np.asarray(expected, float)))
         if far == 0:
             return
         answers.page.wait_for_timeout(250)
@@ -110,6 +116,17 @@ def test_the_newest_word_is_lit_where_it_looked(answers, lens):
     assert lens.locator(".px-word").all_inner_texts() == words
     assert lens.locator(".px-word.px-chosen").inner_text() == words[-1]
     check_map(answers, heat(lens), answers.kernel("looked(len(session.reply.tokens) - 1)"))
+
+
+def test_the_reader_may_want_a_map_of_colours(answers, lens):
+    canvas, switch = heat(lens), lens.get_by_text("as a map of colours").locator("input")
+    values = np.array(answers.kernel("looked(len(session.reply.tokens) - 1)"), float)
+    switch.check()
+    answers.eventually("lens.plain", True)
+    check_colours(answers, canvas, blended(cividis(values / 255)))
+    answers.run_code("lens.plain = False")
+    check_map(answers, canvas, values)
+    answers.expect(switch).not_to_be_checked()
 
 
 def test_a_click_on_a_word_chooses_it(answers, lens):
@@ -272,7 +289,7 @@ def test_patches_are_painted_with_the_mouse(answers, ablation):
     answers.eventually("sorted(ablation.patches)", [[0, 2, 3], [0, 2, 4]])
     answers.page.wait_for_timeout(300)
     hidden, shown = (answers.patch_colour(easel, at, GRID) for at in ((2, 3), (5, 5)))
-    assert np.abs(np.array(shown) - GREYS[5, 5]).max() < 4
+    assert np.abs(np.array(shown) - COLOURS[5, 5]).max() < 4
     assert answers.kernel("[repr(e) for e in ablation.edits]") == [
         "MaskPatches(patches=((2, 3), (2, 4)), image=0)"
     ]
@@ -286,11 +303,11 @@ def test_patches_are_painted_with_the_mouse(answers, ablation):
 def test_painted_patches_are_covered(answers, ablation):
     answers.run_code("ablation.patches = [[0, 1, 1]]")
     easel = ablation.locator("canvas.px-patches").first
-    expected = np.tile(GREYS, 3).astype(float)
+    expected = COLOURS.astype(float)
     expected[1, 1] = 0.92 * 128 + 0.08 * expected[1, 1]
     answers.page.wait_for_timeout(500)
     assert max(differences(answers, easel, expected)) < 5
-    assert abs(float(GREYS[1, 1, 0]) - 128) > 20  # else nothing would be seen
+    assert np.abs(COLOURS[1, 1] - 128).max() > 20  # else nothing would be seen
 
 
 def test_patches_are_painted_with_the_keyboard(answers, ablation):
@@ -364,7 +381,7 @@ def test_the_page_works_without_a_network(answers, tmp_path):
     page.wait_for_function("document.querySelector('canvas.px-patches').width > 100")
     page.locator(".px-word").nth(2).click()
     token = answers.kernel("lens.words[2]['tokens'][0]")
-    expected = blended(cividis(np.array(answers.kernel(f"looked({token})"), float) / 255))
+    expected = lit(COLOURS, np.array(answers.kernel(f"looked({token})"), float) / 255)
     page.wait_for_timeout(500)
 
     def colour(row, column):
@@ -376,7 +393,9 @@ def test_the_page_works_without_a_network(answers, tmp_path):
 
     for row in range(GRID[0]):
         for column in range(GRID[1]):
-            assert np.abs(np.array(colour(row, column)) - expected[row, column]).max() < 6
+            assert (
+                np.abs(np.array(colour(row, column)) - expected[row, column].astype(int)).max() < 6
+            )
     assert not page.locator(".px-problem").is_visible()
     page.locator(".px-slider", has_text="layer").first.locator("input").press("ArrowRight")
     page.locator(".px-problem").wait_for()

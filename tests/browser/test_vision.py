@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixtral_mlx.interpret.light import lit
 from pixtral_mlx_widgets.page import find_browser
 
 SETUP = """
@@ -26,7 +27,6 @@ rope = w.RopeExplorer(rows=12, columns=16, patch=(3, 3), probe=(5, 9))
 masks = w.MaskView(session)
 """
 GRID = (8, 10)
-STRENGTH = 0.65
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,8 @@ def check_map(page, canvas, expected, under=None, covered=()):
     best = [divmod(int(i), columns) for i in np.argsort(-expected, axis=None)[:12]]
     best = [patch for patch in best if patch not in covered][:4]
     for row, column in [*best, (0, 0), (rows - 1, columns - 1), (0, columns - 1)]:
-        wanted = cividis(expected[row, column] / expected.max())
-        if under is not None:
-            wanted = STRENGTH * wanted + (1 - STRENGTH) * under
+        share = expected[row, column] / expected.max()
+        wanted = cividis(share) if under is None else lit(np.array([under] * 3), share)
         seen = np.array(page.patch_colour(canvas, (row, column), (rows, columns)))
         assert np.abs(seen - wanted).max() < 6, ((row, column), seen, wanted)
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
+from pixtral_mlx.interpret.light import spotlit
 from pixtral_mlx.interpret.picture import (
     BREAK_COLOUR,
     CARD,
@@ -101,6 +102,19 @@ def test_each_word_is_lit_where_it_looked_and_marked_where_unsure():
         below = page[head + int(48 * scale) :, left : left + CARD]
         underlined = (below == [213, 94, 0]).all(axis=-1).any()
         assert underlined == (number == 1)
+
+
+def test_a_picture_has_its_own_colours_where_attention_is_and_is_dim_and_grey_elsewhere():
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:, :] = (220, 40, 60)
+    pixels[16:, 32:] = (10, 120, 240)
+    found = spotlit(pixels, np.array([[0.5, 0.0, 0.125], [0.0, 0.0, 0.5]])).astype(int)
+    assert (found[:16, :16] == (220, 40, 60)).all() and (found[16:, 32:] == (10, 120, 240)).all()
+    dim = round(0.4 * (0.299 * 220 + 0.587 * 40 + 0.114 * 60))
+    assert (found[:16, 16:32] == dim).all()
+    between = [(dim + own) / 2 for own in (220, 40, 60)]  # the root of a quarter is a half
+    assert np.abs(found[:16, 32:] - between).max() <= 1
+    assert (spotlit(pixels, np.zeros((2, 3)))[:16] == dim).all()
 
 
 def test_nothing_is_cut_off_and_every_image_has_its_share():

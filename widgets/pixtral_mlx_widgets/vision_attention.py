@@ -38,6 +38,7 @@ class VisionAttention(View):
         layer: of the encoder, from 0.
         head: None is the mean over heads.
         mode: "mean", "head" or "rollout" (attention followed back through all layers).
+        plain: whether attention is a map of colours (cividis); else it is light on the picture.
         patch: (row, column) that looks. image: of which picture.
         work: {"stage", "done", "total"} while a rollout is computed; empty otherwise.
         rolled: [image, row, column] of the rollout that is there; empty for none.
@@ -46,6 +47,7 @@ class VisionAttention(View):
     name = "vision_attention"
     layer = traitlets.Int(0, min=0).tag(sync=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True)
+    plain = traitlets.Bool(False).tag(sync=True)
     mode = traitlets.Enum(["mean", "head", "rollout"], "mean").tag(sync=True)
     work = traitlets.Dict().tag(sync=True)
     rolled = traitlets.List().tag(sync=True)

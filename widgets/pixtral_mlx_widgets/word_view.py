@@ -33,6 +33,7 @@ class WordView(View):
         token: number of the chosen token in the answer; None follows the newest.
         layer, head: of the decoder; None is the mean over all.
         image: which picture is lit.
+        plain: whether attention is a map of colours (cividis); else it is light on the picture.
         words: [{"text", "tokens", "p"}] so far; p is the probability of the least likely token.
         stats: {"speed" in tokens a second, "prompt" and "cached" tokens, "finished"}.
         work: {"what", "stage", "done", "total"} of long work of this view; {"problem"} if it
@@ -44,6 +45,7 @@ class WordView(View):
     token = traitlets.Int(None, allow_none=True).tag(sync=True)
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True)
+    plain = traitlets.Bool(False).tag(sync=True)
     words = traitlets.List().tag(sync=True)
     stats = traitlets.Dict().tag(sync=True)
     work = traitlets.Dict().tag(sync=True)

@@ -64,7 +64,7 @@ export function render({ model, el }) {
   // What is taken away.
   let erasing = false;
   const paint = patchCanvas({
-    label: "Patches to hide: drag over them, or go with the arrow keys and press space", most: 336,
+    label: "Patches to hide: drag over them, or go with the arrow keys and press space",
     onPaint([row, column], start) {
       if (model.page) return;   // nobody could run it
       const place = [model.get("image"), row, column];
@@ -93,13 +93,13 @@ export function render({ model, el }) {
   const clear = tag("button", { type: "button", onclick: () => { save("patches", []); save("choices", {}); } }, "Clear");
   const work = tag("div", { class: "px-work", hidden: true });
   const taken = tag("p", {}, "");
-  const menu = tag("div", { class: "px-column px-broad" }, tag("h5", {}, "Take away"),
+  const menu = tag("div", { class: "px-column" }, tag("h5", {}, "Take away"),
     breaks.root, mask.root, shuffle.root, part.root, depth.root, heads, skip.root, taken,
     tag("div", { class: "px-row" }, run, clear), work);
   menu.inert = Boolean(model.page);
   const look = lookPanel(model, wires, panel, { at, onLook: () => say() });
-  const maps = tag("div", { class: "px-wide px-body" }, look.looked, look.knock);
-  panel.body.append(answers, tag("div", { class: "px-wide px-body" }, easel, menu), maps);
+  panel.body.append(answers, tag("div", { class: "px-half" }, easel, menu),
+    tag("div", { class: "px-half" }, look.looked, look.knock));
 
   function controls() {
     const facts = model.get("facts");

@@ -79,11 +79,11 @@ export function render({ model, el }) {
     words: (value) => value.toFixed(2), onInput: (value) => save("top_p", value) });
   const again = tag("button", { type: "button", onclick: () => wires.act("again").catch(failed) }, "Run again with these");
   const layers = tag("div", { class: "px-layers" });
-  const side = tag("div", { class: "px-column px-broad" },
+  const side = tag("div", { class: "px-column" },
     tag("h5", {}, "Its probability and its rivals"), table, heat.root, nucleus.root, effectLine,
     tag("div", {}, again));
   const lens = tag("div", { class: "px-wide" }, tag("h5", {}, "Logit lens: the word after each layer"), layers);
-  panel.body.append(top, look.looked, look.knock, side, lens);
+  panel.body.append(top, look.looked, tag("div", { class: "px-side" }, side, look.knock), lens);
 
   const askToken = latest((token) => wires.ask("token", { token }),
     (found) => { shown = found; drawn = null; bars(); settings(); say(); }, failed);

@@ -21,6 +21,14 @@ export function describe(image, patch) {
     + (place == null ? "." : `, token ${count(place)} of the prompt.`);
 }
 
+// The token that ends a row, in words.
+export function describeEnd(image, row) {
+  const last = row === image.rows - 1;
+  const place = position(image, [row, image.columns]);
+  return `${last ? "[IMG_END] ends the picture" : `[IMG_BREAK] ends row ${row}`}`
+    + (place == null ? "." : `: token ${count(place)} of the prompt.`);
+}
+
 // The cost of a size, in words: rows of a table.
 export function costs(size, context) {
   const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `at least ${size.seconds.toFixed(1)} s`;
@@ -37,7 +45,7 @@ export function render({ model, el }) {
   const panel = frame(el, "Patch grid");
   const { ask, close } = connect(model);
   const patches = patchCanvas({
-    label: "The picture under its patch grid", onHover: say,
+    label: "The picture under its patch grid", onHover: say, onEnd: sayEnd,
     onChoose(patch) { model.set("patch", patch); model.save_changes(); },
   });
   const table = tag("table", { class: "px-facts" });
@@ -50,7 +58,10 @@ export function render({ model, el }) {
   const own = tag("button", { type: "button", onclick() {
     model.set("side", 0); model.save_changes(); measure(0);
   } }, "its own size");
-  panel.body.append(patches.root, tag("div", { class: "px-side" }, which, table, size.root, tag("div", {}, own)));
+  const swatch = (kind, words) => tag("span", {}, tag("span", { class: "px-swatch", style: `background: var(--px-${kind})` }), words);
+  const key = tag("p", { class: "px-key px-quiet px-small" }, swatch("break", "[IMG_BREAK] ends a row"), swatch("end", "[IMG_END] ends the picture"));
+  panel.body.append(tag("div", { class: "px-picture" }, patches.root, key),
+    tag("div", { class: "px-side" }, which, table, size.root, tag("div", {}, own)));
 
   let shown = null;   // the size that is shown; its grid is what the canvas has
 
@@ -64,7 +75,7 @@ export function render({ model, el }) {
       table.replaceChildren(...costs(answer, context).map(([name, words]) =>
         tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words))));
       const same = !side || String([answer.rows, answer.columns]) === String(gridOf());
-      patches.show({ rows: answer.rows, columns: answer.columns, chosen: same ? model.get("patch") : null });
+      patches.show({ rows: answer.rows, columns: answer.columns, ends: true, chosen: same ? model.get("patch") : null });
       say(null);
     },
     (error) => panel.fail(error.message),
@@ -84,6 +95,13 @@ export function render({ model, el }) {
     if (at) panel.say(describe(own ? image : { ...shown, start: null }, at));
     else panel.say(`${count(shown.patches)} patches in ${shown.rows} rows and ${shown.columns} columns: `
       + `${count(shown.tokens)} tokens.`);
+  }
+
+  function sayEnd(row) {
+    const image = images()[model.get("image")];
+    if (row == null || !image || !shown) { say(null); return; }
+    const own = String([shown.rows, shown.columns]) === String([image.rows, image.columns]);
+    panel.say(describeEnd(own ? image : { ...shown, start: null }, row));
   }
 
   function update() {

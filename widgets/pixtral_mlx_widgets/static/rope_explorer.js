@@ -150,7 +150,7 @@ export function render({ model, el }) {
   let shown = null;
   let pairs = null;
   const patches = patchCanvas({
-    label: "How alike every patch is to patch A", onHover: hover,
+    label: "How alike every patch is to patch A", most: 560, onHover: hover,
     onChoose: (place) => { before = null; set({ [click]: place }); },
   });
   const bars = pairsCanvas((at) => at == null ? say() : panel.say(describePair(pairs, at)));
@@ -178,7 +178,7 @@ export function render({ model, el }) {
   const together = tag("div", { class: "px-choice", role: "group", "aria-label": "move both together" },
     tag("span", { class: "px-label" }, "move both"), ...arrows.map(([, button]) => button), number);
   const note = tag("p", { class: "px-quiet px-small" });
-  panel.body.append(tag("div", { class: "px-canvas" }, patches.root, bar.root),
+  panel.body.append(tag("div", { class: "px-picture" }, patches.root, bar.root),
     tag("div", { class: "px-side" }, rows.root, columns.root, which.root, together, bars.root, note));
 
   function move(step) {

@@ -418,7 +418,7 @@ export function render({ model, el }) {
   };
   const tokens = strip({ onHover: pointAt, onChoose: choose });
   const patches = patchCanvas({
-    label: "The picture under its patches", most: 260,
+    label: "The picture under its patches",
     onHover(patch) {
       const image = sequence?.images[model.get("image")];
       const position = patch && image ? placeOf(image, patch) : null;

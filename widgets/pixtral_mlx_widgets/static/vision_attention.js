@@ -56,7 +56,7 @@ export function render({ model, el }) {
     label: "The picture; choose the patch that looks", onHover: hover,
     onChoose: (patch) => set({ patch }),
   });
-  const bar = legend("of this patch's attention");
+  const bar = legend("of this patch's attention", (plain) => set({ plain }));
   const layers = slider({ label: "layer", max: 0, value: 0, onInput: (layer) => set({ layer }) });
   const modes = choice({
     label: "show", value: model.get("mode"),
@@ -70,7 +70,7 @@ export function render({ model, el }) {
   const heads = headStrip({ onChoose: chooseHead });
   const key = tag("p", { class: "px-quiet px-small", hidden: true });
   const which = tag("div");
-  panel.body.append(tag("div", { class: "px-canvas" }, patches.root, bar.root),
+  panel.body.append(tag("div", { class: "px-picture" }, patches.root, bar.root),
     tag("div", { class: "px-side" }, which, modes.root, layers.root, heads.root, key));
 
   let shown = null;    // the map on the picture
@@ -93,8 +93,8 @@ export function render({ model, el }) {
   function show(answer, map) {
     const [count, rows, columns] = answer.maps.shape;
     [all, shown] = [answer, map];
-    patches.show({ values: map?.values ?? null });
-    bar.set(map?.top ?? null);
+    patches.show({ values: map?.values ?? null, plain: model.get("plain") });
+    bar.set(map?.top ?? null, model.get("plain"));
     const mode = model.get("mode");
     heads.show({ maps: answer.maps, distance: answer.distance, even: answer.even, heads: count - 1,
       rows, columns, patch: model.get("patch"), chosen: mode === "head" ? model.get("head") : null });
@@ -160,7 +160,7 @@ export function render({ model, el }) {
     follow(model, panel, "Ask a question with a picture, and see here where its patches look."),
     on(model, "change:facts", everything), on(model, "change:image", everything),
     on(model, "change:state", update),
-    ...["patch", "layer", "head", "mode", "rolled"].map((name) => on(model, `change:${name}`, update)),
+    ...["patch", "layer", "head", "mode", "rolled", "plain"].map((name) => on(model, `change:${name}`, update)),
     on(model, "change:work", work), on(model, "change:progress", work),
     answersPictures(model, panel.root),
   ];

@@ -156,10 +156,10 @@ function signedLegend() {
 // choose, and knock-outs of patches next to it. onLook(answer) is told each map that is shown.
 export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
   const canvas = patchCanvas({
-    label: "Where the chosen word looked", most: 336, onHover: hover,
+    label: "Where the chosen word looked", onHover: hover,
     onChoose(patch) { model.set("patch", patch); model.save_changes(); },
   });
-  const scale = legend("of its attention");
+  const scale = legend("of its attention", (plain) => { model.set("plain", plain); model.save_changes(); });
   const spot = tag("p", { class: "px-quiet px-spot" });
   const which = tag("div");
   const name = (what) => (value) => value === ALL ? `all ${what}s, mean` : `${what} ${value}`;
@@ -169,12 +169,12 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
   };
   const layer = slider({ label: "layer", min: ALL, max: 0, value: ALL, words: name("layer"), onInput: pick("layer") });
   const head = slider({ label: "head", min: ALL, max: 0, value: ALL, words: name("head"), onInput: pick("head") });
-  const looked = tag("div", { class: "px-column" },
+  const looked = tag("div", { class: "px-picture" },
     tag("h5", {}, "Where it looked"), canvas.root, scale.root, spot, which, layer.root, head.root);
 
   const knocked = tag("p", { class: "px-knocked" }, "");
   const hide = tag("button", { type: "button", onclick: () => measure("knock") }, "Hide what it looked at");
-  const map = patchCanvas({ label: "What hiding each block does to the word", most: 336 });
+  const map = patchCanvas({ label: "What hiding each block does to the word" });
   const mapScale = signedLegend();
   const rho = tag("p", {}, "");
   const blocks = tag("button", { type: "button", onclick: () => measure("occlude") }, "Hide block by block");
@@ -202,8 +202,8 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
       answer = found;
       const shape = grid();
       if (!shape || found.map.length !== shape.rows * shape.columns) return;
-      canvas.show({ values: found.map, rows: shape.rows, columns: shape.columns, chosen: model.get("patch") });
-      scale.set(found.top);
+      canvas.show({ values: found.map, rows: shape.rows, columns: shape.columns, chosen: model.get("patch"), plain: model.get("plain") });
+      scale.set(found.top, model.get("plain"));
       pictures(found.shares);
       hover(null);
       panel.fail(problemOf(model));
@@ -313,7 +313,7 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
   const soon = eachFrame(update);
   const repaint = () => { if (images().length) paint(model.get("image")); soon(); };
   const stops = [
-    ...["layer", "head"].map((trait) => on(model, `change:${trait}`, soon)),
+    ...["layer", "head", "plain"].map((trait) => on(model, `change:${trait}`, soon)),
     on(model, "change:facts", repaint), on(model, "change:image", repaint),
     on(model, "change:work", working), on(model, "change:known", knockOuts),
     on(model, "change:state", knockOuts),
