@@ -22,6 +22,7 @@ from .question import generation_options, image_options, load_model, question
 from .row_file import Key, RowFile, RowStream, key_of, open_rows
 from .settings import chosen_model
 from .stdin import read_stdin_text
+from .streams import leaving_at_once
 from .usage import one_line
 
 MOST_NAMED = 20
@@ -239,11 +240,18 @@ def _write(
     from tqdm import tqdm
 
     with tqdm(total=total, initial=total - len(items), unit="row", disable=None) as bar:
-        for number, reply in stream:
+        while (answered := _next(stream)) is not None:
+            number, reply = answered
             item = items[number]
             page = {} if item.page is None else {"page": item.page}
             rows.add({"file": item.file, **page, **_answer(reply), "sha256": contents.of(item)})
             bar.update()
+
+
+def _next(stream: Any) -> tuple[int, Reply | PixtralError] | None:
+    """The next answer; the rows before it are on the disk, where Ctrl-C leaves them."""
+    with leaving_at_once():
+        return next(stream, None)
 
 
 def _answer(reply: Reply | PixtralError) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ..tables import format_bytes, format_markdown
 from .question import load_model
 from .settings import MINI, chosen_model
 from .status import Status
+from .streams import leaving_at_once
 
 CACHED_BYTES = 2**28
 """Weights of which a processor's cache may hold a good part, so that reading them is no measure."""
@@ -35,6 +36,17 @@ CACHED_BYTES = 2**28
 def run(arguments: Namespace) -> int:
     """Measure a text prompt and pictures, interleaved; print medians."""
     sizes = _check(arguments)
+    with leaving_at_once():
+        report = _report(arguments, sizes)
+    if arguments.json != "-":
+        print(format_report(report))
+    if arguments.json:
+        _write(json.dumps(report, indent=2), arguments.json)
+    return 0
+
+
+def _report(arguments: Namespace, sizes: list[tuple[int, int]]) -> dict[str, Any]:
+    """Everything that is measured, and where it was."""
     bandwidth = machine_bandwidth(arguments.bandwidth)
     model, opened = _opened(arguments)
     prompts = {
@@ -45,7 +57,7 @@ def run(arguments: Namespace) -> int:
             picture = model.encode("?", [gradient(width, height)])
             prompts[f"{width}x{height} image"] = picture
     first, runs = _measure(model, prompts, arguments)
-    report = {
+    return {
         "model": _name(arguments),
         "weights_bytes": weights_bytes(model),
         "machine": machine().facts(),
@@ -62,11 +74,6 @@ def run(arguments: Namespace) -> int:
             for name, stats in runs.items()
         },
     }
-    if arguments.json != "-":
-        print(format_report(report))
-    if arguments.json:
-        _write(json.dumps(report, indent=2), arguments.json)
-    return 0
 
 
 def summarise(

@@ -18,6 +18,7 @@ from .question import (
     write_stream,
 )
 from .status import Status
+from .streams import leaving_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +45,10 @@ def run(arguments: Namespace) -> int:
     asked = question(arguments)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
-        prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
-        stream = stream_with_status(model, prompt, options, status)
-        write_stream(stream, status)
+        with leaving_at_once() as begun:
+            prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
+            stream = stream_with_status(model, prompt, options, status)
+            write_stream(stream, status, begun=begun)
         trace = stream.reply.trace
         if trace is None:
             return 130  # Ctrl-C before there was anything to draw

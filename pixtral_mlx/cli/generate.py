@@ -16,6 +16,7 @@ from .question import (
     write_stream,
 )
 from .status import Status
+from .streams import leaving_at_once
 
 
 def run(arguments: Namespace) -> int:
@@ -23,10 +24,10 @@ def run(arguments: Namespace) -> int:
     options, pictures = generation_options(arguments), image_options(arguments)
     asked = question(arguments)
     model = load_model(arguments)
-    with Status("preparing the prompt") as status:
+    with Status("preparing the prompt") as status, leaving_at_once() as begun:
         prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
-        write_stream(stream, status, quiet=arguments.json)
+        write_stream(stream, status, quiet=arguments.json, begun=begun)
     if arguments.json:
         reply = asdict(replace(stream.reply, trace=None))
         del reply["trace"]

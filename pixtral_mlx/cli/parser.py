@@ -26,7 +26,14 @@ from .arguments import (
     sort_words,
     words_are_pictures,
 )
-from .streams import acknowledging, drop_output, end_tidily, prepare_notes, prepare_streams
+from .streams import (
+    acknowledging,
+    drop_output,
+    end_at_once,
+    end_tidily,
+    prepare_notes,
+    prepare_streams,
+)
 from .usage import Parser, file_name, one_line
 
 
@@ -37,15 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `pixtral-mlx`; those of the process if None.
 
     Returns:
-        The exit status: 0, 1 (it went wrong), 2 (usage) or 130 (Ctrl-C).
+        The exit status: 0, 1 (it went wrong), 2 (usage) or 130 (Ctrl-C). After Ctrl-C a process
+        that runs its own words ends here.
     """
+    status = _run(argv)
+    if status == 130 and argv is None:
+        end_at_once(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     prepare_streams()
     arguments = build_parser().parse_args(argv)
     prepare_notes()
     end_tidily()
     try:
         module, function = arguments.run.split(":")
-        with acknowledging():
+        with acknowledging(arguments.command):
             status = getattr(importlib.import_module(module, __package__), function)(arguments)
         sys.stdout.flush()  # a full disk or a reader that left is noticed here, not at exit
         return status

@@ -6,6 +6,7 @@ written.
 
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .flags import given_options
 from .settings import MINI, READY_MADE, Choice, chosen_model
 from .status import Status
 from .stdin import read_stdin, read_stdin_text
+from .streams import leaving_at_once
 
 MINI_NOTICE = (
     "pixtral-mini knows only scenes of its own (try `pixtral-mlx demo`); for photographs and "
@@ -35,7 +37,7 @@ def load_model(arguments: Namespace) -> Any:
     if choice.model == MINI:
         log.warning(MINI_NOTICE)
     folder = find_model(choice)  # a download draws bars of its own
-    with Status("opening the model"):
+    with Status("opening the model"), leaving_at_once():
         model = load(folder, dtype=arguments.dtype)
         if getattr(arguments, "prompt_cache", None) is not None:
             model.open_prompt_cache(arguments.prompt_cache)
@@ -130,16 +132,23 @@ def stream_with_status(
 
 
 def write_stream(
-    stream: GenerationStream, status: Status | None = None, *, quiet: bool = False
+    stream: GenerationStream,
+    status: Status | None = None,
+    *,
+    quiet: bool = False,
+    begun: Callable[[], None] | None = None,
 ) -> None:
     """Print pieces as they come; Ctrl-C ends the answer and keeps what there is.
 
     Arguments:
         status: what is shown until the first piece, and all along if `quiet`.
         quiet: print nothing.
+        begun: called when there is something of an answer.
     """
     try:
         for count, piece in enumerate(stream):
+            if begun is not None:
+                begun()
             if status is not None and count == 0:
                 status.step("writing" if quiet else "")
             if not quiet:

@@ -9,10 +9,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
-HEARD_SECONDS = 0.2
+HEARD_SECONDS = 0.1
 """Ctrl-C that takes effect sooner than this needs no words."""
+
+_leaving = threading.Event()
 
 
 def prepare_streams() -> None:
@@ -44,6 +47,15 @@ def drop_output() -> None:
         os.close(nowhere)
 
 
+def end_at_once(status: int) -> NoReturn:
+    """End the process without what Python does at its end: it would wait for what MLX has begun,
+    and take apart a model, for a second or more."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 def end_tidily() -> None:
     """A terminal that closes, or `kill`, ends a command as Ctrl-C does: half-written files go."""
     if threading.current_thread() is threading.main_thread():
@@ -53,11 +65,12 @@ def end_tidily() -> None:
 
 
 @contextlib.contextmanager
-def acknowledging() -> Iterator[None]:
-    """While the block lasts, Ctrl-C is acknowledged on stderr at once.
+def acknowledging(command: str) -> Iterator[None]:
+    """While the block lasts, Ctrl-C is heard at once, whatever is being computed.
 
     Python acts on it between two steps of MLX, and one layer of a large picture may take seconds.
-    A thread of its own hears it before, since the system writes its number into a pipe.
+    A thread of its own hears it before, since the system writes its number into a pipe: it ends
+    the process where `leaving_at_once` allows it, and else says that Ctrl-C was heard.
     """
     if (
         threading.current_thread() is not threading.main_thread()
@@ -76,6 +89,9 @@ def acknowledging() -> Iterator[None]:
             ours = signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is interrupt
             if ours and not taken.wait(HEARD_SECONDS):
                 clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+                if _leaving.is_set():
+                    print(f"{clear}pixtral-mlx {command}: interrupted", file=sys.stderr)
+                    end_at_once(130)
                 said = "stopping, as soon as the step that is being computed ends"
                 print(f"{clear}note: {said}", file=sys.stderr, flush=True)
                 taken.wait()
@@ -97,3 +113,19 @@ def acknowledging() -> Iterator[None]:
         signal.set_wakeup_fd(outer)
         taken.set()
         os.close(mouth)
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[Callable[[], None]]:
+    """While the block lasts, Ctrl-C that a long step does not let through ends the process.
+
+    For what leaves nothing behind that is half done, neither an answer nor a file. Gives a function
+    that ends this before the block does.
+    """
+    before = _leaving.is_set()
+    _leaving.set()
+    try:
+        yield _leaving.clear
+    finally:
+        if not before:
+            _leaving.clear()

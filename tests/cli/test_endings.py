@@ -79,6 +79,57 @@ def test_ctrl_c_is_acknowledged_at_once(step):
     assert process.returncode == 130
 
 
+STUCK = """if True:
+    import hashlib, importlib, sys
+    from pixtral_mlx.cli import main
+
+    def long(*_, **__):
+        print("written before", end="")
+        print("busy", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", int(2e7))  # in C: 10 s or so
+        raise AssertionError("that was to the end")
+
+    class Model:
+        encode = long
+        def stream_batch(self, *_, **__):
+            yield long()
+
+    module = importlib.import_module("pixtral_mlx.cli." + sys.argv[1])
+    module.load_model = lambda _: Model()
+    module.machine_bandwidth = long
+    sys.exit(main())"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", "--prompt", "Hi"),
+        ("generate", "--prompt", "Hi", "--json"),
+        ("explain", "--prompt", "Hi", "--image", "picture.png", "-o", "stuck.png"),
+        ("batch", "--prompt", "Hi", "picture.png", "-o", "stuck.jsonl"),
+        ("bench",),
+    ],
+    ids=lambda words: " ".join((words[0], *words[3:4])),
+)
+def test_ctrl_c_ends_a_long_step_where_nothing_is_lost(command, places):
+    """Before there is anything of an answer; what was written before is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, *command],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=places,
+    )  # fmt: skip
+    with process:
+        assert process.stderr.readline() == b"busy\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        start = time.perf_counter()
+        out, err = process.communicate(timeout=60)
+    assert err == f"pixtral-mlx {command[0]}: interrupted\n".encode()
+    assert (process.returncode, out) == (130, b"written before")
+    assert time.perf_counter() - start < 2  # 0.1 s, on a machine that has nothing else to do
+    assert not (places / "stuck.png").exists()
+    (places / "stuck.jsonl").unlink(missing_ok=True)
+
+
 def test_ctrl_c_is_python_s_again_afterwards(here):
     before = signal.getsignal(signal.SIGINT), threading.active_count()
     assert here("inspect", "picture.png") == 0
