@@ -22,6 +22,15 @@ def format_markdown(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])]
 
 
+def format_seconds(seconds: float) -> str:
+    """As people say it: 0.4 s, 12 s, 3 minutes."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes"
+
+
 def format_bytes(nbytes: int) -> str:
-    """Decimal units, as disks and the documents count: 7.71 GB, 2.0 MB."""
+    """Decimal units, as disks and the documents count: 7.71 GB, 2.0 MB, 0.3 kB."""
+    if nbytes < 1e5:
+        return f"{nbytes / 1e3:.1f} kB"
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"

@@ -21,6 +21,7 @@ from ..inputs.pdf import page_numbers, split_choice
 from .question import generation_options, image_options, load_model, question
 from .row_file import Key, RowFile, RowStream, key_of, open_rows
 from .settings import chosen_model
+from .status import Status
 from .stdin import read_stdin_text
 from .streams import leaving_at_once
 from .usage import one_line
@@ -236,16 +237,17 @@ def _request(arguments: Namespace, prompt: str, item: Item, contents: _Contents)
 def _write(
     stream: Any, items: Sequence[Item], rows: RowFile | RowStream, total: int, contents: _Contents
 ) -> None:
-    """Rows as the answers are finished, with a bar where there is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, initial=total - len(items), unit="row", disable=None) as bar:
+    """Rows as the answers are finished."""
+    with Status() as status:
+        status.step("answering", "rows")
+        status.update(done := total - len(items), total)
         while (answered := _next(stream)) is not None:
             number, reply = answered
             item = items[number]
             page = {} if item.page is None else {"page": item.page}
             rows.add({"file": item.file, **page, **_answer(reply), "sha256": contents.of(item)})
-            bar.update()
+            done += 1
+            status.update(done, total)
 
 
 def _next(stream: Any) -> tuple[int, Reply | PixtralError] | None:

@@ -4,6 +4,7 @@ The table is Markdown, to be pasted into BENCHMARKS.md; `--json` has every numbe
 """
 
 import json
+import logging
 import statistics
 import time
 from argparse import Namespace
@@ -17,17 +18,20 @@ from mlx.utils import tree_flatten
 from ..checks import number, whole
 from ..cost.cost import decode_bytes, step_weight_bytes
 from ..cost.machine import machine, machine_bandwidth
+from ..cost.pace import operations_per_second, run_seconds
 from ..engine.capacity import check_memory, weights_bytes
 from ..engine.reply import GenerationStats
 from ..errors import PixtralError
 from ..files import new_file, refuse_existing
 from ..inputs.placeholders import gradient, text_prompt
 from ..model.prompt import Prompt
-from ..tables import format_bytes, format_markdown
+from ..tables import format_bytes, format_markdown, format_seconds
 from .question import load_model
 from .settings import MINI, chosen_model
 from .status import Status
 from .streams import leaving_at_once
+
+log = logging.getLogger(__name__)
 
 CACHED_BYTES = 2**28
 """Weights of which a processor's cache may hold a good part, so that reading them is no measure."""
@@ -56,6 +60,8 @@ def _report(arguments: Namespace, sizes: list[tuple[int, int]]) -> dict[str, Any
         for width, height in sizes:
             picture = model.encode("?", [gradient(width, height)])
             prompts[f"{width}x{height} image"] = picture
+    seconds = expected_seconds(model, prompts, arguments, bandwidth.gigabytes_per_second)
+    log.info("measuring takes about %s (an estimate)", format_seconds(seconds))
     first, runs = _measure(model, prompts, arguments)
     return {
         "model": _name(arguments),
@@ -76,6 +82,34 @@ def _report(arguments: Namespace, sizes: list[tuple[int, int]]) -> dict[str, Any
     }
 
 
+def expected_seconds(
+    model: Any, prompts: dict[str, Prompt], arguments: Namespace, gigabytes_per_second: float
+) -> float:
+    """An estimate of how long all runs take, those to warm up included."""
+    per_second = operations_per_second().per_second
+    once = sum(
+        run_seconds(
+            model.config,
+            len(prompt.tokens),
+            prompt.grids,
+            step_bytes=_step_bytes(model, len(prompt.tokens)),
+            steps=arguments.max_tokens,
+            per_second=per_second,
+            bandwidth=gigabytes_per_second * 1e9,
+        )
+        for prompt in prompts.values()
+    )
+    return (arguments.runs + 1) * once
+
+
+def _step_bytes(model: Any, context: int) -> int:
+    """That a decode step reads after so many tokens."""
+    leaves: Any = tree_flatten(model.parameters())
+    sizes = {name: array.nbytes for name, array in leaves}
+    itemsize = model.decoder.norm.weight.dtype.size
+    return decode_bytes(step_weight_bytes(sizes), model.config.text, context, itemsize)
+
+
 def summarise(
     runs: list[GenerationStats], model: Any, gigabytes_per_second: float
 ) -> dict[str, float]:
@@ -84,12 +118,8 @@ def summarise(
     def median(name: str) -> float:
         return statistics.median(getattr(stats, name) for stats in runs)
 
-    leaves: Any = tree_flatten(model.parameters())
-    sizes = {name: array.nbytes for name, array in leaves}
-    itemsize = model.decoder.norm.weight.dtype.size
     # The context grows by a token a step: the middle of the answer is the mean.
-    context = int(median("prompt_tokens") + median("generated_tokens") / 2)
-    step_bytes = decode_bytes(step_weight_bytes(sizes), model.config.text, context, itemsize)
+    step_bytes = _step_bytes(model, int(median("prompt_tokens") + median("generated_tokens") / 2))
     decode = median("decode_tokens_per_second")
     return {
         "prompt_tokens": median("prompt_tokens"),

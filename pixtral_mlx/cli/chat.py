@@ -14,6 +14,7 @@ from .question import (
     generation_options,
     image_options,
     load_model,
+    opened,
     stream_with_status,
     write_stream,
 )
@@ -41,8 +42,9 @@ def run(arguments: Namespace) -> int:
         raise ValueError("stdin holds the questions: give --image a file or a URL, not -")
     terminal, failed = sys.stdin.isatty(), False
     ask = _yes if terminal else None
+    first = opened(arguments.image, pictures)
     chat = Chat(load_model(arguments), arguments.system, options, pictures, ask=ask)
-    chat.add(arguments.image)
+    chat.add(first)
     if terminal:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() a history)
@@ -137,15 +139,15 @@ class Chat:
         elif line:
             self.answer(line)
 
-    def add(self, names: list[str]) -> None:
-        """Pictures and PDFs for the next question.
+    def add(self, sources: list[Any]) -> None:
+        """Pictures and PDFs for the next question, by their names or opened.
 
         Raises:
             PixtralError: one cannot be opened; those before it wait.
         """
-        for name in names:
+        for source in sources:
             with Status("opening the image"):
-                parts = open_picture(name, self._pictures, self._model.config.vision)
+                parts = open_picture(source, self._pictures, self._model.config.vision)
             self.waiting += parts
             images = [part["image"] for part in self.waiting if part["type"] == "image"]
             opened = f"{images[-1].width} x {images[-1].height} pixels"

@@ -13,6 +13,7 @@ from .question import (
     generation_options,
     image_options,
     load_model,
+    opened,
     question,
     stream_with_status,
     write_stream,
@@ -41,8 +42,9 @@ def run(arguments: Namespace) -> int:
     if arguments.save:
         refuse_existing(Path(arguments.save))
     if not arguments.image:
-        raise ImageError("there is no image to explain: give one with --image")
+        raise ImageError("there is no picture to explain: give one before the question")
     asked = question(arguments)
+    asked["images"] = opened(asked["images"], pictures)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
         with leaving_at_once() as begun:

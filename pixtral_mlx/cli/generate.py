@@ -11,6 +11,7 @@ from .question import (
     generation_options,
     image_options,
     load_model,
+    opened,
     question,
     stream_with_status,
     write_stream,
@@ -23,6 +24,7 @@ def run(arguments: Namespace) -> int:
     """Answer one question; stdout carries the answer and nothing else."""
     options, pictures = generation_options(arguments), image_options(arguments)
     asked = question(arguments)
+    asked["images"] = opened(asked["images"], pictures)
     model = load_model(arguments)
     with Status("preparing the prompt") as status, leaving_at_once() as begun:
         prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)

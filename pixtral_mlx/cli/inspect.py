@@ -13,18 +13,18 @@ from PIL import Image
 
 from ..cost.machine import machine
 from ..engine.capacity import kv_bytes_per_token
-from ..errors import CheckpointError, ImageError
+from ..errors import CheckpointError
 from ..inputs.file_kind import is_pdf
 from ..inputs.image import decode_image, exif_orientation, open_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, read_source, short_name
-from ..inputs.pdf import split_choice
+from ..inputs.pdf import check_no_choice, split_choice
 from ..inputs.pixels import shrunk
 from ..interpret.activations import FLOAT16_MOST, largest_activations
 from ..interpret.picture import MAX_SIDE, draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import patch_grid
-from ..tables import format_table
+from ..tables import format_bytes, format_table
 from .inspect_pages import describe_pages, pages_text
 from .status import Status
 from .stdin import read_stdin
@@ -60,9 +60,8 @@ def run(arguments: Namespace) -> int:
         if is_pdf(data):
             report = describe_pages(data, name, choice, *wanted)
             text = pages_text(report)
-        elif choice is not None:
-            raise ImageError(f"{name}: #page={choice} chooses pages of a PDF, and this is none")
         else:
+            check_no_choice(name, choice)
             with Status("opening the image"):
                 report = describe_image(data, name, *wanted)
             text = _image_text(report)
@@ -282,10 +281,11 @@ def _float16_text(report: dict[str, Any]) -> str:
 
 def _model_text(report: dict[str, Any]) -> str:
     config, vision = report["config"], report["config"].get("vision_encoder")
-    rows = [("", "parameters", "bytes", "bits per weight")]
+    rows = [("", "parameters", "size", "bits per weight")]
     for name, part in [*report["parts"].items(), ("all", report)]:
         bits = 8 * part["bytes"] / part["parameters"]
-        rows.append((name, f"{part['parameters']:,}", f"{part['bytes']:,}", f"{bits:.2f}"))
+        size = format_bytes(part["bytes"])
+        rows.append((name, f"{part['parameters']:,}", size, f"{bits:.2f}"))
     kinds = "; ".join(report["quantization"]) or "none"
     lines = [
         f"{report['model']}: {report['layout']} layout, stored as {', '.join(report['dtypes'])}",

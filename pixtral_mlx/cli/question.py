@@ -6,14 +6,18 @@ written.
 
 import logging
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
 from ..errors import CheckpointError
+from ..inputs.file_kind import is_pdf
+from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
+from ..inputs.image_source import read_source
+from ..inputs.pdf import check_no_choice, page_numbers, split_choice
 from ..model.prompt import Prompt
 from .flags import given_options
 from .settings import MINI, READY_MADE, Choice, chosen_model
@@ -87,6 +91,30 @@ def _bias(text: str) -> tuple[int, float]:
         return int(token), float(value)
     except ValueError:
         raise ValueError(f"--logit-bias {text!r}: expected ID=VALUE, for example 12=-5") from None
+
+
+def opened(sources: Sequence[Any], options: ImageOptions) -> list[Any]:
+    """The same pictures, opened; a PDF is looked at and stays what it is, since the size of its
+    pages depends on the model. So a mistake costs no loading of a model, and no download.
+
+    Arguments:
+        sources: names, and what came from a pipe.
+
+    Raises:
+        ImageError: one cannot be used.
+    """
+    found = []
+    with Status("opening the pictures"):
+        for source in sources:
+            place, choice = split_choice(source)
+            data, name = read_source(place)
+            if is_pdf(data):
+                page_numbers(data, name, choice)
+                found.append(source)
+            else:
+                check_no_choice(name, choice)
+                found.append(decode_image(data, name, options))
+    return found
 
 
 def question(arguments: Namespace) -> dict[str, Any]:

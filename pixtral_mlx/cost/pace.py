@@ -6,16 +6,16 @@ on (ml-explore/mlx issue 3267). So on a GPU a step begins at the size that shoul
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import mlx.core as mx
 
-from ..model.config import TextConfig
+from ..model.config import PixtralConfig, TextConfig
 from ..model.device import on_gpu
 from .chips import this_chip
-from .cost import decoder_operations
+from .cost import decoder_operations, prefill_operations
 from .machine import GPU_JOB_SECONDS
 
 STEP_SECONDS = GPU_JOB_SECONDS / 2
@@ -87,6 +87,31 @@ class Speed(NamedTuple):
 
     per_second: float
     source: str
+
+
+def run_seconds(
+    config: PixtralConfig,
+    tokens: int,
+    grids: Sequence[tuple[int, int]],
+    *,
+    step_bytes: float,
+    steps: int,
+    per_second: float,
+    bandwidth: float,
+) -> float:
+    """An estimate of how long a prompt and its answer take: the prefill by its operations, a decode
+    step by its operations or by the bytes that it reads, whichever takes longer.
+
+    Arguments:
+        config: of the model.
+        tokens, grids: of the prompt, as for `prefill_operations`.
+        step_bytes: that a decode step reads.
+        steps: tokens of the answer.
+        per_second: operations, see `operations_per_second`.
+        bandwidth: of the memory, in bytes per second.
+    """
+    step = max(decoder_operations(config.text, 1) / per_second, step_bytes / bandwidth)
+    return prefill_operations(config, tokens, grids) / per_second + steps * step
 
 
 def operations_per_second() -> Speed:

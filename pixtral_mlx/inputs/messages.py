@@ -8,7 +8,7 @@ pages of a PDF become pictures, each after its number: "Page 3:". What other pro
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import ImageError, PixtralError, PromptError
+from ..errors import PixtralError, PromptError
 from ..model.config import VisionConfig
 from ..model.vision_language_model import NO_VISION
 from .clients import as_messages, is_list, kind_of, source_of, text_of
@@ -16,7 +16,7 @@ from .file_kind import is_pdf
 from .image import decode_image, open_image
 from .image_options import ImageOptions
 from .image_source import is_file, read_source
-from .pdf import open_pages, split_choice
+from .pdf import check_no_choice, open_pages, split_choice
 
 PLACEHOLDER = '{"type": "image"}'
 """A part without a picture, which takes the next one of `images=`."""
@@ -81,8 +81,7 @@ def open_picture(
             parts.append({"type": "text", "text": f"Page {number}:"})
             parts.append({"type": "image", "image": page})
         return parts
-    if choice is not None:
-        raise ImageError(f"{name}: #page={choice} chooses pages of a PDF, and this is none")
+    check_no_choice(name, choice)
     return [{"type": "image", "image": decode_image(data, name, options)}]
 
 

@@ -49,6 +49,16 @@ def split_choice(source: Any) -> tuple[Any, str | None]:
     return (place if isinstance(source, str) else Path(place)), pages[-1]
 
 
+def check_no_choice(name: str, choice: str | None) -> None:
+    """What is no PDF has no pages to choose.
+
+    Raises:
+        ImageError: some were chosen.
+    """
+    if choice is not None:
+        raise ImageError(f"{name}: #page={choice} chooses pages of a PDF, and this is none")
+
+
 def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]:
     """Numbers of the pages that are chosen, from 1 on.
 

@@ -17,7 +17,7 @@ from ..checkpoint import layouts
 from ..checkpoint.scheme import AFFINE_GROUPS, DTYPES, RECIPES, Scheme
 from ..errors import ConfigError
 from ..model.config import PixtralConfig
-from ..tables import format_bytes
+from ..tables import format_bytes, format_table
 from .options import ConversionOptions
 
 
@@ -181,23 +181,31 @@ def _in_order(names: Iterable[str]) -> list[str]:
 
 
 def format_plan(plan: Plan) -> str:
-    """The plan as a table for people: tensor, shape, bits, bytes, and the totals."""
-    rows = [("tensor", "shape", "becomes", "bytes")]
+    """The plan for people: what it comes to, each part, and then every tensor."""
+    quantized = sum(prod(tensor.shape) for tensor in plan.tensors if tensor.scheme)
+    head = (
+        f"{plan.parameters:,} weights, {quantized / plan.parameters:.1%} of them quantized: "
+        f"{format_bytes(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight"
+    )
+    rows = [("tensor", "shape", "becomes", "size")]
     for tensor in plan.tensors:
         shape = " x ".join(map(str, tensor.shape))
-        rows.append((tensor.name, shape, tensor.action, f"{tensor.nbytes:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {action:<{widths[2]}}  {size:>{widths[3]}}"
-        for name, shape, action, size in rows
-    ]
-    quantized = sum(prod(tensor.shape) for tensor in plan.tensors if tensor.scheme)
-    lines.append(
-        f"total: {plan.parameters:,} weights, {quantized / plan.parameters:.1%} of them quantized, "
-        f"{plan.nbytes:,} bytes ({format_bytes(plan.nbytes)}), "
-        f"{plan.bits_per_weight:.2f} bits per weight"
-    )
-    return "\n".join(lines)
+        rows.append((tensor.name, shape, tensor.action, format_bytes(tensor.nbytes)))
+    return "\n".join([head, "", *format_table(_summary(plan)), "", *format_table(rows)])
+
+
+def _summary(plan: Plan) -> list[tuple[str, ...]]:
+    """A row for each part of the model and each way in which its tensors are stored."""
+    found: dict[tuple[str, str], list[TensorPlan]] = {}
+    for tensor in plan.tensors:
+        part = tensor.name.partition(".")[0].replace("_", " ")
+        found.setdefault((part, tensor.action), []).append(tensor)
+    rows = [("part", "tensors", "weights", "become", "size")]
+    for (part, action), tensors in found.items():
+        weights = sum(prod(tensor.shape) for tensor in tensors)
+        size = format_bytes(sum(tensor.nbytes for tensor in tensors))
+        rows.append((part, f"{len(tensors):,}", f"{weights:,}", action, size))
+    return rows
 
 
 def _layer(name: str) -> int:

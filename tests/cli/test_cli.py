@@ -1,6 +1,7 @@
 """The commands, as people and scripts use them: in a process of their own where that matters."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -256,12 +257,13 @@ def test_the_expected_speed_is_the_chip_s_or_measured(monkeypatch):
     assert known == (10 * 128 * 2 * 1.58e9 / 2, "what an Apple M4 is")
 
 
-def test_bench(here, capsys, tmp_path):
+def test_bench(here, capsys, caplog, tmp_path):
     small = ("--prompt-tokens", "8", "--max-tokens", "2", "--runs", "1", "--bandwidth", "50")
     small += ("--image-size", "32x16", "48")
     file = tmp_path / "bench.json"
     assert here("bench", "--model", "4bit", *small, "--json", file) == 0
     text = capsys.readouterr().out
+    assert re.search(r"measuring takes about 0\.\d s \(an estimate\)", caplog.text)
     table = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert [row[0] for row in cells[2:]] == ["8 words", "32x16 image", "48x48 image"]

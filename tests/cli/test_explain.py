@@ -69,7 +69,7 @@ def test_files_are_checked_before_the_model_is_opened(
 def test_an_image_is_needed(folder, tmp_path, capsys):
     words = ["explain", "--model", str(folder), "--prompt", "x", "-o", str(tmp_path / "a.png")]
     assert main(words) == 1
-    assert "no image to explain" in capsys.readouterr().err
+    assert "no picture to explain" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_hf, make_official
+from pdfs import make_blank
 
 from pixtral_mlx import cli
 from pixtral_mlx.checkpoint import local
@@ -188,3 +189,20 @@ def test_models_of_the_hub_and_of_lm_studio(home, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum("unusable" in line for line in lines) == 1
     assert f"owner/half: {found['owner/half']['problem']}" in lines
+
+
+@pytest.mark.parametrize("command", [("generate",), ("explain", "-o", "drawn.png"), ("chat",)])
+def test_pictures_are_looked_at_before_a_model_is(home, picture, refused, asked, command):
+    """Even one that would have to be downloaded first."""
+    (home / "broken.png").write_bytes(b"no picture")
+    (home / "two.pdf").write_bytes(make_blank((100, 100), (100, 100)))
+    picture.save(home / "sound.png")
+    question = [] if command == ("chat",) else ["-p", "?"]
+    for wrong, said in (
+        ("none.png", "none.png: no such file"),
+        ("broken.png", "broken.png: not an image"),
+        ("two.pdf#page=3", "page"),
+        ("sound.png#page=1", "#page=1 chooses pages of a PDF"),
+    ):
+        refused(1, said, *command, "-m", "owner/model", *question, "-i", "sound.png", wrong)
+    assert asked == []

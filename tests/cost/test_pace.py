@@ -9,7 +9,8 @@ import pytest
 import pixtral_mlx as px
 from pixtral_mlx import cli
 from pixtral_mlx.cli import generate
-from pixtral_mlx.cost.pace import FEWEST_TOKENS, STEP_SECONDS, Pace, expected_seconds
+from pixtral_mlx.cost.cost import decoder_operations, prefill_operations
+from pixtral_mlx.cost.pace import FEWEST_TOKENS, STEP_SECONDS, Pace, expected_seconds, run_seconds
 from pixtral_mlx.model import device
 from pixtral_mlx.model.config import PIXTRAL_12B
 
@@ -105,3 +106,15 @@ def test_what_metal_says_comes_with_what_helps(monkeypatch, capsys):
     assert "--prefill-step-size" in said and "display" in said
     assert device.remedy("[METAL] Command buffer execution failed: Caused GPU Timeout Error")
     assert device.remedy("Impacting Interactivity") == device.remedy("[METAL] Other") == ""
+
+
+def test_a_run_takes_its_prefill_and_its_steps():
+    def seconds(**changed):
+        given = {"step_bytes": 1e9, "steps": 10, "per_second": 1e12, "bandwidth": 1e11}
+        return run_seconds(PIXTRAL_12B, 1000, [(64, 64)], **given | changed)
+
+    prefill = prefill_operations(PIXTRAL_12B, 1000, [(64, 64)]) / 1e12
+    step = decoder_operations(PIXTRAL_12B.text, 1) / 1e12
+    assert seconds(steps=0) == pytest.approx(prefill)
+    assert seconds() == pytest.approx(prefill + 10 * step)  # arithmetic takes longer
+    assert seconds(bandwidth=1e10) == pytest.approx(prefill + 10 * 0.1)  # reading does

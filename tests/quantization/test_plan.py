@@ -1,11 +1,14 @@
 """The plan of a conversion: pure decisions, no files."""
 
+import re
+
 import pytest
 
 from pixtral_mlx.checkpoint.scheme import AFFINE_BITS, FLOAT_MODES, RECIPES, Scheme
 from pixtral_mlx.errors import ConfigError
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import format_plan, plan
+from pixtral_mlx.tables import format_bytes
 
 LAYERS = 16
 
@@ -221,8 +224,12 @@ def test_the_float_modes_accept_their_own_numbers():
 def test_the_table_names_every_tensor_and_adds_up():
     result = plan(tensors(), ConversionOptions())
     lines = format_plan(result).splitlines()
-    assert len(lines) == len(result.tensors) + 2
-    for tensor, line in zip(result.tensors, lines[1:-1], strict=True):
-        assert tensor.name in line and f"{tensor.nbytes:,}" in line
-    assert f"{result.nbytes:,} bytes" in lines[-1]
-    assert f"{result.bits_per_weight:.2f} bits per weight" in lines[-1]
+    for tensor, line in zip(result.tensors, lines[-len(result.tensors) :], strict=True):
+        assert tensor.name in line and line.endswith(format_bytes(tensor.nbytes))
+    assert f"{result.parameters:,} weights, " in lines[0]
+    assert f"{format_bytes(result.nbytes)}, " in lines[0]
+    assert f"{result.bits_per_weight:.2f} bits per weight" in lines[0]
+    summary = [re.split("  +", line) for line in lines[3 : lines.index("", 2)]]
+    assert len({(row[0], row[3]) for row in summary}) == len(summary) > 2
+    assert sum(int(row[1]) for row in summary) == len(result.tensors)
+    assert sum(int(row[2].replace(",", "")) for row in summary) == result.parameters

@@ -92,6 +92,7 @@ def test_a_run_is_measured(pair, monkeypatch):
     view = w.MemoryView(pair, side=128, images=2, text_tokens=50, prediction=10.0)
     asked, epoch = pair.prompt, pair.epoch
     monkeypatch.setattr("pixtral_mlx_widgets.memory_view.this_chip", lambda *_: CHIPS["M2"])
+    assert 0 < view.estimate()["trial_seconds"] < 60
     view.do_measure()
     view.wait(120)
     assert view.problem == "" and view.work == {}

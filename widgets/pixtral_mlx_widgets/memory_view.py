@@ -1,5 +1,6 @@
 """`MemoryView`: what fits into which Mac, and how fast it can be at best; predict, then measure."""
 
+import math
 import threading
 from dataclasses import replace
 from functools import lru_cache
@@ -16,7 +17,9 @@ from pixtral_mlx.cost import (
     activation_bytes,
     decode_bytes,
     expected_usable_bytes,
+    operations_per_second,
     prefill_operations,
+    run_seconds,
     step_weight_bytes,
     this_chip,
 )
@@ -169,6 +172,7 @@ class MemoryView(View):
             "tokens_per_second": made.gigabytes_per_second * 1e9 / read,
             "operations": operations,
             "prefill_seconds": operations / made.operations_per_second,
+            "trial_seconds": None if model is None else trial_seconds(model, tokens, grids),
         }  # fmt: skip
 
     @staticmethod
@@ -272,6 +276,28 @@ def trial(model: Any, images: int, side: int, text_tokens: int) -> tuple[px.Prom
         return words, model.tokenizer.eos_id
     prompt = model.encode("", [gradient(side, side)] * images)
     return replace(prompt, tokens=[*prompt.tokens, *words.tokens[1:]]), model.tokenizer.eos_id
+
+
+@lru_cache(maxsize=1)
+def _speeds() -> tuple[float, float]:
+    """Operations and bytes per second of this machine; without a published bandwidth only the
+    operations count, since measuring it would take seconds."""
+    import mlx.core as mx
+
+    chip = this_chip(str(mx.device_info().get("device_name", "")))
+    bandwidth = chip.gigabytes_per_second * 1e9 if chip else math.inf
+    return operations_per_second().per_second, bandwidth
+
+
+def trial_seconds(model: Any, tokens: int, grids: list[px.PatchGrid]) -> float:
+    """An estimate of how long a run takes on this machine."""
+    per_second, bandwidth = _speeds()
+    itemsize = model.decoder.norm.weight.dtype.size
+    read = decode_bytes(step_weight_bytes(loaded_bytes(model)), model.config.text, tokens, itemsize)
+    return run_seconds(
+        model.config, tokens, grids,
+        step_bytes=read, steps=MEASURED_TOKENS, per_second=per_second, bandwidth=bandwidth,
+    )  # fmt: skip
 
 
 def took(model: Any, reply: px.Reply) -> dict[str, Any]:

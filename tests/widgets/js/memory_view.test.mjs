@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-const { facts, lesson, pieces, rate, seconds, verdict } = await import(`${process.env.STATIC}/memory_view.js`);
+const { barEnd, before, facts, lesson, pieces, rate, seconds, verdict } = await import(`${process.env.STATIC}/memory_view.js`);
 
 const GB = 1e9;
 const found = {
@@ -48,4 +48,16 @@ test("a run is set beside the prediction and the bound", () => {
   assert.doesNotMatch(lesson(measured, null), /prediction/);
   assert.equal(rate(1234.5), "1,235 tokens/s");
   assert.equal(seconds(0.0123), "12 ms");
+});
+
+test("a Mac's memory is what it is sold as", () => {
+  const memory = 64 * 2 ** 30;
+  assert.equal(barEnd({ end: memory, memory }), "64 GB");
+  assert.equal(barEnd({ end: 1e9, memory }), "1.00 GB; the Mac has 64 GB");
+  assert.equal(barEnd({ end: 70e9, memory }), "70.00 GB");
+});
+
+test("a run says how long it will take before it starts", () => {
+  assert.equal(before(12.3), "Predict first, then measure: about 12 s on this machine (estimate).");
+  assert.equal(before(null), "Predict first, then measure.");
 });

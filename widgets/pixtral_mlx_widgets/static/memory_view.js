@@ -26,6 +26,13 @@ export function pieces(found) {
   return { parts, needed, end, usable: found.usable / end };
 }
 
+// What a Mac is sold as: a 64 GB Mac holds 64 x 2^30 bytes, and nobody calls it 68.72 GB.
+export const sold = (n) => `${count(n / 2 ** 30)} GB`;
+
+export const barEnd = ({ end, memory }) => end < memory / 2 ? `${bytes(end)}; the Mac has ${sold(memory)}` : end === memory ? sold(end) : bytes(end);
+
+export const before = (seconds_) => `Predict first, then measure${seconds_ ? `: about ${seconds(seconds_)} on this machine (estimate)` : ""}.`;
+
 export function verdict(found, memory) {
   const { needed } = pieces(found);
   if (found.tokens > found.context) {
@@ -86,7 +93,7 @@ function bar() {
     pen.textBaseline = "top";
     pen.fillText("0", 0, 36);
     pen.textAlign = "right";
-    pen.fillText(end < found.memory / 2 ? `${bytes(end)}; the Mac has ${bytes(found.memory)}` : bytes(end), width, 36);
+    pen.fillText(barEnd({ end, memory: found.memory }), width, 36);
     if (usable <= 1) {
       pen.fillRect(usable * width - 1, 0, 2, 34);
       const words = `usable, about ${bytes(found.usable)}`;
@@ -147,12 +154,15 @@ export function render({ model, el }) {
     set({ prediction: value > 0 ? value : null });
   });
 
+  let trialSeconds = null;
   const names = ["chip", "memory_gb", "bits", "images", "side", "text_tokens"];
   const estimate = latest(
     (args) => ask("estimate", args),
     (found, args) => {
       if (!model.get("problem")) panel.fail(null);
       stack.show(found);
+      trialSeconds = found.trial_seconds;
+      showTrial();
       stack.canvas.setAttribute("aria-label", verdict(found, args.memory_gb));
       legend.replaceChildren(...[...PARTS, RESERVE].map(([name, colour]) => tag("span", { class: "px-part-of" },
         tag("span", { class: "px-swatch", style: `background: ${colour}` }), `${NAMES[name]} ${bytes(found[name])}`)));
@@ -187,8 +197,7 @@ export function render({ model, el }) {
     go.disabled = under || !(model.get("prediction") > 0);
     panel.busy(under ? work : model.get("progress"), under ? () => act("stop") : null);
     const { measured, prediction } = { measured: model.get("measured"), prediction: model.get("prediction") };
-    outcome.textContent = measured.device ? lesson(measured, prediction)
-      : prediction ? "" : "Predict first, then measure.";
+    outcome.textContent = measured.device ? lesson(measured, prediction) : before(trialSeconds);
   }
 
   const stops = [
