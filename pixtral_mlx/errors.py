@@ -5,6 +5,7 @@
     ├── CheckpointError       a folder, a weight file, a tensor, a hub repository
     ├── ImageError            a picture that cannot be opened, or must not be
     ├── PromptError           messages in a shape or a role that is not allowed
+    ├── FormError             a form of answers that nobody could promise
     └── CapacityError         more memory, disk or context than there is
 
 Every message says what was seen, what is allowed and what to do.
@@ -29,6 +30,10 @@ class ImageError(PixtralError):
 
 class PromptError(PixtralError):
     """The messages are not a conversation that the model's template can express."""
+
+
+class FormError(PixtralError):
+    """A schema, a pattern, a grammar or a tool of which no answer, or no promise, can be made."""
 
 
 class CapacityError(PixtralError):

@@ -3,12 +3,15 @@
 It knows neither where a prompt or a model came from nor who reads the answer. In reading order:
 
 `options`: what can be asked of an answer
+`schema`: what of a JSON schema can be promised
+`form`: the form that an answer keeps, and an answer read by it
 `reply`: what an answer is made of: plain records
 `engine`: what answers are made with: a model, its tokenizer, and what earlier calls left
 `generate`: one answer, token by token
 `run`: what it starts from, and what it leaves
 `answer`: one answer being written: whole characters, stop strings, the clock
 `sampling`: which token comes next
+`grammar`: which tokens a form allows, and choosing among them
 `lookup`: drafts copied from the prompt, checked in one pass
 `features`: what the images give to the decoder, layer by layer
 `content`: what keys, values and features depend on

@@ -16,6 +16,8 @@ from ..inputs.tokenizer import StreamDecoder
 from ..interpret.activations import nan_error
 from ..model.prompt import Prompt
 from .engine import Engine
+from .form import Form
+from .grammar import Choice, Chosen, Constraint
 from .options import GenerationOptions
 from .reply import Piece, Reply
 
@@ -32,6 +34,7 @@ class Answer:
         options: of the generation; its stop strings count.
         limit: tokens at most.
         reply: where to write; a new one, unless somebody else reads along.
+        constraint: the form that the answer keeps, as it is being written, or None.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Answer:
         *,
         limit: int,
         reply: Reply | None = None,
+        constraint: Constraint | None = None,
     ):
         self.reply = Reply() if reply is None else reply
         stats = self.reply.stats
@@ -49,6 +53,7 @@ class Answer:
         stats.image_tokens = sum(span.stop - span.start for span in prompt.spans)
         stats.float32_products = machine().float32_products  # before the clock starts
         self._engine, self._limit, self._stops = engine, limit, tuple(options.stop)
+        self._form, self._constraint = options.response_format, constraint
         self._waiting: list[Piece] = []
         self._start = self._first = 0.0
 
@@ -74,7 +79,7 @@ class Answer:
         """The pictures have been seen."""
         self.reply.stats.vision_seconds = time.perf_counter() - self._start
 
-    def add(self, token: int, logprob: float) -> Iterator[Piece]:
+    def add(self, chosen: Chosen) -> Iterator[Piece]:
         """Write one more token, the end token included.
 
         Returns:
@@ -84,6 +89,8 @@ class Answer:
         Raises:
             CheckpointError: the log-probability is NaN; the message names where it comes from.
         """
+        choice = chosen if isinstance(chosen, Choice) else Choice(*chosen)
+        token, logprob = choice.token, choice.logprob
         if math.isnan(logprob):
             raise nan_error(self._engine.model)
         self._clock()
@@ -91,9 +98,13 @@ class Answer:
             yield from self._end("stop", self._text.flush())
             return
         self.reply.stats.generated_tokens += 1
-        self._waiting.append(Piece(self._text.add(token), token, logprob, self.reply.trace))
+        self.reply.stats.forced_tokens += choice.forced
+        text = self._text.add(token)
+        self._waiting.append(Piece(text, token, logprob, self.reply.trace, choice.allowed_mass))
         if self._text.stopped:
             yield from self._end("stop")
+        elif choice.ends:
+            yield from self._end("stop", self._text.flush())
         elif not self.left:
             yield from self._end("length", self._text.flush())
         elif not self._text.pending:
@@ -112,6 +123,21 @@ class Answer:
             self._waiting[-1] = replace(self._waiting[-1], text=self._waiting[-1].text + text)
         yield from self._hand_out()
         self.reply.finish_reason = reason
+        if self._form is not None and self._constraint is not None:
+            self._read(self._form, self._constraint)
+
+    def _read(self, form: Form, constraint: Constraint) -> None:
+        """The value of an answer that has its end, or why there is none."""
+        reply = self.reply
+        if reply.finish_reason == "length":
+            tokens = reply.stats.generated_tokens
+            reply.parse_error = f"the answer was cut after {tokens:,} tokens, before its end"
+        elif self._text.stopped and not constraint.ended:
+            reply.parse_error = "a stop string ended the answer before its end"
+        elif constraint.problem:
+            reply.parse_error = constraint.problem
+        else:
+            reply.parsed, reply.parse_error = form.read(reply.text)
 
     def _hand_out(self) -> Iterator[Piece]:
         waiting, self._waiting = self._waiting, []
@@ -119,6 +145,8 @@ class Answer:
             self.reply.text += piece.text
             self.reply.tokens.append(piece.token)
             self.reply.logprobs.append(piece.logprob)
+            if piece.allowed_mass is not None:
+                self.reply.allowed_mass.append(piece.allowed_mass)
             if self.reply.trace is not None:
                 self.reply.trace.words.append(piece.text)
             yield piece

@@ -21,6 +21,7 @@ from ..errors import PixtralError
 from .capacity import need_of, room_bytes
 from .engine import Engine
 from .generate import GenerationStream
+from .grammar import Chosen, FormSampler
 from .options import ENCODING, GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
@@ -40,10 +41,11 @@ class _Request:
 
     def __init__(self, number: int, arguments: Mapping[str, Any], reply: Reply):
         self.number, self.reply, self._arguments = number, reply, dict(arguments)
-        self.steps: Generator[tuple[int, float] | None, None, None] | None = None
+        self.steps: Generator[Chosen | None, None, None] | None = None
         self.most_tokens = self.cache = self.activations = self.kept = 0
         self.over = False
         self.joins = False  # whether mlx-lm's batch has all that it asks for
+        self.form: FormSampler | None = None  # in that batch, of an answer that keeps a form
 
     def open(self, engine: Engine) -> None:
         """Encode it, which opens its pictures, and check it."""
@@ -65,19 +67,17 @@ class _Request:
         plain = options.kv_bits is None and not options.prompt_lookup_num_tokens
         self.joins = plain and not options.trace and not options.edits
 
-    def advance(self) -> tuple[int, float] | None:
+    def advance(self) -> Chosen | None:
         """Its next part of the prompt, or its next token."""
         if self.steps is None:
             self.steps = self.stream.steps()
         with mx.stream(mx.default_stream(mx.default_device())):  # mlx-lm leaves its own on
             return next(self.steps)
 
-    def write(self, token: int, logprob: float) -> list[Event]:
+    def write(self, chosen: Chosen) -> list[Event]:
         """Add a token to the answer: its pieces, and the reply if it was the last."""
         try:
-            events: list[Event] = [
-                (self.number, piece) for piece in self.stream.answer.add(token, logprob)
-            ]
+            events: list[Event] = [(self.number, piece) for piece in self.stream.answer.add(chosen)]
         except PixtralError as error:
             return self.fail(error)
         if self.stream.answer.finished:
@@ -88,13 +88,15 @@ class _Request:
 
     def leave(self) -> tuple[Run, list[Event]]:
         """Stop computing here: the run that was, with all tokens, their sampler, and keys and
-        values of all but the last; and what became of the token that was on its way."""
-        run = self.stream.run
-        chosen = run.leave()
+        values of all but the last; and what became of the tokens that were on their way."""
+        run, events = self.stream.run, []
+        left = run.leave()
         self.close()
         # The pixels have been seen, and whoever goes on has a cache of its own.
         self.stream.prompt = replace(self.stream.prompt, images=[])
-        return run, [] if chosen is None else self.write(*chosen)
+        for chosen in left:
+            events += [] if self.over else self.write(chosen)
+        return run, events
 
     def fail(self, error: Exception) -> list[Event]:
         """It ends with an error."""
@@ -316,10 +318,10 @@ class Batch:
                 max_tokens=[joining.stream.answer.left],
                 caches=[run.cache],
                 all_tokens=[tokens[:-1]],
-                samplers=[self._draw(joining.stream.options, run.sampler)],
-                logits_processors=[run.sampler.processors],
+                samplers=[run.form or self._draw(joining.stream.options, run.sampler)],
+                logits_processors=[[run.form.process] if run.form else run.sampler.processors],
             )
-            self._rows[uid] = joining
+            self._rows[uid], joining.form = joining, run.form
         return events
 
     def _draw(self, options: GenerationOptions, sampler: Sampler) -> Any:
@@ -339,7 +341,7 @@ class Batch:
         for request in list(self._alone):
             try:
                 chosen = request.advance()
-                events += [] if chosen is None else request.write(*chosen)
+                events += [] if chosen is None else request.write(chosen)
             except Exception as error:
                 events += request.fail(error)
             if request.over:
@@ -363,8 +365,8 @@ class Batch:
         for response in responses:
             request = self._rows[response.uid]
             # Read in place: a computation would stand in line behind the next step.
-            logprob = memoryview(response.logprobs)[response.token]
-            events += request.write(response.token, logprob)
+            free = (response.token, memoryview(response.logprobs)[response.token])
+            events += request.write(request.form.read() if request.form else free)
             if request.over:
                 del self._rows[response.uid]
                 if response.finish_reason is None:

@@ -19,6 +19,7 @@ from ..model.prompt import Prompt
 from .answer import Answer
 from .capacity import check_context, check_memory
 from .engine import Engine
+from .grammar import Chosen, constraint_of
 from .options import GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
@@ -55,7 +56,11 @@ class GenerationStream(Iterator[Piece]):
                 kv=kv, prefill_step_size=options.prefill_step_size, trace=options.trace_options,
             )  # fmt: skip
         self.prompt, self.options, self._engine = prompt, options, engine
-        self.answer = Answer(engine, prompt, options, limit=self.limit, reply=reply)
+        form, rows = options.response_format, model.config.text.vocab_size
+        self._constraint = form and constraint_of(form, engine.tokenizer, rows)
+        self.answer = Answer(
+            engine, prompt, options, limit=self.limit, reply=reply, constraint=self._constraint
+        )
         self.reply = self.answer.reply
         self._recorder = None
         if keep := options.trace_options:
@@ -82,18 +87,20 @@ class GenerationStream(Iterator[Piece]):
             steps = stack.enter_context(closing(self.steps()))
             for chosen in steps:
                 try:
-                    yield from () if chosen is None else self.answer.add(*chosen)
+                    yield from () if chosen is None else self.answer.add(chosen)
                 except CheckpointError as error:
                     steps.throw(error)  # so that nothing of it is kept
                 if self.answer.finished:
                     return
 
-    def steps(self) -> Generator[tuple[int, float] | None, None, None]:
+    def steps(self) -> Generator[Chosen | None, None, None]:
         """The work, for who writes the answer: None after each part of the prompt, then tokens and
         their log-probabilities."""
         self.answer.start()
         stats = self.reply.stats
-        run = self.run = Run(self._engine, self.prompt, self.options, self._recorder)
+        run = self.run = Run(
+            self._engine, self.prompt, self.options, self._recorder, self._constraint
+        )
         run.make_room(self.limit)
         stats.cached_tokens = run.computed
         with ExitStack() as stack:

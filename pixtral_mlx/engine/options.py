@@ -68,9 +68,11 @@ class GenerationOptions:
         force: go on where memory would not suffice.
         trace: keep what looking inside needs (`reply.trace`). `TraceOptions` keeps less.
         edits: changes to the run. See `edits`.
+        response_format: the form that the answer keeps: JSON of a schema, a pattern or a grammar.
+            See `as_form` for its shapes and `reply.parsed` for the value.
         prompt_lookup_num_tokens: copy up to so many tokens from what repeats, and check them at
             once. Pays where answers repeat (JSON, tables); see `lookup` for what holds; not with
-            `trace` or `quantized_kv_start`.
+            `trace`, `quantized_kv_start` or `response_format`.
         reuse: go on from what earlier calls on this model computed for the same beginning. That
             is the same tokens, image contents and edits (see `prompt_cache`); what this call
             computes is left for later ones. False computes everything and leaves nothing.
@@ -185,6 +187,9 @@ class GenerationOptions:
         False, help="keep what looking inside needs (`reply.trace`)"
     )
     edits: "Sequence[Edit]" = option((), help="changes to the run")
+    response_format: Any = option(
+        None, help="the form that the answer keeps: JSON of a schema, a pattern or a grammar"
+    )
     prompt_lookup_num_tokens: int = option(
         0,
         help="copy up to so many tokens from what repeats, and check them at once",
@@ -205,7 +210,11 @@ class GenerationOptions:
         object.__setattr__(self, "edits", as_edits(() if self.edits is None else self.edits))
         self._check_bias()
         self._check_stop()
-        for name in ("trace", "quantized_kv_start"):
+        if self.response_format is not None:
+            from .form import as_form
+
+            object.__setattr__(self, "response_format", as_form(self.response_format))
+        for name in ("trace", "quantized_kv_start", "response_format"):
             if self.prompt_lookup_num_tokens and getattr(self, name):
                 raise ValueError(
                     f"prompt_lookup_num_tokens and {name} exclude one another: {name} goes by "

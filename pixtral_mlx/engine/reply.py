@@ -1,7 +1,7 @@
 """What an answer is made of: plain records, whoever writes it."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..interpret.maps import Evidence
 
@@ -19,12 +19,15 @@ class Piece:
         logprob: its log-probability (natural logarithm, float32), after logit bias and repetition
             penalty and before temperature and filters.
         trace: what can be looked at so far, or None; it grows with the answer.
+        allowed_mass: how much of the probability was on tokens that `response_format` allowed; None
+            without one.
     """
 
     text: str
     token: int
     logprob: float
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
+    allowed_mass: float | None = None
 
 
 @dataclass
@@ -38,6 +41,7 @@ class GenerationStats:
         generated_tokens: new tokens, the end token not counted.
         drafted_tokens: those that prompt lookup proposed.
         accepted_tokens: those of them that the model chose as well.
+        forced_tokens: those that `response_format` left no choice about.
         vision_seconds: encoder and projector; part of `prompt_seconds`.
         prompt_seconds: from the call to the first token.
         decode_seconds: from the first token to the last.
@@ -52,6 +56,7 @@ class GenerationStats:
     generated_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
+    forced_tokens: int = 0
     vision_seconds: float = 0.0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -81,6 +86,11 @@ class Reply:
         finish_reason: "stop" (end token or stop string), "length", "interrupted", or None
             while it is still being written.
         stats: what it took.
+        parsed: with `response_format` the value: of JSON, of the pydantic class, or the text of a
+            regular expression or a grammar. None while there is no whole answer.
+        parse_error: why there is no value, in one sentence: the answer was cut, or it breaks what
+            could only be checked when it was there.
+        allowed_mass: with `response_format`, one a token, see `Piece.allowed_mass`.
         trace: what can be looked at, or None if `trace` was off.
     """
 
@@ -89,6 +99,9 @@ class Reply:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
     stats: GenerationStats = field(default_factory=GenerationStats)
+    parsed: Any = None
+    parse_error: str | None = None
+    allowed_mass: list[float] = field(default_factory=list)
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
 
     def evidence(self, token: int, image: int = 0) -> Evidence:

@@ -1,7 +1,7 @@
 """What one answer starts from, and what it leaves to later ones."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from .capacity import need_of
 from .content import content_of
 from .engine import Engine
 from .features import Steps, embedding_steps, feature_steps
+from .grammar import MOST_FORCED, Choice, Chosen, Constraint, FormSampler
 from .lookup import Drafter, can_pay, check_draft
 from .options import GenerationOptions
 from .sampling import Sampler
@@ -30,6 +31,7 @@ class Run:
     Arguments:
         prompt: as it is run, after edits.
         recorder: keeps what a trace needs, or None.
+        constraint: the form that the answer keeps, at its beginning, or None.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Run:
         prompt: Prompt,
         options: GenerationOptions,
         recorder: Recorder | None,
+        constraint: Constraint | None = None,
     ):
         model = engine.model
         self._model, self._prompt, self._recorder = model, prompt, recorder
@@ -66,7 +69,9 @@ class Run:
         self.sampler = Sampler(
             options, model.config.text.vocab_size, words=engine.tokenizer.n_words
         )
-        self._launched = False
+        self.form = None if constraint is None else FormSampler(self.sampler, constraint)
+        self._launched = self._leaving = False
+        self._choosing: Generator[Any, None, None] | None = None
         self.all_embeddings: mx.array | None = None
 
     def make_room(self, limit: int) -> None:
@@ -136,7 +141,7 @@ class Run:
 
     def steps(
         self, limit: int, embeddings: mx.array | None
-    ) -> Generator[tuple[int, float] | None, None, None]:
+    ) -> Generator[Chosen | None, None, None]:
         """None after each part of the prompt; then at most `limit` tokens, one after another, and
         their log-probabilities.
 
@@ -147,17 +152,19 @@ class Run:
         self.ready = True
         yield None
         longest = self._options.prompt_lookup_num_tokens
-        if longest and can_pay(self._model.decoder):
-            chosen = self.lookup_steps(limit, longest, last)
+        if self.form is not None:
+            self._choosing = self.form_steps(self.form, limit, last)
+        elif longest and can_pay(self._model.decoder):
+            self._choosing = self.lookup_steps(limit, longest, last)
         else:
-            chosen = self.plain_steps(limit, last)
-        for token, logprob in chosen:
+            self._choosing = self.plain_steps(limit, last)
+        for chosen in self._choosing:
             if not self._written:
                 self._progress(len(self._prompt.tokens))
-            self._written.append(token)
+            self._written.append(chosen[0])
             # One token at a time, mlx-lm has read it by now; the last of several it has not.
             self.computed = min(len(self._prompt.tokens) + len(self._written), self.cache[0].offset)
-            yield token, logprob
+            yield chosen
 
     def plain_steps(
         self, limit: int, embeddings: mx.array | None = None
@@ -199,14 +206,66 @@ class Run:
         if left:
             yield from self.plain_steps(left)
 
-    def leave(self) -> tuple[int, float] | None:
-        """For who goes on with this answer elsewhere, from `tokens`, `cache` and `sampler`: the
-        choice that `plain_steps` has launched and nobody has seen, if it has begun."""
+    def form_steps(
+        self, form: FormSampler, limit: int, embeddings: mx.array | None
+    ) -> Generator[Choice, None, None]:
+        """As `plain_steps`, within a form: a pass reads the last choice and what the form forces
+        after it, and while it runs the mask of the next choice is made."""
+        from mlx_lm.generate import generation_stream
+
+        tokens, left, last = self.tokens, limit, None
+        while True:
+            going = left > 0 and not form.constraint.ended and not self._leaving
+            forced = form.constraint.forced(min(left, MOST_FORCED)) if going else []
+            logits = self._launch([tokens[-1], *forced], embeddings) if going else None
+            if last is not None:
+                yield last
+            if logits is None:
+                return
+            left, last, embeddings = left - len(forced), None, None
+            with mx.stream(generation_stream):
+                for i, token in enumerate(forced):
+                    form.choose(form.logprobs(tokens, logits[:, i]), token)
+                    tokens.append(token)
+                if draws := left > 0 and not form.constraint.ended:
+                    form.choose(form.logprobs(tokens, logits[:, -1]))
+                form.launch()
+            for _ in forced:
+                yield form.read()
+            if draws:
+                last, left = form.read(), left - 1
+                tokens.append(last.token)
+
+    def _launch(self, tokens: list[int], embeddings: mx.array | None) -> mx.array:
+        """Start a pass over tokens; logits (1, tokens, vocabulary).
+
+        Arguments:
+            embeddings: of the first token, shape (1, D), or None where the decoder embeds it.
+        """
+        from mlx_lm.generate import generation_stream, maybe_quantize_kv_cache
+
+        with mx.stream(generation_stream):
+            inputs = mx.array([tokens])
+            if embeddings is not None and len(tokens) > 1:
+                rest = self._model.decoder.embed(inputs[0, 1:])
+                embeddings = mx.concatenate([embeddings, rest.astype(embeddings.dtype)])
+            rows = None if embeddings is None else embeddings[None]
+            logits = self.decoder(inputs, cache=self.cache, input_embeddings=rows)
+            if later := self.kv.step_options():
+                maybe_quantize_kv_cache(self.cache, **later)
+            mx.async_eval(logits)
+        return logits
+
+    def leave(self) -> Sequence[Chosen]:
+        """For who goes on with this answer elsewhere, from `tokens`, `cache` and `sampler` or
+        `form`: the choices that are on their way and that nobody has seen."""
         self.sampler.known = ()
-        if not self._launched:
-            return None
-        chosen = self.sampler.read()
-        self._written.append(chosen[0])
+        if self.form is not None:
+            self._leaving = True
+            chosen = list(self._choosing or ())
+        else:
+            chosen = [self.sampler.read()] if self._launched else []
+        self._written += [token for token, *_ in chosen]
         return chosen
 
     def generate_step(self, limit: int, embeddings: mx.array | None) -> Generator[Any, None, None]:

@@ -119,8 +119,12 @@ class Sampler:
         Arguments:
             tokens: what went before, or the last `context_size` of it.
         """
+        self(self.logprobs(tokens, logits))
+
+    def logprobs(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """The same shape, normalised; arguments as for `choose`."""
         logits = self._process(tokens, logits)
-        self(logits - mx.logsumexp(logits, keepdims=True))
+        return logits - mx.logsumexp(logits, keepdims=True)
 
     def read(self) -> tuple[int, float]:
         """The earliest choice that was not read yet, and its log-probability; waits for it."""

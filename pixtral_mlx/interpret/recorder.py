@@ -92,10 +92,12 @@ class Recorder:
         seen = where == "vision" and what in ("queries", "keys")
         if seen and _wanted(layer, options.vision_layers):
             self._parts.setdefault(name, []).append(value[0])
-        # Prefill ends with a step of one token, and every step after it is one token.
+        # Prefill ends with a step that begins at `first`; every position from there on is wanted.
         chosen = where == "text" and what in ("queries", "") and position >= self._first
         if chosen and _wanted(layer, options.text_layers):
-            self.text.setdefault(name, []).append(value)
+            steps = value.shape[site.axis]
+            rows = mx.split(value, steps, axis=site.axis) if steps > 1 else [value]
+            self.text.setdefault(name, []).extend(rows)
 
     def join(self) -> None:
         """All images have been encoded: what came group by group becomes one array a site."""

@@ -28,7 +28,7 @@ COMMANDS = {
     "explain": ["explain", "--prompt", "?", "-o", "x.png"],
     "convert": ["convert", "a", "b"],
 }
-PYTHON_ONLY = {"progress", "trace", "edits", "reuse"}
+PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format"}
 
 
 def line_of(kind, name, value) -> str:

@@ -1,0 +1,176 @@
+"""The form that an answer keeps: what `response_format` may be, and an answer read by it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from ..checks import shown
+from ..errors import FormError
+from ..inputs.clients import fields_of
+from ..inputs.tokenizer_file import import_jsonschema
+from .schema import for_grammar
+
+KINDS = ("text", "json_object", "json_schema", "regex", "grammar")
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+_SCHEMA_KEYS = {
+    "$ref", "$schema", "$defs", "definitions", "properties", "required", "items", "enum", "const",
+    "anyOf", "oneOf", "allOf", "additionalProperties", "patternProperties", "prefixItems", "title",
+    "description", "minimum", "maximum", "pattern", "format", "minLength", "maxLength", "minItems",
+    "maxItems", "multipleOf",
+}  # fmt: skip
+_LONGEST_MESSAGE = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What an answer must look like.
+
+    Arguments:
+        kind: "json", "regex" or "grammar".
+        source: the JSON schema, the regular expression, or the grammar (llguidance's Lark).
+        grammar_schema: of "json", the schema as far as it holds while the answer is written.
+        model: the pydantic class that the value becomes, or None.
+    """
+
+    kind: str
+    source: Any
+    grammar_schema: Mapping[str, Any] = field(default_factory=dict)
+    model: Any = None
+
+    def read(self, text: str) -> tuple[Any, str | None]:
+        """The value of a whole answer, and what is wrong with it, if anything is.
+
+        Returns:
+            (value, None), or (None, one sentence). The value of a "regex" or a "grammar" is its
+            text.
+        """
+        if self.kind != "json":
+            return text, None
+        try:
+            value = json.loads(text, parse_float=_finite)
+            if problem := _first_problem(self.source, value):
+                return None, problem
+            return (value if self.model is None else self.model.model_validate_json(text)), None
+        except (ValueError, RecursionError) as error:  # pydantic's is a ValueError too
+            return None, _one_sentence(error)
+
+
+def as_form(given: Any) -> Form | None:
+    """What `response_format` says; None is any text.
+
+    Arguments:
+        given: OpenAI's {"type": "json_schema", "json_schema": {"schema": ...}}, {"type":
+            "json_object"} or {"type": "text"}; {"type": "regex", "regex": ...}; {"type": "grammar",
+            "grammar": ...}; a JSON schema; a pydantic class.
+
+    Raises:
+        ValueError: none of these.
+        FormError: a schema that cannot be promised.
+    """
+    if given is None or isinstance(given, Form):
+        return given
+    if isinstance(given, type) and hasattr(given, "model_json_schema"):
+        return _json_form(given.model_json_schema(), given)
+    stated = fields_of(given)
+    if stated is None:
+        raise ValueError(f"response_format must be {_allowed()}, got {shown(given)}")
+    kind = stated.get("type")
+    if kind not in KINDS:
+        if not stated or kind in _TYPES or isinstance(kind, list) or _SCHEMA_KEYS & {*stated}:
+            return _json_form(stated)
+        raise ValueError(f"response_format must be {_allowed()}, got {shown(dict(stated))}")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return _json_form({"type": "object"})
+    if kind == "json_schema":
+        return _json_form(_schema_of(stated))
+    source = stated.get(kind)
+    if not isinstance(source, str) or not source:
+        raise ValueError(f'response_format must have the {kind} in "{kind}", got {shown(source)}')
+    return Form(kind, source)
+
+
+def _allowed() -> str:
+    kinds = ", ".join(f'"{kind}"' for kind in KINDS)
+    return f"a dict whose type is one of {kinds}, a JSON schema, or a pydantic class"
+
+
+def _schema_of(stated: Mapping[str, Any]) -> Any:
+    """The schema of OpenAI's {"type": "json_schema", ...}."""
+    outer = fields_of(stated.get("json_schema")) or stated
+    schema = outer.get("schema", outer.get("schema_definition"))
+    if not isinstance(schema, Mapping):
+        raise ValueError(
+            'response_format of type "json_schema" must have {"json_schema": {"name", "schema"}}, '
+            f"got {shown(dict(stated))}"
+        )
+    return schema
+
+
+def _json_form(schema: Mapping[str, Any], model: Any = None) -> Form:
+    narrowed = for_grammar(schema)
+    _check_meaning(schema)
+    return Form("json", schema, narrowed, model)
+
+
+def _check_meaning(schema: Mapping[str, Any]) -> None:
+    """Every keyword has a value that JSON Schema knows."""
+    import_jsonschema()
+    from jsonschema import SchemaError, validators
+
+    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+    try:
+        kind.check_schema(dict(schema))
+    except SchemaError as error:
+        place = "/".join(["#", *map(str, error.absolute_path)])
+        raise FormError(f"{place}: {_one_sentence(error.message)}") from error
+
+
+def _first_problem(schema: Mapping[str, Any], value: Any) -> str | None:
+    """What in a value breaks its schema, with its place."""
+    import_jsonschema()
+    from jsonschema import exceptions, validators
+
+    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+    checked = validators.extend(kind, {"multipleOf": _check_multiple, "pattern": _check_pattern})
+    errors = checked(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(value)
+    if (error := exceptions.best_match(errors)) is None:
+        return None
+    return f"{'/'.join(['#', *map(str, error.absolute_path)])}: {_one_sentence(error.message)}"
+
+
+def _check_multiple(_: Any, step: Any, value: Any, __: Any) -> Iterator[Exception]:
+    """As jsonschema's, in decimals: for it 0.3 is no multiple of 0.1."""
+    from jsonschema import ValidationError
+
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if (Fraction(repr(value)) / Fraction(repr(step))).denominator != 1:
+        yield ValidationError(f"{value} is not a multiple of {step}")
+
+
+def _check_pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Exception]:
+    """As jsonschema's; what Python's `re` does not know, the grammar alone has kept."""
+    from jsonschema import ValidationError
+
+    with suppress(re.error):
+        if isinstance(value, str) and not re.search(pattern, value):
+            yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"the number {digits} is too large")
+    return value
+
+
+def _one_sentence(error: Any) -> str:
+    """What went wrong, in one line that is not too long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 3]}..."

@@ -1,0 +1,269 @@
+"""The mask: which tokens a form allows next, by llguidance, and choosing among them.
+
+A form never changes what the model computes: log-probabilities are its own, from before the mask,
+and beside each stands how much of the probability the form allowed. What the form leaves no choice
+about (`{"invoice_number":"`) is not computed token by token: such tokens join the next pass, which
+reads them all at once.
+"""
+
+import json
+import math
+import re
+from collections import deque
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import FormError
+from ..inputs.tokenizer import Tokenizer
+from .form import Form
+from .sampling import Sampler
+
+MOST_FORCED = 16
+"""Forced tokens in a pass at most: each has a row of logits."""
+_COMPACT = {
+    "whitespace_flexible": False, "item_separator": ",", "key_separator": ":",
+    "coerce_one_of": True,  # whether only one of them holds is checked afterwards
+}  # fmt: skip
+
+
+class Choice(NamedTuple):
+    """A token of an answer; the rest is of one that keeps a form.
+
+    Arguments:
+        token: its id.
+        logprob: the model's own, before the mask.
+        allowed_mass: how much of the probability was on tokens that the form allowed.
+        forced: whether it left no choice.
+        ends: whether nothing may follow.
+    """
+
+    token: int
+    logprob: float
+    allowed_mass: float | None = None
+    forced: bool = False
+    ends: bool = False
+
+
+Chosen = tuple[int, float] | Choice
+"""A token and its log-probability, alone or as a `Choice`."""
+
+
+class Constraint:
+    """How far an answer has come in its form, and what may follow.
+
+    Where llguidance cannot go on (a form too complex for its limits), only the end is allowed, and
+    `problem` says why.
+
+    Arguments:
+        matcher: llguidance's, at the beginning.
+        rows: of the model's output, of which the first ones have a word.
+        eos_id: the token that ends an answer; it is allowed where the form may end.
+    """
+
+    def __init__(self, matcher: Any, rows: int, eos_id: int):
+        self._matcher, self._rows, self._eos_id = matcher, rows, eos_id
+        self._forced: list[int] = []
+        self.ended = False
+
+    @property
+    def problem(self) -> str | None:
+        """Why the form could not be kept to its end."""
+        if not self._matcher.is_error():
+            return None
+        return f"the form is too complex to go on: {self._matcher.get_error().splitlines()[0]}"
+
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next: bool, shape (rows,)."""
+        found = np.zeros(self._rows, bool)
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        words = np.unpackbits(bits, bitorder="little")[: self._rows]
+        found[: len(words)] = words
+        if not found.any():
+            found[self._eos_id] = True
+        return found
+
+    def forced(self, most: int) -> list[int]:
+        """Tokens that must come next, at most so many; they are to be accepted one by one."""
+        if not self._forced and not self.ended:
+            self._forced = list(self._matcher.compute_ff_tokens())
+        return self._forced[:most]
+
+    def accept(self, token: int) -> None:
+        """It was written."""
+        if self.ended:
+            return
+        del self._forced[:1]
+        if token == self._eos_id:
+            self.ended = True
+            return
+        self._matcher.consume_token(token)
+        self.ended = self._matcher.is_stopped()
+
+
+def constraint_of(form: Form, tokenizer: Tokenizer, rows: int) -> Constraint:
+    """A form, made ready for one answer.
+
+    Arguments:
+        rows: of the model's output.
+
+    Raises:
+        FormError: no grammar can be made of it, or nothing satisfies it.
+    """
+    matcher = _matcher(tokenizer._words, *_grammar(form)).deep_copy()
+    return Constraint(matcher, rows, tokenizer.eos_id)
+
+
+def _grammar(form: Form) -> tuple[str, str]:
+    """What it is, for errors, and llguidance's grammar, as JSON."""
+    from llguidance import LLMatcher
+
+    if form.kind == "json":
+        schema = {**form.grammar_schema, "x-guidance": _COMPACT}
+        return "the schema", json.dumps({"json_schema": schema})
+    if form.kind == "regex":
+        rule = json.loads(LLMatcher.grammar_from_regex(form.source))["grammars"][0]
+        return "the regular expression", json.dumps({"lark_grammar": rule["lark_grammar"]})
+    return "the grammar", json.dumps({"lark_grammar": form.source})
+
+
+@lru_cache(maxsize=16)
+def _matcher(words: Any, name: str, grammar: str) -> Any:
+    """llguidance's matcher of a grammar, to be copied for each answer."""
+    from llguidance import LLMatcher
+
+    grammars = [{"name": "form", **json.loads(grammar)}]
+    if not _is_tekken(words):  # SentencePiece's first piece brings a space, which is no text
+        grammars.insert(0, {"name": "answer", "lark_grammar": 'start: " " @form'})
+    matcher = LLMatcher(_ll_tokenizer(words), json.dumps({"grammars": grammars}), log_level=0)
+    if matcher.is_error():
+        said = " ".join(matcher.get_error().split())
+        raise FormError(f"{name} cannot be made into a grammar: {said[:300]}")
+    return matcher
+
+
+# Words -----------------------------------------------------------------------------------------
+
+
+def _is_tekken(words: Any) -> bool:
+    return hasattr(words, "id_to_byte_piece")
+
+
+@lru_cache(maxsize=4)
+def _ll_tokenizer(words: Any) -> Any:
+    """llguidance's view of a tokenizer of mistral-common; the 12B's takes 2 s to build."""
+    from llguidance import LLTokenizer, TokenizerWrapper
+    from mistral_common.guidance.tokenizer import MistralLLGTokenizer
+
+    wrapped = MistralLLGTokenizer(words) if _is_tekken(words) else _SentencePieceWords(words)
+    return LLTokenizer(TokenizerWrapper(wrapped))
+
+
+class _SentencePieceWords:
+    """What mistral-common's bridge is for Tekken: SentencePiece's words as bytes."""
+
+    def __init__(self, words: Any):
+        self._words = words
+        self.bos_token_id, self.eos_token_id = words.bos_id, words.eos_id
+        self.special_token_ids = [n for n in range(words.n_words) if words.is_special(n)]
+        special = {*self.special_token_ids}
+        self.tokens = [
+            f"<special {n}>".encode() if n in special else self._bytes(words.id_to_piece(n))
+            for n in range(words.n_words)
+        ]
+
+    def _bytes(self, piece: str) -> bytes:
+        if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
+            return bytes.fromhex(byte[1])
+        return piece.replace("\u2581", " ").encode()
+
+    def __call__(self, text: str) -> list[int]:
+        """Tokens of text inside an answer, where no space is put before it."""
+        return self._words.encode(f"\N{WHITE SMILING FACE}{text}", bos=False, eos=False)[2:]
+
+
+# Choosing --------------------------------------------------------------------------------------
+
+
+class FormSampler:
+    """Chooses within a form, where the model computes: `Sampler` for an answer that keeps one.
+
+    Nothing here waits but `settle` and `read`. What was drawn must be settled before the next
+    choice, since the form depends on it: launch the pass that reads it first, so that the mask is
+    made while that runs.
+
+    Arguments:
+        sampler: gives the model's log-probabilities, and draws.
+        constraint: of this answer.
+    """
+
+    def __init__(self, sampler: Sampler, constraint: Constraint):
+        self._sampler, self.constraint = sampler, constraint
+        self._chosen: deque[tuple[int, mx.array, mx.array, mx.array, bool]] = deque()
+        self._count, self._last = 0, -1  # choices so far, and the number of the one that ends
+        self._open: mx.array | None = None  # what was drawn and is not settled
+
+    def logprobs(self, tokens: list[int], logits: mx.array) -> mx.array:
+        """The model's own, with bias and penalties: (1, vocabulary); `tokens` went before."""
+        before = mx.array(tokens[-self._sampler.context_size :])
+        return self._sampler.logprobs(before, logits)
+
+    def choose(self, logprobs: mx.array, forced: int | None = None) -> mx.array:
+        """The next token, shape (1,): drawn from what the form allows, or what it forces."""
+        within = mx.where(mx.array(self.constraint.allowed()), logprobs, -mx.inf)
+        mass = mx.logsumexp(within, axis=-1, keepdims=True)
+        token = self._sampler.draw(within - mass) if forced is None else mx.array([forced])
+        logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
+        token = mx.depends([token], [logprob, mass])[0]  # whoever evaluates one gets all
+        self._chosen.append((self._count, token, logprob, mass, forced is not None))
+        self._count += 1
+        if forced is None:
+            self._open = token
+        else:
+            self._accept(forced)
+        return token
+
+    def settle(self) -> None:
+        """Tell the form what was drawn, if that is not known yet; waits for it."""
+        if self._open is not None:
+            self._accept(int(self._open.item()))  # type: ignore[arg-type]
+            self._open = None
+
+    def _accept(self, token: int) -> None:
+        self.constraint.accept(token)
+        if self.constraint.ended and self._last < 0:
+            self._last = self._count - 1
+
+    def launch(self) -> None:
+        """Start computing what was chosen."""
+        mx.async_eval([token for _, token, *_ in self._chosen])
+
+    def read(self) -> Choice:
+        """The earliest choice that was not read yet; waits for it."""
+        number, token, logprob, mass, forced = self._chosen.popleft()
+        if not self._chosen:
+            self.settle()
+        return Choice(
+            int(token.item()),  # type: ignore[arg-type]
+            float(logprob.item()),  # type: ignore[arg-type]
+            min(1.0, math.exp(mass.item())),  # type: ignore[arg-type]
+            forced,
+            number == self._last,
+        )
+
+    # In mlx-lm's batch ---------------------------------------------------------------------------
+
+    def process(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """What mlx-lm's batch takes as a processor of logits."""
+        (process,) = self._sampler.processors
+        logits = process(tokens, logits)
+        mx.async_eval(logits)  # the pass over all rows runs while the mask is made
+        self.settle()
+        return logits
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """What mlx-lm's batch takes as a sampler: (1, vocabulary) -> (1,)."""
+        forced = self.constraint.forced(1)
+        return self.choose(logprobs, forced[0] if forced else None)
