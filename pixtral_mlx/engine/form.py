@@ -12,7 +12,7 @@ from ..checks import shown
 from ..errors import FormError
 from ..inputs.clients import fields_of
 from ..inputs.tokenizer_file import import_jsonschema
-from .schema import for_grammar
+from .schema import check_source, for_grammar
 
 KINDS = ("text", "json_object", "json_schema", "regex", "grammar")
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -92,6 +92,7 @@ def as_form(given: Any) -> Form | None:
     source = stated.get(kind)
     if not isinstance(source, str) or not source:
         raise ValueError(f'response_format must have the {kind} in "{kind}", got {shown(source)}')
+    check_source(f"the {kind}", source)
     return Form(kind, source)
 
 

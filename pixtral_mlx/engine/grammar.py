@@ -10,7 +10,8 @@ import json
 import math
 import re
 from collections import deque
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -23,6 +24,8 @@ from .sampling import Sampler
 
 MOST_FORCED = 16
 """Forced tokens in a pass at most: each has a row of logits."""
+LEXER_FUEL = 200_000
+"""What llguidance may spend on a grammar before it is refused: 0.1 s and more."""
 _COMPACT = {
     "whitespace_flexible": False, "item_separator": ",", "key_separator": ":",
     "coerce_one_of": True,  # whether only one of them holds is checked afterwards
@@ -59,12 +62,15 @@ class Constraint:
 
     Arguments:
         matcher: llguidance's, at the beginning.
+        fresh: makes another one, which shares nothing with the matchers of other answers.
         rows: of the model's output, of which the first ones have a word.
         eos_id: the token that ends an answer; it is allowed where the form may end.
     """
 
-    def __init__(self, matcher: Any, rows: int, eos_id: int):
-        self._matcher, self._rows, self._eos_id = matcher, rows, eos_id
+    def __init__(self, matcher: Any, fresh: Callable[[], Any], rows: int, eos_id: int):
+        self._matcher, self._fresh = matcher, fresh
+        self._rows, self._eos_id = rows, eos_id
+        self._accepted: list[int] = []
         self._forced: list[int] = []
         self.ended = False
 
@@ -78,7 +84,7 @@ class Constraint:
     def allowed(self) -> np.ndarray:
         """Which tokens may come next: bool, shape (rows,)."""
         found = np.zeros(self._rows, bool)
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        bits = np.frombuffer(self._sound().compute_bitmask(), np.uint8)
         words = np.unpackbits(bits, bitorder="little")[: self._rows]
         found[: len(words)] = words
         if not found.any():
@@ -88,7 +94,7 @@ class Constraint:
     def forced(self, most: int) -> list[int]:
         """Tokens that must come next, at most so many; they are to be accepted one by one."""
         if not self._forced and not self.ended:
-            self._forced = list(self._matcher.compute_ff_tokens())
+            self._forced = list(self._sound().compute_ff_tokens())
         return self._forced[:most]
 
     def accept(self, token: int) -> None:
@@ -99,8 +105,17 @@ class Constraint:
         if token == self._eos_id:
             self.ended = True
             return
+        self._accepted.append(token)
         self._matcher.consume_token(token)
-        self.ended = self._matcher.is_stopped()
+        self.ended = self._sound().is_stopped()
+
+    def _sound(self) -> Any:
+        """The matcher. Copies share a lexer, whose limits earlier answers may have used up: then
+        one of its own begins anew."""
+        if self._matcher.is_error() and self._fresh is not None:
+            self._matcher, self._fresh = self._fresh(), None
+            self._matcher.consume_tokens(self._accepted)
+        return self._matcher
 
 
 def constraint_of(form: Form, tokenizer: Tokenizer, rows: int) -> Constraint:
@@ -112,8 +127,13 @@ def constraint_of(form: Form, tokenizer: Tokenizer, rows: int) -> Constraint:
     Raises:
         FormError: no grammar can be made of it, or nothing satisfies it.
     """
-    matcher = _matcher(tokenizer._words, *_grammar(form)).deep_copy()
-    return Constraint(matcher, rows, tokenizer.eos_id)
+    name, grammar = _grammar(form)
+    matcher = _matcher(tokenizer._words, grammar)
+    if matcher.is_error():
+        said = " ".join(matcher.get_error().split())
+        raise FormError(f"{name} cannot be made into a grammar: {said[:300]}")
+    fresh = partial(_matcher.__wrapped__, tokenizer._words, grammar)
+    return Constraint(matcher.deep_copy(), fresh, rows, tokenizer.eos_id)
 
 
 def _grammar(form: Form) -> tuple[str, str]:
@@ -130,18 +150,16 @@ def _grammar(form: Form) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=16)
-def _matcher(words: Any, name: str, grammar: str) -> Any:
-    """llguidance's matcher of a grammar, to be copied for each answer."""
-    from llguidance import LLMatcher
+def _matcher(words: Any, grammar: str) -> Any:
+    """llguidance's matcher of a grammar, to be copied for each answer; perhaps in error."""
+    from llguidance import LLMatcher, LLParserLimits
 
     grammars = [{"name": "form", **json.loads(grammar)}]
     if not _is_tekken(words):  # SentencePiece's first piece brings a space, which is no text
         grammars.insert(0, {"name": "answer", "lark_grammar": 'start: " " @form'})
-    matcher = LLMatcher(_ll_tokenizer(words), json.dumps({"grammars": grammars}), log_level=0)
-    if matcher.is_error():
-        said = " ".join(matcher.get_error().split())
-        raise FormError(f"{name} cannot be made into a grammar: {said[:300]}")
-    return matcher
+    limits = LLParserLimits(initial_lexer_fuel=LEXER_FUEL, verbose_errors=False)
+    tokenizer, grammar = _ll_tokenizer(words), json.dumps({"grammars": grammars})
+    return LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
 
 
 # Words -----------------------------------------------------------------------------------------
@@ -180,8 +198,13 @@ class _SentencePieceWords:
         return piece.replace("\u2581", " ").encode()
 
     def __call__(self, text: str) -> list[int]:
-        """Tokens of text inside an answer, where no space is put before it."""
-        return self._words.encode(f"\N{WHITE SMILING FACE}{text}", bos=False, eos=False)[2:]
+        """Tokens of text inside an answer, where no space is put before it.
+
+        Raises:
+            TypeError: for bytes, by which llguidance finds out that text is wanted.
+        """
+        before = "\N{WHITE SMILING FACE}"  # mistral-common's own way: two pieces, whatever follows
+        return self._words.encode(before + text, bos=False, eos=False)[2:]
 
 
 # Choosing --------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ know, counts of properties, `oneOf`); or nobody could mend an answer that breaks
 """
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from ..errors import FormError
 
@@ -18,6 +20,9 @@ MOST_LEVELS = 120
 MOST_PARTS, MOST_OPTIONAL = 5_000, 1_000
 """Subschemas in all, and properties of one object that may be left out: the time that a grammar
 takes grows with their square."""
+MOST_SOURCE, MOST_REPEATS = 200_000, 100_000
+"""Letters of a schema, a pattern or a grammar; and how often a pattern may repeat something, the
+repeats within repeats multiplied."""
 MOST_LETTERS = 16_384
 """Of a string for which the schema has no `maxLength`, `pattern` or `format`."""
 MOST_WHOLE, MOST_NUMBER, SMALLEST = 10**18 - 1, 10**15, 1e-9
@@ -37,8 +42,11 @@ _SINGLE = ("items", "additionalProperties", "additionalItems")
 _FORMATS = {
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
 }  # fmt: skip
+_COUNTED = re.compile(
+    r"\\.|\[\]?(?:\\.|[^\]\\])*\]|[()]|\{(?P<least>\d{1,9})(?:,(?P<most>\d{0,9}))?\}|.", re.DOTALL
+)
 _LOOK_AROUND = re.compile(r"\(\?(=|!|<=|<!)")
-_ANY = "any JSON value"
+_ANY = "any-json-value"
 
 Node = tuple[str, dict[str, Any]]
 """A subschema and its place: "#/properties/total"."""
@@ -53,6 +61,7 @@ def for_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
             that ends, or more than can be made into a grammar in a moment; the line says where.
     """
     _check_depth(schema)
+    _check_length("#", json.dumps(schema, ensure_ascii=False, default=str))
     whole = copy.deepcopy(dict(schema))
     nodes = dict(_reachable(whole))
     for place, node in nodes.items():
@@ -64,6 +73,51 @@ def for_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
     whole.pop("x-guidance", None)
     whole.setdefault("$defs", {})[_ANY] = _any_value()
     return whole
+
+
+def check_source(place: str, text: str) -> None:
+    """Whether a grammar of it can be made in a moment.
+
+    Arguments:
+        place: of it, for the error.
+        text: of a regular expression or a grammar.
+
+    Raises:
+        FormError: it is too long, or repeats too often.
+    """
+    if len(text) > MOST_SOURCE:
+        raise FormError(
+            f"{place}: {len(text):,} letters; allowed: {MOST_SOURCE:,}: make it shorter"
+        )
+    if (repeats := _repeats(text)) > MOST_REPEATS:
+        raise FormError(
+            f"{place}: something may be repeated {repeats:,} times; allowed: {MOST_REPEATS:,}"
+        )
+
+
+def _check_length(place: str, text: str) -> None:
+    if len(text) > MOST_SOURCE:
+        raise FormError(
+            f"{place}: {len(text):,} letters; allowed: {MOST_SOURCE:,}: make it shorter"
+        )
+
+
+def _repeats(pattern: str) -> int:
+    """How often a regular expression repeats something at most, as far as it counts."""
+    most, inner = [1], 1  # of the groups that are open; of what the next count is about
+    for found in _COUNTED.finditer(pattern):
+        if found[0] == "(":
+            most.append(1)
+            inner = 1
+        elif found[0] == ")" and len(most) > 1:
+            inner = most.pop()
+            most[-1] = max(most[-1], inner)
+        elif found["least"]:
+            most[-1] = max(most[-1], inner * int(found["most"] or found["least"]))
+            inner = 1
+        else:
+            inner = 1
+    return max(most)
 
 
 def _check_depth(schema: Any) -> None:
@@ -125,7 +179,7 @@ def _at(whole: Any, target: str, place: str) -> Any:
     """The subschema at a JSON pointer."""
     found = whole
     try:
-        for step in target.split("/")[1:]:
+        for step in unquote(target).split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
             found = found[int(name)] if isinstance(found, list) else found[name]
     except (KeyError, IndexError, ValueError, TypeError):
@@ -147,6 +201,8 @@ def _check_keywords(place: str, node: dict[str, Any]) -> None:
     patterns = [*node.get("patternProperties", ())]
     if _LOOK_AROUND.search(str(node.get("pattern", ""))):
         patterns.append(node["pattern"])  # which only Python's own check can keep
+    for pattern in [str(node.get("pattern", "")), *node.get("patternProperties", ())]:
+        check_source(place, pattern)
     for pattern in patterns:
         try:
             re.compile(pattern)
