@@ -122,11 +122,12 @@ def _json_form(schema: Mapping[str, Any], model: Any = None) -> Form:
 def _check_meaning(schema: Mapping[str, Any]) -> None:
     """Every keyword has a value that JSON Schema knows."""
     import_jsonschema()
-    from jsonschema import SchemaError, validators
+    from jsonschema import FormatChecker, SchemaError, validators
 
     kind = validators.validator_for(schema, default=validators.Draft202012Validator)
     try:
-        kind.check_schema(dict(schema))
+        # Patterns may be of another dialect than Python's.
+        kind.check_schema(dict(schema), format_checker=FormatChecker(formats=()))
     except SchemaError as error:
         place = "/".join(["#", *map(str, error.absolute_path)])
         raise FormError(f"{place}: {_one_sentence(error.message)}") from error
@@ -146,12 +147,14 @@ def _first_problem(schema: Mapping[str, Any], value: Any) -> str | None:
 
 
 def _check_multiple(_: Any, step: Any, value: Any, __: Any) -> Iterator[Exception]:
-    """As jsonschema's, in decimals: for it 0.3 is no multiple of 0.1."""
+    """As jsonschema's, and in decimals: for it 0.3 is no multiple of 0.1."""
     from jsonschema import ValidationError
 
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if (Fraction(repr(value)) / Fraction(repr(step))).denominator != 1:
+    written = Fraction(repr(value)) / Fraction(repr(step))
+    stored = Fraction(value) / Fraction(step)
+    if 1 not in (written.denominator, stored.denominator):
         yield ValidationError(f"{value} is not a multiple of {step}")
 
 

@@ -1,7 +1,9 @@
 """Forms: what `response_format` may be, what of a schema is promised, and answers read by it."""
 
 import datetime
+import json
 import time
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -240,3 +242,21 @@ def test_depth_is_bounded(model, levels):
     assert time.process_time() - began < 2
     while isinstance(schema, dict) and "properties" in schema:  # by hand: Python's own way recurses
         schema = schema.pop("properties")["a"]
+
+
+# What is kept, keyword by keyword --------------------------------------------------------------
+
+KEYWORDS = Path(__file__).with_name("keywords.jsonl").read_text(encoding="utf-8").splitlines()
+"""Schemas of the kinds that the JSON Schema Test Suite has, each with texts that satisfy it and
+texts that do not."""
+
+
+@pytest.mark.parametrize("line", KEYWORDS, ids=lambda line: line[11:60])
+def test_a_keyword_is_kept(model, line):
+    case = json.loads(line)
+    form = as_form(case["schema"])
+    for text in case["good"]:
+        assert holds(model, form, text), text
+        assert form.read(text)[0] == json.loads(text)
+    for text in case["bad"]:
+        assert not holds(model, form, text), text
