@@ -90,11 +90,11 @@ class _Request:
         """Stop computing here: the run that was, with all tokens, their sampler, and keys and
         values of all but the last; and what became of the tokens that were on their way."""
         run, events = self.stream.run, []
-        left = run.leave()
+        left = [run.leave(), *(self.steps or () if run.form else ())]
         self.close()
         # The pixels have been seen, and whoever goes on has a cache of its own.
         self.stream.prompt = replace(self.stream.prompt, images=[])
-        for chosen in left:
+        for chosen in filter(None, left):
             events += [] if self.over else self.write(chosen)
         return run, events
 

@@ -52,7 +52,7 @@ class Form:
             return text, None
         try:
             value = json.loads(text, parse_float=_finite)
-            if problem := _first_problem(self.source, value):
+            if problem := _first_problem(_checked(self.source), value):
                 return None, problem
             return (value if self.model is None else self.model.model_validate_json(text)), None
         except (ValueError, RecursionError) as error:  # pydantic's is a ValueError too
@@ -121,27 +121,33 @@ def _json_form(schema: Mapping[str, Any], model: Any = None) -> Form:
 
 def _check_meaning(schema: Mapping[str, Any]) -> None:
     """Every keyword has a value that JSON Schema knows."""
+    kind = _validator_of(schema)
+    if problem := _first_problem(kind(kind.META_SCHEMA), schema):
+        raise FormError(problem)
+
+
+def _validator_of(schema: Mapping[str, Any]) -> Any:
+    """jsonschema's class for the draft that a schema is written in."""
     import_jsonschema()
-    from jsonschema import FormatChecker, SchemaError, validators
+    from jsonschema import validators
 
-    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    try:
-        # Patterns may be of another dialect than Python's.
-        kind.check_schema(dict(schema), format_checker=FormatChecker(formats=()))
-    except SchemaError as error:
-        place = "/".join(["#", *map(str, error.absolute_path)])
-        raise FormError(f"{place}: {_one_sentence(error.message)}") from error
+    return validators.validator_for(schema, default=validators.Draft202012Validator)
 
 
-def _first_problem(schema: Mapping[str, Any], value: Any) -> str | None:
-    """What in a value breaks its schema, with its place."""
-    import_jsonschema()
-    from jsonschema import exceptions, validators
+def _checked(schema: Mapping[str, Any]) -> Any:
+    """What checks values by a schema, formats included."""
+    from jsonschema import validators
 
-    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    checked = validators.extend(kind, {"multipleOf": _check_multiple, "pattern": _check_pattern})
-    errors = checked(schema, format_checker=kind.FORMAT_CHECKER).iter_errors(value)
-    if (error := exceptions.best_match(errors)) is None:
+    kind = _validator_of(schema)
+    own = validators.extend(kind, {"multipleOf": _check_multiple, "pattern": _check_pattern})
+    return own(schema, format_checker=kind.FORMAT_CHECKER)
+
+
+def _first_problem(validator: Any, value: Any) -> str | None:
+    """What is wrong with a value, with its place."""
+    from jsonschema.exceptions import best_match
+
+    if (error := best_match(validator.iter_errors(value))) is None:
         return None
     return f"{'/'.join(['#', *map(str, error.absolute_path)])}: {_one_sentence(error.message)}"
 

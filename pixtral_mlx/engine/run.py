@@ -1,7 +1,7 @@
 """What one answer starts from, and what it leaves to later ones."""
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
 
@@ -71,7 +71,6 @@ class Run:
         )
         self.form = None if constraint is None else FormSampler(self.sampler, constraint)
         self._launched = self._leaving = False
-        self._choosing: Generator[Any, None, None] | None = None
         self.all_embeddings: mx.array | None = None
 
     def make_room(self, limit: int) -> None:
@@ -153,12 +152,12 @@ class Run:
         yield None
         longest = self._options.prompt_lookup_num_tokens
         if self.form is not None:
-            self._choosing = self.form_steps(self.form, limit, last)
+            choices = self.form_steps(self.form, limit, last)
         elif longest and can_pay(self._model.decoder):
-            self._choosing = self.lookup_steps(limit, longest, last)
+            choices = self.lookup_steps(limit, longest, last)
         else:
-            self._choosing = self.plain_steps(limit, last)
-        for chosen in self._choosing:
+            choices = self.plain_steps(limit, last)
+        for chosen in choices:
             if not self._written:
                 self._progress(len(self._prompt.tokens))
             self._written.append(chosen[0])
@@ -256,16 +255,15 @@ class Run:
             mx.async_eval(logits)
         return logits
 
-    def leave(self) -> Sequence[Chosen]:
-        """For who goes on with this answer elsewhere, from `tokens`, `cache` and `sampler` or
-        `form`: the choices that are on their way and that nobody has seen."""
-        self.sampler.known = ()
-        if self.form is not None:
-            self._leaving = True
-            chosen = list(self._choosing or ())
-        else:
-            chosen = [self.sampler.read()] if self._launched else []
-        self._written += [token for token, *_ in chosen]
+    def leave(self) -> tuple[int, float] | None:
+        """For who goes on with this answer elsewhere, from `tokens`, `cache`, and `sampler` or
+        `form`: the choice that `plain_steps` has launched and nobody has seen, if it has begun.
+        With a form, `steps` gives what is on its way, and then ends."""
+        self.sampler.known, self._leaving = (), True
+        if not self._launched:
+            return None
+        chosen = self.sampler.read()
+        self._written.append(chosen[0])
         return chosen
 
     def generate_step(self, limit: int, embeddings: mx.array | None) -> Generator[Any, None, None]:
