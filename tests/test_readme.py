@@ -15,7 +15,7 @@ from pixtral_mlx.cost.pace import FEWEST_TOKENS, STEP_SECONDS
 from pixtral_mlx.doctor.published import LEAST_SHARE
 from pixtral_mlx.engine.capacity import kv_bytes_per_token
 from pixtral_mlx.engine.prompt_folder import MAX_BYTES
-from pixtral_mlx.inputs.pdf import MAX_PAGES
+from pixtral_mlx.inputs.page_choice import MAX_PAGES
 from pixtral_mlx.mini import CHECKPOINT, demo_scene, scene
 from pixtral_mlx.mini.drawing import CHARACTERS, COLOURS, SHAPES
 from pixtral_mlx.mini.stages import STAGES

@@ -15,9 +15,9 @@ from typing import Any
 from ..engine.batch_stream import check_batch
 from ..engine.reply import Reply
 from ..errors import ImageError, PixtralError
-from ..inputs.file_kind import is_pdf
 from ..inputs.image_source import SUFFIXES, read_source, short_name
-from ..inputs.pdf import page_numbers, split_choice
+from ..inputs.page_choice import split_choice
+from ..inputs.pages import has_pages, page_numbers
 from .question import generation_options, image_options, load_model, question
 from .row_file import Key, RowFile, RowStream, key_of, open_rows
 from .settings import chosen_model
@@ -45,7 +45,7 @@ class Item:
     Arguments:
         file: as it is named in the row.
         source: what is opened.
-        page: of a PDF, where each page has a row of its own.
+        page: of a PDF or TIFF, where each page has a row of its own.
     """
 
     file: str
@@ -152,7 +152,7 @@ def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:
     """The files that are named, and the images and PDFs of the folders that are; each once.
 
     Arguments:
-        per_page: each page of a PDF is an item of its own.
+        per_page: each page of a PDF or TIFF is an item of its own.
 
     Raises:
         ImageError: a name that is not there, or nothing at all.
@@ -195,11 +195,11 @@ def _files(name: str) -> Iterator[tuple[str, Path | str]]:
 
 
 def _pages(item: Item) -> list[Item]:
-    """An item for each page of a PDF; what cannot be read stays one, and fails when it is asked."""
+    """An item for each page; what cannot be read stays one, and fails when it is asked."""
     try:
         place, choice = split_choice(item.source)
         data, name = read_source(place)
-        if not is_pdf(data):
+        if not has_pages(data, choice):
             return [item]
         numbers = page_numbers(data, name, choice)
     except ImageError:

@@ -14,11 +14,11 @@ from PIL import Image
 from ..cost.machine import machine
 from ..engine.capacity import kv_bytes_per_token
 from ..errors import CheckpointError
-from ..inputs.file_kind import is_pdf
 from ..inputs.image import decode_image, exif_orientation, open_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, read_source, short_name
-from ..inputs.pdf import check_no_choice, split_choice
+from ..inputs.page_choice import check_no_choice, split_choice
+from ..inputs.pages import has_pages
 from ..inputs.pixels import shrunk
 from ..interpret.activations import FLOAT16_MOST, largest_activations
 from ..interpret.picture import MAX_SIDE, draw_patch_grid, save_new
@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> int:
         with Status("opening the image"):
             data, name = read_source(place)
             name = "stdin" if isinstance(source, bytes) else name
-        if is_pdf(data):
+        if has_pages(data, choice):
             report = describe_pages(data, name, choice, *wanted)
             text = pages_text(report)
         else:

@@ -1,4 +1,4 @@
-"""What the pages of a PDF become: a line each."""
+"""What the pages of a PDF or TIFF become: a line each."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,12 @@ from typing import Any
 from ..cost.cost import prefill_operations
 from ..cost.pace import operations_per_second
 from ..errors import ImageError
+from ..inputs.file_kind import is_pdf
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import short_name
-from ..inputs.pdf import open_pages, page_numbers
-from ..interpret.picture import draw_patch_grid, save_new
+from ..inputs.pages import open_pages, page_numbers
+from ..inputs.pixels import shrunk
+from ..interpret.picture import MAX_SIDE, draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import PatchGrid, patch_grid
 from ..tables import format_table
@@ -26,13 +28,13 @@ def describe_pages(
     """What Pixtral 12B makes of each page, and how long this machine is expected to read it.
 
     Arguments:
-        data, name: of the PDF, and what it is called.
+        data, name: of the PDF or TIFF, and what it is called.
         choice: of pages, see `open_pages`.
         output: a new file that takes a picture of the only page under its patch grid.
         image_budget: the most tokens that a page may take.
 
     Raises:
-        ImageError: the PDF cannot be read, or the picture not written.
+        ImageError: it cannot be read, or the picture not written.
     """
     options, vision = ImageOptions(image_budget=image_budget), PIXTRAL_12B_VISION
     numbers = page_numbers(data, name, choice)
@@ -48,7 +50,8 @@ def describe_pages(
             grid = patch_grid(page.width, page.height, vision, image_budget)
             grids.append(grid)
             if output:
-                save_new(draw_patch_grid(page, grid), Path(output))
+                seen = shrunk(page, options, MAX_SIDE)
+                save_new(draw_patch_grid(seen, grid), Path(output))
             pages.append(
                 {
                     "page": number,
@@ -63,7 +66,7 @@ def describe_pages(
             status.update(done, len(numbers))
     tokens = sum(grid.tokens for grid in grids)
     return {
-        "pdf": short_name(name),
+        "pdf" if is_pdf(data) else "tiff": short_name(name),
         "pages": pages,
         "tokens": tokens,
         "context_share": tokens / PIXTRAL_12B.text.max_seq_len,
@@ -89,10 +92,10 @@ def pages_text(report: dict[str, Any]) -> str:
     if len(report["pages"]) > 1:
         rows.append(("all", "", "", *_cost(report)))
     context = PIXTRAL_12B.text.max_seq_len
+    name = report.get("pdf") or report.get("tiff")
     return "\n".join(
         [
-            f"{report['pdf']}: {report['tokens']:,} tokens, {report['context_share']:.1%} of "
-            f"{context:,}",
+            f"{name}: {report['tokens']:,} tokens, {report['context_share']:.1%} of {context:,}",
             *format_table(rows),
             "seconds: until Pixtral 12B has read it on this machine, an estimate from "
             f"{report['seconds_from']}",

@@ -190,7 +190,7 @@ def _fill_batch(batch) -> None:
     add_prompt(batch, required=True)
     rows = "where a row is added for each file: JSON lines, or CSV if it ends in .csv; - is stdout"
     add("-o", "--output", type=file_name, required=True, metavar="FILE", help=rows)
-    add("--per-page", action="store_true", help="a row for each page of a PDF, not for each PDF")
+    add("--per-page", action="store_true", help="a row for each page of a PDF or TIFF")
     add("--overwrite", action="store_true", help="discard the rows already in the file")
     add(
         "--batch-size",

@@ -13,11 +13,11 @@ from typing import Any
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
 from ..errors import CheckpointError
-from ..inputs.file_kind import is_pdf
 from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import read_source
-from ..inputs.pdf import check_no_choice, page_numbers, split_choice
+from ..inputs.page_choice import check_no_choice, split_choice
+from ..inputs.pages import has_pages, page_numbers
 from ..model.prompt import Prompt
 from .flags import given_options
 from .settings import MINI, READY_MADE, Choice, chosen_model
@@ -108,7 +108,7 @@ def opened(sources: Sequence[Any], options: ImageOptions) -> list[Any]:
         for source in sources:
             place, choice = split_choice(source)
             data, name = read_source(place)
-            if is_pdf(data):
+            if has_pages(data, choice):
                 page_numbers(data, name, choice)
                 found.append(source)
             else:

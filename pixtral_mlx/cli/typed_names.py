@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from ..inputs.image_source import SUFFIXES
-from ..inputs.pdf import split_choice
+from ..inputs.page_choice import split_choice
 
 _ADDRESSES = ("http:", "https:", "data:")
 

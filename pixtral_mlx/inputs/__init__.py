@@ -8,9 +8,12 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `file_kind`: what a file is, by its first bytes
 `image_options`: how they are prepared
 `size_limit`: what a picture may take once it is decoded
+`tiff`: where its pages are
 `image`: open, check, orient
 `pixels`: resize, normalise
-`pdf`: each page a picture
+`page_choice`: which pages are meant
+`pdf`: its pages, drawn
+`pages`: of PDFs and TIFFs, each a picture
 `tokenizer`: messages in, a `Prompt` out
 `tokenizer_file`: which tokenizer belongs to a model folder
 `placeholders`: words and pictures that only take up room, to measure with

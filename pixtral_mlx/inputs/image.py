@@ -23,6 +23,7 @@ from .image_options import ImageOptions
 from .image_source import read_source
 from .pixels import digest
 from .size_limit import check_scans, check_size, check_webp, jpeg_scale, pixel_bytes
+from .tiff import first_page, has_several_pages, is_tiff
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
@@ -116,6 +117,10 @@ def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
         raise ImageError(f"{name}: empty, 0 bytes: give an image file")
     if is_pdf(data):
         raise ImageError(f"{name}: a PDF, not one picture: generate, chat and batch read its pages")
+    if is_tiff(data):
+        if has_several_pages(data):  # to count them takes longer
+            log.warning("%s: has several pages; the first is used", name)
+        return _open(first_page(data), name), name
     image = _open_heic(data, name) if is_heic(data) else _open(data, name)
     with _damage_named(name):
         frames = getattr(image, "n_frames", 1)

@@ -1,8 +1,8 @@
 """What users send, checked message by message, with every picture opened.
 
 mistral-common sees only what comes out of here: known roles, known shapes, decoded pictures. The
-pages of a PDF become pictures, each after its number: "Page 3:". What other programs call things is
-`clients`' to know.
+pages of a PDF or a TIFF become pictures, each after its number: "Page 3:". What other programs call
+things is `clients`' to know.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,11 @@ from ..errors import PixtralError, PromptError
 from ..model.config import VisionConfig
 from ..model.vision_language_model import NO_VISION
 from .clients import as_messages, is_list, kind_of, source_of, text_of
-from .file_kind import is_pdf
 from .image import decode_image, open_image
 from .image_options import ImageOptions
 from .image_source import is_file, read_source
-from .pdf import check_no_choice, open_pages, split_choice
+from .page_choice import check_no_choice, split_choice
+from .pages import has_pages, open_pages
 
 PLACEHOLDER = '{"type": "image"}'
 """A part without a picture, which takes the next one of `images=`."""
@@ -59,21 +59,23 @@ def open_messages(
 def open_picture(
     source: Any, options: ImageOptions, vision: VisionConfig | None
 ) -> list[dict[str, Any]]:
-    """A picture as a part of a message; a PDF as two parts a page, its number and its picture.
+    """A picture as a part of a message; a PDF, or a TIFF of several pages, as two parts a page: its
+    number and its picture.
 
     Arguments:
-        source: as for `open_image`; also a PDF, of which `#page=2-5` after its name chooses pages.
+        source: as for `open_image`; also what has pages, of which `#page=2-5` after its name
+            chooses some.
         vision: of the model, for the size of a PDF's pages; None if it has none.
 
     Raises:
-        PromptError: a PDF for a model without a vision encoder.
+        PromptError: pages for a model without a vision encoder.
         ImageError: as `open_image` and `open_pages`.
     """
     if not is_file(source):
         return [{"type": "image", "image": open_image(source, options)}]
     place, choice = split_choice(source)
     data, name = read_source(place)
-    if is_pdf(data):
+    if has_pages(data, choice):
         if vision is None:
             raise PromptError(NO_VISION)
         parts = []

@@ -1,17 +1,11 @@
-"""PDFs: each page a picture, drawn by pypdfium2 at the size at which the model looks at it.
+"""PDFs: each page a picture, drawn by pypdfium2 at the size at which the model looks at it."""
 
-`report.pdf#page=3` chooses a page, as in a browser (RFC 8118); `#page=2-5,9` chooses several. Other
-parameters of a fragment (`&zoom=100`) are for viewers, and ignored.
-"""
-
-import os
 import re
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -20,43 +14,11 @@ from ..errors import ImageError
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
 from .image_options import ImageOptions
+from .page_choice import check_count, chosen_pages
 from .size_limit import check_size
 
-MAX_PAGES = 100
-"""At most this many pages of one PDF are drawn for one question."""
-
-_FRAGMENT = re.compile(r"#(\w+=[^#/\\&]*(?:&\w+=[^#/\\&]*)*)$", re.ASCII)
 _NO_PAGES = re.compile(rb"/Type\s*/Pages\b[^>]{0,200}/Count\s+0\b")
 _PDFIUM = threading.Lock()  # PDFium must not be used by two threads at once
-
-
-def split_choice(source: Any) -> tuple[Any, str | None]:
-    """A source without its fragment, and the pages that it chooses (what stands after `page=`), or
-    None.
-
-    A file whose name really ends so is left alone, and so is a fragment that names no page: it may
-    be of another kind of address.
-    """
-    if not isinstance(source, str | os.PathLike):
-        return source, None
-    text = os.fsdecode(source)
-    found = _FRAGMENT.search(text)
-    parameters = [] if found is None else [each.split("=") for each in found[1].split("&")]
-    pages = [value for name, value in parameters if name.lower() == "page"]
-    if found is None or not pages or (len(text) < 1000 and os.path.exists(text)):
-        return source, None
-    place = text[: found.start()]
-    return (place if isinstance(source, str) else Path(place)), pages[-1]
-
-
-def check_no_choice(name: str, choice: str | None) -> None:
-    """What is no PDF has no pages to choose.
-
-    Raises:
-        ImageError: some were chosen.
-    """
-    if choice is not None:
-        raise ImageError(f"{name}: #page={choice} chooses pages of a PDF, and this is none")
 
 
 def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]:
@@ -66,7 +28,7 @@ def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]
         ImageError: not readable, or the choice is not one.
     """
     with _opened(data, name) as document:
-        return _chosen(len(document), name, choice)
+        return chosen_pages(len(document), name, choice)
 
 
 def open_pages(
@@ -88,12 +50,8 @@ def open_pages(
         ImageError: not readable, too many pages, or a page that is too large; pypdfium2 is missing.
     """
     with _opened(data, name) as document:
-        numbers = _chosen(len(document), name, choice)
-        if len(numbers) > MAX_PAGES:
-            raise ImageError(
-                f"{name}: {len(numbers):,} pages; at most {MAX_PAGES} are read at once: choose "
-                f"some, for example {name}#page=1-20"
-            )
+        numbers = chosen_pages(len(document), name, choice)
+        check_count(numbers, name)
         return [(n, _draw(document[n - 1], f"{name}, page {n}", vision, options)) for n in numbers]
 
 
@@ -125,25 +83,6 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
         finally:
             if document is not None:
                 document.close()
-
-
-def _chosen(count: int, name: str, choice: str | None) -> list[int]:
-    if choice is None:
-        return list(range(1, count + 1))
-    numbers: dict[int, None] = {}
-    for part in choice.split(","):
-        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip(), re.ASCII)
-        if found is None:
-            raise ImageError(
-                f"{name}: #page={choice} is no choice of pages: write #page=3, or #page=2-5,9"
-            )
-        first, last = int(found[1]), int(found[2] or found[1])
-        if not 1 <= first <= last <= count:
-            raise ImageError(
-                f"{name}: #page={choice}, but its pages are 1 to {count}: choose among them"
-            )
-        numbers |= dict.fromkeys(range(first, last + 1))
-    return list(numbers)
 
 
 def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> Image.Image:

@@ -245,7 +245,7 @@ def test_inspect_a_pdf(here, capsys, tmp_path):
     assert here("inspect", file, "-o", tmp_path / "grids.png") == 1
     assert "-o draws one page of 4: choose it with #page=1" in capsys.readouterr().err
     assert here("inspect", "picture.png#page=1") == 1
-    assert "picture.png: #page=1 chooses pages of a PDF" in capsys.readouterr().err
+    assert "picture.png: #page=1 chooses pages, and this has none" in capsys.readouterr().err
 
 
 def test_the_expected_speed_is_the_chip_s_or_measured(monkeypatch):

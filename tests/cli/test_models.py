@@ -202,7 +202,7 @@ def test_pictures_are_looked_at_before_a_model_is(home, picture, refused, asked,
         ("none.png", "none.png: no such file"),
         ("broken.png", "broken.png: not an image"),
         ("two.pdf#page=3", "page"),
-        ("sound.png#page=1", "#page=1 chooses pages of a PDF"),
+        ("sound.png#page=1", "#page=1 chooses pages, and this has none"),
     ):
         refused(1, said, *command, "-m", "owner/model", *question, "-i", "sound.png", wrong)
     assert asked == []

@@ -15,9 +15,10 @@ from PIL import Image
 import pixtral_mlx as px
 from pixtral_mlx import cli
 from pixtral_mlx.cli import chat
-from pixtral_mlx.inputs import pdf, size_limit
+from pixtral_mlx.inputs import size_limit
 from pixtral_mlx.inputs.image import ImageOptions
-from pixtral_mlx.inputs.pdf import open_pages, page_numbers, split_choice
+from pixtral_mlx.inputs.page_choice import MAX_PAGES, split_choice
+from pixtral_mlx.inputs.pdf import open_pages, page_numbers
 from pixtral_mlx.inputs.pixels import to_pixels
 
 
@@ -226,7 +227,7 @@ def test_pages_of_an_impossible_size_stay_small(box):
 
 
 def test_too_many_pages(small):
-    data = make_blank(*[(50, 50)] * (pdf.MAX_PAGES + 1))
+    data = make_blank(*[(50, 50)] * (MAX_PAGES + 1))
     fails(data, r"101 pages; at most 100 .*x\.pdf#page=1-20")
     assert len(pages_of(data, 16, choice="2-101")) == 100
 
@@ -252,7 +253,7 @@ def test_without_pypdfium2_the_extra_is_named(monkeypatch, small, report):
 
 def test_a_choice_of_pages_of_a_picture(small, tmp_path):
     Image.new("RGB", (20, 20)).save(tmp_path / "photo.png")
-    with pytest.raises(px.ImageError, match=r"photo\.png: #page=2 chooses pages of a PDF"):
+    with pytest.raises(px.ImageError, match=r"photo\.png: #page=2 chooses pages, and"):
         small.encode("What?", [f"{tmp_path / 'photo.png'}#page=2"])
 
 

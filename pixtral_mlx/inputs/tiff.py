@@ -1,0 +1,100 @@
+"""TIFFs of several pages, as scanners and fax programs write them: where each page is.
+
+That is read here and not by Pillow, which reads everything of all pages before the one that is
+wanted. Smaller copies of a picture and masks are no pages, though they have directories
+like pages.
+"""
+
+import struct
+from collections.abc import Iterator
+from itertools import islice
+
+from ..errors import ImageError
+
+MAX_DIRECTORIES = 50_000
+"""Of a TIFF whose pages are counted."""
+
+_SUBFILE, _OLD_SUBFILE = 254, 255
+_NO_PAGE = {_SUBFILE: lambda value: value & 5, _OLD_SUBFILE: lambda value: value == 2}
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether this is a TIFF, or a BigTIFF, by its first bytes."""
+    return data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+def has_several_pages(data: bytes) -> bool:
+    """Whether this is a TIFF of more than one page; no further page is looked for."""
+    return len(list(islice(_pages(data), 2))) == 2
+
+
+def first_page(data: bytes) -> bytes:
+    """The file, beginning with its first page, before which a smaller copy of it may stand."""
+    place = next(_pages(data), None)
+    if place is None or place == _start(data, *_header(data)):
+        return data
+    return page_alone(data, place)
+
+
+def page_places(data: bytes, name: str) -> list[int]:
+    """Where the directory of each page begins.
+
+    Raises:
+        ImageError: too many pages.
+    """
+    places = list(islice(_pages(data), MAX_DIRECTORIES))
+    if len(places) == MAX_DIRECTORIES:
+        raise ImageError(f"{name}: {MAX_DIRECTORIES:,} pages or more: split it first")
+    return places
+
+
+def page_alone(data: bytes, place: int) -> bytes:
+    """A file of one page of a file, by the place of its directory."""
+    order, big = _header(data)
+    held, end = memoryview(data), _end(data, order, big, place)
+    size = 8 if big else 4
+    start = place.to_bytes(size, "little" if order == "<" else "big")
+    return b"".join((held[:size], start, held[2 * size : end], bytes(size), held[end + size :]))
+
+
+def _header(data: bytes) -> tuple[str, bool]:
+    """Order of bytes, and whether places have 64 bits."""
+    return ("<" if data[:1] == b"I" else ">"), 43 in data[2:4]
+
+
+def _start(data: bytes, order: str, big: bool) -> int:
+    return struct.unpack_from(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
+
+
+def _end(data: bytes, order: str, big: bool, place: int) -> int:
+    """Where a directory says which is the next."""
+    (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", data, place)
+    return place + (8 + 20 * count if big else 2 + 12 * count)
+
+
+def _pages(data: bytes) -> Iterator[int]:
+    if not is_tiff(data):
+        return
+    order, big = _header(data)
+    seen: set[int] = set()
+    try:
+        place = _start(data, order, big)
+        while place and place not in seen and len(seen) < 2 * MAX_DIRECTORIES:
+            seen.add(place)
+            end = _end(data, order, big, place)
+            if _is_page(data, order, big, range(place + (8 if big else 2), end, 20 if big else 12)):
+                yield place
+            (place,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, end)
+    except (struct.error, OverflowError):  # it ends too early: Pillow says what is left of it
+        return
+
+
+def _is_page(data: bytes, order: str, big: bool, entries: range) -> bool:
+    """By the entries of a directory, which are sorted: those that tell stand at its start."""
+    for at in entries[:8]:
+        tag, kind = struct.unpack_from(f"{order}HH", data, at)
+        if tag in _NO_PAGE:
+            short = order + ("H" if kind == 3 else "I")
+            (value,) = struct.unpack_from(short, data, at + (12 if big else 8))
+            return not _NO_PAGE[tag](value)
+    return True
