@@ -17,7 +17,7 @@ from .engine.batch_stream import BatchStream, as_requests
 from .engine.capacity import room_bytes
 from .engine.engine import Engine
 from .engine.generate import GenerationStream
-from .engine.options import GenerationOptions
+from .engine.options import GenerationOptions, names_options
 from .engine.prompt_cache import PromptCache
 from .engine.reply import Reply
 from .errors import CheckpointError
@@ -77,6 +77,7 @@ class Pixtral(VisionLanguageModel):
             )
         return tokenizer
 
+    @names_options
     def encode(
         self,
         messages: str | Sequence[Mapping[str, Any]],
@@ -145,6 +146,7 @@ class Pixtral(VisionLanguageModel):
         self.prompt_cache.clear()
         mx.clear_cache()
 
+    @names_options
     def logits(self, prompt: Prompt, *, edits: Sequence[Edit] = ()) -> mx.array:
         """Logits of every position of a prompt: shape (tokens, vocabulary).
 
@@ -155,6 +157,7 @@ class Pixtral(VisionLanguageModel):
         prompt = edited(prompt, edits, self.config)
         return self(prompt, Tap(prompt, edits) if edits else NO_TAP)
 
+    @names_options
     def stream(
         self,
         messages: str | Sequence[Mapping[str, Any]] | Prompt,
@@ -186,6 +189,7 @@ class Pixtral(VisionLanguageModel):
         )
         return GenerationStream(engine, prompt, checked)
 
+    @names_options
     def generate(
         self,
         messages: str | Sequence[Mapping[str, Any]] | Prompt,
@@ -210,6 +214,7 @@ class Pixtral(VisionLanguageModel):
             stream.interrupt()
         return stream.reply
 
+    @names_options
     def stream_batch(
         self,
         messages: Iterable[Any],
@@ -238,6 +243,7 @@ class Pixtral(VisionLanguageModel):
             self.engine, as_requests(messages, images), batch_size=batch_size, **options
         )
 
+    @names_options
     def generate_batch(
         self,
         messages: Sequence[Any],
@@ -265,6 +271,7 @@ class Pixtral(VisionLanguageModel):
         stream = self.stream_batch(requests, images=images, **options)
         return stream.replies(len(requests), return_errors=return_errors)
 
+    @names_options
     def occlusion_map(
         self,
         messages: str | Sequence[Mapping[str, Any]] | Prompt,
@@ -292,6 +299,7 @@ class Pixtral(VisionLanguageModel):
             self, prompt, token, tokens, block=block, image=image, edits=edits, progress=progress
         )
 
+    @names_options
     def occlusion(
         self,
         messages: str | Sequence[Mapping[str, Any]] | Prompt,

@@ -1,10 +1,12 @@
 """What can be asked of an answer."""
 
 import difflib
+import functools
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import check_fields, is_whole, number, option, options_of, shown
 from ..inputs.image_options import ImageOptions
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
     from ..model.kv_cache import KVFormat
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 PENALTY_TOKENS = 20
 """Penalties look back so far unless told otherwise; mlx-lm's own number."""
 
 ENCODING = ("image_options", "image_budget", "raw")
 """What goes to `encode`."""
+
+_REQUEST = ("messages", "images", *ENCODING)
 
 _DIGITS = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
 _ELSEWHERE = {
@@ -28,7 +34,7 @@ _ELSEWHERE = {
          "num_predict", "n_predict"), "max_tokens"
     ),
     **dict.fromkeys(("image", "picture", "pictures", "image_url"), "images"),
-    **dict.fromkeys(("prompt", "question", "text", "conversation"), "messages"),
+    **dict.fromkeys(("prompt", "prompts", "question", "text", "conversation"), "messages"),
     **dict.fromkeys(("stop_sequences", "stop_strings", "stop_words"), "stop"),
     "temp": "temperature",
     "random_seed": "seed",
@@ -231,7 +237,7 @@ class GenerationOptions:
         """
         for name in given:
             if name not in cls.__dataclass_fields__:
-                raise TypeError(_no_option(name))
+                raise TypeError(_no_option(name, [*_REQUEST, *options_of(cls)]))
         return cls(**given)
 
     def _check_bias(self) -> None:
@@ -275,15 +281,37 @@ class GenerationOptions:
         return TraceOptions() if self.trace else None
 
 
-def _no_option(name: str) -> str:
+def names_options(method: Method) -> Method:
+    """A method whose TypeError for a word that it does not know names the right one.
+
+    Where it takes `**options`, these are the fields of `GenerationOptions`.
+    """
+    own = inspect.signature(method).parameters
+    known = [name for name, one in own.items() if one.kind != one.VAR_KEYWORD and name != "self"]
+    if len(known) < len(own) - 1:
+        known = [*dict.fromkeys((*_REQUEST, *known, *options_of(GenerationOptions)))]
+
+    @functools.wraps(method)
+    def called(*args: Any, **given: Any) -> Any:
+        for name in given:
+            if name not in known:
+                raise TypeError(_no_option(name, known))
+        return method(*args, **given)
+
+    return called  # type: ignore
+
+
+def _no_option(name: str, known: Sequence[str]) -> str:
     """What to write instead of a word that is no option."""
-    if name in _ELSEWHERE:
-        right = _ELSEWHERE[name]
-        example = ": images=[picture]" if right == "images" else ""
-        return f"{name} is called {right} here{example}"
+    right = _ELSEWHERE.get(name, name)
+    if right in known:
+        several = "batch_size" in known or "return_errors" in known
+        example = "[[picture], ...]" if several else "[picture]"
+        return f"{name} is called {right} here" + f": images={example}" * (right == "images")
+    if right in options_of(GenerationOptions):
+        return f"{right} is an option of the answer: give it to generate or stream"
     if name in options_of(ImageOptions):
         return f"{name} is an option of pictures: image_options=px.ImageOptions({name}=...)"
-    known = ["messages", "images", *ENCODING, *options_of(GenerationOptions)]
     close = difflib.get_close_matches(name, known, 1)
     meant = f": did you mean {close[0]}?" if close else f"; allowed: {', '.join(known)}"
     return f"there is no option {shown(name)}{meant}"

@@ -23,6 +23,7 @@ _OTHER_ROLES = {"developer": "system", "human": "user", "ai": "assistant", "func
 TEXTS = ("text", "input_text", "output_text", "text-plain", "refusal")
 IMAGES = ("image", "image_url", "input_image")
 DOCUMENTS = ("file", "input_file", "document", "document_url")
+_ITEMS = ("function_call", "function_call_output")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 """Kinds of parts. What an assistant thought is no part of the conversation that goes on."""
 
@@ -94,8 +95,7 @@ def _message(sent: Any, where: str, unanswered: deque[str]) -> dict[str, Any]:
     message = _unwrapped(sent, where)
     role = _role(message)
     if role not in ROLES:
-        allowed = ", ".join((*ROLES, "developer"))
-        raise PromptError(f"{where}: role {_stated_role(message)!r}; allowed: {allowed}")
+        raise PromptError(f"{where}: {_no_role(message)}")
     content = message.get("content")
     if role == "assistant":
         calls = list(_calls(message, where))
@@ -128,7 +128,33 @@ def _unwrapped(sent: Any, where: str) -> Mapping[str, Any]:
         return {"type": message.get("type"), **message["data"]}
     if message.get("lc") and isinstance(message.get("kwargs"), Mapping):
         return message["kwargs"]
-    return message
+    return message if "role" in message else _item(message)
+
+
+def _item(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An item of OpenAI's Responses API, or a part that stands where a message should, as one."""
+    kind = fields.get("type")
+    if kind == "function_call":
+        return {"role": "assistant", "tool_calls": [{**fields, "id": fields.get("call_id")}]}
+    if kind == "function_call_output":
+        answers = fields.get("call_id")
+        return {"role": "tool", "content": fields.get("output"), "tool_call_id": answers}
+    if kind in ("output_text", "refusal"):
+        return {"role": "assistant", "content": [fields]}
+    if kind in (*TEXTS, *IMAGES, *DOCUMENTS):
+        return {"role": "user", "content": [fields]}
+    return fields
+
+
+def _no_role(message: Mapping[str, Any]) -> str:
+    """What is wrong with a message of nobody, or with an item that is no part of a conversation."""
+    roles = ", ".join((*ROLES, "developer"))
+    if "role" in message or message.get("type") in (None, "message"):
+        return f"role {message.get('role')!r}; allowed: {roles}"
+    return (
+        f"type {message['type']!r}; allowed: a message with one of the roles {roles}, or an item "
+        f"of type {', '.join((*_ITEMS, *TEXTS[:2], *IMAGES, *DOCUMENTS))}"
+    )
 
 
 def _stated_role(message: Mapping[str, Any]) -> Any:

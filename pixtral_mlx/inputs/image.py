@@ -269,8 +269,14 @@ def _as_numpy(array: Any) -> np.ndarray:
 def _from_array(array: np.ndarray) -> Image.Image:
     shape = array.shape
     if array.size == 0 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+        hint = ""
+        if len(shape) == 3 and shape[0] in (1, 3, 4):
+            hint = ": channels come last, array.transpose(1, 2, 0)"
+        elif len(shape) == 4:
+            hint = ": give the pictures one by one, list(array)"
         raise ImageError(
-            f"an image array has shape {shape}; allowed: (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)"
+            f"an image array has shape {shape}; allowed: (H, W), (H, W, 1), (H, W, 3) and "
+            f"(H, W, 4){hint}"
         )
     pixels = _eight_bits(array[..., 0] if shape[2:] == (1,) else array)
     return Image.fromarray(np.ascontiguousarray(pixels))

@@ -5,6 +5,7 @@ opened, and reports where each image stands.
 """
 
 import codecs
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from .image_options import ImageOptions
 from .messages import image_places, open_messages
 from .pixels import preprocess
 from .tokenizer_file import import_jsonschema
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer:
@@ -119,6 +122,8 @@ class Tokenizer:
         # image encoder differs.
         mistral, instruct = _twin(self._mistral), _twin(self._instruct)
         mistral.instruct_tokenizer, instruct.image_encoder = instruct, encoder
+        if not mistral._chat_completion_request_validator._allow_tool_call_and_content:
+            messages = _calls_alone(messages)
         try:
             request = ChatCompletionRequest.model_validate({**rest, "messages": messages})
             return mistral.encode_chat_completion(request).tokens
@@ -254,6 +259,15 @@ def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
         spans.append(ImageSpan(start, grid))
         position = spans[-1].stop
     return Prompt(tokens, encoder.images, encoder.grids, spans)
+
+
+def _calls_alone(messages: Sequence[dict]) -> list[dict]:
+    """Without the words that an assistant said beside its calls of tools: the templates before v5,
+    Pixtral 12B's v3 among them, have no place for both, and the results need their calls."""
+    both = [i for i, m in enumerate(messages) if m.get("tool_calls") and m["content"]]
+    for i in both:
+        log.warning("messages[%d]: text beside tool_calls: left out, the template has no place", i)
+    return [{**m, "content": None} if i in both else m for i, m in enumerate(messages)]
 
 
 def _at_fault(mistral: Any, messages: Sequence[Any], said: str) -> str:

@@ -1,5 +1,6 @@
 """Penalties are mlx-lm's; numbers, stop strings and biases come as programs have them."""
 
+import inspect
 import json
 
 import mlx.core as mx
@@ -117,7 +118,7 @@ def test_any_iterable_of_strings_ends_an_answer(model, plain):
     [
         ("max_new_tokens", "max_new_tokens is called max_tokens here"),
         ("max_completion_tokens", "max_completion_tokens is called max_tokens here"),
-        ("image", r"image is called images here: images=\[picture\]"),
+        ("image", r"image is called images here: images=\["),
         ("random_seed", "random_seed is called seed here"),
         ("repeat_penalty", "repeat_penalty is called repetition_penalty here"),
         ("orient", r"image_options=px.ImageOptions\(orient=...\)"),
@@ -134,6 +135,38 @@ def test_a_word_of_another_program_is_told_the_right_one(model, word, said):
     ):
         with pytest.raises(TypeError, match=said):
             call()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m: m.encode("Why?", image=5), r"image is called images here: images=\[picture\]$"),
+        (lambda m: m.encode(prompt="Why?"), "prompt is called messages here$"),
+        (lambda m: m.encode("Why?", max_new_tokens=5), "max_tokens is an option of the answer: "),
+        (lambda m: m.encode("Why?", orient=False), r"image_options=px.ImageOptions\(orient=...\)"),
+        (lambda m: m.encode("Why?", imags=()), "there is no option 'imags': did you mean images"),
+        (lambda m: m.encode("Why?", xyz=1), "'xyz'; allowed: messages, images, image_options, "),
+        (lambda m: m.generate(question="Why?"), "question is called messages here$"),
+        (lambda m: m.stream(text="Why?"), "text is called messages here$"),
+        (lambda m: m.generate_batch(prompts=["?"]), "prompts is called messages here$"),
+        (lambda m: m.stream_batch(["?"], image=1), r"images here: images=\[\[picture\], ...\]$"),
+        (lambda m: m.generate_batch(["?"], image=1), r"images here: images=\[\[picture\], ...\]$"),
+        (lambda m: m.occlusion_map("Why?", 0, image_options=1), "no option 'image_options': did"),
+        (lambda m: m.logits("Why?", edit=()), "there is no option 'edit': did you mean edits?"),
+    ],
+)
+def test_every_method_names_the_right_word(model, call, said):
+    with pytest.raises(TypeError, match=said):
+        call(model)
+
+
+def test_methods_keep_their_names_and_their_help(model):
+    assert [*inspect.signature(model.encode).parameters][:3] == [
+        "messages",
+        "images",
+        "image_options",
+    ]
+    assert model.generate.__name__ == "generate" and "Ctrl-C" in model.generate.__doc__
 
 
 def test_penalties_on_the_command_line(folder, capsys):

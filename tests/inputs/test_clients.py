@@ -104,6 +104,65 @@ def test_an_answer_as_it_was_dumped(same, reply):
     same([TALK[0], TALK[1], reply, TALK[3]], TALK)
 
 
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        # `response.output` and the input of OpenAI's Responses API
+        ([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Why?"}]}],
+         ASKED),
+        ([{"type": "input_text", "text": "Why?"}], ASKED),
+        ([TALK[0], TALK[1], {"type": "output_text", "text": "So.", "annotations": []}, TALK[3]],
+         TALK),
+        ([TALK[0], TALK[1],
+          {"type": "message", "role": "assistant", "id": "m", "status": "completed",
+           "content": [{"type": "output_text", "text": "So.", "annotations": []}]}, TALK[3]], TALK),
+        ([ASKED[0],
+          {"type": "function_call", "id": "fc_1", "call_id": "abcdefghi", "name": "look",
+           "arguments": '{"x": 1}', "status": "completed"},
+          {"type": "function_call_output", "id": "fco_1", "call_id": "abcdefghi",
+           "output": "red"}], CALLED),
+        ([ASKED[0],
+          {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": '{"x": 1}'},
+          {"type": "function_call_output", "call_id": "call_1",
+           "output": [{"type": "input_text", "text": "red"}]}],
+         [ASKED[0], {"role": "assistant", "tool_calls": [{**CALL, "id": "call_1"}]},
+          {"role": "tool", "content": "red", "tool_call_id": "call_1"}]),
+    ],
+)  # fmt: skip
+def test_items_of_openai_s_responses(same, items, expected):
+    same(items, expected)
+
+
+def test_a_picture_in_the_place_of_a_message(same, path):
+    sent = {"type": "input_image", "image_url": str(path), "detail": "auto"}
+    same([sent], [user([{"type": "image", "image": str(path)}])])
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"type": "reasoning", "id": "r", "summary": []}, "type 'reasoning'; allowed: a message "),
+        ({"type": "item_reference", "id": "m"}, "type 'item_reference'; allowed: a message with"),
+        ({"type": "web_search_call"}, "type function_call, function_call_output, text, input_text"),
+        ({"type": "message", "content": "Hi"}, "role None; allowed: system, user, assistant, "),
+        ({"role": "robot", "type": "message"}, "role 'robot'; allowed: system, user"),
+        ({"content": "Hi"}, "role None; allowed"),
+    ],
+)
+def test_items_that_hold_no_message_are_refused_by_kind(loaded, item, said):
+    with pytest.raises(px.PromptError, match=re.escape(said)) as caught:
+        loaded.encode([*ASKED, item])
+    assert str(caught.value).startswith("messages[1]: ")
+
+
+def test_words_beside_calls_where_the_template_has_no_place(same, caplog):
+    """mistral-common's v3 takes either; from v5 on both, as Pixtral Large's v7m1 does."""
+    said = {**CALLED[1], "content": "Let me look."}
+    same([CALLED[0], said, CALLED[2]], CALLED)
+    (note,) = caplog.messages
+    assert note == "messages[1]: text beside tool_calls: left out, the template has no place"
+
+
 @pytest.mark.parametrize("role", ["developer", "system"])
 def test_the_developer_is_the_system(same, role):
     same([{"role": role, "content": "Be kind.", "name": None}, *TALK[1:]], TALK)

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from mistral_common.protocol.instruct.chunk import ImageChunk, ImageURLChunk
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.image import ImageConfig, ImageEncoder, SpecialImageIDs
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from PIL import Image
 
 from pixtral_mlx.inputs import pixels
@@ -162,6 +164,21 @@ def small_tokenizers(tmp_path_factory):
         vision = PixtralConfig.from_params(checkpoints.official_params(tokenizer=kind)).vision
         found[kind] = folder / name, Tokenizer(folder / name, vision)
     return found
+
+
+def test_words_beside_calls_of_tools_stay_where_the_template_has_a_place(small_tokenizers):
+    """As mistral-common writes them for v7m1; its v3 refuses both in one message."""
+    file, tokenizer = small_tokenizers["spm"]
+    call = {"id": "abcdefghi", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "Let me look.", "tool_calls": [call]},
+        {"role": "tool", "content": "red", "tool_call_id": "abcdefghi"},
+    ]
+    request = ChatCompletionRequest.model_validate({"messages": messages})
+    reference = MistralTokenizer.from_file(str(file)).encode_chat_completion(request)
+    assert tokenizer.encode(messages).tokens == reference.tokens
+    assert "Let me look." in tokenizer.decode(tokenizer.encode(messages).tokens)
 
 
 @pytest.mark.parametrize("kind", ["tekken", "spm"])
