@@ -12,6 +12,21 @@ Every message says what was seen, what is allowed and what to do.
 """
 
 
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra, as README gives it."""
+    return f'in your clone of pixtral-mlx, run pip install ".[{extra}]"'
+
+
+def explain_missing(error: ModuleNotFoundError) -> str:
+    """What to do about a package that is not there; "" if it is none of ours."""
+    if (error.name or "").partition(".")[0] != "mlx":
+        return ""
+    return (
+        f"No module named {error.name!r}: on Linux MLX comes with an extra; "
+        f'{how_to_install("cpu")}, or ".[cuda13]" with an NVIDIA GPU'
+    )
+
+
 class PixtralError(Exception):
     """The base of every error that this package raises on purpose."""
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .errors import explain_missing
+
 
 def lazily(
     package: str, homes: Mapping[str, str]
@@ -25,7 +27,12 @@ def lazily(
     def look_up(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        home = importlib.import_module(f".{home_of[name]}", package)
+        try:
+            home = importlib.import_module(f".{home_of[name]}", package)
+        except ModuleNotFoundError as error:
+            if advice := explain_missing(error):
+                raise ModuleNotFoundError(advice, name=error.name) from None
+            raise
         return getattr(home, name) if homes[home_of[name]] else home
 
     def names() -> list[str]:

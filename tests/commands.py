@@ -13,7 +13,11 @@ ASK = ("generate", "--model", "4bit", "--prompt", "What is this?", "--max-tokens
 def environment(**extra) -> dict[str, str]:
     """Of a person without a hub, with this package on the path."""
     quiet = {k: v for k, v in os.environ.items() if k != "PIXTRAL_MLX_DEBUG"}
-    return quiet | {"PYTHONPATH": str(HOUSE), "HF_HUB_OFFLINE": "1"} | extra
+    return (
+        quiet
+        | {"PYTHONPATH": f"{HOUSE}{os.pathsep}{HOUSE / 'widgets'}", "HF_HUB_OFFLINE": "1"}
+        | extra
+    )
 
 
 def run(*arguments, stdin=b"", command=COMMAND, **options) -> subprocess.CompletedProcess:

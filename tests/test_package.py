@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import environment
 
 import pixtral_mlx as px
 
@@ -46,6 +47,33 @@ def test_import_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "command"),
+    [
+        ("mlx", "import pixtral_mlx as px; px.load('mini')", '".[cpu]"'),
+        ("mlx", "from pixtral_mlx.cli import main; sys.exit(main(['demo']))", '".[cpu]"'),
+        ("anywidget", "import pixtral_mlx_widgets", '".[lab]"'),
+    ],
+)
+def test_what_is_missing_names_the_command_that_installs_it(missing, code, command, tmp_path):
+    """The one of README, which is run in a clone."""
+    refuse = f"""if True:
+        import sys
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] == {missing!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        sys.meta_path.insert(0, Refuse())\n"""
+    done = subprocess.run(
+        [sys.executable, "-c", refuse + code], capture_output=True, text=True, cwd=tmp_path,
+        env=environment(),
+    )  # fmt: skip
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert f"No module named '{missing}" in last and f"run pip install {command}" in last
+    assert f"pip install {command[:2]}" in (ROOT / "README.md").read_text()
 
 
 def test_the_first_prompt_waits_for_no_grammar():

@@ -6,6 +6,7 @@ It reads and writes the terminal; the rooms that it calls do neither. What the c
 `arguments`: words and flags that several commands share
 `usage`: options in full, `~`, and one line for a mistake
 `streams`: streams and signals, as shells and pipes leave them
+`wrap`: lines as wide as the terminal
 `flags`: flags made from options that are declared elsewhere, and read back
 `settings`: what a person has chosen for every command
 `question`: the model, the options and the question, read from the flags

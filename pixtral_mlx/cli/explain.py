@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ImageError, PixtralError
+from ..errors import ImageError, PixtralError, how_to_install
 from ..files import new_file, refuse_existing
 from ..interpret.picture import PICTURES, check_new, save_new
 from .question import (
@@ -77,7 +77,7 @@ def _widgets() -> Any:
     except ImportError as error:
         raise PixtralError(
             f"a page needs the widgets, and {error.name} is not installed: "
-            "pip install 'pixtral-mlx[lab]', or give a name that ends in .png"
+            f"{how_to_install('lab')}, or give a name that ends in .png"
         ) from error
 
 

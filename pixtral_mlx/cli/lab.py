@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import PixtralError
+from ..errors import PixtralError, how_to_install
 from ..files import new_file
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "notebooks"
@@ -29,8 +29,7 @@ def run(arguments: Namespace) -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise PixtralError(
-            f"{missing[0]} is not installed, which the notebooks need: "
-            "pip install 'pixtral-mlx[lab]'"
+            f"{missing[0]} is not installed, and the notebooks need it: {how_to_install('lab')}"
         )
     folder = course_folder(CHECKOUT, INSTALLED, COPY)
     quiet = ["--no-browser"] if arguments.no_browser else []

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import PixtralError
+from ..errors import PixtralError, explain_missing
 from .arguments import (
     add_dtype,
     add_image_options,
@@ -35,6 +35,7 @@ from .streams import (
     prepare_streams,
 )
 from .usage import Parser, file_name, one_line
+from .wrap import fitted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +72,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         drop_output()  # the reader of our output went away (`| head`), on purpose
         return 1
+    except ModuleNotFoundError as error:
+        return _fail(arguments.command, explain_missing(error) or error, 1)
     except Exception as error:
         if os.environ.get("PIXTRAL_MLX_DEBUG"):
             raise
@@ -87,7 +90,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _fail(command: str, error: object, status: int) -> int:
-    print(f"pixtral-mlx {command}: {one_line(str(error))}", file=sys.stderr)
+    print(fitted(f"pixtral-mlx {command}: {one_line(str(error))}", sys.stderr), file=sys.stderr)
     return status
 
 

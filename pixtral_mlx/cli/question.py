@@ -5,6 +5,7 @@ written.
 """
 
 import logging
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from .settings import MINI, READY_MADE, Choice, chosen_model
 from .status import Status
 from .stdin import read_stdin, read_stdin_text
 from .streams import leaving_at_once
+from .wrap import writer
 
 MINI_NOTICE = (
     "pixtral-mini knows only scenes of its own (try `pixtral-mlx demo`); for photographs and "
@@ -173,6 +175,7 @@ def write_stream(
         quiet: print nothing.
         begun: called when there is something of an answer.
     """
+    write = writer(sys.stdout)
     try:
         for count, piece in enumerate(stream):
             if begun is not None:
@@ -180,7 +183,7 @@ def write_stream(
             if status is not None and count == 0:
                 status.step("writing" if quiet else "")
             if not quiet:
-                print(piece.text, end="", flush=True)
+                write(piece.text)
     except KeyboardInterrupt:
         stream.interrupt()
         if status is not None:

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from .wrap import fitted
+
 HEARD_SECONDS = 0.1
 """Ctrl-C that takes effect sooner than this needs no words."""
 
@@ -30,13 +32,23 @@ def prepare_streams() -> None:
 
 def prepare_notes() -> None:
     """Our own notes go to stderr, a line each; what libraries have to say goes nowhere."""
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # a note may interrupt the status line
-    logging.basicConfig(format=f"{clear}note: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Notes())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("pixtral_mlx").setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")  # advice to us, not to the person who typed
     # transformers, which mlx-lm brings along, would say that PyTorch is missing.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+class _Notes(logging.Formatter):
+    """ "note: ...", in as many lines as a terminal needs; there, it may interrupt the status
+    line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        return clear + fitted(f"note: {record.getMessage()}", sys.stderr)
 
 
 def drop_output() -> None:

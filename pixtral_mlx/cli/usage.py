@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from .wrap import fitted
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line, and whose flags are made when they are asked for.
@@ -52,7 +54,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with one line on stderr and status 2."""
-        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+        line = f"{self.prog}: {one_line(message)} (see {self.prog} --help)"
+        self.exit(2, f"{fitted(line, sys.stderr)}\n")
 
     def _check(self, words: Sequence[str]) -> None:
         """Name the option that is meant where there is none of that name; argparse would first

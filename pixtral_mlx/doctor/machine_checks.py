@@ -14,6 +14,7 @@ from ..cost.cost import decode_bytes, step_weight_bytes
 from ..cost.machine import GPU_JOB_SECONDS, copy_speed, machine, machine_bandwidth
 from ..cost.pace import FEWEST_TOKENS, STEP_SECONDS
 from ..engine.capacity import Need, usable_bytes
+from ..errors import how_to_install
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.device import on_gpu
 from ..model.prompt import patch_grid
@@ -183,19 +184,19 @@ def _check_lab() -> Check:
     text = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
     if all(found.values()):
         return Check("JupyterLab", OK, text, "", {"versions": found})
-    advice = "for the course and the widgets: pip install 'pixtral-mlx[lab]'"
+    advice = f"for the course and the widgets: {how_to_install('lab')}"
     return Check("JupyterLab", WARN, text, advice, {"versions": found})
 
 
 def _check_files() -> Check:
-    readers = {"HEIC": "pillow_heif", "PDF": "pypdfium2"}
+    readers = {"HEIC": "pillow_heif", "PDF": "pypdfium2"}  # each an extra of its name
     found = {kind: _version(name) for kind, name in readers.items()}
     text = ", ".join(
         f"{kind} by {readers[kind]} {number}" if number else f"no {kind}"
         for kind, number in found.items()
     )
-    missing = [name for kind, name in readers.items() if not found[kind]]
-    advice = f"to read them: pip install {' '.join(missing)}" if missing else ""
+    missing = ",".join(kind.lower() for kind in readers if not found[kind])
+    advice = f"to read them: {how_to_install(missing)}" if missing else ""
     return Check("files", WARN if missing else OK, text, advice, {"readers": found})
 
 

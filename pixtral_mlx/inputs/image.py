@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ..errors import ImageError
+from ..errors import ImageError, how_to_install
 from .file_kind import ON_A_MAC, is_heic, is_pdf, what_else
 from .image_options import ImageOptions
 from .image_source import read_source
@@ -196,8 +196,7 @@ def _open_heic(data: bytes, name: str) -> Image.Image:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise ImageError(
-            f'{name}: HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"; '
-            f"{ON_A_MAC}"
+            f"{name}: HEIC needs pillow-heif: {how_to_install('heic')}; {ON_A_MAC}"
         ) from error
     with _damage_named(name):
         image = HeifImageFile(io.BytesIO(data))

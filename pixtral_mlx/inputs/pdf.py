@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, how_to_install
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
 from .image_options import ImageOptions
@@ -61,9 +61,7 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
     try:
         import pypdfium2
     except ImportError as error:
-        raise ImageError(
-            f'{name}: PDFs need pypdfium2: install it with pip install "pixtral-mlx[pdf]"'
-        ) from error
+        raise ImageError(f"{name}: PDFs need pypdfium2: {how_to_install('pdf')}") from error
     with _PDFIUM:
         document = None
         try:

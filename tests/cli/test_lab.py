@@ -41,7 +41,7 @@ def test_no_notebooks_is_one_line(tmp_path):
 
 def test_a_missing_extra_names_the_command(monkeypatch):
     monkeypatch.setattr(lab, "NEEDED", ("no_such_module",))
-    with pytest.raises(PixtralError, match=r"no_such_module.*pip install 'pixtral-mlx\[lab\]'"):
+    with pytest.raises(PixtralError, match=r'no_such_module.*pip install "\.\[lab\]"'):
         lab.run(None)
 
 

@@ -22,7 +22,7 @@ from pixtral_mlx.inputs.pixels import to_rgb
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 MISSING = (
-    'HEIC needs pillow-heif: install it with pip install "pixtral-mlx[heic]"; on a Mac, '
+    'HEIC needs pillow-heif: in your clone of pixtral-mlx, run pip install ".[heic]"; on a Mac, '
     "`sips -s format jpeg FILE --out FILE.jpg` converts it"
 )
 

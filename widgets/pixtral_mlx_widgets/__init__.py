@@ -5,8 +5,18 @@
 >>> session.ask("How many rows are there?", images=["scene.png"])
 >>> w.PatchGrid(session)
 
-All widgets are views of one `Session`. They need the extra: `pip install 'pixtral-mlx[lab]'`.
+All widgets are views of one `Session`. They need the extra: `pip install ".[lab]"` in a clone.
 """
+
+try:
+    import anywidget  # noqa: F401
+    import ipywidgets  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"No module named {error.name!r}, and the widgets need it: in your clone of pixtral-mlx, "
+        'run pip install ".[lab]"',
+        name=error.name,
+    ) from None
 
 from .ablation import Ablation
 from .answer_lens import AnswerLens
