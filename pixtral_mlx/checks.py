@@ -155,7 +155,8 @@ def option(default: Any, **declared: Any) -> Any:
 
 def options_of(kind: Any) -> dict[str, tuple[Option, Any]]:
     """What a class, or an object, declares: {name: (option, default)}."""
-    return {f.name: (f.metadata["option"], f.default) for f in fields(kind)}
+    declared = (f for f in fields(kind) if "option" in f.metadata)
+    return {f.name: (f.metadata["option"], f.default) for f in declared}
 
 
 def check_fields(options: Any) -> None:

@@ -85,6 +85,7 @@ class Pixtral(VisionLanguageModel):
         *,
         image_options: ImageOptions | None = None,
         image_budget: int | None = None,
+        pdf_password: str | None = None,
         raw: bool = False,
     ) -> Prompt:
         """Turn messages into the prompt that the model receives; see `Tokenizer.encode`.
@@ -92,13 +93,19 @@ class Pixtral(VisionLanguageModel):
         Arguments:
             image_budget: the most tokens that each image may take; a short way to say
                 `ImageOptions(image_budget=...)`, see `patch_grid`.
+            pdf_password: opens PDFs that are locked; a short way too.
 
         Raises:
             PromptError, ImageError: what was sent cannot be used.
             CapacityError: more tokens than the context.
         """
         return self.engine.encode(
-            messages, images, image_options=image_options, image_budget=image_budget, raw=raw
+            messages,
+            images,
+            image_options=image_options,
+            image_budget=image_budget,
+            pdf_password=pdf_password,
+            raw=raw,
         )
 
     @property
@@ -165,6 +172,7 @@ class Pixtral(VisionLanguageModel):
         images: Sequence[Any] = (),
         image_options: ImageOptions | None = None,
         image_budget: int | None = None,
+        pdf_password: str | None = None,
         raw: bool = False,
         **options: Any,
     ) -> GenerationStream:
@@ -172,7 +180,7 @@ class Pixtral(VisionLanguageModel):
 
         Arguments:
             messages: as for `encode`, or a prompt that `encode` made.
-            images, image_options, image_budget, raw: as for `encode`.
+            images, image_options, image_budget, pdf_password, raw: as for `encode`.
             options: the fields of `GenerationOptions` (`max_tokens`, `temperature`, ...).
 
         Returns:
@@ -185,7 +193,12 @@ class Pixtral(VisionLanguageModel):
         checked = GenerationOptions.of(options)
         engine = self.engine
         prompt = engine.as_prompt(
-            messages, images, image_options=image_options, image_budget=image_budget, raw=raw
+            messages,
+            images,
+            image_options=image_options,
+            image_budget=image_budget,
+            pdf_password=pdf_password,
+            raw=raw,
         )
         return GenerationStream(engine, prompt, checked)
 

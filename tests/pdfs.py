@@ -1,6 +1,8 @@
 """PDFs made in code: pages of one colour, and empty pages of any size."""
 
+import hashlib
 import io
+import struct
 
 from PIL import Image
 
@@ -34,3 +36,29 @@ def make_blank(*sizes, extra=b"", trailer=b"") -> bytes:
     file += b"".join(b"%010d 00000 n \n" % place for place in places)
     file += b"trailer<</Size %d/Root 1 0 R%s>>\n" % (len(objects) + 1, trailer)
     return bytes(file + b"startxref\n%d\n%%%%EOF" % start)
+
+
+def make_locked(password: str, *sizes) -> bytes:
+    """Empty pages that open with a password (40-bit RC4, PDF 1.1; they hold nothing to encrypt)."""
+    filling = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+    padded = (password.encode("latin-1") + filling)[:32]
+    owner = _rc4(hashlib.md5(padded).digest()[:5], padded)
+    key = hashlib.md5(padded + owner + struct.pack("<i", -4) + b"a").digest()[:5]
+    secret = b"/O<%s>/U<%s>" % (owner.hex().encode(), _rc4(key, filling).hex().encode())
+    lock = b"/Encrypt<</Filter/Standard/V 1/R 2/P -4%s>>/ID[<61><61>]" % secret
+    return make_blank(*sizes or ((50, 50),), trailer=lock)
+
+
+def _rc4(key: bytes, data: bytes) -> bytes:
+    box, j = list(range(256)), 0
+    for i in range(256):
+        j = (j + box[i] + key[i % len(key)]) % 256
+        box[i], box[j] = box[j], box[i]
+    i = j = 0
+    found = bytearray()
+    for byte in data:
+        i = (i + 1) % 256
+        j = (j + box[i]) % 256
+        box[i], box[j] = box[j], box[i]
+        found.append(byte ^ box[(box[i] + box[j]) % 256])
+    return bytes(found)

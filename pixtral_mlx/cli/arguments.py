@@ -75,7 +75,15 @@ def add_image_options(parser: Any) -> None:
     from ..inputs.image_options import ImageOptions
     from .flags import add_options
 
-    add_options(parser.add_argument_group("images"), ImageOptions)
+    group = parser.add_argument_group("images")
+    add_options(group, ImageOptions)
+    add_pdf_password(group)
+
+
+def add_pdf_password(parser: Any) -> None:
+    """`--pdf-password-file`."""
+    text = "a file whose first line is the password of the PDFs"
+    parser.add_argument("--pdf-password-file", type=file_name, metavar="FILE", help=text)
 
 
 def add_images(parser: Any, text: str) -> None:

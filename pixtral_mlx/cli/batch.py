@@ -15,6 +15,7 @@ from typing import Any
 from ..engine.batch_stream import check_batch
 from ..engine.reply import Reply
 from ..errors import ImageError, PixtralError
+from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, read_source, short_name
 from ..inputs.page_choice import split_choice
 from ..inputs.pages import has_pages, page_numbers
@@ -32,7 +33,7 @@ MOST_NAMED = 20
 # What the answers do not depend on; every other option is written into the rows.
 _INDIFFERENT = {
     "command", "run", "default_of", "files", "output", "overwrite", "model", "prompt", "force",
-    "batch_size", "prefill_step_size",
+    "batch_size", "prefill_step_size", "pdf_password_file",
 }  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,10 @@ class Item:
 def run(arguments: Namespace) -> int:
     """Answer for each file; what is in the output already is not asked again."""
     options = generation_options(arguments)
-    image_options(arguments)  # a mistake of usage costs no loading
+    pictures = image_options(arguments)  # a mistake of usage costs no loading
     check_batch(options, arguments.batch_size)
     prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
-    items = find_items(arguments.files, per_page=arguments.per_page)
+    items = find_items(arguments.files, pictures.pdf_password, per_page=arguments.per_page)
     question(_asked(arguments, prompt, items[0]))  # a mistake of usage costs no loading
     model = chosen_model(arguments).model
     made_with = {"model": model, "prompt": prompt, "options": _chosen(arguments)}
@@ -72,7 +73,7 @@ def run(arguments: Namespace) -> int:
         left = _left(items, rows, contents := _Contents())
         if left:
             opened = load_model(arguments)
-            requests = (_request(arguments, prompt, item, contents) for item in left)
+            requests = (_request(arguments, prompt, item, contents, pictures) for item in left)
             stream = opened.stream_batch(requests, batch_size=arguments.batch_size, **options)
             _write(stream, left, rows, len(items), contents)
         failed = _summarize(rows.rows, arguments)
@@ -148,10 +149,13 @@ def _next_command(output: str) -> str:
     return f"Read it: python3 -m json.tool --json-lines --no-ensure-ascii {quote(output)}"
 
 
-def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:
+def find_items(
+    names: Sequence[str], password: str | None = None, *, per_page: bool = False
+) -> list[Item]:
     """The files that are named, and the images and PDFs of the folders that are; each once.
 
     Arguments:
+        password: of the PDFs.
         per_page: each page of a PDF or TIFF is an item of its own.
 
     Raises:
@@ -168,7 +172,7 @@ def find_items(names: Sequence[str], *, per_page: bool = False) -> list[Item]:
         raise ImageError(
             f"{', '.join(names)}: no image and no PDF: give files, or a folder of them"
         )
-    return [page for item in items for page in _pages(item)] if per_page else items
+    return [page for item in items for page in _pages(item, password)] if per_page else items
 
 
 def _files(name: str) -> Iterator[tuple[str, Path | str]]:
@@ -194,14 +198,14 @@ def _files(name: str) -> Iterator[tuple[str, Path | str]]:
         log.warning("left out, neither image nor PDF: %s%s", ", ".join(others[:3]), more)
 
 
-def _pages(item: Item) -> list[Item]:
+def _pages(item: Item, password: str | None) -> list[Item]:
     """An item for each page; what cannot be read stays one, and fails when it is asked."""
     try:
         place, choice = split_choice(item.source)
         data, name = read_source(place)
         if not has_pages(data, choice):
             return [item]
-        numbers = page_numbers(data, name, choice)
+        numbers = page_numbers(data, name, choice, password)
     except ImageError:
         return [item]
     named = str(place) if choice is not None else item.file
@@ -223,12 +227,14 @@ def _asked(arguments: Namespace, prompt: str, item: Item) -> Namespace:
     return Namespace(**{**vars(arguments), "prompt": prompt, "image": [item.source]})
 
 
-def _request(arguments: Namespace, prompt: str, item: Item, contents: _Contents) -> dict[str, Any]:
+def _request(
+    arguments: Namespace, prompt: str, item: Item, contents: _Contents, pictures: ImageOptions
+) -> dict[str, Any]:
     contents.of(item)  # before it is opened: what changes later is asked about again
     # Other pictures have nothing in common that would be worth keeping.
     return {
         **question(_asked(arguments, prompt, item)),
-        "image_options": image_options(arguments),
+        "image_options": pictures,
         "raw": arguments.raw,
         "reuse": False,
     }

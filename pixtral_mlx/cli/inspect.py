@@ -26,6 +26,7 @@ from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import patch_grid
 from ..tables import format_bytes, format_table
 from .inspect_pages import describe_pages, pages_text
+from .question import image_options
 from .status import Status
 from .stdin import read_stdin
 
@@ -52,18 +53,18 @@ def run(arguments: Namespace) -> int:
         raise ValueError("--image-budget is for an image: give an image file")
     if image:
         source = read_stdin() if arguments.what == "-" else arguments.what
-        wanted = arguments.output, arguments.image_budget
+        options = image_options(arguments)
         place, choice = split_choice(source)
         with Status("opening the image"):
             data, name = read_source(place)
             name = "stdin" if isinstance(source, bytes) else name
         if has_pages(data, choice):
-            report = describe_pages(data, name, choice, *wanted)
+            report = describe_pages(data, name, choice, arguments.output, options)
             text = pages_text(report)
         else:
             check_no_choice(name, choice)
             with Status("opening the image"):
-                report = describe_image(data, name, *wanted)
+                report = describe_image(data, name, arguments.output, arguments.image_budget)
             text = _image_text(report)
         if arguments.output:
             text += f"\n{_next_command(arguments.output, source)}"

@@ -23,7 +23,7 @@ def describe_pages(
     name: str,
     choice: str | None = None,
     output: str | None = None,
-    image_budget: int | None = None,
+    options: ImageOptions | None = None,
 ) -> dict[str, Any]:
     """What Pixtral 12B makes of each page, and how long this machine is expected to read it.
 
@@ -31,13 +31,13 @@ def describe_pages(
         data, name: of the PDF or TIFF, and what it is called.
         choice: of pages, see `open_pages`.
         output: a new file that takes a picture of the only page under its patch grid.
-        image_budget: the most tokens that a page may take.
+        options: how pictures are prepared.
 
     Raises:
         ImageError: it cannot be read, or the picture not written.
     """
-    options, vision = ImageOptions(image_budget=image_budget), PIXTRAL_12B_VISION
-    numbers = page_numbers(data, name, choice)
+    options, vision = options or ImageOptions(), PIXTRAL_12B_VISION
+    numbers = page_numbers(data, name, choice, options.pdf_password)
     if output and len(numbers) != 1:
         raise ImageError(f"{name}: -o draws one page of {len(numbers)}: choose it with #page=1")
     speed = operations_per_second()
@@ -47,7 +47,7 @@ def describe_pages(
         for done, number in enumerate(numbers, 1):
             # One at a time: a long PDF would fill the memory.
             ((_, page),) = open_pages(data, name, vision, options, str(number))
-            grid = patch_grid(page.width, page.height, vision, image_budget)
+            grid = patch_grid(page.width, page.height, vision, options.image_budget)
             grids.append(grid)
             if output:
                 seen = shrunk(page, options, MAX_SIDE)

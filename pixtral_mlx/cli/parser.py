@@ -18,6 +18,7 @@ from .arguments import (
     add_images,
     add_model,
     add_model_name,
+    add_pdf_password,
     add_prompt,
     add_prompt_cache,
     add_question,
@@ -316,6 +317,7 @@ def _fill_inspect(inspect) -> None:
         help="of a picture: draw its patch grid into a new file",
     )
     add_options(inspect, ImageOptions, "image_budget")
+    add_pdf_password(inspect)
     add("--check", action="store_true", help=check)
     add("--json", action="store_true", help="one JSON object instead of a table")
     inspect.set_defaults(run=".inspect:run")

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ImageError
 from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
-from ..inputs.image_source import read_source
+from ..inputs.image_source import read_source, short_name
 from ..inputs.page_choice import check_no_choice, split_choice
 from ..inputs.pages import has_pages, page_numbers
 from ..model.prompt import Prompt
@@ -31,6 +31,8 @@ MINI_NOTICE = (
     "pixtral-mini knows only scenes of its own (try `pixtral-mlx demo`); for photographs and "
     f"documents choose a 12B once: `pixtral-mlx models default {READY_MADE}`"
 )
+
+_LONGEST_PASSWORD = 1000
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +69,28 @@ def find_model(choice: Choice) -> Path:
 
 
 def image_options(arguments: Namespace) -> ImageOptions:
-    """From the flags of `ImageOptions`.
+    """From the flags of `ImageOptions`, and the file of the password, which may be readable once.
 
     Raises:
         ValueError: a value out of range.
+        ImageError: the file cannot be read.
     """
-    return ImageOptions(**given_options(arguments, ImageOptions))
+    password = None
+    if arguments.pdf_password_file is not None:
+        password = _first_line(arguments.pdf_password_file)
+    return ImageOptions(**given_options(arguments, ImageOptions), pdf_password=password)
+
+
+def _first_line(name: str) -> str:
+    try:
+        with open(name, encoding="utf-8-sig") as file:
+            return file.readline(_LONGEST_PASSWORD).rstrip("\r\n")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, whose text would be shown
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ImageError(
+            f"--pdf-password-file {short_name(name)}: {reason}: give a file whose first line is "
+            "the password"
+        ) from None
 
 
 def generation_options(arguments: Namespace) -> dict[str, Any]:
@@ -111,7 +129,7 @@ def opened(sources: Sequence[Any], options: ImageOptions) -> list[Any]:
             place, choice = split_choice(source)
             data, name = read_source(place)
             if has_pages(data, choice):
-                page_numbers(data, name, choice)
+                page_numbers(data, name, choice, options.pdf_password)
                 found.append(source)
             else:
                 check_no_choice(name, choice)

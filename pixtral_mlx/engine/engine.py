@@ -48,11 +48,13 @@ class Engine:
         *,
         image_options: ImageOptions | None = None,
         image_budget: int | None = None,
+        pdf_password: str | None = None,
         raw: bool = False,
     ) -> Prompt:
         """Turn messages into the prompt that the model receives; see `Pixtral.encode`."""
-        if image_budget is not None:
-            image_options = replace(image_options or ImageOptions(), image_budget=image_budget)
+        given = {"image_budget": image_budget, "pdf_password": pdf_password}
+        given = {name: value for name, value in given.items() if value is not None}
+        image_options = replace(image_options or ImageOptions(), **given)
         prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
         check_context(prompt, self.model.config.text.max_seq_len)
         return prompt

@@ -22,7 +22,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 PENALTY_TOKENS = 20
 """Penalties look back so far unless told otherwise; mlx-lm's own number."""
 
-ENCODING = ("image_options", "image_budget", "raw")
+ENCODING = ("image_options", "image_budget", "pdf_password", "raw")
 """What goes to `encode`."""
 
 _REQUEST = ("messages", "images", *ENCODING)

@@ -1,6 +1,6 @@
 """How pictures are prepared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..checks import check_fields, option
@@ -21,6 +21,7 @@ class ImageOptions:
             most of such a picture white.
         image_budget: the most tokens that a picture may take; None: no limit but the model's. See
             `patch_grid`.
+        pdf_password: opens PDFs that are locked; it is never shown or written.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -52,5 +53,11 @@ class ImageOptions:
         unit="TOKENS",
     )
 
+    # No option of a command, where others could read it in the list of processes.
+    pdf_password: str | None = field(default=None, repr=False)
+
     def __post_init__(self):
         check_fields(self)
+        if not isinstance(self.pdf_password, str | None):
+            kind = type(self.pdf_password).__name__  # and not what it says
+            raise ValueError(f"pdf_password must be a string or None, got {kind}")

@@ -22,14 +22,16 @@ def has_pages(data: bytes, choice: str | None = None) -> bool:
     return is_pdf(data) or (is_tiff(data) if choice is not None else has_several_pages(data))
 
 
-def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]:
+def page_numbers(
+    data: bytes, name: str, choice: str | None = None, password: str | None = None
+) -> list[int]:
     """Numbers of the pages that are chosen, from 1 on.
 
     Raises:
         ImageError: not readable, or the choice is not one.
     """
     if is_pdf(data):
-        return pdf.page_numbers(data, name, choice)
+        return pdf.page_numbers(data, name, choice, password)
     return chosen_pages(len(page_places(data, name)), name, choice)
 
 

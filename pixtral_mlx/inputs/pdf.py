@@ -21,13 +21,15 @@ _NO_PAGES = re.compile(rb"/Type\s*/Pages\b[^>]{0,200}/Count\s+0\b")
 _PDFIUM = threading.Lock()  # PDFium must not be used by two threads at once
 
 
-def page_numbers(data: bytes, name: str, choice: str | None = None) -> list[int]:
+def page_numbers(
+    data: bytes, name: str, choice: str | None = None, password: str | None = None
+) -> list[int]:
     """Numbers of the pages that are chosen, from 1 on.
 
     Raises:
         ImageError: not readable, or the choice is not one.
     """
-    with _opened(data, name) as document:
+    with _opened(data, name, password) as document:
         return chosen_pages(len(document), name, choice)
 
 
@@ -40,7 +42,7 @@ def open_pages(
         data, name: the file, and what it is called in messages.
         vision, options: the longest side of each picture is the model's `image_size`, or shorter
             where an image budget asks for it: letters drawn small are legible longer than letters
-            made small.
+            made small. The password is there too.
         choice: "3", "2-5" or "1,4-6"; None is all pages.
 
     Returns:
@@ -49,14 +51,14 @@ def open_pages(
     Raises:
         ImageError: not readable, too many pages, or a page that is too large; pypdfium2 is missing.
     """
-    with _opened(data, name) as document:
+    with _opened(data, name, options.pdf_password) as document:
         numbers = chosen_pages(len(document), name, choice)
         check_count(numbers, name)
         return [(n, _draw(document[n - 1], f"{name}, page {n}", vision, options)) for n in numbers]
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Any]:
+def _opened(data: bytes, name: str, password: str | None) -> Iterator[Any]:
     """The document, for as long as the block lasts; whatever PDFium says becomes one line."""
     try:
         import pypdfium2
@@ -65,14 +67,18 @@ def _opened(data: bytes, name: str) -> Iterator[Any]:
     with _PDFIUM:
         document = None
         try:
-            document = pypdfium2.PdfDocument(data)
+            document = pypdfium2.PdfDocument(data, password=password)
             document.init_forms()
             yield document
         except pypdfium2.PdfiumError as error:
             # PDFium may repeat what it said about the file before, and says nothing of its own of
             # one that is sound but for its pages.
             if "password" in str(error).lower() and b"/Encrypt" in data:
-                text = "needs a password: save a copy without one"
+                text = (
+                    "locked: give its password by pdf_password= or --pdf-password-file"
+                    if password is None
+                    else "locked, and the password that was given does not open it: check it"
+                )
             elif b"%%EOF" in data[-1024:] and _NO_PAGES.search(data):
                 text = "a PDF without pages: export or download it again"
             else:

@@ -206,7 +206,7 @@ LOCKED = b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O(%s)/U(%s)>>/ID[(a)(a)]" % (
 
 def test_damaged_and_empty_and_locked_are_three_things():
     """Whatever was said about the file before."""
-    damaged, empty, locked = "a damaged PDF", "a PDF without pages", "needs a password"
+    damaged, empty, locked = "a damaged PDF", "a PDF without pages", "locked: give its password"
     whole = make_pdf()
     for _ in range(2):
         fails(b"%PDF-1.4 and nothing more", damaged)
