@@ -38,6 +38,7 @@ def made(kind, session):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_shown_is_answered_and_saved(session, kind):
     view = made(kind, session)
+    eventually(lambda: view.opening or not view.opens)
     questions = list(view.questions_shown())
     assert questions
     for what, arguments in questions:

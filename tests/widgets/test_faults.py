@@ -37,7 +37,13 @@ SCRIPT_FAULTS = {
         "shared", "shared", "() => giveUp(id, question));", "wait);",
     ),
     "a living kernel is given up": (
-        "shared", "shared", 'if (what === "alive") giveUp', "if (what) giveUp",
+        "shared", "shared", 'if (question.what === "alive") giveUp', "if (question.what) giveUp",
+    ),
+    "a busy kernel is given up": (
+        "shared", "shared", 'state !== "idle" || kernel.idleFor() < PATIENCE', "false",
+    ),
+    "a dead kernel is waited for": (
+        "shared", "shared", 'now.status === "dead" || ', "",
     ),
     "the map of colours is reversed": (
         "shared", "colours", "Math.min(Math.max(share, 0), 1) * (CIVIDIS.length - 1)",

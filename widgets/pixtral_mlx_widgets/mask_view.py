@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import traitlets
 
 import pixtral_mlx as px
-from pixtral_mlx.mini import scene
+from pixtral_mlx.mini import Scene, scene
 
 from .session import Session, sentence
 from .view import View
@@ -78,9 +79,9 @@ class MaskView(View):
         """
         self._start_adding(image).result()
 
-    def do_add(self, seed: int) -> None:
+    def do_add(self, number: int) -> None:
         """One of pixtral-mini's scenes."""
-        picture = scene(int(seed), 2, 3).image
+        picture = company(int(number)).image
 
         def added(future: Any) -> None:
             if future.exception() is not None:
@@ -99,6 +100,14 @@ class MaskView(View):
             self.refresh()
 
         return session.worker.submit(encode)
+
+    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+        """One page, see `View.to_html`; a picture that is alone gets company, as on the screen."""
+        if self.session is not None:
+            self.session.wait()
+            if len(self.facts.get("images", ())) == 1:
+                self.add(company(self.session.epoch).image)
+        return super().to_html(path)
 
     def do_reset(self) -> None:
         """Take away the pictures that were added."""
@@ -158,6 +167,11 @@ class MaskView(View):
         if measuring is not None:
             measuring.ended.wait()
         super().keep()
+
+
+def company(number: int) -> Scene:
+    """A small scene to stand behind a picture that is alone."""
+    return scene(100 + number, 2, 3)
 
 
 class _Measurement(threading.Thread):

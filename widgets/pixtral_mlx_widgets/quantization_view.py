@@ -17,6 +17,9 @@ from .view import View
 WORST = 10
 """Rows of the table."""
 
+SMALL = 1_000_000
+"""A model whose layers hold fewer numbers than about ten times this is measured at once."""
+
 
 class QuantizationView(View):
     """The error of every matrix after quantization, the bytes, and where two answers part.
@@ -72,6 +75,7 @@ class QuantizationView(View):
         ConversionOptions(bits=bits if mode == "affine" else None, group_size=group_size, mode=mode)
         own_bits, own_group = FLOAT_MODES.get(mode, (bits, group_size or 64))
         self._long: LongWork | None = None
+        self._measures = False  # what is under way, if anything
         self._found: list[px.TensorError] = []
         self._quantized, self._copy, self._stage = quantized, None, ""
         session = source if isinstance(source, Session) else Session(source)
@@ -123,12 +127,30 @@ class QuantizationView(View):
 
     # Long work ---------------------------------------------------------------------------------
 
+    def facts_now(self, session: Session) -> dict[str, Any]:
+        """As in `View`, and whether the model is so small that all is measured at once."""
+        config = session.config
+        size = 0 if config is None else config.text.n_layers * config.text.dim**2
+        return {**super().facts_now(session), "small": 0 < size < SMALL}
+
+    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+        """One page, see `View.to_html`; a small model is measured first, as on the screen."""
+        self.wait()
+        if self.facts.get("small") and not self.errors:
+            self.do_measure()
+            self.wait()
+        return super().to_html(path)
+
     def do_measure(self) -> None:
         """Measure the error of every matrix.
 
         Raises:
-            RuntimeError: something is under way.
+            RuntimeError: something else is under way.
         """
+        under = self._long is not None and not self._long.ended.is_set()
+        if under and self._measures:
+            return  # this is asked for by every place that shows the widget
+        self._measures = True
         self.errors, self.layers, self.worst, self._found = [], [], [], []
         self._start(self._measure, self._publish)
 
@@ -140,7 +162,7 @@ class QuantizationView(View):
         """
         if self.session is None or self.session.asked is None:
             raise RuntimeError("there is no question yet: ask one in the session, then compare")
-        self.comparison = {}
+        self.comparison, self._measures = {}, False
         self._start(self._compare, lambda: None)
 
     def do_stop(self) -> None:

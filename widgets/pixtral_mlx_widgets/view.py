@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from pixtral_mlx.inputs import to_pixels
 from pixtral_mlx.mini import CHECKPOINT
 
 from . import bundle, page
+from .opening import opening
 from .packing import packed, picture_file
 from .session import Session, sentence
 
@@ -50,6 +52,7 @@ class View(anywidget.AnyWidget):
         saved: the answers that a page without kernel can show.
         image: number of the chosen image.
         patch: (row, column) that is chosen; None for none.
+        opening: {"token", "image", "patch"} to show while nothing is chosen; empty if unknown.
     """
 
     name: ClassVar[str] = ""
@@ -58,11 +61,15 @@ class View(anywidget.AnyWidget):
     shared: ClassVar[tuple[str, ...]] = ("image", "patch")
     """Traits that are linked with the session's selection."""
 
+    opens: ClassVar[bool] = False
+    """Whether it shows something of an answer before anything is chosen."""
+
     facts = traitlets.Dict().tag(sync=True)
     problem = traitlets.Unicode("").tag(sync=True)
     state = traitlets.Unicode("empty").tag(sync=True)
     progress = traitlets.Dict().tag(sync=True)
     saved = traitlets.Dict().tag(sync=True)
+    opening = traitlets.Dict().tag(sync=True)
     image = traitlets.Int(0).tag(sync=True)
     patch = traitlets.Tuple(
         traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True
@@ -130,7 +137,7 @@ class View(anywidget.AnyWidget):
         facts = self.facts_now(session)
         if facts != self.facts:
             if facts["epoch"] != self.facts.get("epoch"):
-                self.saved = {}  # belongs to the question before
+                self.saved, self.opening = {}, {}  # belong to the question before
             self._choose_what_exists(facts)
             self.facts = facts
         if session.config is None and not session.problem:
@@ -140,7 +147,26 @@ class View(anywidget.AnyWidget):
         else:
             self.state = "ready" if session.prompt is not None else "empty"
         if self.state == "ready":
+            self._open(session)
             self._save_soon()
+
+    def _open(self, session: Session, wait: bool = False) -> None:
+        """Find something worth seeing, once for each answer."""
+        trace, epoch = session.trace, session.epoch
+        if not self.opens or self.opening or trace is None or not trace.prompt.spans:
+            return
+
+        def opened(done: Future) -> None:
+            found = not done.cancelled() and done.exception() is None
+            if found and self.facts.get("epoch") == epoch:
+                self.opening = done.result()
+                self._save_soon()
+
+        future = session.look(lambda _: opening(trace), "opening")
+        if wait:
+            opened(wait_for([future]).done.pop())
+        else:
+            future.add_done_callback(opened)
 
     def prompt_shown(self) -> "px.Prompt | None":
         """What the facts and the pictures are about: the session's prompt."""
@@ -308,6 +334,7 @@ class View(anywidget.AnyWidget):
         """
         if self.session is not None:
             self.session.wait()
+            self._open(self.session, wait=True)
         with self._keeping:
             self.keep()
             state = self._page_state()

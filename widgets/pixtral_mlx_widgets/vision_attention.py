@@ -39,12 +39,14 @@ class VisionAttention(View):
         head: None is the mean over heads.
         mode: "mean", "head" or "rollout" (attention followed back through all layers).
         plain: whether attention is a map of colours (cividis); else it is light on the picture.
-        patch: (row, column) that looks. image: of which picture.
+        patch: (row, column) that looks; None shows the one that the answer rests on.
+        image: of which picture.
         work: {"stage", "done", "total"} while a rollout is computed; empty otherwise.
         rolled: [image, row, column] of the rollout that is there; empty for none.
     """
 
     name = "vision_attention"
+    opens = True
     layer = traitlets.Int(0, min=0).tag(sync=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True)
     plain = traitlets.Bool(False).tag(sync=True)
@@ -174,15 +176,26 @@ class VisionAttention(View):
         """The pictures, the heads of this layer (of all layers, if they are small), the rollout."""
         yield from super().questions_shown()
         vision, images = self.facts.get("vision"), self.facts.get("images")
-        if self.patch is None or not vision or not images:
+        patch = self.patch_shown()
+        if patch is None or not vision or not images:
             return
         grid = images[self.image]
         numbers = grid["rows"] * grid["columns"] * vision["layers"] * (vision["heads"] + 1)
         all_layers = range(vision["layers"]) if numbers <= SAVED_NUMBERS else [self.layer]
         for layer in all_layers:
-            yield "heads", {"layer": layer, "patch": list(self.patch), "image": self.image}
-        if self.rolled == [self.image, *self.patch]:
-            yield "rollout", {"patch": list(self.patch), "image": self.image}
+            yield "heads", {"layer": layer, "patch": patch, "image": self.image}
+        if self.rolled == [self.image, *patch]:
+            yield "rollout", {"patch": patch, "image": self.image}
+
+    def patch_shown(self) -> list[int] | None:
+        """The patch that looks: the chosen one, else that on which the answer rests most, or the
+        middle of another picture; None before there is an answer."""
+        images = self.facts.get("images")
+        if self.patch is not None or not self.opening or not images:
+            return None if self.patch is None else list(self.patch)
+        if self.opening["image"] == self.image:
+            return self.opening["patch"]
+        return [images[self.image]["rows"] // 2, images[self.image]["columns"] // 2]
 
     def keep(self) -> None:
         """As in `View`, after a rollout that is under way."""

@@ -30,7 +30,8 @@ class WordView(View):
     """A view of the words of an answer.
 
     Traits:
-        token: number of the chosen token in the answer; None follows the newest.
+        token: number of the chosen token in the answer; None follows the newest while the answer
+            is written, and is then the word that leans most on the picture.
         layer, head: of the decoder; None is the mean over all.
         image: which picture is lit.
         plain: whether attention is a map of colours (cividis); else it is light on the picture.
@@ -42,6 +43,7 @@ class WordView(View):
     """
 
     shared = ("image", "patch", "token")
+    opens = True
     token = traitlets.Int(None, allow_none=True).tag(sync=True)
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True)
@@ -85,9 +87,12 @@ class WordView(View):
             self._stop_work.set()
 
     def at(self) -> int | None:
-        """The token that is shown: the chosen one, else the newest; None if there is none."""
+        """The token that is shown: the chosen one, else the one to open on, else the newest."""
         count = len(self.session.reply.tokens) if self.session and self.session.reply else 0
-        return self.token if self.token is not None and self.token < count else (count or 0) - 1
+        if self.token is not None and self.token < count:
+            return self.token
+        opens = self.opening.get("token") if self.session and not self.session.busy else None
+        return count - 1 if opens is None else opens
 
     def _answered(self) -> Session:
         if self.session is None or self.session.reply is None or self.session.asked is None:

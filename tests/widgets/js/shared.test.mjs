@@ -5,7 +5,7 @@ const { cividis, diverging } = await import(`${process.env.STATIC}/colours.js`);
 const { share } = await import(`${process.env.STATIC}/numbers.js`);
 const { connect, latest, nameOf, typed, unpacked } = await import(`${process.env.STATIC}/shared.js`);
 
-mock.timers.enable({ apis: ["setTimeout"] });   // nobody waits in earnest
+mock.timers.enable({ apis: ["setTimeout", "Date"] });   // nobody waits in earnest
 
 // A model whose messages are kept, and answered by hand.
 function standIn(values = {}) {
@@ -62,8 +62,16 @@ test("what was saved needs no kernel, and a page says what was not saved", async
   await assert.rejects(ask("size", { image: 0, side: 64 }), /^Error: Not saved in this page: this needs the kernel\.$/);
 });
 
+// A kernel as JupyterLab shows it to widgets.
+function kernel(status) {
+  const heard = [];
+  const one = { status, statusChanged: { connect: (tell) => heard.push(tell), disconnect() {} } };
+  one.becomes = (next) => { one.status = next; heard.forEach((tell) => tell(one, next)); };
+  return one;
+}
+
 test("a kernel that is gone is told of, one that lives is waited for", async () => {
-  const model = standIn();
+  const model = { ...standIn(), widget_manager: { kernel: kernel("idle") } };
   const { ask } = connect(model);
   const slow = ask("pixels");
   for (let i = 0; i < 5; i++) {   // 20 s in which the model has no time
@@ -81,6 +89,46 @@ test("a kernel that is gone is told of, one that lives is waited for", async () 
   await settle();
   mock.timers.tick(4000);
   await assert.rejects(lost, /No answer from the kernel: .* Run the cell to ask again\./);
+});
+
+test("a kernel that is busy is waited for, however long, and the reader is told", async () => {
+  const [one, said] = [kernel("busy"), []];
+  const model = { ...standIn(), widget_manager: { kernel: one } };
+  const { ask } = connect(model, { wait: (text) => said.push(text) });
+  one.becomes("busy");
+  const question = ask("pixels");
+  mock.timers.tick(1000);
+  assert.match(said.at(-1), /^Waiting for the kernel/);
+  for (let i = 0; i < 100; i++) {
+    mock.timers.tick(4000);
+    await settle();
+    if (i % 7 === 0) { one.becomes("idle"); one.becomes("busy"); }   // between two cells
+  }
+  assert.deepEqual(model.sent.map(({ what }) => what), ["pixels"]);
+  one.becomes("idle");
+  model.tell({ id: model.sent[0].id, data: "at last" });
+  assert.equal(await question, "at last");
+  assert.equal(said.at(-1), null);
+});
+
+test("a kernel that is dead is not waited for", async () => {
+  const one = kernel("busy");
+  const { ask } = connect({ ...standIn(), widget_manager: { kernel: one } });
+  const question = ask("pixels");
+  question.catch(() => {});
+  one.becomes("dead");
+  mock.timers.tick(4000);
+  await assert.rejects(question, /No answer from the kernel/);
+});
+
+test("where nobody tells of the kernel, it is waited for", async () => {
+  const [model, said] = [standIn(), []];
+  const { ask } = connect(model, { wait: (text) => said.push(text) });
+  const question = ask("pixels");
+  for (let i = 0; i < 10; i++) { mock.timers.tick(4000); await settle(); }
+  assert.match(said.at(-1), /^Waiting for the kernel\. If it was started again, run the cell\./);
+  model.tell({ id: model.sent[0].id, data: "at last" });
+  assert.equal(await question, "at last");
 });
 
 test("a kernel that was started again takes no message", async () => {

@@ -3,7 +3,7 @@
 import { checkbox, choice, eachFrame, slider, tag } from "./elements.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
-import { lookPanel, meter, nats, probability, showLongWork, tokenAt, wordChips, wordOf } from "./word_view.js";
+import { lookPanel, meter, nats, probability, showLongWork, tokenShown, wordChips, wordOf } from "./word_view.js";
 
 const ordinal = (n) => `${n}${n % 100 >= 11 && n % 100 <= 13 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th"}`;
 
@@ -33,14 +33,15 @@ export function toggled(list, item) {
 }
 
 export function render({ model, el }) {
-  const panel = frame(el, "Ablation");
-  const wires = connect(model);
+  const panel = frame(el, "Ablation",
+    "Try: hide what a word looked at, run without it, and see which words change.");
+  const wires = connect(model, panel);
   const save = (trait, value) => { model.set(trait, value); model.save_changes(); };
   const failed = (error) => panel.fail(error.message);
   const choices = () => ({ heads: [], layers: [], shuffle: [], ...model.get("choices") });
   const choose = (changed) => save("choices", { ...choices(), ...changed });
   const images = () => model.get("facts").images ?? [];
-  const at = () => tokenAt(model.get("words"), model.get("token"));
+  const at = () => tokenShown(model);
   const fresh = () => model.get("result").words && String(model.get("result").names) === String(model.get("names"));
 
   // The two answers.
@@ -76,8 +77,15 @@ export function render({ model, el }) {
   const which = tag("div");
   const wipe = tag("button", { type: "button", onclick: () => save("patches",
     model.get("patches").filter(([image]) => image !== model.get("image"))) }, "Show all patches");
+  // What holds at least half of the greatest attention, of the word that is shown.
+  const cover = tag("button", { type: "button", onclick() {
+    const [image, { columns }] = [model.get("image"), images()[model.get("image")]];
+    const strong = [...seen.map.keys()].filter((patch) => seen.map[patch] >= 128);
+    const others = model.get("patches").filter(([other]) => other !== image);
+    save("patches", [...others, ...strong.map((patch) => [image, Math.floor(patch / columns), patch % columns])]);
+  } });
   const easel = tag("div", { class: "px-column" }, tag("h5", {}, "Paint over patches to hide them"),
-    paint.root, which, tag("div", {}, wipe));
+    paint.root, which, tag("div", { class: "px-row" }, cover, wipe));
   const breaks = checkbox({ label: "take the break tokens away", onChange: (on) => choose({ breaks: on }) });
   const mask = checkbox({ label: "let the pictures see one another", onChange: (on) => choose({ mask: on }) });
   const shuffle = checkbox({ label: "shuffle this picture's patches",
@@ -97,7 +105,8 @@ export function render({ model, el }) {
     breaks.root, mask.root, shuffle.root, part.root, depth.root, heads, skip.root, taken,
     tag("div", { class: "px-row" }, run, clear), work);
   menu.inert = Boolean(model.page);
-  const look = lookPanel(model, wires, panel, { at, onLook: () => say() });
+  let seen = null;   // where the shown word looked
+  const look = lookPanel(model, wires, panel, { at, onLook(found) { seen = found; controls(); say(); } });
   panel.body.append(answers, tag("div", { class: "px-half" }, easel, menu),
     tag("div", { class: "px-half" }, look.looked, look.knock));
 
@@ -122,7 +131,10 @@ export function render({ model, el }) {
     taken.textContent = names.length ? `Without ${names.join("; ")}.` : "Nothing is taken away yet.";
     const busy = model.get("state") === "running" || "stage" in model.get("work");
     run.disabled = busy || !names.length;
+    const word = model.get("words")[wordOf(model.get("words"), at())];
+    cover.textContent = `Hide what “${word?.text ?? ""}” looked at`;
     run.hidden = clear.hidden = wipe.hidden = Boolean(model.page);
+    cover.hidden = Boolean(model.page) || !seen || !word;
     clear.disabled = !names.length;
     showLongWork(work, model.get("work").what === "run" ? model.get("work") : {}, () => wires.act("stop_work"));
   }
@@ -173,7 +185,7 @@ export function render({ model, el }) {
   const soon = eachFrame(update);
   const stops = [
     follow(model, panel, "Ask a question first; then take parts of the model away and see whether the answer stays."),
-    ...["words", "token", "state", "result", "second", "names", "work", "choices"].map((trait) => on(model, `change:${trait}`, soon)),
+    ...["words", "token", "opening", "state", "result", "second", "names", "work", "choices"].map((trait) => on(model, `change:${trait}`, soon)),
     ...["facts", "image", "patches"].map((trait) => on(model, `change:${trait}`, () => { canvases(); soon(); })),
     answersPictures(model, panel.root),
   ];

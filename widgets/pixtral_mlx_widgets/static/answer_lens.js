@@ -3,7 +3,7 @@
 import { eachFrame, slider, tag } from "./elements.js";
 import { count, share } from "./numbers.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
-import { doubts, lookPanel, meter, probability, tokenAt, visible, wordChips, wordOf } from "./word_view.js";
+import { doubts, lookPanel, meter, probability, tokenShown, visible, wordChips, wordOf } from "./word_view.js";
 
 // Where a word looked, in words.
 export function sight(word, p, found, layer, head, pictures, image) {
@@ -50,8 +50,9 @@ function layersOf(found) {
 }
 
 export function render({ model, el }) {
-  const panel = frame(el, "Answer lens");
-  const wires = connect(model);
+  const panel = frame(el, "Answer lens",
+    "Try: click a word to see where it looked, then hide that place: does the word depend on it?");
+  const wires = connect(model, panel);
   const save = (trait, value) => { model.set(trait, value); model.save_changes(); };
   const failed = (error) => panel.fail(error.message);
 
@@ -64,7 +65,7 @@ export function render({ model, el }) {
   const top = tag("div", { class: "px-wide px-answer" }, chips.root, doubtLine,
     tag("div", { class: "px-row" }, stop, newest, parts, paceLine));
 
-  const at = () => tokenAt(model.get("words"), model.get("token"));
+  const at = () => tokenShown(model);
   const running = () => model.get("state") === "running";
   let shown = null;   // the answer about the token
   let seen = null;    // where it looked
@@ -143,7 +144,7 @@ export function render({ model, el }) {
   const soon = eachFrame(update);
   const stops = [
     follow(model, panel, "Ask a question, and the words of the answer appear here as they are written."),
-    ...["words", "token", "state", "stats"].map((trait) => on(model, `change:${trait}`, soon)),
+    ...["words", "token", "opening", "state", "stats"].map((trait) => on(model, `change:${trait}`, soon)),
     ...["temperature", "top_p"].map((trait) => on(model, `change:${trait}`, settings)),
     answersPictures(model, panel.root),
   ];

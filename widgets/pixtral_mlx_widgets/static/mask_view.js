@@ -168,8 +168,9 @@ function square({ label, paint, onPoint, step }) {
 }
 
 export function render({ model, el }) {
-  const panel = frame(el, "Who sees whom");
-  const { ask, act, close } = connect(model);
+  const panel = frame(el, "Who sees whom",
+    "Try: break the mask, and see how much the pictures leak into one another.");
+  const { ask, act, close } = connect(model, panel);
   const fail = (error) => panel.fail(error.message);
   const images = () => model.get("facts").images ?? [];
   const tokens = () => model.get("facts").tokens ?? 0;
@@ -248,14 +249,14 @@ export function render({ model, el }) {
     }
   }
 
-  const seeds = () => 100 + model.get("facts").epoch * 10 + model.get("added");
+  const seeds = () => model.get("facts").epoch + 100 * model.get("added");
   const breaker = tag("button", { type: "button", onclick() {
     model.set("broken", !model.get("broken"));
     model.save_changes();
     act("alive").catch(fail);   // without a kernel nothing is measured
   } });
   const doing = (words, run) => tag("button", { type: "button", onclick: () => run().catch(fail) }, words);
-  const adder = doing("add an image", () => act("add", { seed: seeds() }));
+  const adder = doing("add an image", () => act("add", { number: seeds() }));
   const taker = doing("take added images away", () => act("reset"));
   const table = tag("table", { class: "px-facts" });
   const swatch = (name, words) => tag("span", {},
@@ -282,7 +283,17 @@ export function render({ model, el }) {
 
   function say() { panel.say(summary(images(), tokens(), model.get("broken"), model.get("leak"))); }
 
+  // One image has nobody to see: another one is put behind it, once.
+  let company = null;
+  function keepCompany() {
+    const { epoch, images: all = [] } = model.get("facts");
+    if (model.page || all.length !== 1 || model.get("added") || company === epoch || model.get("state") !== "ready") return;
+    company = epoch;
+    act("add", { number: epoch }).catch(() => {});   // what is saved is shown as it is
+  }
+
   function update() {
+    keepCompany();
     const there = tokens() > 0;
     panel.body.hidden = !there;
     if (!there) return;

@@ -126,8 +126,9 @@ function select(label, onChoose) {
 }
 
 export function render({ model, el }) {
-  const panel = frame(el, "Memory and speed");
-  const { ask, act, close } = connect(model);
+  const panel = frame(el, "Memory and speed",
+    "Try: choose a Mac, and predict the tokens per second before you measure them.");
+  const { ask, act, close } = connect(model, panel);
   const set = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
   const chip = select("chip", (value) => set({ chip: value }));
   const memory = select("memory", (value) => set({ memory_gb: Number(value) }));

@@ -42,8 +42,9 @@ export function costs(size, context) {
 }
 
 export function render({ model, el }) {
-  const panel = frame(el, "Patch grid");
-  const { ask, close } = connect(model);
+  const panel = frame(el, "Patch grid",
+    "Try: point at a patch or at the end of a row, then drag “longest side”: what does a smaller picture cost?");
+  const { ask, close } = connect(model, panel);
   const patches = patchCanvas({
     label: "The picture under its patch grid", onHover: say, onEnd: sayEnd,
     onChoose(patch) { model.set("patch", patch); model.save_changes(); },

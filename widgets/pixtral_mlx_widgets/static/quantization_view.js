@@ -260,8 +260,9 @@ function answers({ pieces, parting, kl }, names) {
 // The widget ----------------------------------------------------------------------------------
 
 export function render({ model, el }) {
-  const panel = frame(el, "What fewer bits do");
-  const { act, close } = connect(model);
+  const panel = frame(el, "What fewer bits do",
+    "Try: 2 bits instead of 4. Which matrices lose most, and does the answer stay?");
+  const { act, close } = connect(model, panel);
   const set = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
   const begin = (what) => act(what).then(() => panel.fail(null), (error) => panel.fail(error.message));
   const choices = tag("div", { class: "px-wide px-row" });
@@ -338,17 +339,28 @@ export function render({ model, el }) {
     panel.busy(under ? work : model.get("progress"), under ? () => act("stop") : null);
   }
 
+  // A small model is measured at once, and again after each other choice.
+  let measured = null;
+  function measureSmall() {
+    const choice = String(["mode", "bits", "group_size", "vision"].map((name) => model.get(name)));
+    if (!model.get("facts").small || model.page || model.get("state") === "loading" || choice === measured) return;
+    const there = measured == null && (model.get("errors").length || model.get("work").stage);
+    measured = choice;
+    if (!there) act("measure").catch(() => {});   // what was saved is shown as it is
+  }
+
   const redraw = eachFrame(showErrors);
   const stops = [
     follow(model, panel, ""),
     ...["choices", "mode", "bits", "group_size", "vision"].map((name) => on(model, `change:${name}`, showChoices)),
     ...["errors", "layers", "worst", "tensor"].map((name) => on(model, `change:${name}`, redraw)),
     on(model, "change:comparison", showAnswers), on(model, "change:work", showWork),
-    on(model, "change:state", () => say(null)),
+    on(model, "change:state", () => { say(null); measureSmall(); }), on(model, "change:facts", measureSmall),
+    ...["bits", "group_size", "mode", "vision"].map((name) => on(model, `change:${name}`, measureSmall)),
     answersPictures(model, panel.root),
   ];
   panel.root.setAttribute("data-ready", "");
-  showChoices(); showErrors(); showAnswers(); showWork();
+  showChoices(); showErrors(); showAnswers(); showWork(); measureSmall();
   return () => { stops.forEach((stop) => stop()); close(); map.close(); };
 }
 

@@ -401,8 +401,9 @@ function shapeStrip() {
 // The widget ----------------------------------------------------------------------------------
 
 export function render({ model, el }) {
-  const panel = frame(el, "The prompt, token after token");
-  const { ask, close } = connect(model);
+  const panel = frame(el, "The prompt, token after token",
+    "Try: point at a patch to find it in the picture, then take the breaks away: which pictures become the same tokens?");
+  const { ask, close } = connect(model, panel);
   let sequence = null;
   let shapes = null;
 

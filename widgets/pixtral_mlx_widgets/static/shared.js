@@ -7,13 +7,16 @@ import { count } from "./numbers.js";
 
 // The frame of a widget: a title, a place for its parts, the caption and what went wrong. The
 // caption says what is seen; screen readers hear it when it changes.
-export function frame(el, title) {
+//   hint: one sentence that says what to try
+export function frame(el, title, hint = "") {
   const body = tag("div", { class: "px-body" });
   const caption = tag("p", { class: "px-caption", role: "status", "aria-live": "polite" });
   const problem = tag("p", { class: "px-problem", role: "alert", hidden: true });
   const work = tag("div", { class: "px-work", hidden: true });
+  const waiting = tag("p", { class: "px-waiting-for px-quiet", role: "status", hidden: true });
   const root = tag("section", { class: "px-widget", "aria-label": title },
-    tag("h4", { class: "px-title" }, title), problem, work, body, caption);
+    tag("h4", { class: "px-title" }, title), hint ? tag("p", { class: "px-hint px-quiet" }, hint) : null,
+    problem, waiting, work, body, caption);
   // The notebook has shortcuts of its own for arrows, space and Enter: they would never arrive.
   root.addEventListener("keydown", (event) => {
     const shortcut = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
@@ -25,6 +28,7 @@ export function frame(el, title) {
     say(text) { if (caption.textContent !== text) caption.textContent = text; },
     fail(text) { problem.textContent = text ?? ""; problem.hidden = !text; },
     busy(progress, onStop) { showWork(work, progress, onStop); },
+    wait(text) { waiting.textContent = text ?? ""; waiting.hidden = !text; },
   };
 }
 
@@ -65,7 +69,10 @@ export function on(model, event, handler) {
 // Questions to Python -------------------------------------------------------------------------
 
 const KEPT = 128;
-const PATIENCE = 4000;
+const SOON = 1000;       // ms until a reader is told what is waited for
+const PATIENCE = 4000;   // ms until a kernel that is idle is doubted
+const WAITING = "Waiting for the kernel: it is busy, and answers when it is idle.";
+const SILENT = "Waiting for the kernel. If it was started again, run the cell.";
 const NO_ANSWER = "No answer from the kernel: what was saved is shown, this was not saved. "
   + "Run the cell to ask again.";
 
@@ -106,10 +113,35 @@ export function unpacked(data, buffers) {
     Object.entries(data).map(([key, value]) => [key, unpacked(value, buffers)]));
 }
 
+// What is known of the kernel: "idle", "busy", "gone", or "unknown" where the notebook does not tell;
+// and for how many ms it has been idle. JupyterLab tells; a kernel that computes answers nobody.
+export function kernelOf(model) {
+  const manager = model.widget_manager;
+  const kernel = () => manager && "kernel" in manager ? manager.kernel : undefined;
+  let idleSince = Date.now();
+  const watched = kernel();
+  const changed = (_, status) => { if (status !== "idle") idleSince = Infinity; else idleSince = Date.now(); };
+  watched?.statusChanged?.connect(changed);
+  return {
+    state() {
+      const now = kernel();
+      if (now === undefined) return "unknown";
+      if (now === null || now.isDisposed || now.connectionStatus === "disconnected") return "gone";
+      if (now.status === "dead" || now.status === "terminating") return "gone";
+      return now.status === "idle" ? "idle" : "busy";
+    },
+    idleFor: () => Math.max(Date.now() - idleSince, 0),
+    close() { watched?.statusChanged?.disconnect(changed); },
+  };
+}
+
 // Questions and answers of one view. `ask(what, arguments)` is a promise of the answer; equal
 // questions are asked once; a new epoch forgets the answers of the old one. `act(what, arguments,
 // buffers)` has Python do something, every time.
-export function connect(model) {
+// A kernel that is busy is waited for, and the panel says so; only one that is dead, or that is idle
+// and answers nothing, is given up.
+export function connect(model, panel = null) {
+  const kernel = kernelOf(model);
   const answers = new Map();
   const waiting = new Map();
   let number = 0;
@@ -121,6 +153,7 @@ export function connect(model) {
     if (!question) return;
     waiting.delete(message.id);
     clearTimeout(question.timer);
+    tell();
     if (message.problem) question.reject(new Error(message.problem));
     else question.resolve(unpacked(message.data, buffers));
   }
@@ -134,25 +167,38 @@ export function connect(model) {
     if (model.page) return Promise.reject(new Error("Not saved in this page: this needs the kernel."));
     return new Promise((resolve, reject) => {
       const id = ++number;
-      const question = { resolve, reject, timer: null };
-      question.timer = setTimeout(() => doubt(id, what, question), PATIENCE);
+      const question = { what, resolve, reject, timer: null, asked: Date.now() };
+      question.timer = setTimeout(() => doubt(id, question), PATIENCE);
+      setTimeout(tell, SOON);
       waiting.set(id, question);
       try { model.send({ id, what, arguments: args }, undefined, buffers); }
       catch { giveUp(id, question); }   // the kernel was started again, and knows nothing of this
     });
   }
 
-  // An answer may wait for a long step of the model. A kernel that lives says so at once: then the
-  // question waits on, else nobody will answer it.
-  function doubt(id, what, question) {
-    const wait = () => { question.timer = setTimeout(() => doubt(id, what, question), PATIENCE); };
-    if (what === "alive") giveUp(id, question);
+  // An answer may wait for a long step of the model, or for a cell that runs. A kernel that is idle
+  // and lives says so at once; then the question waits on, else nobody will answer it.
+  function doubt(id, question) {
+    const wait = () => { question.timer = setTimeout(() => doubt(id, question), PATIENCE); tell(); };
+    const state = kernel.state();
+    if (state === "gone") giveUp(id, question);
+    else if (state !== "idle" || kernel.idleFor() < PATIENCE) wait();
+    else if (question.what === "alive") giveUp(id, question);
     else act("alive").then(() => { if (waiting.has(id)) wait(); }, () => giveUp(id, question));
+  }
+
+  // What is waited for, if that takes a while.
+  function tell() {
+    const late = [...waiting.values()].some(({ asked }) => Date.now() - asked >= SOON);
+    const state = kernel.state();
+    const silent = [...waiting.values()].some(({ asked }) => Date.now() - asked >= PATIENCE);
+    panel?.wait(late && state === "busy" ? WAITING : silent && state === "unknown" ? SILENT : null);
   }
 
   function giveUp(id, question) {
     waiting.delete(id);
     clearTimeout(question.timer);
+    tell();
     question.reject(new Error(NO_ANSWER));
   }
 
@@ -181,7 +227,7 @@ export function connect(model) {
       }
     }),
   ];
-  return { ask, act, close() { stops.forEach((stop) => stop()); } };
+  return { ask, act, close() { stops.forEach((stop) => stop()); kernel.close(); } };
 }
 
 // Calls that come in while one is under way: only the last of them is made, and answers that were

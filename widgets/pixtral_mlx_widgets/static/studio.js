@@ -142,7 +142,7 @@ function tabs(model, host) {
 export function render({ model, el, host }) {
   const panel = frame(el, "Studio");
   panel.root.classList.add("px-studio");
-  const { act, close } = connect(model);
+  const { act, close } = connect(model, panel);
   const report = (error) => panel.fail(error.message);
   const refused = (text) => panel.fail(text || model.get("problem"));
 

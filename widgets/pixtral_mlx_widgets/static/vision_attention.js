@@ -44,9 +44,17 @@ export function whose(mode, layer, head) {
 // Whether the rollout that is there is that of a patch.
 export const isRolled = (rolled, image, patch) => String(rolled) === String([image, ...patch ?? []]);
 
+// The patch that looks: the chosen one, else that on which the answer rests most, or the middle of
+// another picture; null before there is an answer.
+export function patchShown(patch, opening, image, grid) {
+  if (patch || opening?.token == null || !grid) return patch ?? null;
+  return opening.image === image ? opening.patch : [Math.floor(grid.rows / 2), Math.floor(grid.columns / 2)];
+}
+
 export function render({ model, el }) {
-  const panel = frame(el, "Where a patch looks");
-  const { ask, act, close } = connect(model);
+  const panel = frame(el, "Where a patch looks",
+    "Try: click a patch, then slide through the layers: which heads look far, which stay near?");
+  const { ask, act, close } = connect(model, panel);
   const set = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     model.save_changes();
@@ -62,6 +70,7 @@ export function render({ model, el }) {
     label: "show", value: model.get("mode"),
     options: [["mean", "mean of heads"], ["head", "one head"], ["rollout", "rollout"]],
     onChoose(mode) {
+      if (mode === "rollout") set({ patch: shownPatch() });
       set(mode === "head" ? { head: model.get("head") ?? 0, mode } : mode === "mean" ? { head: null, mode } : { mode });
       const there = isRolled(model.get("rolled"), model.get("image"), model.get("patch"));
       if (mode === "rollout" && !there) act("alive").catch((error) => panel.fail(error.message));
@@ -77,6 +86,7 @@ export function render({ model, el }) {
   let all = null;      // the answer that the thumbnails show
 
   const images = () => model.get("facts").images ?? [];
+  const shownPatch = () => patchShown(model.get("patch"), model.get("opening"), model.get("image"), images()[model.get("image")]);
   const paint = latest(async (image) => bitmap(await ask("pixels", { image })),
     (picture) => patches.show({ picture }), (error) => panel.fail(error.message));
   const look = latest(
@@ -97,7 +107,7 @@ export function render({ model, el }) {
     bar.set(map?.top ?? null, model.get("plain"));
     const mode = model.get("mode");
     heads.show({ maps: answer.maps, distance: answer.distance, even: answer.even, heads: count - 1,
-      rows, columns, patch: model.get("patch"), chosen: mode === "head" ? model.get("head") : null });
+      rows, columns, patch: shownPatch(), chosen: mode === "head" ? model.get("head") : null });
     key.hidden = false;
     key.textContent = `The heads of layer ${model.get("layer")}, each by its own greatest value. Below: its `
       + `number, and how far it looks from this patch on average, in patches. A full bar `
@@ -114,7 +124,7 @@ export function render({ model, el }) {
   }
 
   function say() {
-    const [patch, mode] = [model.get("patch"), model.get("mode")];
+    const [patch, mode] = [shownPatch(), model.get("mode")];
     if (!images().length) return;
     if (!patch) panel.say("Choose a patch, with a click or the arrow keys, to see where it looks.");
     else if (shown) panel.say(describe(whose(mode, model.get("layer"), model.get("head")), patch, shown));
@@ -129,12 +139,12 @@ export function render({ model, el }) {
     if (!patch || !shown) { say(); return; }
     const value = shown.values[patch[0] * shown.columns + patch[1]] / 255 * shown.top;
     panel.say(`Patch (${patch.join(", ")}) gets ${share(value)} of the attention of patch `
-      + `(${model.get("patch").join(", ")}).`);
+      + `(${shownPatch().join(", ")}).`);
   }
 
   function update() {
     const all = images();
-    const [image, patch] = [model.get("image"), model.get("patch")];
+    const [image, patch] = [model.get("image"), shownPatch()];
     panel.body.hidden = all.length === 0;
     if (!all.length) return;
     const { rows, columns } = all[image];
@@ -160,7 +170,7 @@ export function render({ model, el }) {
     follow(model, panel, "Ask a question with a picture, and see here where its patches look."),
     on(model, "change:facts", everything), on(model, "change:image", everything),
     on(model, "change:state", update),
-    ...["patch", "layer", "head", "mode", "rolled", "plain"].map((name) => on(model, `change:${name}`, update)),
+    ...["patch", "layer", "head", "mode", "rolled", "plain", "opening"].map((name) => on(model, `change:${name}`, update)),
     on(model, "change:work", work), on(model, "change:progress", work),
     answersPictures(model, panel.root),
   ];

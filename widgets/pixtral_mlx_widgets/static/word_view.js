@@ -35,6 +35,11 @@ export function tokenAt(words, token) {
   return token != null && newest != null && token <= newest ? token : newest;
 }
 
+// The token that a view shows: the chosen one; else the newest while the answer is written, and then
+// the one that leans most on the picture.
+export const tokenShown = (model) => tokenAt(model.get("words"),
+  model.get("token") ?? (model.get("state") === "running" ? null : model.get("opening")?.token));
+
 // What to check, in words; "" if all is certain.
 export function doubts(words) {
   const found = words.filter((word) => word.p < UNCERTAIN);
