@@ -34,7 +34,7 @@ export function toggled(list, item) {
 
 export function render({ model, el }) {
   const panel = frame(el, "Ablation",
-    "Try: hide what a word looked at, run without it, and see which words change.");
+    model.page ? "" : "Try: hide what a word looked at, run without it, and see which words change.");
   const wires = connect(model, panel);
   const save = (trait, value) => { model.set(trait, value); model.save_changes(); };
   const failed = (error) => panel.fail(error.message);

@@ -51,7 +51,7 @@ function layersOf(found) {
 
 export function render({ model, el }) {
   const panel = frame(el, "Answer lens",
-    "Try: click a word to see where it looked, then hide that place: does the word depend on it?");
+    model.page ? "" : "Try: click a word to see where it looked, then hide that place: does the word depend on it?");
   const wires = connect(model, panel);
   const save = (trait, value) => { model.set(trait, value); model.save_changes(); };
   const failed = (error) => panel.fail(error.message);

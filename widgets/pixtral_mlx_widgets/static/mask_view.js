@@ -169,7 +169,7 @@ function square({ label, paint, onPoint, step }) {
 
 export function render({ model, el }) {
   const panel = frame(el, "Who sees whom",
-    "Try: break the mask, and see how much the pictures leak into one another.");
+    model.page ? "" : "Try: break the mask, and see how much the pictures leak into one another.");
   const { ask, act, close } = connect(model, panel);
   const fail = (error) => panel.fail(error.message);
   const images = () => model.get("facts").images ?? [];

@@ -127,7 +127,7 @@ function select(label, onChoose) {
 
 export function render({ model, el }) {
   const panel = frame(el, "Memory and speed",
-    "Try: choose a Mac, and predict the tokens per second before you measure them.");
+    model.page ? "" : "Try: choose a Mac, and predict the tokens per second before you measure them.");
   const { ask, act, close } = connect(model, panel);
   const set = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
   const chip = select("chip", (value) => set({ chip: value }));

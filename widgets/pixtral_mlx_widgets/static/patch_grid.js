@@ -43,7 +43,7 @@ export function costs(size, context) {
 
 export function render({ model, el }) {
   const panel = frame(el, "Patch grid",
-    "Try: point at a patch or at the end of a row, then drag “longest side”: what does a smaller picture cost?");
+    model.page ? "" : "Try: point at a patch or at the end of a row, then drag “longest side”: what does a smaller picture cost?");
   const { ask, close } = connect(model, panel);
   const patches = patchCanvas({
     label: "The picture under its patch grid", onHover: say, onEnd: sayEnd,

@@ -261,7 +261,7 @@ function answers({ pieces, parting, kl }, names) {
 
 export function render({ model, el }) {
   const panel = frame(el, "What fewer bits do",
-    "Try: 2 bits instead of 4. Which matrices lose most, and does the answer stay?");
+    model.page ? "" : "Try: 2 bits instead of 4. Which matrices lose most, and does the answer stay?");
   const { act, close } = connect(model, panel);
   const set = (changes) => { for (const [name, value] of Object.entries(changes)) model.set(name, value); model.save_changes(); };
   const begin = (what) => act(what).then(() => panel.fail(null), (error) => panel.fail(error.message));

@@ -140,7 +140,7 @@ function scoreLegend() {
 
 export function render({ model, el }) {
   const panel = frame(el, "RoPE-2D: how position turns queries and keys",
-    "Try: move A and B together. Their score stays, since only their difference counts.");
+    model.page ? "" : "Try: move A and B together. Their score stays, since only their difference counts.");
   const { ask, close } = connect(model, panel);
   const set = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);

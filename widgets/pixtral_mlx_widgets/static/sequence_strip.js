@@ -402,7 +402,7 @@ function shapeStrip() {
 
 export function render({ model, el }) {
   const panel = frame(el, "The prompt, token after token",
-    "Try: point at a patch to find it in the picture, then take the breaks away: which pictures become the same tokens?");
+    model.page ? "" : "Try: point at a patch to find it in the picture. Without its row ends, what else could it be?");
   const { ask, close } = connect(model, panel);
   let sequence = null;
   let shapes = null;

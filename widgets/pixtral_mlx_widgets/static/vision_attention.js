@@ -53,7 +53,7 @@ export function patchShown(patch, opening, image, grid) {
 
 export function render({ model, el }) {
   const panel = frame(el, "Where a patch looks",
-    "Try: click a patch, then slide through the layers: which heads look far, which stay near?");
+    model.page ? "" : "Try: click a patch, then slide through the layers: which heads look far, which stay near?");
   const { ask, act, close } = connect(model, panel);
   const set = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
