@@ -159,6 +159,11 @@ class Notebook:
                 const id = '@jupyter-widgets/jupyterlab-manager:saveWidgetState';
                 if (jupyterapp.commands.hasCommand(id)
                     && !jupyterapp.commands.isToggled(id)) await jupyterapp.commands.execute(id);
+                // The command returns before the setting that it changes is heard of.
+                for (let i = 0; i < 100 && !jupyterapp.commands.isToggled(id); i++) {
+                    await new Promise(done => setTimeout(done, 50));
+                }
+                await new Promise(done => setTimeout(done, 300));
                 panel.context.model.dirty = true;
                 await jupyterapp.commands.execute('docmanager:save');
             }"""
