@@ -98,8 +98,9 @@ def small(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path, small):
     """A folder to work in: pixtral-mini under the names of the 12B, and something to ask about."""
-    (tmp_path / "mistralai").mkdir()
-    (tmp_path / "mistralai/Pixtral-12B-2409").symlink_to(CHECKPOINT)
+    for name in ("mistralai/Pixtral-12B-2409", "mlx-community/pixtral-12b-4bit"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).symlink_to(CHECKPOINT)
     (tmp_path / "pixtral-4bit").symlink_to(small)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     shown = scene(8, rows=3, columns=4).image
@@ -151,7 +152,7 @@ def closeness(first, second):
 def test_the_pictures_are_what_the_commands_draw(place):
     """But for the edges of letters, which another version of Pillow may draw otherwise."""
     drawn = r"[Dd]rawn by\s`(pixtral-mlx [^`]+)`"
-    inspect, demo = re.findall(drawn, TEXTS["readme"])
+    demo, inspect = re.findall(drawn, TEXTS["readme"])
     run(inspect, place)
     run(demo, place)
     assert closeness(place / "patch-grid.png", ROOT / "docs" / "patch-grid.png") < 0.5

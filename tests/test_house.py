@@ -248,10 +248,10 @@ def test_the_house_is_in_order(check):
     assert list(check(ROOT)) == []
 
 
-def test_readme_lists_the_rooms_in_their_order():
+def test_contributing_lists_the_rooms_in_their_order():
     """And the files beside them, each once; those in a room are named in its docstring."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split(f"| room of `{PACKAGE}` |")[1].split("\n\n")[0]
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split(f"| room of `{PACKAGE}` |")[1].split("\n\n")[0]
     firsts = re.findall(r"^\| ((?:`\w+` )+)\|", table, re.M)
     entries = {path.stem for path in (ROOT / PACKAGE).iterdir()}
     there = [name for name in ORDER if name in entries and not name.startswith("__")]

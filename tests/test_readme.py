@@ -29,6 +29,9 @@ SYLLABUS = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
 WORDS = {5: "five", 8: "eight", 10: "ten", 17: "seventeen", 18: "eighteen", 20: "twenty"}
 """Numbers that the documents write out; another one is added here when it is needed."""
 
+MOST_WORDS = 1500
+"""Of README, tables and commands included, as `wc -w` counts."""
+
 QUESTION = "Describe the picture."
 
 
@@ -125,10 +128,10 @@ def test_an_answer_is_stopped_where_it_is_not_allowed(place):
 
 
 COUNTED = {
-    "answers {} questions": (TEXTS["readme"], len(demo_scene.KINDS)),
     "asks it {} questions": (TEXTS["commands"], len(demo_scene.KINDS)),
     "{} classic mistakes": (TEXTS["readme"], len(FAULTS)),
     "{} notebooks and a page of claims": (SYLLABUS, SYLLABUS.count("\n## [") - 1),
+    "{} notebooks teach": (TEXTS["readme"], SYLLABUS.count("\n## [") - 1),
     "{} shapes": (MINI, len(SHAPES)),
     "in {} colours": (MINI, len(COLOURS)),
     "{} characters": (MINI, len(CHARACTERS)),
@@ -164,6 +167,11 @@ def test_figures_follow_from_the_sizes():
     assert f"a Pixtral of {mini / 1e6:.1f} million parameters" in FLAT["readme"]
 
 
+def test_the_readme_is_read_in_six_minutes():
+    """A screen for each topic; what does not fit belongs on a page of docs/."""
+    assert len(TEXTS["readme"].split()) < MOST_WORDS
+
+
 def test_limits_are_those_of_the_code():
     step = px.GenerationOptions().prefill_step_size
     for page, phrase in (
@@ -186,7 +194,7 @@ def test_figures_of_mini_are_those_of_its_own_page():
     new = re.search(r"(?m)^all .*?% of \d+ +(\S+ %) of (\d+)", table)
     apart = re.search(r"(?m)^read .* (\S+ % of \d+)$", table)
     assert f"{new[1]} of {int(new[2]):,} where no picture of training" in readme
-    assert f"reads only {apart[1]} codes whose characters stand apart" in readme
+    assert f"reads only {apart[1]} codes whose characters stand apart" in FLAT["limits"]
 
 
 def test_every_widget_and_every_edit_is_named():
@@ -196,7 +204,9 @@ def test_every_widget_and_every_edit_is_named():
         for text in ast.walk(ast.parse(package).body[-1])
         if isinstance(text, ast.Constant)
     }
-    assert set(re.findall(r"(?m)^\| `(\w+)` \|", TEXTS["readme"])) >= names - {"Session"}
+    assert set(re.findall(r"(?m)^\| `(\w+)` \|", TEXTS["widgets"])) >= names - {"Session"}
+    counted = {WORDS[len(names) - 1].capitalize()}
+    assert set(re.findall(r"(\w+) widgets show", TEXTS["readme"])) == counted
     edits = {
         name for name, kind in vars(px.edits).items()
         if isinstance(kind, type) and issubclass(kind, px.edits.Edit) and kind is not px.edits.Edit
