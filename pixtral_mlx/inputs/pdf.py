@@ -1,10 +1,13 @@
 """PDFs: each page a picture, drawn by pypdfium2 at the size at which the model looks at it."""
 
+import ctypes
+import logging
 import re
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -14,11 +17,15 @@ from ..errors import ImageError, how_to_install
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
 from .image_options import ImageOptions
+from .image_source import short_name
 from .page_choice import check_count, chosen_pages
 from .size_limit import check_size
 
 _NO_PAGES = re.compile(rb"/Type\s*/Pages\b[^>]{0,200}/Count\s+0\b")
+_STANDARD_FONTS = re.compile(r"(Courier|Helvetica|Times|Symbol|ZapfDingbats|Arial)(-|,|$|New|MT)")
 _PDFIUM = threading.Lock()  # PDFium must not be used by two threads at once
+
+log = logging.getLogger(__name__)
 
 
 def page_numbers(
@@ -54,7 +61,18 @@ def open_pages(
     with _opened(data, name, options.pdf_password) as document:
         numbers = chosen_pages(len(document), name, choice)
         check_count(numbers, name)
-        return [(n, _draw(document[n - 1], f"{name}, page {n}", vision, options)) for n in numbers]
+        pages, fonts = [], dict[str, None]()
+        for number in numbers:
+            page = document[number - 1]
+            pages.append((number, _draw(page, f"{name}, page {number}", vision, options)))
+            fonts |= dict.fromkeys(_fonts_not_held(page))
+    missing = [font for font in fonts if _is_news(name, len(data), font)]
+    if missing:
+        log.warning(
+            "%s: does not hold its fonts (%s); letters are drawn with others, and may be wrong or "
+            "missing: export it again with its fonts", name, short_name(", ".join(missing)),
+        )  # fmt: skip
+    return pages
 
 
 @contextmanager
@@ -87,6 +105,36 @@ def _opened(data: bytes, name: str, password: str | None) -> Iterator[Any]:
         finally:
             if document is not None:
                 document.close()
+
+
+def _fonts_not_held(page: Any) -> list[str]:
+    """Names of the fonts of a page that are neither in the file nor of the 14 that every reader of
+    PDFs has."""
+    from pypdfium2 import raw
+
+    found: dict[str, None] = {}
+    for part in page.get_objects(filter=[raw.FPDF_PAGEOBJ_TEXT]):
+        font = raw.FPDFTextObj_GetFont(part.raw)
+        if not font or raw.FPDFFont_GetIsEmbedded(font):
+            continue
+        size = raw.FPDFFont_GetBaseFontName(font, None, 0)
+        text = ctypes.create_string_buffer(size)
+        raw.FPDFFont_GetBaseFontName(font, text, size)
+        name = text.value.decode("utf-8", "replace")
+        if not _STANDARD_FONTS.match(name):
+            found[name] = None
+    return list(found)
+
+
+@lru_cache(maxsize=1024)
+def _first_time(name: str, size: int, font: str) -> list[bool]:
+    return [True]
+
+
+def _is_news(name: str, size: int, font: str) -> bool:
+    """Whether this was not said of the document yet, whose pages may be opened one by one."""
+    said = _first_time(name, size, font)
+    return bool(said) and said.pop()
 
 
 def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> Image.Image:

@@ -20,6 +20,7 @@ from pixtral_mlx.inputs.image import ImageOptions
 from pixtral_mlx.inputs.page_choice import MAX_PAGES, split_choice
 from pixtral_mlx.inputs.pdf import open_pages, page_numbers
 from pixtral_mlx.inputs.pixels import to_pixels
+from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_a_huge_picture_inside_is_refused_before_it_is_drawn(monkeypatch):
 
 def test_without_pypdfium2_the_extra_is_named(monkeypatch, small, report):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
-    with pytest.raises(px.ImageError, match=r"report\.pdf: PDFs need .*pixtral-mlx\[pdf\]"):
+    with pytest.raises(px.ImageError, match=r"report\.pdf: PDFs need .*\[pdf\]"):
         small.encode("What?", [report])
 
 
@@ -280,3 +281,34 @@ def test_chat_takes_a_pdf(small, report, capsys):
     assert "2 pages; 2 waiting" in capsys.readouterr().err
     talk.handle("What?")
     assert shown(small, small.encode(talk.messages[:1])).startswith("<s>[INST]Page 4:<4>Page 5:<5>")
+
+
+def written_in(*fonts, pages=1) -> bytes:
+    """Pages with a word in each of these fonts, none of which is in the file."""
+    kinds = b"".join(
+        b"/F%d<</Type/Font/Subtype/TrueType/BaseFont/%s/Encoding/WinAnsiEncoding>>" % (n, font)
+        for n, font in enumerate(fonts)
+    )
+    text = b"".join(b"BT/F%d 9 Tf 5 %d Td(word)Tj ET " % (n, 20 * n) for n in range(len(fonts)))
+    # The stream stands behind the last page, where `make_blank` counts on to.
+    extra = b"/Resources<</Font<<%s>>>>/Contents %d 0 R" % (kinds, pages + 3)
+    data = make_blank(*[(50, 90)] * pages, extra=extra)
+    stream = b"%d 0 obj<</Length %d>>stream\n%s\nendstream endobj\n" % (pages + 3, len(text), text)
+    start = data.index(b"xref\n")
+    return data[:start] + stream + b"trailer<</Root 1 0 R>>\n%%EOF"  # its table is made anew
+
+
+def test_missing_fonts_are_named_once(caplog):
+    data = written_in(b"Frutiger-Bold", b"Helvetica", b"Times-Roman", b"MyriadPro", pages=2)
+    assert len(open_pages(data, "a.pdf", SMALL, ImageOptions())) == 2
+    (record,) = caplog.records
+    assert "a.pdf: does not hold its fonts (Frutiger-Bold, MyriadPro); letters" in record.message
+    for choice in ("1", "2"):  # each by itself, as `batch --per-page` has them
+        assert open_pages(data, "a.pdf", SMALL, ImageOptions(), choice)
+    assert len(caplog.records) == 1
+    open_pages(data, "b.pdf", SMALL, ImageOptions())
+    open_pages(written_in(b"Courier-Bold", b"ArialMT"), "c.pdf", SMALL, ImageOptions())
+    assert [record.message[:5] for record in caplog.records] == ["a.pdf", "b.pdf"]
+
+
+SMALL = replace(PIXTRAL_12B_VISION, image_size=64)
