@@ -29,7 +29,7 @@ def split_choice(source: Any) -> tuple[Any, str | None]:
         return source, None
     text = os.fsdecode(source)
     found = _FRAGMENT.search(text)
-    parameters = [] if found is None else [each.split("=") for each in found[1].split("&")]
+    parameters = [] if found is None else [each.split("=", 1) for each in found[1].split("&")]
     pages = [value for name, value in parameters if name.lower() == "page"]
     if found is None or not pages or (len(text) < 1000 and os.path.exists(text)):
         return source, None

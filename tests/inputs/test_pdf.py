@@ -136,7 +136,13 @@ def test_a_choice_stands_at_the_end_of_a_name(tmp_path):
     assert split_choice("a/b.pdf#page=2-3") == ("a/b.pdf", "2-3")
     assert split_choice("https://host/b.pdf?x=1#page=2") == ("https://host/b.pdf?x=1", "2")
     assert split_choice(tmp_path / "b.pdf#page=2") == (tmp_path / "b.pdf", "2")
-    for fragment in ("page=2&zoom=150,0,7", "zoom=150&page=2", "Page=2", "view=FitH&page=2&x="):
+    for fragment in (
+        "page=2&zoom=150,0,7",
+        "zoom=150&page=2",
+        "Page=2",
+        "view=FitH&page=2&x=",
+        "page=2&x=a=b",
+    ):
         assert split_choice(f"b.pdf#{fragment}") == ("b.pdf", "2")
     for source in ("a#page=2/b.pdf", "a#pages=2", b"x.pdf#page=2", "plain.pdf"):
         assert split_choice(source) == (source, None)
