@@ -5,7 +5,9 @@ weight is read from disk when the first computation needs it, and a request with
 reads the vision weights.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -15,16 +17,19 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cost.chips import this_chip
-from ..errors import CheckpointError
-from ..inputs.tokenizer_file import find_tokenizer_file
+from ..errors import CheckpointError, ConfigError
+from ..inputs.tokenizer_file import OtherWords, ends_without_words, find_tokenizer_file
 from ..model.config import PixtralConfig
 from ..model.threads import for_any_thread, shared_stream
 from . import layouts
 from .diagnosis import foreign_tensors, some
 from .folder import read_configuration, read_headers, weight_files
+from .hf_config import read_json
 from .layouts import Layout
 from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
 from .scheme import Scheme
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
@@ -132,11 +137,30 @@ def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
     tokenizer_file, problem = None, ""
     try:
         tokenizer_file = find_tokenizer_file(folder, config)
+        _note_ends(folder, tokenizer_file)
+    except OtherWords:
+        raise  # no question could be asked, and what its words are is not known here
     except CheckpointError as error:
         problem = str(error)
     return Checkpoint(
         folder, config, layout.family, quantization, tensors, schemes, tokenizer_file, problem
     )
+
+
+def _note_ends(folder: Path, tokenizer_file: Path) -> None:
+    """Say that an answer of a fine-tune may not end where it was taught to."""
+    files = [folder / name for name in ("config.json", "generation_config.json")]
+    settings = []
+    for file in filter(Path.is_file, files):
+        with suppress(ConfigError):  # sizes may come from another file
+            settings.append(read_json(file))
+    for end in ends_without_words(settings, tokenizer_file):
+        log.warning(
+            "%s: its answers end with id %d, which has no word in Pixtral's tokenizer and is never "
+            "written: only </s> ends them",
+            folder,
+            end,
+        )
 
 
 def fill(

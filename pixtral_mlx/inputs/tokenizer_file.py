@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ TEXT_SPECIALS = 10
 SAMPLES = 64
 
 
+class OtherWords(CheckpointError):
+    """A model whose words are not those of the tokenizer that belongs to its sizes."""
+
+
 def find_tokenizer_file(folder: Path, config: PixtralConfig) -> Path:
     """The file to give to mistral-common.
 
@@ -50,6 +54,7 @@ def find_tokenizer_file(folder: Path, config: PixtralConfig) -> Path:
 
     Raises:
         CheckpointError: there is none; the line names the missing file.
+        OtherWords: the folder's `tokenizer.json` has other words.
     """
     tekken = folder / "tekken.json"
     if tekken.is_file():
@@ -87,12 +92,32 @@ def _shipped(folder: Path, config: PixtralConfig) -> Path:
     specials = len(SPECIALS) if config.vision else TEXT_SPECIALS
     different = _from_large(shipped, other) if large else _from_tekken(shipped, other, specials)
     if different:
-        raise CheckpointError(
+        raise OtherWords(
             f"{missing}, and tokenizer.json is not Pixtral's ({different}); copy the tekken.json"
             " that belongs to the model into the folder; a model that has none, such as Apriel,"
             " has words that only transformers knows"
         )
     return shipped
+
+
+def ends_without_words(settings: Iterable[Any], tokenizer_file: Path) -> list[int]:
+    """The ids that a fine-tune's answers end with and Pixtral's own tokenizer does not know.
+
+    Arguments:
+        settings: what `config.json` and `generation_config.json` hold.
+        tokenizer_file: of the folder; one that came with it knows its own words.
+    """
+    sizes = {PIXTRAL_TEKKEN: PIXTRAL_WORDS, LARGE_SENTENCEPIECE: LARGE_WORDS}
+    words = sizes.get(tokenizer_file.name)
+    if words is None:
+        return []
+    found: set[int] = set()
+    for each in settings:
+        for place in (each, each.get("text_config")) if isinstance(each, dict) else ():
+            ends = place.get("eos_token_id") if isinstance(place, dict) else None
+            listed = ends if isinstance(ends, list) else [ends]
+            found |= {end for end in listed if type(end) is int and end >= words}
+    return sorted(found)
 
 
 def import_jsonschema() -> None:

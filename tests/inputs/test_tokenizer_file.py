@@ -131,6 +131,34 @@ def test_a_model_whose_tokenizer_is_not_mistrals(tmp_path):
     assert "(id 3 is '<|system|>', not '[INST]')" in line and "such as Apriel" in line
 
 
+def test_words_of_another_model_are_refused_when_the_folder_is_opened(tmp_path):
+    """What no question can be asked is not loaded first; without a tokenizer, ids still can."""
+    text = {"vocab_size": WORDS, "dim": 64, "n_layers": 1}
+    folder = make_hf(tmp_path / "apriel", text=text, tokenizer=None)
+    assert px.load(folder).config.text.vocab_size == WORDS
+    write(folder, {"<unk>": 0, "<s>": 1, "</s>": 2, "<|system|>": 3})
+    with pytest.raises(CheckpointError, match=r"not Pixtral's .id 3 is '<.system.>'"):
+        px.load(folder)
+
+
+def test_an_end_token_without_a_word_is_noted_when_the_folder_is_opened(
+    tmp_path, vocabulary, caplog
+):
+    text = {"vocab_size": WORDS + 64, "dim": 64, "n_layers": 1}
+    folder = make_hf(tmp_path / "tuned", text=text, tokenizer=None)
+    write(folder, vocabulary)
+    settings = folder / "generation_config.json"
+    for written, ends in (('{"eos_token_id": 2}', []), ("[", []), ("3", []), ("{}", []),
+                          (json.dumps({"eos_token_id": WORDS}), [WORDS]),
+                          (json.dumps({"eos_token_id": [2, WORDS + 1]}), [WORDS + 1])):  # fmt: skip
+        settings.write_text(written)
+        px.load(folder)
+        said = [f"answers end with id {end}, which has no word" in m
+                for end, m in zip(ends, caplog.messages, strict=True)]  # fmt: skip
+        assert all(said)
+        caplog.clear()
+
+
 def test_more_rows_than_words(tmp_path, vocabulary):
     added = [{"id": WORDS, "content": "<|im_end|>"}]
     write(tmp_path, vocabulary, added=added)
