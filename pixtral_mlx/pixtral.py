@@ -11,7 +11,7 @@ import numpy as np
 
 from .checkpoint.checkpoint import fill, open_checkpoint, precision
 from .checkpoint.identity import LoadedArrays, model_identity
-from .checkpoint.names import resolve
+from .checkpoint.names import resolve, shown_name
 from .engine.batch import BATCH_SIZE
 from .engine.batch_stream import BatchStream, as_requests
 from .engine.capacity import room_bytes
@@ -43,6 +43,9 @@ class Pixtral(VisionLanguageModel):
         tokenizer_problem: why there is no `tokenizer_file`, for the error that says so.
 
     `px.load` builds one with its weights; this constructor leaves them random.
+
+    Attributes:
+        name: what to call it: the name of its folder, its hub id, or "pixtral-mini".
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Pixtral(VisionLanguageModel):
     ):
         with for_any_thread():
             super().__init__(config)
+        self.name = type(self).__name__
         self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
         self._source: Any = None  # what `px.load` loaded, its `Precision`, its arrays
 
@@ -357,6 +361,7 @@ def load(path: str | PathLike[str], dtype: Any = None) -> Pixtral:
         checkpoint.config, checkpoint.tokenizer_file, tokenizer_problem=checkpoint.tokenizer_problem
     )
     fill(model, checkpoint.schemes, checkpoint.arrays(dtype).items())
+    model.name = shown_name(path)
     model._source = (checkpoint, kinds, LoadedArrays(model))
     return model
 

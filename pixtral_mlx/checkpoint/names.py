@@ -71,6 +71,15 @@ def resolve(path: str | PathLike[str], outline_in: Path | None = None) -> Path:
     )
 
 
+def shown_name(path: str | PathLike[str]) -> str:
+    """What to call a model: "pixtral-mini", its hub id, or the name of its folder."""
+    name = str(path)
+    if name == "mini":
+        return "pixtral-mini"
+    folder = expanded(name)
+    return folder.resolve().name if folder.is_dir() else name
+
+
 def on_the_hub(name: str) -> HubModel | None:
     """The model that a hub id or the address of one of its pages means; None if it is neither.
 

@@ -36,6 +36,12 @@ def ask(studio, text):
     root.locator(".px-question").press("Enter")
 
 
+def new_conversation(studio):
+    studio.eventually("session.busy", False)
+    studio.widget().get_by_role("button", name="New conversation").click()
+    studio.eventually("len(session.messages)", 0)
+
+
 def test_a_sample_is_asked_with_one_click(studio):
     root = studio.widget()
     screenshot(studio, "studio-empty")
@@ -48,19 +54,132 @@ def test_a_sample_is_asked_with_one_click(studio):
     screenshot(studio, "studio-answered")
 
 
-def test_the_keyboard_asks_and_goes_on(studio):
+def test_the_keyboard_asks_and_the_conversation_goes_on(studio):
+    """The follow-up keeps the picture without anything being ticked."""
     root = studio.widget()
     before = root.locator(".px-said-assistant").count()
-    root.get_by_text("go on with this conversation").click()
     ask(studio, "How many columns are there?")
     studio.page.wait_for_function(
         f"document.querySelectorAll('.px-said-assistant').length > {before}"
     )
     studio.eventually("session.busy", False)
     assert studio.kernel("[m['role'] for m in session.messages]") == ["user", "assistant"] * 2
+    assert studio.kernel("len(session.prompt.images)") == 1
     answer = studio.kernel("session.messages[-1]['content']")
     studio.expect(root.locator(".px-said-assistant").last).to_have_text(answer)
-    root.get_by_text("go on with this conversation").click()
+
+
+def test_a_new_conversation_is_a_button_and_says_that_it_has_no_picture(studio):
+    root = studio.widget()
+    new_conversation(studio)
+    studio.eventually("len(session.messages)", 0)
+    studio.expect(root.locator(".px-sample")).to_have_count(3)
+    ask(studio, "How many rows are there?")
+    studio.eventually("[m['role'] for m in session.messages]", ["user", "assistant"])
+    assert studio.kernel("len(session.prompt.images)") == 0
+    says = root.locator("> .px-caption")
+    studio.expect(says).to_contain_text("without a picture: this conversation has none")
+
+
+def test_enter_during_an_answer_queues(studio):
+    """What is asked meanwhile waits where it can be seen and taken back, and has its turn."""
+    root = studio.widget()
+    new_conversation(studio)
+    studio.run_code(
+        "import threading\ngate = threading.Event()\n"
+        "held = session.worker.submit(lambda model: gate.wait(60))"
+    )
+    root.locator(".px-sample").nth(0).click()
+    studio.eventually("session.busy", True)
+    for question in ("How many rows are there?", "not this one", "How many columns are there?"):
+        ask(studio, question)
+    queued = root.locator(".px-queued")
+    studio.expect(queued).to_have_count(3)
+    queued.nth(1).get_by_role("button", name="Take back").click()
+    studio.expect(queued).to_have_count(2)
+    screenshot(studio, "studio-queued")
+    studio.run_code("gate.set()")
+    studio.eventually("len(session.messages)", 6)
+    asked = studio.kernel("[m['content'][-1]['text'] for m in session.messages[2::2]]")
+    assert asked == ["How many rows are there?", "How many columns are there?"]
+    studio.expect(queued).to_have_count(0)
+
+
+def test_a_pdf_is_a_strip_of_pages_to_choose_from(studio, tmp_path):
+    from pixtral_mlx.mini import scene
+
+    pages = [scene(7, 2, 3).image.resize((96, 64)), scene(8, 1, 4).image, scene(9, 3, 2).image]
+    pages[0].save(tmp_path / "report.pdf", save_all=True, append_images=pages[1:])
+    root = studio.widget()
+    new_conversation(studio)
+    root.locator("input[type=file]").set_input_files([tmp_path / "report.pdf"])
+    leaves = root.locator(".px-leaf")
+    studio.expect(leaves).to_have_count(3)
+    studio.expect(root.locator(".px-leaf img")).to_have_count(3)
+    screenshot(studio, "studio-pdf")
+    leaves.nth(0).click()
+    leaves.nth(2).click()
+    studio.expect(root.locator(".px-book")).to_contain_text("1 of 3 pages")
+    ask(studio, "What do you see?")
+    studio.eventually("session.prompt is not None and len(session.prompt.images)", 1)
+    rows, columns = studio.kernel("list(session.prompt.grids[0])")
+    assert rows > columns, "the third page is the tall one"
+    studio.expect(root.locator(".px-book")).to_have_count(0)
+    studio.run_code("session.stop()")  # a page is large, and nothing that mini knows
+
+
+def test_the_stage_follows_each_word_and_steps_through_them(studio):
+    """The words come one by one, the light of each is that of its attention, arrows step and
+    a replay begins anew."""
+    root = studio.widget()
+    new_conversation(studio)
+    root.locator(".px-sample").nth(0).click()
+    studio.eventually("len(session.messages)", 2)
+    root.get_by_role("button", name="Stage", exact=True).click()
+    words = root.locator(".px-stage-word")
+    studio.expect(root.locator(".px-talk")).to_be_hidden()
+    count = studio.kernel("len(studio.lens.words)")
+    studio.expect(words).to_have_count(count, timeout=30_000)
+    box = root.bounding_box()
+    picture = root.locator(".px-stage-picture canvas.px-patches").bounding_box()
+    assert picture["width"] > 0.4 * box["width"]
+    size = words.first.evaluate("word => parseFloat(getComputedStyle(word).fontSize)")
+    assert size >= 30
+    words.nth(3).click()
+    for step in (4, 5):
+        studio.page.keyboard.press("ArrowRight")
+        peak = studio.kernel(
+            f"studio.lens.ask('look', token=studio.lens.words[{step}]['tokens'][0], layer=None, "
+            "head=None, image=0)['peak']"
+        )
+        studio.expect(root.locator(".px-stage-caption")).to_contain_text(
+            f"patch row {peak[0] + 1}, column {peak[1] + 1}"
+        )
+        assert words.nth(step).get_attribute("aria-pressed") == "true"
+    screenshot(studio, "stage")
+    root.get_by_role("button", name="Replay").click()
+    assert words.count() < 4
+    root.get_by_role("button", name="Leave the stage").click()
+    studio.expect(root.locator(".px-talk")).to_be_visible()
+    studio.eventually("studio.stage", False)
+
+
+def test_seven_tabs_stand_on_one_line(studio):
+    tops = (
+        studio.widget()
+        .locator("[role=tab]")
+        .evaluate_all("tabs => tabs.map((tab) => Math.round(tab.getBoundingClientRect().top))")
+    )
+    assert len(tops) == 7
+    assert len(set(tops)) == 1
+
+
+def test_one_screen_needs_no_scrolling(studio):
+    studio.page.set_viewport_size({"width": 1440, "height": 900})
+    studio.page.wait_for_timeout(300)
+    height = studio.widget().bounding_box()["height"]
+    studio.page.set_viewport_size({"width": 1280, "height": 900})
+    assert height <= 770, "what a notebook has left of 900"
 
 
 def test_an_empty_question_is_refused_in_words(studio):
@@ -75,8 +194,12 @@ def test_picked_files_are_sent_and_others_refused(studio, tmp_path):
     picture.save(tmp_path / "a.png")
     (tmp_path / "notes.txt").write_text("no picture")
     root = studio.widget()
+    new_conversation(studio)
     root.locator("input[type=file]").set_input_files([tmp_path / "notes.txt", tmp_path / "a.png"])
-    assert "notes.txt is not a picture" in root.locator(".px-problem").first.text_content()
+    assert (
+        "notes.txt is neither a picture nor a PDF"
+        in root.locator(".px-problem").first.text_content()
+    )
     assert root.locator(".px-pending").count() == 1
     ask(studio, "How many columns are there?")
     studio.eventually("session.reply is not None and session.reply.text", "three")
@@ -91,8 +214,10 @@ def test_a_broken_picture_is_one_sentence_and_the_studio_goes_on(studio, tmp_pat
     studio.page.wait_for_function(
         "/not an image|cannot|allowed/.test(document.querySelector('.px-problem').textContent)"
     )
-    root.locator(".px-sample, .px-said").first.wait_for()
-    root.locator("button", has_text="Remove").count()
+    studio.expect(root.locator(".px-question")).to_have_value("How many rows are there?")
+    studio.expect(root.locator(".px-pending")).to_have_count(1)  # nothing is lost
+    root.locator(".px-pending button").click()
+    root.locator(".px-question").fill("")
     studio.run_code("session.ask('How many rows are there?', images=[scene(7, 2, 3).image])")
     studio.eventually("not session.busy and session.reply.text", "two")
     assert studio.kernel("studio.problem") == ""

@@ -40,7 +40,8 @@ class Session(HasTraits):
         trace: what an answer keeps for looking inside; True is everything.
 
     Traits, all observable; they change on other threads than the notebook's:
-        messages: the conversation, in the shape that `model.generate` takes.
+        messages: the conversation, in the shape that `model.generate` takes. A question that got no
+            answer is not part of it.
         prompt: `px.Prompt` of the last question, as the model received it (after edits); None
             before.
         reply: `px.Reply` of the last answer, which grows while it is written; None before.
@@ -74,7 +75,7 @@ class Session(HasTraits):
         trace: "bool | px.TraceOptions" = True,
     ):
         super().__init__()
-        self.name = str(model) if isinstance(model, str | PathLike) else type(model).__name__
+        self.name = str(model) if isinstance(model, str | PathLike) else model.name
         self.closed = False
         self.asked: px.Prompt | None = None  # the last question before its edits
         self._request: Any = None
@@ -89,7 +90,8 @@ class Session(HasTraits):
         if isinstance(model, str | PathLike):
             self.progress = {"stage": "loading the model", "done": 0, "total": 0}
             try:
-                self.worker.submit(lambda model: model.config).add_done_callback(self._loaded)
+                loaded = self.worker.submit(lambda model: (model.config, model.name))
+                loaded.add_done_callback(self._loaded)
             except Exception as error:  # it has failed already
                 self.progress, self.problem = {}, sentence(error)
         else:
@@ -98,7 +100,8 @@ class Session(HasTraits):
     def _loaded(self, future: Future) -> None:
         self.progress = {}
         if future.exception() is None:
-            self.config = future.result()
+            config, self.name = future.result()
+            self.config = config
         else:
             self.problem = sentence(future.exception())
 
@@ -168,6 +171,20 @@ class Session(HasTraits):
         self.prompt = reply.trace.prompt
         self.epoch += 1
 
+    def reset(self) -> None:
+        """Begin a new conversation; the old one, its prompt and its reply are let go.
+
+        Raises:
+            RuntimeError: an answer is being written.
+        """
+        self._check({})
+        with self._lock:
+            self._answers.clear()
+        self._request = self.asked = None
+        self.messages, self.problem = [], ""
+        self.reply, self.tokens, self.prompt = None, 0, None
+        self.epoch += 1
+
     def _check(self, options: dict[str, Any]) -> None:
         """A mistake shows here, at once."""
         px.GenerationOptions.of({"trace": self._trace, **options})
@@ -230,6 +247,7 @@ class Session(HasTraits):
         except BaseException as error:
             self._error = error
             self.problem = sentence(error)
+            self._without_the_question(request)
         finally:
             self.progress = {}
             self.busy = False
@@ -258,8 +276,16 @@ class Session(HasTraits):
             self.reply = stream.reply
             self.tokens = len(stream.reply.tokens)
         self.reply = stream.reply
+        if isinstance(request, px.Prompt):
+            return
+        if self.reply.text:
+            self.messages = [*request, {"role": "assistant", "content": self.reply.text}]
+        else:  # stopped before it began: no template has an answer without words
+            self._without_the_question(request)
+
+    def _without_the_question(self, request: Any) -> None:
         if not isinstance(request, px.Prompt):
-            self.messages = [*self.messages, {"role": "assistant", "content": self.reply.text}]
+            self.messages = request[:-1]
 
     def _prefilled(self, done: int, total: int) -> None:
         self.progress = {"stage": "reading the prompt", "done": done, "total": total}

@@ -1,13 +1,16 @@
 """`Studio`: ask, watch and look inside on one screen, without writing code."""
 
 import io
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import traitlets
 from PIL import Image
 
 import pixtral_mlx as px
+from pixtral_mlx.inputs import open_pages, page_numbers
 from pixtral_mlx.mini import scene
 
 from .ablation import Ablation
@@ -23,9 +26,9 @@ from .view import View
 from .vision_attention import VisionAttention
 
 PANES: tuple[tuple[str, tuple[type[View], ...]], ...] = (
-    ("Answer", (AnswerLens,)), ("Image tokens", (PatchGrid, SequenceStrip)),
-    ("Attention", (VisionAttention,)), ("Masks and positions", (MaskView, RopeExplorer)),
-    ("Ablation", (Ablation,)), ("Memory", (MemoryView,)), ("Quantization", (QuantizationView,)),
+    ("Answer", (AnswerLens,)), ("Tokens", (PatchGrid, SequenceStrip)),
+    ("Attention", (VisionAttention,)), ("Masks", (MaskView, RopeExplorer)),
+    ("Ablation", (Ablation,)), ("Memory", (MemoryView,)), ("Bits", (QuantizationView,)),
 )  # fmt: skip
 """The tabs at the right, and the widgets in them."""
 
@@ -33,7 +36,8 @@ SAMPLES = ((11, 3, 4, "Describe the picture."), (3, 4, 5, "What does it say?"), 
 """Scenes to try: seed, rows, columns, and the question or its kind."""
 
 THUMBNAIL_SIDE = 160
-PREVIEW_SIDE = 96
+LEAF_OPTIONS = px.ImageOptions(image_budget=300)
+"""How a page is drawn that is only to be chosen."""
 
 
 class Studio(View):
@@ -48,16 +52,21 @@ class Studio(View):
 
     Traits:
         chat: [{"role", "text", "pictures": [{"mime", "file"}]}] so far.
+        waiting: as `chat`, the questions that were asked while an answer was written; each is asked
+            when its turn comes.
         writing: the answer that is being written; empty when there is none.
         temperature, top_p, max_tokens, seed: of the next answer; seed None is another every time.
+        stage: whether the picture and the words fill the screen, to be seen from afar.
         tab: the title of the open tab.
     """
 
     name = "studio"
     chat = traitlets.List().tag(sync=True)
+    waiting = traitlets.List().tag(sync=True)
     writing = traitlets.Unicode("").tag(sync=True)
     samples = traitlets.List().tag(sync=True)
     panes = traitlets.List().tag(sync=True)
+    stage = traitlets.Bool(False).tag(sync=True)
     tab = traitlets.Unicode(PANES[0][0]).tag(sync=True)
     temperature = traitlets.Float(0.0, min=0.0, max=2.0).tag(sync=True)
     top_p = traitlets.Float(1.0, min=0.0, max=1.0).tag(sync=True)
@@ -68,8 +77,14 @@ class Studio(View):
         session = source if isinstance(source, Session) else Session(model or source)
         self._scenes = [_sample(*sample) for sample in SAMPLES]
         self._thumbnails: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._documents: dict[int, bytes] = {}
+        self._turn = threading.RLock()
+        self._turns: deque[tuple[str, Sequence[Any], bool]] = deque()
         super().__init__(session, **options)
         self.children = {title: [kind(session) for kind in kinds] for title, kinds in PANES}
+        self.lens = self.children[PANES[0][0]][0]
+        for name in ("temperature", "top_p"):  # one slider for all that sample
+            traitlets.link((self, name), (self.lens, name))
         self.panes = [
             {"title": title, "parts": [f"anywidget:{view.model_id}" for view in views]}
             for title, views in self.children.items()
@@ -84,27 +99,89 @@ class Studio(View):
 
     # What the browser has done ------------------------------------------------------------------
 
-    def do_ask(self, *pictures: Any, text: str, follow_up: bool = False) -> None:
-        """Ask about pictures that were dropped, pasted or picked: the bytes of their files."""
+    def do_ask(
+        self, *pictures: Any, text: str, pages: Sequence[Mapping[str, int]] = (), new: bool = False
+    ) -> None:
+        """Ask, or queue the question while an answer is written.
+
+        Arguments:
+            pictures: the bytes of files that were dropped, pasted or picked.
+            pages: {"document", "page"} of PDFs that `do_open` knows; they come after the pictures.
+            new: begin a new conversation with it.
+        """
         if not text.strip():
             raise ValueError("the question is empty: write one")
-        self._ask(text, [bytes(picture) for picture in pictures], follow_up)
+        images: list[Any] = [bytes(picture) for picture in pictures]
+        images += [self._page(page["document"], page["page"]) for page in pages]
+        self._queue(text, images, new)
 
     def do_try(self, number: int) -> None:
-        """Ask one of the samples."""
+        """Ask one of the samples, in a new conversation."""
         image, question = self._scenes[number]
-        self._ask(question, [image], False)
+        self._queue(question, [image], True)
+
+    def do_new(self) -> None:
+        """Begin a new conversation; what waits is let go."""
+        self._turns.clear()
+        self._show_waiting()
+        if self.session is not None:
+            self.session.reset()
+
+    def do_next(self) -> None:
+        """Ask what waits: after an answer that failed it does not go on by itself."""
+        self._next()
+
+    def do_withdraw(self, number: int) -> None:
+        """Take back a question that waits."""
+        if 0 <= number < len(self._turns):
+            del self._turns[number]
+            self._show_waiting()
+
+    def do_open(self, file: Any) -> dict[str, int]:
+        """Open a PDF: {"document", "pages"}, for `do_leaf` and `do_ask`."""
+        data = bytes(file)
+        pages = len(page_numbers(data, "the PDF"))
+        number = len(self._documents)
+        self._documents[number] = data
+        return {"document": number, "pages": pages}
+
+    def do_leaf(self, document: int, page: int) -> dict[str, Any]:
+        """One page of a PDF in small, pages counted from one: {"mime", "file"}."""
+        return _small(self._page(document, page, LEAF_OPTIONS))
 
     def do_page(self) -> dict[str, str]:
         """The whole studio as a page to save."""
         return {"html": self.to_html()}
 
-    def _ask(self, text: str, images: Sequence[Any], follow_up: bool) -> None:
-        if self.session is not None:
-            self.session.ask(
-                text, images, follow_up=follow_up, temperature=self.temperature,
-                top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed,
-            )  # fmt: skip
+    def _page(self, document: int, page: int, options: px.ImageOptions | None = None) -> Any:
+        vision = self.session.config.vision if self.session and self.session.config else None
+        if document not in self._documents or vision is None:
+            raise ValueError("this PDF is not open: drop it again")
+        options = options or px.ImageOptions()
+        data = self._documents[document]
+        return open_pages(data, "the PDF", vision, options, str(page))[0][1]
+
+    def _queue(self, text: str, images: Sequence[Any], new: bool) -> None:
+        self._turns.append((text, images, new))
+        self._next()
+
+    def _next(self) -> None:
+        """Ask what waits, if nothing is being answered."""
+        session = self.session
+        with self._turn:
+            if session is not None and self._turns and not session.busy:
+                text, images, new = self._turns.popleft()
+                session.ask(
+                    text, images, follow_up=not new, temperature=self.temperature,
+                    top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed,
+                )  # fmt: skip
+        self._show_waiting()
+
+    def _show_waiting(self) -> None:
+        self.waiting = [
+            {"role": "user", "text": text, "pictures": self._thumbnails_of(images)}
+            for text, images, _ in self._turns
+        ]
 
     # What the browser sees ----------------------------------------------------------------------
 
@@ -113,6 +190,8 @@ class Studio(View):
         if session is not None:
             reply = session.reply
             self.writing = reply.text if session.busy and reply is not None else ""
+            if not session.busy and not session.problem:
+                self._next()
 
     def _tell(self) -> None:
         """Bring the conversation up to date."""
@@ -124,24 +203,23 @@ class Studio(View):
         if isinstance(content, str):
             return {"role": message["role"], "text": content, "pictures": []}
         texts = [part["text"] for part in content if part["type"] == "text"]
-        pictures = [self._thumbnail(p["image"]) for p in content if p["type"] == "image"]
+        images = [part["image"] for part in content if part["type"] == "image"]
         return {
             "role": message["role"], "text": "\n".join(texts),
-            "pictures": [picture for picture in pictures if picture],
+            "pictures": self._thumbnails_of(images),
         }  # fmt: skip
+
+    def _thumbnails_of(self, images: Sequence[Any]) -> list[dict[str, Any]]:
+        return [small for image in images if (small := self._thumbnail(image))]
 
     def _thumbnail(self, source: Any) -> dict[str, Any] | None:
         """A small copy, made once; None for what is no picture, which the answer will say."""
         kept = self._thumbnails.get(id(source))
         if kept is None or kept[0] is not source:
             try:
-                image = px.open_image(source).convert("RGB")
+                kept = (source, _small(px.open_image(source)))
             except px.ImageError:
                 return None
-            image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-            file = io.BytesIO()
-            image.save(file, "PNG")
-            kept = (source, {"mime": "image/png", "file": file.getvalue()})
             self._thumbnails[id(source)] = kept
         return kept[1]
 
@@ -156,6 +234,15 @@ class Studio(View):
         super().keep()
         for view in self.page_children().values():
             view.keep()
+
+
+def _small(image: Image.Image) -> dict[str, Any]:
+    """{"mime", "file"} of a copy for the conversation."""
+    image = image.convert("RGB")
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return {"mime": "image/png", "file": file.getvalue()}
 
 
 def _sample(seed: int, rows: int, columns: int, wanted: str) -> tuple[Image.Image, str]:

@@ -57,7 +57,7 @@ export function render({ model, el }) {
   const failed = (error) => panel.fail(error.message);
 
   const chips = wordChips({ label: "The words of the answer", onChoose: (word) => save("token", word.tokens[0]) });
-  const stop = tag("button", { type: "button", onclick: () => wires.act("stop").catch(failed) }, "Stop");
+  const stop = tag("button", { type: "button", class: "px-stop", onclick: () => wires.act("stop").catch(failed) }, "Stop");
   const newest = tag("button", { type: "button", onclick: () => save("token", null) }, "Follow the newest");
   const paceLine = tag("span", { class: "px-quiet px-number" });
   const parts = tag("span", { class: "px-parts" });

@@ -29,10 +29,12 @@ function standIn(state) {
 }
 
 const saved = decoded(JSON.parse(document.getElementById("state").textContent));
+const models = {};
 const host = {
+  async getModel(reference) { return models[reference] ??= standIn(saved.inner[reference].state); },
   async getWidget(reference) {
-    const { name, state } = saved.inner[reference];
-    const model = standIn(state);
+    const { name } = saved.inner[reference];
+    const model = await host.getModel(reference);
     return { render: ({ el }) => widgets[name].render({ model, el, host }) };
   },
 };
