@@ -1,6 +1,8 @@
 """Small pictures as files, and how a source of one is refused."""
 
 import io
+import struct
+import zlib
 
 import pytest
 from PIL import Image
@@ -35,3 +37,15 @@ def refused(source, said: str, options: ImageOptions | None = None) -> str:
     assert said in line
     assert line.isprintable() and len(line) < 400
     return line
+
+
+def png_header(width, height, bits=8, kind=2) -> bytes:
+    """A PNG that claims a size and holds a few bytes: whoever decodes it finds it damaged."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + check
+
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(bytes(100)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")

@@ -1,13 +1,11 @@
 """How large a picture may be: by its bytes once decoded, known before; and what it costs."""
 
-import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
 from checkpoints import official_params
-from image_files import encoded, picture, refused, same
+from image_files import encoded, picture, png_header, refused, same
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
@@ -17,18 +15,6 @@ from pixtral_mlx.inputs.pixels import preprocess, shrunk, to_rgb
 from pixtral_mlx.model.config import PixtralConfig
 
 VISION = PixtralConfig.from_params(official_params()).vision
-
-
-def png_header(width, height, bits=8, kind=2) -> bytes:
-    """A PNG that claims a size and holds a few bytes."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + check
-
-    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(bytes(100)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
 
 
 # (bits of a channel, kind of colour, pixels that are the most): 1 bit, palette, grey, 16-bit grey,
