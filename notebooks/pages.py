@@ -13,7 +13,7 @@ import nbformat
 from nbconvert import HTMLExporter
 
 from pixtral_mlx.files import new_file
-from run import notebooks
+from run import WIDGET, notebooks
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 """What a page may load: what is in it. It needs no script."""
@@ -44,7 +44,10 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
         ValueError: it holds formulas in LaTeX or a Mermaid drawing, which need a script, or
             something that would be loaded from elsewhere.
     """
+    notebook.metadata.pop("widgets", None)  # pictures stand for them
     for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            output.get("data", {}).pop(WIDGET, None)
         if cell.cell_type == "markdown":
             prose = re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.S)
             found = LATEX.search(prose) or DRAWN_LATER.search(cell.source)

@@ -1,4 +1,5 @@
-"""Run the notebooks of the course and keep their outputs.
+"""Run the notebooks of the course and keep their outputs: of a widget its state, so that a notebook
+shows it without a kernel, and a picture for whatever cannot.
 
 python notebooks/run.py              # all of them
 python notebooks/run.py 0 3          # some, by the beginnings of their names
@@ -7,15 +8,19 @@ python notebooks/run.py --pictures   # only take the syllabus's pictures from th
 
 import argparse
 import base64
+import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
 SECONDS = 300
 """At most, for one notebook."""
 
@@ -41,34 +46,108 @@ def notebooks() -> list[Path]:
     return sorted(FOLDER.glob("*.ipynb"))
 
 
-def execute(notebook: nbformat.NotebookNode) -> float:
+DRAW = """
+import base64, sys
+from IPython.display import display
+pictures = {}
+if "pixtral_mlx_widgets" in sys.modules:
+    from ipywidgets.widgets.widget import _instances as every  # the public way is deprecated
+    from pixtral_mlx_widgets.view import View
+    views = {name: one for name, one in every.items() if isinstance(one, View)}
+    inner = {child for view in views.values() for child in view.page_children()}
+    for name, view in views.items():
+        if f"anywidget:{name}" not in inner:
+            view.keep()
+            pictures[name] = base64.b64encode(view.to_png()).decode()
+display({"application/json": pictures}, raw=True)
+"""
+"""What the kernel runs at last: every widget keeps what it shows, and is drawn by a browser."""
+
+
+def execute(notebook: nbformat.NotebookNode, *, draw: bool = False) -> float:
     """Run all cells; outputs go into the notebook. Returns seconds.
 
+    Arguments:
+        draw: whether widgets leave their state and a picture, which takes a browser.
+
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed.
+        nbclient.exceptions.CellExecutionError: a cell failed, or there is no browser.
     """
     start = time.perf_counter()
+    if draw:
+        notebook.cells.append(nbformat.v4.new_code_cell(DRAW, id="draw"))
     client = NotebookClient(
         notebook, timeout=SECONDS, kernel_name="python3", record_timing=False,
-        store_widget_state=False, resources={"metadata": {"path": str(FOLDER)}},
+        store_widget_state=draw, resources={"metadata": {"path": str(FOLDER)}},
     )  # fmt: skip
     client.execute()
+    if draw:
+        (drawn,) = notebook.cells.pop().outputs
+        for _, data in views(notebook):
+            data["image/png"] = drawn.data["application/json"][data[WIDGET]["model_id"]]
+        name_alike(notebook)
     return time.perf_counter() - start
 
 
+def views(notebook: nbformat.NotebookNode) -> Iterator[tuple[Any, Any]]:
+    """(cell, data of an output) wherever a widget is shown."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if WIDGET in output.get("data", {}):
+                yield cell, output.data
+
+
+def name_alike(notebook: nbformat.NotebookNode) -> None:
+    """Name the models of widgets after the cells that show them, and drop what is not shown: then a
+    notebook that is run again differs only where it shows something else."""
+    stored = notebook.metadata.get("widgets", {}).get(STATE, {"state": {}})
+    models, names = stored["state"], dict[str, str]()
+    for cell, data in views(notebook):
+        waiting = [data[WIDGET]["model_id"]]
+        while waiting:
+            one = waiting.pop()
+            if one in models and one not in names:
+                names[one] = f"{cell.id}-{len(names)}"
+                text = json.dumps(models[one]["state"])
+                waiting += re.findall(r"(?:IPY_MODEL_|anywidget:)(\w+)", text)[::-1]
+    for name in names:
+        # A buffer of an earlier state, which nothing refers to, would keep the model from opening.
+        buffers = models[name].get("buffers", ())
+        state = models[name]["state"]
+        models[name]["buffers"] = [one for one in buffers if holds(state, one["path"])]
+    text = json.dumps({name: models[name] for name in names})
+    for name, after in names.items():
+        text = text.replace(name, after)
+    for _, data in views(notebook):
+        data[WIDGET]["model_id"] = names[data[WIDGET]["model_id"]]
+    stored["state"] = json.loads(text)
+
+
+def holds(state: Any, path: list[Any]) -> bool:
+    """Whether a place in nested lists and dicts is there; the last step may be a gap."""
+    for step in path[:-1]:
+        inside = step < len(state) if isinstance(state, list) else step in (state or {})
+        if not inside:
+            return False
+        state = state[step]
+    return isinstance(state, list | dict)
+
+
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Drop what belongs to one run only. A widget lives in its kernel: what stays is its name."""
+    """Drop what belongs to one run only. A widget's text says what it is and how to use it."""
+    widgets = notebook.metadata.get("widgets")
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python"},
     }
+    if widgets:
+        notebook.metadata["widgets"] = widgets
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "image/png" in data:  # Pillow sends the same picture as a JPEG too
                 data.pop("image/jpeg", None)
             if WIDGET in data:
-                del data[WIDGET]
                 name = re.split(r"[( ]", data["text/plain"].lstrip("<"))[0].rpartition(".")[2]
                 data["text/plain"] = f"{name}: run this cell to see it and use it"
 
@@ -100,7 +179,7 @@ def main(beginnings: list[str], pictures_only: bool = False) -> None:
             continue
         notebook = nbformat.read(path, as_version=4)
         if not pictures_only:
-            seconds = execute(notebook)
+            seconds = execute(notebook, draw=True)
             tidy(notebook)
             nbformat.validate(notebook)
             nbformat.write(notebook, path)

@@ -135,10 +135,13 @@ def test_a_stored_notebook_is_complete_and_clean(path):
     outputs = [output for cell in code for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [output for output in outputs if output.output_type == "error"]
-    assert run.WIDGET not in text
+    state = notebook.metadata.get("widgets", {}).get(run.STATE, {"state": {}})["state"]
+    for _, data in run.views(notebook):
+        assert data[run.WIDGET]["model_id"] in state and "image/png" in data
     for cell in code:
         for output in cell.outputs:
             output.get("data", {}).pop("image/png", None)
+    notebook.metadata.pop("widgets", None)
     text = nbformat.writes(notebook)
     for private in (str(Path.home()), str(NOTEBOOKS.parent), "/home", "/Users", "/root", "/tmp"):
         assert not re.search(rf"(?<![\w.]){re.escape(private)}\b", text)
