@@ -9,6 +9,15 @@ const CIVIDIS = [
   [138, 134, 120], [165, 156, 116], [195, 179, 105], [225, 204, 85], [254, 232, 56],
 ];
 
+// What was chosen, what is hidden from the model, and where two answers differ: the same everywhere.
+export const CHOSEN = "#e6007a";
+export const HIDDEN = "#00a3c4";
+export const DIFFERENT = "#6a3fd0";
+
+// What colours stand for: [colour, words] each.
+export const key = (...pairs) => tag("p", { class: "px-key px-quiet px-small" },
+  ...pairs.map(([colour, words]) => tag("span", {}, tag("span", { class: "px-swatch", style: `background: ${colour}` }), words)));
+
 // How much of a map of colours covers the grey picture.
 export const STRENGTH = 0.65;
 

@@ -1,9 +1,8 @@
 // A picture under its patches: lit where attention is, with a loupe, and to zoom into.
 
-import { STRENGTH, DIM, greyOf, heatCanvas, lightCanvas } from "./colours.js";
+import { CHOSEN, DIM, HIDDEN, STRENGTH, greyOf, heatCanvas, lightCanvas } from "./colours.js";
 import { OWN_KEYS, eachFrame, tag } from "./elements.js";
 
-export const RING = "#e6007a";
 const TALLEST_PICTURE = 720;       // CSS pixels: a page fits on a screen, with the words beside it
 const LARGEST_CELL = 96;   // of a patch, in CSS pixels
 const LINES_FROM = 10;     // narrower patches have no lines between them: letters stay legible
@@ -133,16 +132,28 @@ function painter() {
     pen.globalAlpha = 1;
   }
 
-  function drawMarks(pen, { marked, faded, columns }, { left, top, cell }, ratio) {
-    const place = (patch) => [(patch % columns - left) * cell, (Math.floor(patch / columns) - top) * cell];
-    pen.fillStyle = "rgba(128, 128, 128, 0.92)";
-    for (const patch of faded ?? []) pen.fillRect(...place(patch), cell, cell);
-    pen.strokeStyle = RING;
-    pen.lineWidth = Math.max(2 * ratio, cell / 12);
-    const inset = pen.lineWidth / 2;
-    for (const patch of marked ?? []) {
-      const [x, y] = place(patch);
-      pen.strokeRect(x + inset, y + inset, cell - 2 * inset, cell - 2 * inset);
+  // Hidden patches are hatched: what is under them can still be made out.
+  function drawHidden(pen, { hidden, columns }, { left, top, cell }, ratio) {
+    pen.strokeStyle = HIDDEN;
+    for (const patch of hidden ?? []) {
+      const [x, y] = [(patch % columns - left) * cell, (Math.floor(patch / columns) - top) * cell];
+      pen.fillStyle = "rgba(128, 128, 128, 0.6)";
+      pen.fillRect(x, y, cell, cell);
+      pen.save();
+      pen.beginPath();
+      pen.rect(x, y, cell, cell);
+      pen.clip();
+      pen.beginPath();
+      const step = Math.max(cell / 4, 3 * ratio);
+      for (let from = -cell; from < cell; from += step) {
+        pen.moveTo(x + from, y);
+        pen.lineTo(x + from + cell, y + cell);
+      }
+      pen.lineWidth = Math.max(1.5 * ratio, cell / 24);
+      pen.stroke();
+      pen.lineWidth = Math.max(4 * ratio, cell / 8);   // half of it is cut off
+      pen.strokeRect(x, y, cell, cell);
+      pen.restore();
     }
   }
 
@@ -150,7 +161,7 @@ function painter() {
     pen.clearRect(0, 0, view.width, view.height);
     drawPicture(pen, now, view);
     if (now.lines && view.cell > LINES_FROM * ratio) drawLines(pen, now, view, ratio);
-    drawMarks(pen, now, view, ratio);
+    drawHidden(pen, now, view, ratio);
   };
 }
 
@@ -162,7 +173,7 @@ function ring(pen, [row, column], { left, top, cell }, ratio, strong) {
   pen.strokeStyle = "rgba(255, 255, 255, 0.95)";
   pen.strokeRect(x - ratio, y - ratio, cell + 2 * ratio, cell + 2 * ratio);
   pen.lineWidth = (strong ? 2 : 1) * ratio;
-  pen.strokeStyle = strong ? RING : "#222222";
+  pen.strokeStyle = strong ? CHOSEN : "#222222";
   pen.strokeRect(x - ratio, y - ratio, cell + 2 * ratio, cell + 2 * ratio);
 }
 
@@ -207,9 +218,9 @@ function drawEnds(canvas, rows, { top, cell, height }, ratio, wide) {
 //   onHover(patch or null), onChoose(patch): patch is [row, column]
 //   onPaint(patch): while the pointer is dragged over patches, where that means something
 //   onEnd(row or null): the pointer is at the end of a row, where row ends are drawn
-// show({ picture, rows, columns, values, colour, plain, chosen, marked, faded, named, lines, ends }) draws;
+// show({ picture, rows, columns, values, colour, plain, chosen, hidden, named, lines, ends }) draws;
 // what is left out stays as it was. values: one of 0 to 255 a patch, or null: how much light falls on
-// it. plain: they are colours of cividis instead; colour: of another map. marked: a Set of row-major
+// it. plain: they are colours of cividis instead; colour: of another map. hidden: a Set of row-major
 // numbers. named: [[[row, column], "A"], ...] are ringed, their letters beside them. ends: whether
 // the tokens at the row ends are drawn.
 export function patchCanvas({ label, most = 1200, onHover, onChoose, onPaint, onEnd }) {
@@ -223,7 +234,7 @@ export function patchCanvas({ label, most = 1200, onHover, onChoose, onPaint, on
   const root = tag("div", { class: "px-canvas" }, tag("div", { class: "px-easel" }, canvas, ends, loupe), zooming);
   const now = {
     picture: null, rows: 0, columns: 0, values: null, colour: undefined, plain: false, chosen: null,
-    marked: null, faded: null, named: [], lines: true, ends: false, hovered: null,
+    hidden: null, named: [], lines: true, ends: false, hovered: null,
   };
   const at = { zoom: 1, left: 0, top: 0 };   // what of it is seen
   const paint = painter();

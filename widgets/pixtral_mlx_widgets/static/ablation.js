@@ -1,5 +1,6 @@
 // Ablation: one question, answered with everything and without what the reader takes away.
 
+import { CHOSEN, DIFFERENT, HIDDEN, key } from "./colours.js";
 import { checkbox, choice, eachFrame, slider, tag } from "./elements.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
@@ -60,7 +61,7 @@ export function render({ model, el }) {
   const note = tag("p", { class: "px-quiet" }, "");
   const answers = tag("div", { class: "px-wide px-pair" },
     tag("div", {}, tag("h5", {}, "With everything"), first.root),
-    tag("div", {}, without, second.root), note);
+    tag("div", {}, without, second.root), note, key([CHOSEN, "chosen"], [DIFFERENT, "different from the first answer"]));
 
   // What is taken away.
   let erasing = false;
@@ -85,7 +86,7 @@ export function render({ model, el }) {
     save("patches", [...others, ...strong.map((patch) => [image, Math.floor(patch / columns), patch % columns])]);
   } });
   const easel = tag("div", { class: "px-column" }, tag("h5", {}, "Paint over patches to hide them"),
-    paint.root, which, tag("div", { class: "px-row" }, cover, wipe));
+    paint.root, key([HIDDEN, "hidden"]), which, tag("div", { class: "px-row" }, cover, wipe));
   const breaks = checkbox({ label: "take the break tokens away", onChange: (on) => choose({ breaks: on }) });
   const mask = checkbox({ label: "let the pictures see one another", onChange: (on) => choose({ mask: on }) });
   const shuffle = checkbox({ label: "shuffle this picture's patches",
@@ -148,7 +149,7 @@ export function render({ model, el }) {
     if (!shape) return;
     const own = model.get("patches").filter(([image]) => image === model.get("image"));
     paint.show({ rows: shape.rows, columns: shape.columns,
-      faded: new Set(own.map(([, row, column]) => row * shape.columns + column)) });
+      hidden: new Set(own.map(([, row, column]) => row * shape.columns + column)) });
     wipe.disabled = !own.length;
     which.replaceChildren(...(images().length > 1 ? [choice({
       label: "picture", value: model.get("image"), options: images().map((_, i) => [i, String(i + 1)]),

@@ -1,5 +1,6 @@
 // MaskView: who may see whom, in the encoder and in the decoder.
 
+import { key } from "./colours.js";
 import { eachFrame, ink, onTheme, OWN_KEYS, sized, tag } from "./elements.js";
 import { count, share } from "./numbers.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
@@ -259,14 +260,12 @@ export function render({ model, el }) {
   const adder = doing("add an image", () => act("add", { number: seeds() }));
   const taker = doing("take added images away", () => act("reset"));
   const table = tag("table", { class: "px-facts" });
-  const swatch = (name, words) => tag("span", {},
-    tag("span", { class: "px-swatch", style: `background: var(${name})` }), words);
-  const leaking = swatch("--px-leak", "leak");
-  const key = tag("p", { class: "px-key px-quiet px-small" },
-    swatch(colours.text, "text"), swatch(colours.row, "patches"), swatch(colours.break, "[IMG_BREAK]"),
-    swatch(colours.end, "[IMG_END]"), swatch("--px-chip", "not seen"), leaking);
+  const seen = key(...[[colours.text, "text"], [colours.row, "patches"], [colours.break, "[IMG_BREAK]"],
+    [colours.end, "[IMG_END]"], ["--px-chip", "not seen"], ["--px-leak", "leak"]]
+    .map(([name, words]) => [`var(${name})`, words]));
+  const leaking = seen.lastChild;
   panel.body.append(encoder.root, decoder.root, tag("div", { class: "px-wide px-masks" },
-    key, tag("div", { class: "px-choice" }, breaker, adder, taker), table));
+    seen, tag("div", { class: "px-choice" }, breaker, adder, taker), table));
 
   const line = (name, words) => tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words));
   function showLeak() {

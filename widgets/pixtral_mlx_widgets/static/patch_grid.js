@@ -1,5 +1,6 @@
 // PatchGrid: the picture under its patches, what they cost, and where they stand in the prompt.
 
+import { key } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
 import { count, operations, share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
@@ -59,9 +60,8 @@ export function render({ model, el }) {
   const own = tag("button", { type: "button", onclick() {
     model.set("side", 0); model.save_changes(); measure(0);
   } }, "its own size");
-  const swatch = (kind, words) => tag("span", {}, tag("span", { class: "px-swatch", style: `background: var(--px-${kind})` }), words);
-  const key = tag("p", { class: "px-key px-quiet px-small" }, swatch("break", "[IMG_BREAK] ends a row"), swatch("end", "[IMG_END] ends the picture"));
-  panel.body.append(tag("div", { class: "px-picture" }, patches.root, key),
+  const ends = key(["var(--px-break)", "[IMG_BREAK] ends a row"], ["var(--px-end)", "[IMG_END] ends the picture"]);
+  panel.body.append(tag("div", { class: "px-picture" }, patches.root, ends),
     tag("div", { class: "px-side" }, which, table, size.root, tag("div", {}, own)));
 
   let shown = null;   // the size that is shown; its grid is what the canvas has

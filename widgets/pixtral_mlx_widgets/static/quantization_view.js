@@ -1,9 +1,8 @@
 // QuantizationView: the error of every matrix, layer by layer, and where two answers part.
 
-import { cividis } from "./colours.js";
+import { CHOSEN, cividis } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
 import { bytes, count } from "./numbers.js";
-import { RING } from "./patches.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 export const KINDS = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"];
@@ -98,7 +97,7 @@ function errorMap({ onHover, onChoose }) {
     const worst = boxOf((cell) => cell?.name === now.worst);
     if (worst) dashed(pen, worst);
     const chosen = now.tensor && boxOf((cell) => cell?.name === now.tensor);
-    if (chosen) outline(pen, chosen, RING, 2);
+    if (chosen) outline(pen, chosen, CHOSEN, 2);
     if (now.hovered) outline(pen, place(...now.hovered), dark, 1);
   }
 

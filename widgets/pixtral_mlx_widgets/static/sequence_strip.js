@@ -1,8 +1,9 @@
 // SequenceStrip: the prompt as the model receives it, token after token, on one canvas.
 
+import { CHOSEN } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
 import { count } from "./numbers.js";
-import { bitmap, patchCanvas, RING } from "./patches.js";
+import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 export const [TEXT, PATCH, ROW_BREAK, END] = [0, 1, 2, 3];
@@ -258,7 +259,7 @@ function strip({ onHover, onChoose }) {
     pen.strokeStyle = "rgba(255, 255, 255, 0.95)";
     pen.strokeRect(left - 1, top - 1, wide + 1, tall + 2);
     pen.lineWidth = strong ? 2 : 1;
-    pen.strokeStyle = strong ? RING : "#222222";
+    pen.strokeStyle = strong ? CHOSEN : "#222222";
     pen.strokeRect(left - 1, top - 1, wide + 1, tall + 2);
   }
 
@@ -272,7 +273,7 @@ function strip({ onHover, onChoose }) {
       pen.fillRect(place.x[i] * scale, 4, Math.max((place.ends[i] - place.x[i]) * scale, kinds[i] > PATCH ? 1.5 : 0.5), 10);
     }
     if (now.position != null && now.position < kinds.length) {
-      pen.fillStyle = RING;
+      pen.fillStyle = CHOSEN;
       pen.fillRect(place.x[now.position] * scale - 1, 0, 3, 18);
     }
     pen.strokeStyle = colours.ink;
@@ -391,7 +392,7 @@ function shapeStrip() {
         pen.fillRect((i % many) * cell, Math.floor(i / many) * cell, cell - gap, cell - gap);
       });
       if (differ == null) return;
-      pen.strokeStyle = RING;
+      pen.strokeStyle = CHOSEN;
       pen.lineWidth = 2;
       pen.strokeRect((differ % many) * cell - 1, Math.floor(differ / many) * cell - 1, cell + 1, cell + 1);
     },

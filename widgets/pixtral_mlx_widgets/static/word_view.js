@@ -1,6 +1,6 @@
 // What views of an answer share: its words as chips, where one looked, and knock-outs of patches.
 
-import { diverging, legend } from "./colours.js";
+import { CHOSEN, HIDDEN, diverging, key, legend } from "./colours.js";
 import { choice, eachFrame, slider, tag } from "./elements.js";
 import { share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
@@ -165,6 +165,7 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
     onChoose(patch) { model.set("patch", patch); model.save_changes(); },
   });
   const scale = legend("of its attention", (plain) => { model.set("plain", plain); model.save_changes(); });
+  const marks = key([CHOSEN, "chosen"], [HIDDEN, "hidden"]);
   const spot = tag("p", { class: "px-quiet px-spot" });
   const which = tag("div");
   const name = (what) => (value) => value === ALL ? `all ${what}s, mean` : `${what} ${value}`;
@@ -175,7 +176,7 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
   const layer = slider({ label: "layer", min: ALL, max: 0, value: ALL, words: name("layer"), onInput: pick("layer") });
   const head = slider({ label: "head", min: ALL, max: 0, value: ALL, words: name("head"), onInput: pick("head") });
   const looked = tag("div", { class: "px-picture" },
-    tag("h5", {}, "Where it looked"), canvas.root, scale.root, spot, which, layer.root, head.root);
+    tag("h5", {}, "Where it looked"), canvas.root, scale.root, marks, spot, which, layer.root, head.root);
 
   const knocked = tag("p", { class: "px-knocked" }, "");
   const hide = tag("button", { type: "button", onclick: () => measure("knock") }, "Hide what it looked at");
@@ -251,11 +252,12 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
     (found, args) => {
       if (args.token !== at()) return;
       knocked.textContent = knockOut(found);
-      const marked = new Set();
+      const hidden = new Set();
       for (let r = found.rows[0]; r < found.rows[1]; r++) {
-        for (let c = found.columns[0]; c < found.columns[1]; c++) marked.add(r * grid().columns + c);
+        for (let c = found.columns[0]; c < found.columns[1]; c++) hidden.add(r * grid().columns + c);
       }
-      canvas.show({ marked });
+      canvas.show({ hidden });
+      marks.hidden = false;
     },
     (error) => panel.fail(error.message),
   );
@@ -289,7 +291,8 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
       knocked.textContent = model.page ? "Not measured for this word before the page was saved: a bright map "
         + "alone does not tell whether the word depends on what is bright."
         : "Hide the patches that it looked at most, and see whether the word becomes less likely.";
-      canvas.show({ marked: null });
+      canvas.show({ hidden: null });
+      marks.hidden = true;
     }
     if (measured[1]) showBlocks({ token, image, block, layer, head });
     else { map.root.hidden = true; mapScale.set(null); rho.textContent = ""; }
