@@ -10,6 +10,7 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `size_limit`: what a picture may take once it is decoded
 `tiff`: where its pages are
 `image`: open, check, orient
+`depth`: how many bits grey really has
 `pixels`: resize, normalise
 `page_choice`: which pages are meant
 `pdf`: its pages, drawn
