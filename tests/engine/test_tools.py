@@ -304,7 +304,7 @@ def test_what_is_no_tool_is_an_error(options, said):
 def test_arguments_that_cannot_be_promised_are_refused_with_their_place(model):
     wrong = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     tools = [CLOCK, {"type": "function", "function": {"name": "f", "parameters": wrong}}]
-    with pytest.raises(px.FormError, match="^tool f: #/properties/a: uniqueItems cannot be"):
+    with pytest.raises(px.FormError, match=r"^tool f: #/properties/a: uniqueItems cannot be"):
         model.stream("Which?", tools=tools)
 
 
