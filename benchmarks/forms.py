@@ -9,8 +9,8 @@ FOLDER is what `benchmarks/random_checkpoint.py FOLDER --scaled` wrote: 131,072 
    step runs; what is left of their cost is in the difference: choosing within the mask, and its
    share of the probability. The process's own seconds, on all cores, stand beside.
 2. An invoice of three lines: tokens, and how many of them were forced and so cost no pass of their
-   own. A pass over several tokens reads the weights once, which is what counts on a GPU; on a CPU it
-   takes as long as so many passes over one.
+   own. A pass over several tokens reads the weights once, which is what counts on a GPU; on a CPU
+   it takes as long as so many passes over one.
 
 mlx-vlm's answers in a JSON schema need Metal, so there is nothing to compare with on a CPU.
 """

@@ -77,10 +77,10 @@ class GenerationOptions:
         edits: changes to the run. See `edits`.
         response_format: the form that the answer keeps: JSON of a schema, a pattern or a grammar.
             See `as_form` for its shapes and `reply.parsed` for the value.
-        tools: functions that the answer may call, in the shape of OpenAI and Mistral. See
-            `as_tools`, and `reply.tool_calls` for the calls.
-        tool_choice: "auto", "none", "required" (or "any"), or {"type": "function", "function":
-            {"name": ...}}, the one to be called.
+        tools: functions that the answer may call. In the shape of OpenAI and Mistral, see
+            `as_tools`; `reply.tool_calls` are the calls.
+        tool_choice: whether, and which of them, it calls. "auto", "none", "required" (or "any"), or
+            {"type": "function", "function": {"name": ...}}.
         parallel_tool_calls: whether an answer may have several calls.
         prompt_lookup_num_tokens: copy up to so many tokens from what repeats, and check them at
             once. Pays where answers repeat (JSON, tables); see `lookup` for what holds; not with

@@ -214,7 +214,7 @@ def test_what_the_schema_says_of_a_whole_value_is_checked(model):
     for seed in range(8):
         reply = model.generate(**question, parallel_tool_calls=False, temperature=2.0, seed=seed)
         n = json.loads(reply.tool_calls[0]["function"]["arguments"])["n"]
-        both = isinstance(n, int) and n >= 0
+        both = n >= 0 and n == int(n)
         found.add(both)
         assert (reply.parse_error is not None) == both
         if both:
