@@ -119,7 +119,7 @@ def refuse_existing(path: Path, error: type[Exception] = CheckpointError) -> Non
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return
-    raise error(f"{path}: exists already and is not overwritten; choose another name or remove it")
+    raise error(f"{path}: already exists and is not overwritten; choose another name or remove it")
 
 
 def remove_stale(path: Path) -> None:
@@ -212,7 +212,7 @@ def _one_line(
         if number in _DISK_FULL:
             about = f"about {needed:,} bytes are needed, " if needed else ""
             raise CapacityError(
-                f"{path.parent}: the disk is full ({said}); {about}nothing was left behind, free "
+                f"{path.parent}: the disk is full ({said}); {about}nothing was left behind; free "
                 "some and run again"
             ) from error
         raise kind(f"{path}: cannot be written ({said}); choose another place") from error

@@ -149,9 +149,9 @@ def test_options_that_cannot_be(refused, victim, tmp_path, options):
 def test_an_output_that_exists(refused, victim, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("precious")
-    refused(1, "exists already and is not overwritten", "convert", victim, tmp_path / "out")
-    refused(1, "exists already", "convert", victim, victim)
-    refused(1, "exists already", "demo", "--keep", tmp_path / "out")
+    refused(1, "already exists and is not overwritten", "convert", victim, tmp_path / "out")
+    refused(1, "already exists", "convert", victim, victim)
+    refused(1, "already exists", "demo", "--keep", tmp_path / "out")
     refused(2, "DST is empty", "convert", victim, "")
     assert (tmp_path / "out" / "mine.txt").read_text() == "precious"
 

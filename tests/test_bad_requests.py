@@ -31,7 +31,7 @@ def test_pictures_that_are_none(refused, victim, tmp_path):
     whole = io.BytesIO()
     Image.effect_noise((90, 90), 60).save(whole, "JPEG")
     files = {
-        "text.png": (b"no picture", "not an image that is read here"),
+        "text.png": (b"no picture", "not an image that can be read"),
         "empty.jpg": (b"", "empty, 0 bytes"),
         "cut.jpg": (whole.getvalue()[:1500], "damaged or cut off"),
         "bomb.png": (png_header(20_001, 20_000, 1, 0), "at most 400,000,000 are decoded"),
@@ -62,7 +62,7 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
     before = (tmp_path / "b.png").read_bytes()
-    refused(1, "exists already", "inspect", tmp_path / "a.png", "-o", tmp_path / "b.png")
+    refused(1, "already exists", "inspect", tmp_path / "a.png", "-o", tmp_path / "b.png")
     refused(1, "allowed endings", "inspect", tmp_path / "a.png", "-o", tmp_path / "b.txt")
     refused(1, "none/b.png", "inspect", tmp_path / "a.png", "-o", tmp_path / "none" / "b.png")
     refused(2, "--check reads the weights", "inspect", tmp_path / "a.png", "--check")
@@ -105,8 +105,8 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
         (("--raw", "--system", "x"), "--system needs the chat template"),
         (("--prompt", ""), "the prompt is empty and there is no image"),
         (("--prompt", "-"), "the prompt is empty"),
-        (("--prompt", "-", "--image", "-"), "stdin can be read once"),
-        (("--image", "-", "--image", "-"), "stdin can be read once"),
+        (("--prompt", "-", "--image", "-"), "stdin can be read only once"),
+        (("--image", "-", "--image", "-"), "stdin can be read only once"),
         (("--surprise",), "there is no option --surprise"),
     ],
 )
@@ -179,7 +179,7 @@ def test_messages_that_are_no_conversation(short, messages, said):
 
 @pytest.mark.parametrize("images", ["a.png", b"bytes", Image.new("RGB", (9, 9)), None, 5])
 def test_one_picture_where_a_list_belongs(short, images):
-    with pytest.raises(px.PromptError, match=r"also of one: images=\[picture\]"):
+    with pytest.raises(px.PromptError, match=r"even for one: images=\[picture\]"):
         short.encode("Hi", images)
 
 

@@ -99,7 +99,7 @@ def test_of_two_processes_one_wins_and_the_other_gets_the_line(kind, tmp_path):
     assert len(names(tmp_path)) == 2  # neither took the other's for what a killed run left
     assert end(other, "other") == []
     (*_, last) = end(one, "one")
-    assert "CheckpointError" in last and "a: exists already" in last
+    assert "CheckpointError" in last and "a: already exists" in last
     assert (one.returncode, other.returncode) == (1, 0)
     assert names(tmp_path) == ["a"] and content(path) == "other"
 
@@ -115,7 +115,7 @@ def test_the_name_goes_to_one_of_many_that_end_at_once(kind, tmp_path):
     said = [process.communicate()[1] for process in every]
     codes = [process.returncode for process in every]
     assert sorted(codes) == [0, 1, 1, 1] and content(path) == str(codes.index(0))
-    assert all("CheckpointError" in text and "exists already" in text for text in said if text)
+    assert all("CheckpointError" in text and "already exists" in text for text in said if text)
     assert names(tmp_path) == ["a"]
 
 
@@ -126,7 +126,7 @@ def test_what_is_there_stays_as_it_is(new, tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
     before = names(tmp_path)
     for name in before:
-        with pytest.raises(CheckpointError, match=f"{name}: exists already"), new(tmp_path / name):
+        with pytest.raises(CheckpointError, match=f"{name}: already exists"), new(tmp_path / name):
             pass
     assert names(tmp_path) == before and (tmp_path / "file").read_text() == "mine"
     assert list((tmp_path / "folder").iterdir()) == [] and (tmp_path / "link").is_symlink()
@@ -136,7 +136,7 @@ def test_what_is_there_stays_as_it_is(new, tmp_path):
 @pytest.mark.parametrize("begin", [Path.mkdir, Path.touch])
 def test_what_appears_meanwhile_stays_as_it_is(new, tmp_path, begin):
     path = tmp_path / "a"
-    with pytest.raises(ImageError, match="exists already"), new(path, error=ImageError) as hidden:
+    with pytest.raises(ImageError, match="already exists"), new(path, error=ImageError) as hidden:
         fill(hidden)
         begin(path)
     assert names(tmp_path) == ["a"] and (not path.is_dir() or not any(path.iterdir()))
@@ -150,7 +150,7 @@ def test_a_disk_without_hard_links_is_enough(tmp_path, monkeypatch):
     with new_file(tmp_path / "a") as hidden:
         fill(hidden)
     assert names(tmp_path) == ["a"]
-    with pytest.raises(CheckpointError, match="exists already"), new_file(tmp_path / "b") as hidden:
+    with pytest.raises(CheckpointError, match="already exists"), new_file(tmp_path / "b") as hidden:
         fill(hidden)
         (tmp_path / "b").write_text("mine")
     assert names(tmp_path) == ["a", "b"] and content(tmp_path / "b") == "mine"
@@ -274,7 +274,7 @@ def test_a_read_only_folder_is_one_line(new, tmp_path):
 @both
 def test_without_a_kind_of_error_they_stay_as_they_are(new, tmp_path):
     (tmp_path / "a").write_text("")
-    with pytest.raises(FileExistsError, match="a: exists already"), new(tmp_path / "a", error=None):
+    with pytest.raises(FileExistsError, match="a: already exists"), new(tmp_path / "a", error=None):
         pass
     with pytest.raises(OSError, match="my own"), new(tmp_path / "b", error=None):
         raise OSError("my own")

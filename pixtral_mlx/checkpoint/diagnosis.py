@@ -38,7 +38,7 @@ def why_no_weights(names: list[str], folder: Path | None = None, base: str = "")
     if ADAPTER in names or any(name.startswith("adapter") for name in names):
         base = base or (base_of(folder / ADAPTER) if folder else "")
         whose = f" of {base}" if base else ""
-        return f"a LoRA adapter{whose}, which is no model by itself; {MERGE}"
+        return f"a LoRA adapter{whose}, which is not a model by itself; {MERGE}"
     if gguf := [name for name in names if name.lower().endswith(GGUF)]:
         return f"only GGUF files ({some(gguf)}), which llama.cpp reads; {INSTEAD}"
     if unfinished := [*(n for n in names if n.endswith(UNFINISHED)), *_begun(folder)]:
@@ -105,7 +105,7 @@ def foreign_tensors(names: Iterable[str]) -> str:
             " F32 weights, or MLX's quantization, give the model's BF16 version"
         )
     if sum("lora_" in name.lower() for name in every) * 2 > len(every):
-        return f"the weights of a LoRA adapter, which is no model by itself; {MERGE}"
+        return f"the weights of a LoRA adapter, which is not a model by itself; {MERGE}"
     if any("patch_merger." in name for name in every):
         return (
             "the encoder merges patches (patch_merger), as in Mistral Small 3.1 and later, which"

@@ -107,7 +107,7 @@ def _check_fetched(repo_id: str, name: str, file: Path, remote: RemoteFile) -> N
         for path in (partial, *places):
             path.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{repo_id}: {name} arrived damaged ({problem}) and is removed; run the command again"
+            f"{repo_id}: {name} arrived damaged ({problem}) and was removed; run the command again"
         )
     os.replace(partial, blob)
     (repo_cache(repo_id) / "blobs" / partial.name).unlink(missing_ok=True)

@@ -134,8 +134,8 @@ def _text_from_hf(text: Mapping[str, Any], config: Mapping[str, Any]) -> TextCon
         width, heads = value("hidden_size"), value("num_attention_heads")
         if type(width) is not int or type(heads) is not int or heads < 1:
             raise ConfigError(
-                f"config.json: hidden_size {width!r} over num_attention_heads {heads!r} is no head "
-                "width: compare it with the published file"
+                f"config.json: hidden_size {width!r} over num_attention_heads {heads!r} is not a "
+                "head width: compare it with the published file"
             )
         head_dim = width // heads
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))

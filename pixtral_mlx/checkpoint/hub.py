@@ -149,8 +149,8 @@ def _whole(cached: Path, repo_id: str, error: Exception) -> Path:
         why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
         advice = "unset it" if offline else "check the network"
         raise CheckpointError(
-            f"{repo_id}: only a part of it is in the cache ({what}), and {why}; {advice} and run it"
-            " again, it goes on where it stopped"
+            f"{repo_id}: only part of it is in the cache ({what}), and {why}; {advice} and run it"
+            " again, it continues where it stopped"
         ) from error
     return cached
 
@@ -188,7 +188,9 @@ def needed_files(names: Any, base: str = "") -> list[str]:
             wanted = [name for name in wanted if name != "consolidated.safetensors"]
     else:
         if not {"config.json", "params.json"} & set(here):
-            raise CheckpointError("neither params.json nor config.json; it is no model repository")
+            raise CheckpointError(
+                "neither params.json nor config.json; this is not a model repository"
+            )
         wanted += ["params.json", *_SETTINGS]
         wanted += [n for n in here if re.fullmatch(r"tokenizer[^/]*\.json", n)]
     wanted += [name for name in here if _TOKENIZERS.fullmatch(name)]
@@ -247,7 +249,7 @@ def _explained(repo_id: str, error: Exception) -> PixtralError:
     if number in DISK_FULL:
         return CapacityError(
             f"{repo_id}: the disk is full ({first_line(error)}); free some space or set HF_HOME to"
-            " another disk, and run it again: it goes on where it stopped"
+            " another disk, and run it again: it continues where it stopped"
         )
     if number in NOT_WRITABLE:
         text = (

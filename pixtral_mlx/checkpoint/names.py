@@ -115,8 +115,8 @@ def _of_page(steps: list[str]) -> HubModel:
     model = "/".join(steps[:2]).removesuffix(".git")
     if _NO_MODELS & set(steps[:1]) or not _HUB_ID.fullmatch(model):
         raise CheckpointError(
-            f"{'/'.join(steps)!r}: no page of a model on the hub; give a model folder or a hub id"
-            " such as mistralai/Pixtral-12B-2409"
+            f"{'/'.join(steps)!r}: not the page of a model on the hub; give a model folder or a hub"
+            " id such as mistralai/Pixtral-12B-2409"
         )
     if len(steps) > 3 and steps[2] in _OF_A_REVISION and steps[3] != "main":
         return HubModel(model, steps[3])

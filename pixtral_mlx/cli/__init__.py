@@ -18,7 +18,7 @@ It reads and writes the terminal; the rooms that it calls do neither. What the c
 
 The commands:
 
-`demo`: the main job in small
+`demo`: the whole job on pixtral-mini
 `convert`: any checkpoint in, a quantized folder out
 `generate`: one question about images
 `batch`: one question about many files

@@ -207,7 +207,7 @@ class Chat:
             stream = stream_with_status(self._model, prompt, self._options, status)
         except CapacityError as error:
             ways = "/drop takes out the oldest picture, " if prompt.images else ""
-            raise CapacityError(f"{error}; here {ways}/reset begins anew") from error
+            raise CapacityError(f"{error}; here {ways}/reset starts over") from error
         write_stream(stream, status)
         if stream.reply.text:
             self.messages = [*messages, {"role": "assistant", "content": stream.reply.text}]
@@ -224,10 +224,10 @@ class Chat:
         answer = min(self._options["max_tokens"], context // 8)
         freed = list(accumulate(span.stop - span.start for span in prompt.spans))
         if not freed or freed[-1] < length - context:
-            raise CapacityError(f"{said}/reset begins anew")
+            raise CapacityError(f"{said}/reset starts over")
         enough = (n for n, tokens in enumerate(freed, 1) if tokens >= length - context + answer)
         count = next(enough, len(freed))
         oldest = "the oldest picture" if count == 1 else f"the {count} oldest pictures"
         if self._ask is not None and self._ask(f"{said}drop {oldest} and ask again?"):
             return count
-        raise CapacityError(f"{said}/drop {count} takes out {oldest}, /reset begins anew")
+        raise CapacityError(f"{said}/drop {count} takes out {oldest}, /reset starts over")

@@ -1,4 +1,4 @@
-"""`pixtral-mlx demo`: the main job in small, on a machine without network or GPU.
+"""`pixtral-mlx demo`: what the package is for, in a few seconds, without a network or a GPU.
 
 pixtral-mini, in the official layout as Mistral publishes the 12B, is converted to 4 bits, answers
 questions about a newly drawn scene, and a picture shows where it looked.
@@ -17,6 +17,7 @@ from ..mini import CHECKPOINT, Question
 from ..mini.demo_scene import demo_scene
 from ..pixtral import load
 from ..quantization.conversion import convert
+from .settings import READY_MADE
 from .status import Status
 
 EXPLAINED = "at"
@@ -45,17 +46,19 @@ def run(arguments: Namespace) -> int:
             f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
             f"{grid.columns} patches, {grid.tokens} tokens\n"
         )
+        answer = ""
         for question in questions:
             explained = question.kind == EXPLAINED
             reply = model.generate(question.text, images=question.images, trace=explained)
             _print(question, reply)
             if reply.trace is not None:
+                answer = reply.text
                 save_new(reply.trace.picture(), output)
     print(
-        f"\nWhere it looked for the answer to the '{EXPLAINED}' question is drawn in {output}.\n"
+        f"\nWhere it looked for {answer!r} is drawn in {output}.\n"
         "pixtral-mini knows nothing but such scenes. For photographs, documents and charts:\n"
-        "  pixtral-mlx convert mistralai/Pixtral-12B-2409 pixtral-4bit\n"
-        "  pixtral-mlx generate --model pixtral-4bit --image photo.jpg --prompt 'What is this?'"
+        f"  pixtral-mlx models default {READY_MADE}\n"
+        "  pixtral-mlx generate photo.jpg 'What is this?'"
     )
     if arguments.keep:
         print(f"The converted model is in {arguments.keep}.")

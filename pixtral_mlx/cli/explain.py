@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> int:
     check_new(output, (*PICTURES, PAGE))
     widgets = _widgets() if output.suffix.lower() == PAGE else None
     if arguments.knock_out and widgets is None:
-        raise ImageError(f"--knock-out is for a page: {output} has to end in {PAGE}")
+        raise ImageError(f"--knock-out is for a page: {output} must end in {PAGE}")
     if arguments.save:
         refuse_existing(Path(arguments.save))
     if not arguments.image:

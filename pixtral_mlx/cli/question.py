@@ -4,7 +4,6 @@ The model, the options and the question are read from the flags; the answer is p
 written.
 """
 
-import json
 import logging
 import sys
 from argparse import Namespace
@@ -12,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine.form import as_form
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
-from ..errors import CheckpointError, FormError, ImageError
+from ..errors import CheckpointError, ImageError
 from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import read_source, short_name
@@ -100,34 +98,11 @@ def generation_options(arguments: Namespace) -> dict[str, Any]:
 
     Raises:
         ValueError: a value out of range.
-        FormError: a schema that cannot be read, or not be promised.
     """
     options = given_options(arguments, GenerationOptions)
-    if (form := _form(arguments)) is not None:
-        options["response_format"] = form
     options["logit_bias"] = dict(_bias(text) for text in arguments.logit_bias)
     GenerationOptions(**options)
     return options
-
-
-def _form(arguments: Namespace) -> Any:
-    """What `--schema` or `--regex` says, if the command has them."""
-    if getattr(arguments, "regex", None) is not None:
-        return as_form({"type": "regex", "regex": arguments.regex})
-    if getattr(arguments, "schema", None) is None:
-        return None
-    try:
-        schema = json.loads(Path(arguments.schema).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormError(f"{arguments.schema}: {error.strerror}: check the name") from error
-    except ValueError as error:
-        raise FormError(f"{arguments.schema}: not JSON ({error}): give a JSON schema") from error
-    if not isinstance(schema, dict):
-        raise FormError(f"{arguments.schema}: not a JSON schema, which is an object")
-    try:
-        return as_form(schema)
-    except FormError as error:
-        raise FormError(f"{arguments.schema}: {error}") from error
 
 
 def _bias(text: str) -> tuple[int, float]:
@@ -169,7 +144,7 @@ def question(arguments: Namespace) -> dict[str, Any]:
         ValueError: flags that contradict one another, or nothing to answer.
     """
     if [arguments.prompt, *arguments.image].count("-") > 1:
-        raise ValueError("stdin can be read once: give - to --prompt or to one --image only")
+        raise ValueError("stdin can be read only once: give - to --prompt or to one --image only")
     if arguments.system and arguments.raw:
         raise ValueError("--system needs the chat template, which --raw leaves out")
     prompt = read_stdin_text() if arguments.prompt == "-" else arguments.prompt
@@ -233,7 +208,7 @@ def write_stream(
             status.step("")
         if not quiet:
             print()
-        log.warning("interrupted; this is what there is of the answer")
+        log.warning("interrupted; this is the answer so far")
         return
     if not quiet:
         print()
@@ -245,6 +220,6 @@ def _say_cut(stream: GenerationStream) -> None:
     if stream.reply.finish_reason == "length":
         most = stream.options.max_tokens
         if stream.limit == most:
-            log.warning("the answer was cut at --max-tokens %d: give more for the rest", most)
+            log.warning("the answer was cut at --max-tokens %d: raise it to see the rest", most)
         else:
             log.warning("the answer was cut where the context ends, after %d tokens", stream.limit)

@@ -4,7 +4,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +31,6 @@ class RowFile:
         path: a new file, or one to go on with; its ending decides the format, see `row_formats`.
         made_with: what the rows have in common: {"model": ..., "prompt": ...}.
         overwrite: forget what is there, once there is a first row to take its place.
-        fields: of answers that are JSON objects; CSV has a column for each.
 
     `rows` are those that are there.
 
@@ -41,16 +40,9 @@ class RowFile:
         OSError: it cannot be read or written.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        made_with: Mapping[str, Any],
-        *,
-        overwrite: bool = False,
-        fields: Sequence[str] | None = None,
-    ):
+    def __init__(self, path: Path, made_with: Mapping[str, Any], *, overwrite: bool = False):
         self._path, self._made_with, self._overwrite = path, dict(made_with), overwrite
-        self._format = format_of(path, fields)
+        self._format = format_of(path)
         self._rows: dict[Key, dict[str, Any]] = {}
         self._replaced = False  # whether there are rows on the disk that count no more
         self._file = path.open("a+b")
@@ -151,7 +143,7 @@ class RowFile:
 
     def _not_ours(self, number: int) -> PixtralError:
         return PixtralError(
-            f"{self._path}: line {number} is no row of this command: give another file, or "
+            f"{self._path}: line {number} is not a row of this command: give another file, or "
             "--overwrite"
         )
 
@@ -185,13 +177,9 @@ def key_of(row: Mapping[str, Any]) -> Key:
 
 
 def open_rows(
-    output: str,
-    made_with: Mapping[str, Any],
-    *,
-    overwrite: bool = False,
-    fields: Sequence[str] | None = None,
+    output: str, made_with: Mapping[str, Any], *, overwrite: bool = False
 ) -> RowFile | RowStream:
-    """Rows in a file, or on stdout for "-"; arguments as for `RowFile`."""
+    """Rows in a file, or on stdout for "-"."""
     if output == "-":
         return RowStream(made_with)
-    return RowFile(Path(output), made_with, overwrite=overwrite, fields=fields)
+    return RowFile(Path(output), made_with, overwrite=overwrite)

@@ -53,7 +53,7 @@ class _Request:
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
         options = GenerationOptions.of(given)
-        prompt = engine.as_prompt(messages, pictures, options.tools, **encoding)
+        prompt = engine.as_prompt(messages, pictures, **encoding)
         self.stream = GenerationStream(engine, prompt, options, reply=self.reply)
         self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
         step = options.prefill_step_size
@@ -174,7 +174,7 @@ class Batch:
             reply: where to write the answer, for who reads along; a new one otherwise.
 
         Returns:
-            Its number, which every event has; they count from 0.
+            Its number, which every event has; they are counted from 0.
         """
         number = next(self._numbers)
         self._waiting.append(_Request(number, request, Reply() if reply is None else reply))

@@ -202,7 +202,7 @@ def check_memory(
     ways = _less_context(need, need.text_tokens - max_tokens, usable) + _raised_limit(need)
     advice = f"{' or '.join(ways)} would fit" if ways else _fewer_bits(model, need, usable)
     raise CapacityError(
-        f"{need}; {format_bytes(usable)} are available: {advice} (--force goes on all the same)"
+        f"{need}; {format_bytes(usable)} are available: {advice} (--force tries anyway)"
     )
 
 

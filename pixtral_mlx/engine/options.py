@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import check_fields, is_whole, number, option, options_of, shown
 from ..inputs.image_options import ImageOptions
-from ..inputs.tools import as_tools
 
 if TYPE_CHECKING:
     from ..interpret.edits import Edit
@@ -77,14 +76,9 @@ class GenerationOptions:
         edits: changes to the run. See `edits`.
         response_format: the form that the answer keeps: JSON of a schema, a pattern or a grammar.
             See `as_form` for its shapes and `reply.parsed` for the value.
-        tools: functions that the answer may call. In the shape of OpenAI and Mistral, see
-            `as_tools`; `reply.tool_calls` are the calls.
-        tool_choice: whether, and which of them, it calls. "auto", "none", "required" (or "any"), or
-            {"type": "function", "function": {"name": ...}}.
-        parallel_tool_calls: whether an answer may have several calls.
         prompt_lookup_num_tokens: copy up to so many tokens from what repeats, and check them at
             once. Pays where answers repeat (JSON, tables); see `lookup` for what holds; not with
-            `trace`, `quantized_kv_start`, `response_format` or `tools`.
+            `trace`, `quantized_kv_start` or `response_format`.
         reuse: go on from what earlier calls on this model computed for the same beginning. That
             is the same tokens, image contents and edits (see `prompt_cache`); what this call
             computes is left for later ones. False computes everything and leaves nothing.
@@ -94,25 +88,23 @@ class GenerationOptions:
     """
 
     max_tokens: int = option(
-        256, help="at most this many new tokens", kind=int, range=(1, None), unit="N"
+        256, help="most tokens that the answer may have", kind=int, range=(1, None), unit="N"
     )
     temperature: float = option(
         0.0,
-        help="0 takes the likeliest token; higher is more varied",
+        help="0 always takes the likeliest token; higher values vary more",
         kind=float,
         range=(0, 100),
         unit="T",
     )
     top_p: float = option(
         1.0,
-        help="sample among the likeliest tokens that hold this much probability; 0 or 1: all",
+        help="sample among the likeliest tokens that together hold this probability; 0 or 1: all",
         kind=float,
         range=(0, 1),
         unit="P",
     )
-    top_k: int = option(
-        0, help="sample among this many likeliest tokens; 0: all", kind=int, unit="K"
-    )
+    top_k: int = option(0, help="sample among the K likeliest tokens; 0: all", kind=int, unit="K")
     min_p: float = option(
         0.0,
         help="sample among tokens at least this fraction as likely as the likeliest",
@@ -136,7 +128,7 @@ class GenerationOptions:
     )
     presence_penalty: float = option(
         0.0,
-        help="taken from the logits of recent tokens, once each",
+        help="subtracted once from the logit of each recent token",
         kind=float,
         range=(-100, 100),
         unit="P",
@@ -150,7 +142,7 @@ class GenerationOptions:
     )
     frequency_penalty: float = option(
         0.0,
-        help="taken from the logits of recent tokens for every time each was there",
+        help="subtracted from the logit of each recent token, for every time it occurred",
         kind=float,
         range=(-100, 100),
         unit="F",
@@ -163,20 +155,20 @@ class GenerationOptions:
         unit="N",
     )
     logit_bias: Mapping[int, float] | None = option(
-        None, help="added to the logits of token ids", unit="ID=B", repeated=True
+        None, help="added to the logit of this token id", unit="ID=B", repeated=True
     )
     seed: int | None = option(
         None, help="makes sampling repeatable", kind=int, range=(0, 2**64 - 1), unit="N"
     )
     stop: str | Iterable[str] = option(
-        (), help="strings that end the answer and are not part of it", unit="TEXT", repeated=True
+        (), help="string that ends the answer and is not part of it", unit="TEXT", repeated=True
     )
     prefill_step_size: int = option(
-        512, help="prompt tokens per step at most", kind=int, range=(1, None), unit="N"
+        512, help="most prompt tokens read at a time", kind=int, range=(1, None), unit="N"
     )
     kv_bits: int | None = option(
         None,
-        help="keep keys and values in so many bits; None: as they are computed",
+        help="keep keys and values in this many bits; None: as they are computed",
         kind=int,
         choices=(4, 8),
         unit="N",
@@ -189,34 +181,29 @@ class GenerationOptions:
         unit="N",
     )
     quantized_kv_start: int = option(
-        0, help="tokens from which on keys and values are quantized", kind=int, unit="N"
+        0, help="the position from which keys and values are quantized", kind=int, unit="N"
     )
     progress: Callable[[int, int], None] | None = option(
         None, help="called with (prompt tokens done, all prompt tokens) while the prompt is read"
     )
-    force: bool = option(False, help="go on where memory would not suffice", kind=bool)
+    force: bool = option(False, help="go ahead even if memory looks too small", kind=bool)
     trace: "bool | TraceOptions" = option(
         False, help="keep what looking inside needs (`reply.trace`)"
     )
     edits: "Sequence[Edit]" = option((), help="changes to the run")
     response_format: Any = option(
-        None, help="the form that the answer keeps: JSON of a schema, a pattern or a grammar"
-    )
-    tools: Any = option((), help="functions that the answer may call")
-    tool_choice: Any = option("auto", help="whether, and which of them, it calls")
-    parallel_tool_calls: bool = option(
-        True, help="whether an answer may have several calls", kind=bool
+        None, help="the form that the answer must have: JSON of a schema, a pattern or a grammar"
     )
     prompt_lookup_num_tokens: int = option(
         0,
-        help="copy up to so many tokens from what repeats, and check them at once",
+        help="guess up to this many tokens from what repeats, and check them in one pass",
         kind=int,
         range=(0, 64),
         unit="N",
     )
     reuse: bool = option(
         True,
-        help="go on from what earlier calls on this model computed for the same beginning",
+        help="continue from what earlier calls on this model computed for the same beginning",
         kind=bool,
     )
 
@@ -231,12 +218,10 @@ class GenerationOptions:
             from .form import as_form
 
             object.__setattr__(self, "response_format", as_form(self.response_format))
-        tools = as_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
-        object.__setattr__(self, "tools", tools)
-        for name in ("trace", "quantized_kv_start", "response_format", "tools"):
+        for name in ("trace", "quantized_kv_start", "response_format"):
             if self.prompt_lookup_num_tokens and getattr(self, name):
                 raise ValueError(
-                    f"prompt_lookup_num_tokens and {name} exclude one another: {name} goes by "
+                    f"prompt_lookup_num_tokens and {name} cannot be used together: {name} goes by "
                     "single tokens"
                 )
 

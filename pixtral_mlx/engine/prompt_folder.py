@@ -131,7 +131,7 @@ class PromptFolder:
         infos = read_header(path)
         about = json.loads(_load(path)[1].get("about", "{}"))
         if about.get("format") != FORMAT or about.get("model") != self._identity:
-            raise ValueError("made by another model, version or program")
+            raise ValueError("made with another model, version or program")
         text, tokens = self._config.text, about["tokens"]
         if not all(type(token) is int and 0 <= token < text.vocab_size for token in tokens):
             raise ValueError("a token is not of the vocabulary")

@@ -18,7 +18,7 @@ class ImageOptions:
         orient: turn a picture as its EXIF orientation says; the reference does not. Phones rely
             on it. HEIC states it elsewhere than in EXIF, and is always upright.
         grey16: 16-bit grey: scale it to 8 bits, or clip it as the reference does. Clipping turns
-            most of such a picture white. Scaling goes by the depth that the file states.
+            most of such a picture white.
         image_budget: the most tokens that a picture may take; None: no limit but the model's. See
             `patch_grid`.
         pdf_password: opens PDFs that are locked; it is never shown or written.
@@ -29,14 +29,14 @@ class ImageOptions:
 
     resize: Literal["official", "antialiased"] = option(
         "official",
-        help="official is cubic without antialiasing, as the model was trained; antialiased is "
-        "Pillow's bicubic, smoother on scans that are shrunk a lot",
+        help="official is cubic without antialiasing, as in training; antialiased is "
+        "Pillow's bicubic, smoother where a scan shrinks a lot",
         kind=str,
         choices=("official", "antialiased"),
     )
     orient: bool = option(
         True,
-        help="turn a picture as its EXIF orientation says; the reference does not",
+        help="turn a picture as its EXIF orientation says, which the reference does not do",
         kind=bool,
     )
     grey16: Literal["scale", "clip"] = option(
@@ -47,7 +47,7 @@ class ImageOptions:
     )
     image_budget: int | None = option(
         None,
-        help="the most tokens that a picture may take; None: no limit but the model's",
+        help="most tokens that a picture may take; None: as many as the model allows",
         kind=int,
         range=(FEWEST_TOKENS, None),
         unit="TOKENS",

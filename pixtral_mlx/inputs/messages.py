@@ -93,7 +93,7 @@ class _Opener:
     def __init__(self, images: Any, options: ImageOptions, vision: VisionConfig | None):
         if not is_list(images):
             raise PromptError(
-                f"images= is {type(images).__name__}; allowed: a list, also of one: "
+                f"images= is {type(images).__name__}; allowed: a list, even for one: "
                 "images=[picture]"
             )
         self._images, self._used = images, 0

@@ -50,7 +50,7 @@ def chosen_pages(count: int, name: str, choice: str | None) -> list[int]:
         found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip(), re.ASCII)
         if found is None:
             raise ImageError(
-                f"{name}: #page={choice} is no choice of pages: write #page=3, or #page=2-5,9"
+                f"{name}: #page={choice} does not choose pages: write #page=3, or #page=2-5,9"
             )
         first, last = int(found[1]), int(found[2] or found[1])
         if not 1 <= first <= last <= count:

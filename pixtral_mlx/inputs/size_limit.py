@@ -77,7 +77,7 @@ def check_scans(data: bytes, name: str) -> None:
     if held > MAX_COEFFICIENT_BYTES:
         raise ImageError(
             f"{name}: a progressive JPEG of {frame.width}x{frame.height} pixels takes {held:,} "
-            f"bytes to decode; at most {MAX_COEFFICIENT_BYTES:,} are spent: save it as a baseline "
+            f"bytes to decode; at most {MAX_COEFFICIENT_BYTES:,} are allowed: save it as baseline "
             "JPEG, or shrink it first"
         )
 

@@ -273,7 +273,7 @@ def _check_where(where: str) -> None:
 
 def _as_tuple(items: Iterable) -> tuple:
     if not isinstance(items, Iterable) or isinstance(items, str):
-        raise TypeError(f"{items!r} is chosen; allowed: a list, also of one: [{items!r}]")
+        raise TypeError(f"{items!r} is chosen; allowed: a list, even for one: [{items!r}]")
     return tuple(_as_tuple(i) if isinstance(i, Iterable) else _whole(i) for i in items)
 
 

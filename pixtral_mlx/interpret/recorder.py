@@ -37,7 +37,7 @@ class TraceOptions:
                 "vision layer", layer, config.vision.num_hidden_layers if config.vision else 0
             )
         if isinstance(self.states, str):
-            raise IndexError(f"states must be a list, also of one, got {self.states!r}")
+            raise IndexError(f"states must be a list, even for one, got {self.states!r}")
         for site in self.states:
             Site.parse(site, config)
 

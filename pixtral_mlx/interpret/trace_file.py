@@ -93,7 +93,7 @@ def read_trace(path: str | Path) -> TraceRecord:
         if metadata.get(_KEY) != VERSION:
             raise ValueError(f"version {metadata.get(_KEY)}, {VERSION} is read")
         if metadata["checksum"] != _checksum(arrays, metadata["about"]):
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         return _record(arrays, json.loads(metadata["about"]))
     except (ValueError, KeyError, TypeError, IndexError, RuntimeError, PixtralError) as error:
         raise CheckpointError(

@@ -107,7 +107,7 @@ def vision_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]:
     """Loss of the first stage, and the share of patches (own, neighbour) that are named right."""
     vision = pupil.model.vision_encoder
     if vision is None:
-        raise ValueError("the first stage trains the vision encoder: the model has none")
+        raise ValueError("the first stage trains the vision encoder: the model does not have one")
     features = encode_batch(vision, mx.array(lesson.pixels[0]))
     losses, right = [], []
     for i, head in enumerate(pupil.heads.patches):

@@ -107,7 +107,7 @@ class TextConfig:
         _check_fields(self, "text")
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
-                f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}: "
+                f"n_kv_heads {self.n_kv_heads} does not divide evenly into n_heads {self.n_heads}: "
                 "check params.json"
             )
         if self.head_dim % 2:

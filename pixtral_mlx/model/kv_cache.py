@@ -55,7 +55,7 @@ class KVFormat:
         fits = [size for size in GROUP_SIZES if config.head_dim % size == 0]
         if not fits:
             raise ValueError(
-                f"kv_bits is {self.bits}, but heads of {config.head_dim} are no multiple of "
+                f"kv_bits is {self.bits}, but heads of {config.head_dim} are not a multiple of "
                 f"{GROUP_SIZES[-1]}: leave it out"
             )
         size = self.group_size or (USUAL_GROUP_SIZE if USUAL_GROUP_SIZE in fits else fits[0])

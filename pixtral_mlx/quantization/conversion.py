@@ -91,7 +91,7 @@ def convert(
 
     Raises:
         ValueError: options that cannot be (a usage error).
-        CheckpointError: `src` cannot be read, is quantized already or holds NaN or infinity;
+        CheckpointError: `src` cannot be read, is already quantized or holds NaN or infinity;
             `dst` exists.
         ConfigError: nothing can be quantized with these options.
         CapacityError: the disk is or becomes too full; nothing is left under `dst`.

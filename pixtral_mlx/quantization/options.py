@@ -37,7 +37,7 @@ class ConversionOptions:
         head_bits: bits of the output matrix; None: as the decoder's matrices, or as the recipe
             says.
         dtype: type of what is not quantized, and of scales and biases.
-        recipe: a mixture of two widths, which replaces `bits`. See `schemes.RECIPES`.
+        recipe: a mixture of two widths, instead of `bits`. See `schemes.RECIPES`.
 
     Raises:
         ValueError: a value, or two together, that cannot be; the text is one line. The command
@@ -46,7 +46,7 @@ class ConversionOptions:
 
     bits: int | None = option(
         None,
-        help="bits of the decoder's matrices, 16 keeps `dtype`; None: 4, or what `mode` or "
+        help="bits of the decoder's matrices; 16 keeps `dtype`; None: 4, or what `mode` or "
         "`recipe` says",
         kind=int,
         choices=BITS,
@@ -72,31 +72,31 @@ class ConversionOptions:
     )
     projector_bits: int | None = option(
         None,
-        help="bits of the projector; None: as the decoder's matrices, or as the recipe says",
+        help="bits of the projector; None: like the decoder's, or as the recipe says",
         kind=int,
         choices=BITS,
     )
     embed_bits: int | None = option(
         None,
-        help="bits of the token embedding; None: as the decoder's matrices, or as the recipe says",
+        help="bits of the token embedding; None: like the decoder's, or as the recipe says",
         kind=int,
         choices=BITS,
     )
     head_bits: int | None = option(
         None,
-        help="bits of the output matrix; None: as the decoder's matrices, or as the recipe says",
+        help="bits of the output matrix; None: like the decoder's, or as the recipe says",
         kind=int,
         choices=BITS,
     )
     dtype: str = option(
         "bfloat16",
-        help="type of what is not quantized, and of scales and biases",
+        help="type of scales, biases and whatever is not quantized",
         kind=str,
         choices=tuple(DTYPES),
     )
     recipe: str | None = option(
         None,
-        help="a mixture of two widths, which replaces `bits`",
+        help="a mixture of two widths, instead of `bits`",
         kind=str,
         choices=tuple(RECIPES),
         unit="NAME",

@@ -44,7 +44,7 @@ from .rounding import (
 Slices = Iterator[tuple[int, int, mx.array]]
 Reader = Callable[[TensorPlan], tuple[int, Slices]]
 Work = tuple[TensorPlan, Scheme, int, Any]
-"""A matrix, its scheme, its bytes afterwards, and its module if it is quantized already."""
+"""A matrix, its scheme, its bytes afterwards, and its module if it is already quantized."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ def quantization_errors(
 
     Arguments:
         source: the weights before: a model; or a folder, hub id or "mini", read slice by slice.
-        quantized: a model that is quantized already and is compared; None rounds `source`.
+        quantized: a model that is already quantized and is compared; None rounds `source`.
         options: of `ConversionOptions` (`bits`, `group_size`, `mode`, `vision_bits`, ...);
             none with `quantized`.
 
     Raises:
         ValueError: options that cannot be.
-        CheckpointError: the source is quantized already, or `quantized` is not, or has other sizes.
+        CheckpointError: the source is already quantized, or `quantized` is not, or has other sizes.
         ConfigError: nothing can be quantized with these options.
     """
     if quantized is not None and options:
@@ -146,7 +146,7 @@ def quantized_weights(
     Raises:
         ValueError, CheckpointError, ConfigError: as for `quantization_errors`.
     """
-    _opened(model)  # refuses one that is quantized already
+    _opened(model)  # refuses one that is already quantized
     plan = plan_for(model.config, ConversionOptions(**options))
     schemes = {layouts.module_of(t.name): t.scheme for t in plan.tensors if t.scheme}
     weights = []
@@ -201,7 +201,7 @@ def _weights(model: VisionLanguageModel, tensor: TensorPlan) -> mx.array:
 def _refuse_quantized(is_quantized: bool, what: str) -> None:
     if is_quantized:
         raise CheckpointError(
-            f"{what} is quantized already: its errors can only be seen beside the original weights"
+            f"{what} is already quantized: its errors can only be seen beside the original weights"
         )
 
 

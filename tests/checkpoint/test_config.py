@@ -106,7 +106,10 @@ def test_impossible_value_is_named(key, value):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_kv_heads": 3}, "n_kv_heads 3 does not divide n_heads 4"), ({"head_dim": 15}, "odd")],
+    [
+        ({"n_kv_heads": 3}, "n_kv_heads 3 does not divide evenly into n_heads 4"),
+        ({"head_dim": 15}, "odd"),
+    ],
 )
 def test_sizes_that_do_not_fit_together(change, message):
     with pytest.raises(ConfigError, match=message):
@@ -259,8 +262,8 @@ def test_the_weights_decide_which_configuration_counts(tmp_path, layout):
     [
         ("rope_parameters", [1], "rope_parameters: expected a JSON object"),
         ("rope_scaling", [1], "rope_scaling: expected a JSON object"),
-        ("num_attention_heads", 0, "is no head width"),
-        ("hidden_size", "a", "is no head width"),
+        ("num_attention_heads", 0, "is not a head width"),
+        ("hidden_size", "a", "is not a head width"),
         ("rope_theta", "abc", "rope_theta must be a number, got 'abc'"),
         ("hidden_size", -3, "-3"),
         ("hidden_act", "relu", "Pixtral's is 'silu'"),

@@ -206,9 +206,9 @@ def test_half_of_a_repository_in_the_cache_and_no_network(fake, tmp_path, monkey
     with pytest.raises(CheckpointError) as caught:
         hub.fetch("made-up/pixtral")
     assert str(caught.value) == (
-        "made-up/pixtral: only a part of it is in the cache (1 of 3 weight files in"
+        "made-up/pixtral: only part of it is in the cache (1 of 3 weight files in"
         " model.safetensors.index.json missing (model-00002-of-00003.safetensors)), and the hub"
-        " cannot be reached; check the network and run it again, it goes on where it stopped"
+        " cannot be reached; check the network and run it again, it continues where it stopped"
     )
 
 
@@ -251,9 +251,12 @@ def test_a_page_of_the_hub_is_fetched(fake, tmp_path):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("https://huggingface.co/datasets/a/b", "'datasets/a/b': no page of a model on the hub"),
-        ("https://huggingface.co/mistralai", "'mistralai': no page of a model on the hub"),
-        ("https://huggingface.co", "'': no page of a model on the hub"),
+        (
+            "https://huggingface.co/datasets/a/b",
+            "'datasets/a/b': not the page of a model on the hub",
+        ),
+        ("https://huggingface.co/mistralai", "'mistralai': not the page of a model on the hub"),
+        ("https://huggingface.co", "'': not the page of a model on the hub"),
         ("https://me:secret@example.com/a/b", "example.com: models are fetched from the hub alone"),
         ("bad/name/of/hub", "no such folder"),
         ("file:///models/pixtral", "no such folder"),
@@ -316,7 +319,7 @@ def test_weights_of_other_kinds(tmp_path):
     eye = {name: t for name, t in tensors.items() if "vision" in name}
     for stored, said in (
         (tensors | scale, "Mistral's own FP8 weights (qscale_weight), which are not read; allowed"),
-        (lora, "the weights of a LoRA adapter, which is no model by itself; give the base"),
+        (lora, "the weights of a LoRA adapter, which is not a model by itself; give the base"),
         (tensors | merger, "the encoder merges patches (patch_merger), as in Mistral Small 3.1"),
         (eye, "a vision encoder alone; give the folder of the whole model"),
     ):

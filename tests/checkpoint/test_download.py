@@ -70,7 +70,7 @@ def test_a_file_damaged_twice_is_one_line_and_is_fetched_again(fake, tmp_path, c
     with pytest.raises(CheckpointError) as caught:
         hub.fetch(NAME)
     assert str(caught.value) == (
-        f"{NAME}: {FILE} arrived damaged ({said}) and is removed; run the command again"
+        f"{NAME}: {FILE} arrived damaged ({said}) and was removed; run the command again"
     )
     assert notes(caplog) == [
         f"{FILE}: it arrived damaged ({said}); huggingface_hub fetches it whole"
@@ -314,7 +314,7 @@ def test_a_network_that_fails_keeps_what_has_come(fake, tmp_path, caplog):
     partial = begin(tmp_path)
     span = f"bytes 100000-{SIZE - 1}/{SIZE}"
     fake.odd_gets += [got(206, b"", Content_Length=9, Content_Range=span)] * 4
-    with pytest.raises(CheckpointError, match="it goes on where it stopped"):
+    with pytest.raises(CheckpointError, match="it continues where it stopped"):
         hub.fetch(NAME)
     assert partial.read_bytes() == WEIGHTS[:100_000]
     assert notes(caplog) == []

@@ -245,7 +245,7 @@ def test_files_of_others_are_left_alone(run_batch, tmp_path, capsys, content):
     other.write_bytes(content)
     assert cli.main(["batch", "scans/0.png", "--prompt", "What?", "-o", str(other)]) == 1
     assert other.read_bytes() == content
-    assert "line 1 is no row of this command" in capsys.readouterr().err
+    assert "line 1 is not a row of this command" in capsys.readouterr().err
 
 
 # What changes meanwhile ------------------------------------------------------------------------
@@ -412,7 +412,7 @@ def test_csv_files_of_others_are_left_alone(run_batch, tmp_path, capsys, content
     other.write_bytes(content)
     assert cli.main(["batch", "scans/0.png", "--prompt", "What?", "-o", str(other)]) == 1
     assert other.read_bytes() == content
-    assert "line 1 is no row of this command" in capsys.readouterr().err
+    assert "line 1 is not a row of this command" in capsys.readouterr().err
 
 
 def test_a_dash_is_stdout(changing, run_batch, capsys):

@@ -179,7 +179,7 @@ def test_a_full_context_names_what_helps(full):
             chat.answer("And here?")
         said = str(error.value)
         assert "the context holds 80: /drop 2 takes out the 2 oldest pictures" in said
-        assert said.endswith("/reset begins anew")
+        assert said.endswith("/reset starts over")
         assert (chat.messages, len(chat.waiting)) == (before, 3)
     chat.handle("/drop 2")
     chat.answer("And here?")
@@ -196,14 +196,14 @@ def test_a_person_is_asked(full, capsys):
     assert len(chat.messages) == 4
     assert capsys.readouterr().err == "2 dropped, 3 left\n"
     chat = full(lambda _: False)
-    with pytest.raises(px.CapacityError, match="/reset begins anew"):
+    with pytest.raises(px.CapacityError, match="/reset starts over"):
         chat.answer("And here?")
     assert len(chat.messages) == 2
 
 
 def test_words_alone_that_are_too_many(short):
     chat = Chat(short, None, {"max_tokens": 2}, ImageOptions())
-    with pytest.raises(px.CapacityError, match=r"the context holds 80: /reset begins anew$"):
+    with pytest.raises(px.CapacityError, match=r"the context holds 80: /reset starts over$"):
         chat.answer("word " * 200)
 
 
@@ -211,7 +211,7 @@ def test_memory_that_is_too_small_names_them_too(full, monkeypatch):
     chat = full()
     chat.waiting.clear()
     monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 10**5)
-    with pytest.raises(px.CapacityError, match=r"here /drop takes out .*, /reset begins anew$"):
+    with pytest.raises(px.CapacityError, match=r"here /drop takes out .*, /reset starts over$"):
         chat.answer("And here?")
 
 
@@ -237,7 +237,7 @@ def test_an_answer_that_was_cut_says_so(here, caplog, command):
     words = (*command, "--model", "4bit", "--max-tokens", "3")
     assert here(*words, stdin=b"Hi") == 0
     assert [r.message for r in caplog.records] == [
-        "the answer was cut at --max-tokens 3: give more for the rest"
+        "the answer was cut at --max-tokens 3: raise it to see the rest"
     ]
 
 

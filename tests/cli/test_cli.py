@@ -86,7 +86,7 @@ def test_convert_then_generate_end_to_end(places):
     )
     assert done.stdout.decode() == reply.text + "\n"
     cut, stats = done.stderr.splitlines()
-    assert cut == b"note: the answer was cut at --max-tokens 6: give more for the rest"
+    assert cut == b"note: the answer was cut at --max-tokens 6: raise it to see the rest"
     assert stats.startswith(b"prompt ")
     assert b"answer 6 tokens" in done.stderr
     assert done.stderr.endswith(b"; float32 products in float32\n")
@@ -292,7 +292,7 @@ def test_bench(here, capsys, caplog, tmp_path):
         assert r["decode_bound_tokens_per_second"] == pytest.approx(50e9 / r["decode_step_bytes"])
         assert row[5] == f"{speed:,.1f}" and r["peak_bytes"] > report["weights_bytes"]
     assert here("bench", "--model", "4bit", *small, "--json", file) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert here("bench", "--model", "4bit", *small, "--json") == 0
     assert json.loads(capsys.readouterr().out)["results"].keys() == report["results"].keys()
 

@@ -25,7 +25,7 @@ def test_ctrl_c_keeps_what_there_is(places, start):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == b"note: interrupted; this is what there is of the answer\n"
+    assert err == b"note: interrupted; this is the answer so far\n"
     assert len(first) == 20 and out.endswith(b"\n")
 
 

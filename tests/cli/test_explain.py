@@ -47,10 +47,10 @@ def test_the_answer_is_that_of_generate_and_the_picture_shows_it(folder, image, 
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("taken.png", [], "exists already"),
+        ("taken.png", [], "already exists"),
         ("new.txt", [], "allowed endings are"),
         ("no/where.png", [], "there is no folder"),
-        ("new.png", ["--save", "taken.png"], "exists already"),
+        ("new.png", ["--save", "taken.png"], "already exists"),
         ("new.png", ["--knock-out"], "--knock-out is for a page"),
     ],
 )

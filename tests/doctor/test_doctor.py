@@ -179,7 +179,7 @@ def test_a_wrong_layer_fails():
     [
         (["--pictures", "."], "--pictures needs --model"),
         (["--model", "mini", "--pictures", "nowhere"], "no such folder"),
-        (["--json", "there.json"], "exists already"),
+        (["--json", "there.json"], "already exists"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_looked_at(

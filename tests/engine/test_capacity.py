@@ -81,7 +81,7 @@ def test_whatever_is_advised_fits(deep, pictures, refuse, share):
     prompt = deep.encode(WORDS, pictures)
     room = int(share * bytes_of(deep, prompt, 20))
     said = refuse(room, WORDS, images=pictures, max_tokens=20)
-    assert "are available: " in said and said.endswith("would fit (--force goes on all the same)")
+    assert "are available: " in said and said.endswith("would fit (--force tries anyway)")
     ways = re.findall(r"--([a-z-]+) (\d+)", said)
     assert [name for name, _ in ways if name != "max-tokens"] == ["image-budget", "kv-bits"]
     for name, value in ways:

@@ -332,9 +332,11 @@ def test_answers_go_on_from_one_another_whoever_wrote_them(model):
 
 
 def test_a_trace_is_refused_and_so_is_a_wrong_number(model):
-    with pytest.raises(ValueError, match="prompt_lookup_num_tokens and trace exclude one another"):
+    with pytest.raises(
+        ValueError, match="prompt_lookup_num_tokens and trace cannot be used together"
+    ):
         model.generate("Hi", trace=True, **LOOKUP)
-    with pytest.raises(ValueError, match="and quantized_kv_start exclude one another"):
+    with pytest.raises(ValueError, match="and quantized_kv_start cannot be used together"):
         px.GenerationOptions(kv_bits=8, quantized_kv_start=9, **LOOKUP)
     with pytest.raises(ValueError, match="leave prompt_lookup_num_tokens out"):
         model.generate_batch(["Hi"], **LOOKUP)

@@ -29,11 +29,7 @@ COMMANDS = {
     "explain": ["explain", "--prompt", "?", "-o", "x.png"],
     "convert": ["convert", "a", "b"],
 }
-PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format"} | {
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-}
+PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format"}
 
 
 def line_of(kind, name, value) -> str:

@@ -50,7 +50,7 @@ def test_a_file_is_written_whole_and_nothing_is_overwritten(tmp_path):
     save_new(picture, tmp_path / "new.png")
     assert [path.name for path in tmp_path.iterdir()] == ["new.png"]
     for name, message in [
-        ("new.png", "exists already"),
+        ("new.png", "already exists"),
         ("new.exe", "allowed endings"),
         ("no/where.png", "cannot be"),
     ]:

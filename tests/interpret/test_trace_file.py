@@ -67,7 +67,7 @@ def test_layers_that_were_not_kept_are_not_there(model, tmp_path):
 
 def test_nothing_is_overwritten_or_left_half_written(trace, file, tmp_path):
     before = file.read_bytes()
-    with pytest.raises(px.CheckpointError, match="exists already"):
+    with pytest.raises(px.CheckpointError, match="already exists"):
         trace.save(file)
     assert file.read_bytes() == before
     with pytest.raises(px.CheckpointError, match="cannot be written"):

@@ -296,7 +296,7 @@ def test_forms_that_are_not_there(wide, prompts, options, said):
 
 
 def test_heads_that_are_too_narrow(model):
-    with pytest.raises(ValueError, match="heads of 16 are no multiple of 32: leave it out"):
+    with pytest.raises(ValueError, match="heads of 16 are not a multiple of 32: leave it out"):
         model.stream("Hi", kv_bits=8)
     assert KVFormat(8).of(px.load("mini").config.text).group_size == 32
 

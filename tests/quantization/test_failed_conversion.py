@@ -38,11 +38,11 @@ def test_a_dry_run_plans_and_writes_nothing(official, tmp_path):
 def test_an_existing_destination_is_refused_and_untouched(official, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("mine")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         convert(official, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         convert(tmp_path / "not even looked at", tmp_path / "file")
 
 
@@ -51,7 +51,7 @@ def test_a_destination_that_appears_meanwhile_is_untouched(official, tmp_path):
         if done == total:
             (tmp_path / "out").mkdir()
 
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         convert(official, tmp_path / "out", progress=progress)
     assert left_behind(tmp_path) == ["out"] and not list((tmp_path / "out").iterdir())
 

@@ -181,7 +181,7 @@ def test_only_the_vision_encoder_may_be_quantized():
 
 
 def test_a_matrix_that_mlx_vlm_would_skip_gets_an_entry():
-    """It passes over sizes that are no multiple of 64, unless the path is named."""
+    """It passes over sizes that are not a multiple of 64, unless the path is named."""
     rows = [
         ("decoder.output.weight", "h.weight", (64, 64)),
         ("projector.w_in.weight", "p.weight", (7, 32)),

@@ -74,7 +74,7 @@ class MaskView(View):
             image: whatever `model.generate` takes as one.
 
         Raises:
-            ValueError: nothing was asked yet.
+            ValueError: nothing has been asked yet.
             PixtralError: it cannot be used.
         """
         self._start_adding(image).result()

@@ -158,7 +158,7 @@ class QuantizationView(View):
         """Answer the last question with both versions.
 
         Raises:
-            RuntimeError: something is under way, or nothing was asked yet.
+            RuntimeError: something is under way, or nothing has been asked yet.
         """
         if self.session is None or self.session.asked is None:
             raise RuntimeError("there is no question yet: ask one in the session, then compare")

@@ -182,7 +182,7 @@ class RopeExplorer(View):
     def _angles(self, rows: int, columns: int) -> np.ndarray:
         vision = self._vision()
         if vision is None:
-            raise ValueError("this model has no vision encoder: load one that sees")
+            raise ValueError("this model has no vision encoder: load one that has")
         angles = Rope2D(vision).angles([(rows, columns)])
         mx.eval(angles)
         return np.array(angles)
@@ -195,15 +195,6 @@ class RopeExplorer(View):
             yield "alike", {**size, "patch": list(self.patch)}
             if self.probe is not None:
                 yield "score", {**size, "patch": list(self.patch), "probe": list(self.probe)}
-
-    def questions_beyond(self):
-        """How alike all patches are to each, and each to B."""
-        size = {"rows": self.rows, "columns": self.columns}
-        for place in range(self.rows * self.columns):
-            patch = list(divmod(place, self.columns))
-            yield "alike", {**size, "patch": patch}
-            if self.probe is not None:
-                yield "score", {**size, "patch": patch, "probe": list(self.probe)}
 
 
 def score(angles: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ class Session(HasTraits):
             ValueError: an option that is out of range.
         """
         if self._request is None:
-            raise RuntimeError("nothing was asked yet: ask a question first")
+            raise RuntimeError("nothing has been asked yet: ask a question first")
         options = {**self.options, **options}
         self._check(options)
         if not isinstance(self._request, px.Prompt):

@@ -160,7 +160,7 @@ class WordView(View):
 
     def _kept(self, name: str) -> Any:
         if name not in self._found:
-            raise ValueError("this was not measured yet")
+            raise ValueError("this has not been measured yet")
         return self._found[name]
 
     def _edits(self) -> tuple[Any, ...]:
