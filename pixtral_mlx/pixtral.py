@@ -23,6 +23,7 @@ from .engine.reply import Reply
 from .errors import CheckpointError
 from .inputs.image_options import ImageOptions
 from .inputs.tokenizer import Tokenizer
+from .inputs.tools import as_tools
 from .interpret.edits import Edit, MaskPatches, as_edits, edited
 from .interpret.occlusion import check_occlusion, occlusion, occlusion_map
 from .model.config import PixtralConfig
@@ -91,10 +92,13 @@ class Pixtral(VisionLanguageModel):
         image_budget: int | None = None,
         pdf_password: str | None = None,
         raw: bool = False,
+        tools: Any = (),
+        tool_choice: Any = "auto",
     ) -> Prompt:
         """Turn messages into the prompt that the model receives; see `Tokenizer.encode`.
 
         Arguments:
+            tools, tool_choice: as in `GenerationOptions`; give them to `generate` too.
             image_budget: the most tokens that each image may take; a short way to say
                 `ImageOptions(image_budget=...)`, see `patch_grid`.
             pdf_password: opens PDFs that are locked; a short way too.
@@ -110,6 +114,7 @@ class Pixtral(VisionLanguageModel):
             image_budget=image_budget,
             pdf_password=pdf_password,
             raw=raw,
+            tools=as_tools(tools, tool_choice),
         )
 
     @property
@@ -199,6 +204,7 @@ class Pixtral(VisionLanguageModel):
         prompt = engine.as_prompt(
             messages,
             images,
+            checked.tools,
             image_options=image_options,
             image_budget=image_budget,
             pdf_password=pdf_password,

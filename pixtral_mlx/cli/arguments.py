@@ -101,6 +101,18 @@ def add_prompt(parser: Any, *, required: bool) -> None:
     parser.add_argument("-p", "--prompt", required=required, metavar="TEXT", help=text)
 
 
+def add_form(parser: Any) -> None:
+    """The form that the answer keeps."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add(
+        "--schema",
+        type=file_name,
+        metavar="JSON",
+        help="answer in JSON that keeps the JSON schema in this file",
+    )
+    add("--regex", metavar="PATTERN", help="answer with text that matches as a whole: 'yes|no'")
+
+
 def add_template(parser: Any) -> None:
     """What stands around the question."""
     add = parser.add_argument

@@ -68,14 +68,21 @@ def run(arguments: Namespace) -> int:
     items = find_items(arguments.files, pictures.pdf_password, per_page=arguments.per_page)
     question(_asked(arguments, prompt, items[0]))  # a mistake of usage costs no loading
     model = chosen_model(arguments).model
-    made_with = {"model": model, "prompt": prompt, "options": _chosen(arguments)}
-    with open_rows(arguments.output, made_with, overwrite=arguments.overwrite) as rows:
+    form, chosen = options.get("response_format"), _chosen(arguments)
+    fields = None
+    if form is not None and arguments.schema is not None:
+        chosen["schema"] = form.source  # what it says, wherever it is kept
+        fields = [*form.source.get("properties", ())]
+    made_with = {"model": model, "prompt": prompt, "options": chosen}
+    with open_rows(
+        arguments.output, made_with, overwrite=arguments.overwrite, fields=fields
+    ) as rows:
         left = _left(items, rows, contents := _Contents())
         if left:
             opened = load_model(arguments)
             requests = (_request(arguments, prompt, item, contents, pictures) for item in left)
             stream = opened.stream_batch(requests, batch_size=arguments.batch_size, **options)
-            _write(stream, left, rows, len(items), contents)
+            _write(stream, left, rows, len(items), contents, in_form=form is not None)
         failed = _summarize(rows.rows, arguments)
     return 1 if failed else 0
 
@@ -241,9 +248,15 @@ def _request(
 
 
 def _write(
-    stream: Any, items: Sequence[Item], rows: RowFile | RowStream, total: int, contents: _Contents
+    stream: Any,
+    items: Sequence[Item],
+    rows: RowFile | RowStream,
+    total: int,
+    contents: _Contents,
+    *,
+    in_form: bool,
 ) -> None:
-    """Rows as the answers are finished."""
+    """Rows as the answers are finished; with `in_form` an answer is its value."""
     with Status() as status:
         status.step("answering", "rows")
         status.update(done := total - len(items), total)
@@ -251,7 +264,8 @@ def _write(
             number, reply = answered
             item = items[number]
             page = {} if item.page is None else {"page": item.page}
-            rows.add({"file": item.file, **page, **_answer(reply), "sha256": contents.of(item)})
+            answer = _answer(reply, in_form=in_form)
+            rows.add({"file": item.file, **page, **answer, "sha256": contents.of(item)})
             done += 1
             status.update(done, total)
 
@@ -262,16 +276,20 @@ def _next(stream: Any) -> tuple[int, Reply | PixtralError] | None:
         return next(stream, None)
 
 
-def _answer(reply: Reply | PixtralError) -> dict[str, Any]:
-    """What a row says of an answer, or of what went wrong."""
+def _answer(reply: Reply | PixtralError, *, in_form: bool) -> dict[str, Any]:
+    """What a row says of an answer, or of what went wrong.
+
+    Arguments:
+        in_form: the answer is a value, or there is none.
+    """
     if isinstance(reply, PixtralError):
         names = ("answer", "finish_reason", "prompt_tokens", "image_tokens", "generated_tokens")
         return dict.fromkeys(names) | {"error": str(reply)}
     return {
-        "answer": reply.text,
+        "answer": reply.parsed if in_form else reply.text,
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.stats.prompt_tokens,
         "image_tokens": reply.stats.image_tokens,
         "generated_tokens": reply.stats.generated_tokens,
-        "error": None,
+        "error": reply.parse_error,
     }

@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 
 from ..engine.reply import GenerationStats
+from ..errors import PixtralError
 from ..tables import format_bytes
 from .question import (
     generation_options,
@@ -21,7 +22,8 @@ from .streams import leaving_at_once
 
 
 def run(arguments: Namespace) -> int:
-    """Answer one question; stdout carries the answer and nothing else."""
+    """Answer one question; stdout carries the answer and nothing else. With `--schema` or `--regex`
+    it is there when it is whole, or not at all."""
     options, pictures = generation_options(arguments), image_options(arguments)
     asked = question(arguments)
     asked["images"] = opened(asked["images"], pictures)
@@ -29,14 +31,22 @@ def run(arguments: Namespace) -> int:
     with Status("preparing the prompt") as status, leaving_at_once() as begun:
         prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
-        write_stream(stream, status, quiet=arguments.json, begun=begun)
+        in_form = "response_format" in options
+        write_stream(stream, status, quiet=arguments.json or in_form, begun=begun)
+    reply = stream.reply
     if arguments.json:
-        reply = asdict(replace(stream.reply, trace=None))
-        del reply["trace"]
-        print(json.dumps(reply, ensure_ascii=False))
+        fields = asdict(replace(reply, trace=None))
+        del fields["trace"]
+        print(json.dumps(fields, ensure_ascii=False))
+    elif in_form and reply.parsed is not None:
+        print(reply.text)
     if arguments.stats:
-        print(format_stats(stream.reply.stats), file=sys.stderr)
-    return 130 if stream.reply.finish_reason == "interrupted" else 0
+        print(format_stats(reply.stats), file=sys.stderr)
+    if reply.parse_error is not None:
+        cut = reply.finish_reason == "length" and stream.limit == stream.options.max_tokens
+        more = ": give more --max-tokens" if cut else ""
+        raise PixtralError(f"{reply.parse_error}{more}")
+    return 130 if reply.finish_reason == "interrupted" else 0
 
 
 def format_stats(stats: GenerationStats) -> str:

@@ -14,6 +14,7 @@ from .. import __version__
 from ..errors import PixtralError, explain_missing
 from .arguments import (
     add_dtype,
+    add_form,
     add_image_options,
     add_images,
     add_model,
@@ -168,6 +169,7 @@ def _fill_generate(generate) -> None:
     add = generate.add_argument
     add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
     add("--json", action="store_true", help="one JSON object instead of text")
+    add_form(generate)
     add_prompt_cache(generate)
     add_sampling(generate, 256)
     add_image_options(generate)
@@ -203,6 +205,7 @@ def _fill_batch(batch) -> None:
         metavar="N",
         help="answers written at a time (default 8)",
     )
+    add_form(batch)
     add_template(batch)
     add_sampling(batch, 256)
     add_image_options(batch)

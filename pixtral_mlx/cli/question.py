@@ -4,6 +4,7 @@ The model, the options and the question are read from the flags; the answer is p
 written.
 """
 
+import json
 import logging
 import sys
 from argparse import Namespace
@@ -11,9 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..engine.form import as_form
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
-from ..errors import CheckpointError, ImageError
+from ..errors import CheckpointError, FormError, ImageError
 from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import read_source, short_name
@@ -98,11 +100,34 @@ def generation_options(arguments: Namespace) -> dict[str, Any]:
 
     Raises:
         ValueError: a value out of range.
+        FormError: a schema that cannot be read, or not be promised.
     """
     options = given_options(arguments, GenerationOptions)
+    if (form := _form(arguments)) is not None:
+        options["response_format"] = form
     options["logit_bias"] = dict(_bias(text) for text in arguments.logit_bias)
     GenerationOptions(**options)
     return options
+
+
+def _form(arguments: Namespace) -> Any:
+    """What `--schema` or `--regex` says, if the command has them."""
+    if getattr(arguments, "regex", None) is not None:
+        return as_form({"type": "regex", "regex": arguments.regex})
+    if getattr(arguments, "schema", None) is None:
+        return None
+    try:
+        schema = json.loads(Path(arguments.schema).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormError(f"{arguments.schema}: {error.strerror}: check the name") from error
+    except ValueError as error:
+        raise FormError(f"{arguments.schema}: not JSON ({error}): give a JSON schema") from error
+    if not isinstance(schema, dict):
+        raise FormError(f"{arguments.schema}: not a JSON schema, which is an object")
+    try:
+        return as_form(schema)
+    except FormError as error:
+        raise FormError(f"{arguments.schema}: {error}") from error
 
 
 def _bias(text: str) -> tuple[int, float]:

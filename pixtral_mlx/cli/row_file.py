@@ -4,7 +4,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ class RowFile:
         path: a new file, or one to go on with; its ending decides the format, see `row_formats`.
         made_with: what the rows have in common: {"model": ..., "prompt": ...}.
         overwrite: forget what is there, once there is a first row to take its place.
+        fields: of answers that are JSON objects; CSV has a column for each.
 
     `rows` are those that are there.
 
@@ -40,9 +41,16 @@ class RowFile:
         OSError: it cannot be read or written.
     """
 
-    def __init__(self, path: Path, made_with: Mapping[str, Any], *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        made_with: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        fields: Sequence[str] | None = None,
+    ):
         self._path, self._made_with, self._overwrite = path, dict(made_with), overwrite
-        self._format = format_of(path)
+        self._format = format_of(path, fields)
         self._rows: dict[Key, dict[str, Any]] = {}
         self._replaced = False  # whether there are rows on the disk that count no more
         self._file = path.open("a+b")
@@ -177,9 +185,13 @@ def key_of(row: Mapping[str, Any]) -> Key:
 
 
 def open_rows(
-    output: str, made_with: Mapping[str, Any], *, overwrite: bool = False
+    output: str,
+    made_with: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    fields: Sequence[str] | None = None,
 ) -> RowFile | RowStream:
-    """Rows in a file, or on stdout for "-"."""
+    """Rows in a file, or on stdout for "-"; arguments as for `RowFile`."""
     if output == "-":
         return RowStream(made_with)
-    return RowFile(Path(output), made_with, overwrite=overwrite)
+    return RowFile(Path(output), made_with, overwrite=overwrite, fields=fields)

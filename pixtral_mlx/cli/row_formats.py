@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,17 +74,29 @@ class JsonLines:
 
 
 class Csv:
-    """Columns with a head, and the mark (BOM) by which Excel knows UTF-8."""
+    """Columns with a head, and the mark (BOM) by which Excel knows UTF-8.
 
-    start = b"\xef\xbb\xbf" + ",".join(COLUMNS).encode() + b"\r\n"
+    Arguments:
+        fields: of answers that are JSON objects, a column each after the others; "answer" is then
+            the object. None: answers are text. A name that another column has gets "answer."
+            before it.
+    """
+
+    def __init__(self, fields: Sequence[str] | None = None):
+        self._fields = fields
+        names = [" ".join(name.split()) for name in fields or ()]  # the head is one line
+        named = [f"answer.{name}" if name in COLUMNS else name for name in names]
+        self.start = b"\xef\xbb\xbf" + _line([*COLUMNS, *named])
 
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """See `Format`."""
-        text = io.StringIO(newline="")
-        options = json.dumps(row["options"], ensure_ascii=False)
-        cells = {**row, "options": options}
-        csv.writer(text, lineterminator="\r\n").writerow(map(cells.get, COLUMNS))
-        return text.getvalue().encode("utf-8", "backslashreplace")
+        cells = {**row, "options": json.dumps(row["options"], ensure_ascii=False)}
+        answer, more = row["answer"], []
+        if self._fields is not None:
+            known = answer if isinstance(answer, Mapping) else {}
+            more = [_cell(known.get(name)) for name in self._fields]
+            cells["answer"] = None if answer is None else json.dumps(answer, ensure_ascii=False)
+        return _line([*map(cells.get, COLUMNS), *more])
 
     def whole(self, data: bytes) -> int:
         """See `Format`: a line end within quotes ends no row."""
@@ -105,17 +117,47 @@ class Csv:
         csv.field_size_limit(2**31 - 1)
         head, rest = data[: data.find(b"\n") + 1], data[data.find(b"\n") + 1 :]
         names = head.removeprefix(b"\xef\xbb\xbf").replace(b'"', b"").strip()
-        if data and names != self.start[3:].strip():
+        if data and names != self.start[3:].replace(b'"', b"").strip():
             yield 1, None
             return
         reader = csv.reader(io.StringIO(rest.decode("utf-8", "replace"), newline=""))
         for cells in reader:
-            yield reader.line_num + 1, _row(cells)
+            yield reader.line_num + 1, self._row(cells)
+
+    def _row(self, cells: list[str]) -> dict[str, Any] | None:
+        """A row as it was before it was written; None if it is none."""
+        if len(cells) != len(COLUMNS) + len(self._fields or ()):
+            return None
+        row = _row(cells[: len(COLUMNS)])
+        if row is not None and self._fields is not None and row["answer"] is not None:
+            try:
+                row["answer"] = json.loads(row["answer"])
+            except ValueError:
+                return None
+        return row
 
 
-def format_of(path: Path) -> Format:
-    """By the ending of a file: CSV for .csv, else a JSON object a line."""
-    return Csv() if path.suffix.lower() == ".csv" else JsonLines()
+def format_of(path: Path, fields: Sequence[str] | None = None) -> Format:
+    """By the ending of a file: CSV for .csv, else a JSON object a line.
+
+    Arguments:
+        fields: as for `Csv`.
+    """
+    return Csv(fields) if path.suffix.lower() == ".csv" else JsonLines()
+
+
+def _line(cells: Sequence[Any]) -> bytes:
+    """Cells with commas between them."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(value: Any) -> Any:
+    """A field of an answer: words and numbers as they are, anything else as JSON."""
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, bool)):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _row(cells: list[str]) -> dict[str, Any] | None:

@@ -8,16 +8,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import mlx.core as mx
 
 from ..cost.machine import machine
 from ..inputs.tokenizer import StreamDecoder
+from ..inputs.tools import CallReader
 from ..interpret.activations import nan_error
 from ..model.prompt import Prompt
 from .engine import Engine
-from .form import Form
-from .grammar import Choice, Chosen, Constraint
+from .form import problem_of_calls
+from .grammar import CallConstraint, Choice, Chosen, Constraint
 from .options import GenerationOptions
 from .reply import Piece, Reply
 
@@ -45,7 +47,7 @@ class Answer:
         *,
         limit: int,
         reply: Reply | None = None,
-        constraint: Constraint | None = None,
+        constraint: Constraint | CallConstraint | None = None,
     ):
         self.reply = Reply() if reply is None else reply
         stats = self.reply.stats
@@ -54,12 +56,22 @@ class Answer:
         stats.float32_products = machine().float32_products  # before the clock starts
         self._engine, self._limit, self._stops = engine, limit, tuple(options.stop)
         self._form, self._constraint = options.response_format, constraint
+        self._tools, self._calls = options.tools, CallReader()
         self._waiting: list[Piece] = []
         self._start = self._first = 0.0
+        self._calling = False  # whether tools are being called
 
     @cached_property
     def _text(self) -> "_StopText":
         return _StopText(self._engine.tokenizer.stream_decoder(), self._stops)
+
+    @cached_property
+    def _call_text(self) -> StreamDecoder:
+        return self._engine.tokenizer.stream_decoder()
+
+    @cached_property
+    def _calls_id(self) -> int:
+        return self._engine.tokenizer.calls_id()
 
     @property
     def finished(self) -> bool:
@@ -99,16 +111,27 @@ class Answer:
             return
         self.reply.stats.generated_tokens += 1
         self.reply.stats.forced_tokens += choice.forced
-        text = self._text.add(token)
-        self._waiting.append(Piece(text, token, logprob, self.reply.trace, choice.allowed_mass))
+        text, calls = self._text_and_calls(token)
+        self._waiting.append(
+            Piece(text, token, logprob, self.reply.trace, choice.allowed_mass, calls)
+        )
         if self._text.stopped:
             yield from self._end("stop")
         elif choice.ends:
-            yield from self._end("stop", self._text.flush())
+            yield from self._end("tool_calls" if self._calling else "stop", self._text.flush())
         elif not self.left:
             yield from self._end("length", self._text.flush())
         elif not self._text.pending:
             yield from self._hand_out()
+
+    def _text_and_calls(self, token: int) -> tuple[str, tuple[dict[str, Any], ...]]:
+        """What a token adds to the text, or to the calls of tools."""
+        if self._calling:
+            return "", tuple(self._calls.add(self._call_text.add(token)))
+        if self._tools is not None and token == self._calls_id:
+            self._calling = True
+            return self._text.flush(), ()
+        return self._text.add(token), ()
 
     def _clock(self) -> None:
         now, stats = time.perf_counter(), self.reply.stats
@@ -123,12 +146,15 @@ class Answer:
             self._waiting[-1] = replace(self._waiting[-1], text=self._waiting[-1].text + text)
         yield from self._hand_out()
         self.reply.finish_reason = reason
-        if self._form is not None and self._constraint is not None:
-            self._read(self._form, self._constraint)
+        if self._constraint is not None:
+            self._read(self._constraint)
 
-    def _read(self, form: Form, constraint: Constraint) -> None:
-        """The value of an answer that has its end, or why there is none."""
-        reply = self.reply
+    def _read(self, constraint: Constraint | CallConstraint) -> None:
+        """The value of an answer that has its end, or why there is none; and its calls."""
+        reply, form = self.reply, self._form
+        reply.tool_calls = self._calls.calls
+        if form is None and not self._calling:
+            return
         if reply.finish_reason == "length":
             tokens = reply.stats.generated_tokens
             reply.parse_error = f"the answer was cut after {tokens:,} tokens, before its end"
@@ -136,7 +162,9 @@ class Answer:
             reply.parse_error = "a stop string ended the answer before its end"
         elif constraint.problem:
             reply.parse_error = constraint.problem
-        else:
+        elif self._calling:
+            reply.parse_error = problem_of_calls(self._tools, reply.tool_calls)
+        elif form is not None:
             reply.parsed, reply.parse_error = form.read(reply.text)
 
     def _hand_out(self) -> Iterator[Piece]:

@@ -53,7 +53,7 @@ class _Request:
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
         options = GenerationOptions.of(given)
-        prompt = engine.as_prompt(messages, pictures, **encoding)
+        prompt = engine.as_prompt(messages, pictures, options.tools, **encoding)
         self.stream = GenerationStream(engine, prompt, options, reply=self.reply)
         self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
         step = options.prefill_step_size

@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import PromptError
 from ..inputs.image_options import ImageOptions
 from ..inputs.tokenizer import Tokenizer
+from ..inputs.tools import Tools
 from ..model.prompt import Prompt
 from ..model.vision_language_model import VisionLanguageModel
 from .capacity import check_context
@@ -50,12 +51,16 @@ class Engine:
         image_budget: int | None = None,
         pdf_password: str | None = None,
         raw: bool = False,
+        tools: Tools | None = None,
     ) -> Prompt:
         """Turn messages into the prompt that the model receives; see `Pixtral.encode`."""
         given = {"image_budget": image_budget, "pdf_password": pdf_password}
         given = {name: value for name, value in given.items() if value is not None}
         image_options = replace(image_options or ImageOptions(), **given)
-        prompt = self.tokenizer.encode(messages, images, options=image_options, raw=raw)
+        request = None if tools is None else tools.request
+        prompt = self.tokenizer.encode(
+            messages, images, options=image_options, raw=raw, request=request
+        )
         check_context(prompt, self.model.config.text.max_seq_len)
         return prompt
 
@@ -63,6 +68,7 @@ class Engine:
         self,
         messages: str | Sequence[Mapping[str, Any]] | Prompt,
         images: Sequence[Any] = (),
+        tools: Tools | None = None,
         **options: Any,
     ) -> Prompt:
         """Messages as `encode` takes them, or the prompt that it made of them before.
@@ -70,12 +76,13 @@ class Engine:
         Arguments:
             images, options: as for `encode`; nothing of them goes with a `Prompt`, which has its
                 images and its form.
+            tools: those of the answer; a `Prompt` has them already.
 
         Raises:
             PromptError: a `Prompt` together with any of them.
         """
         if not isinstance(messages, Prompt):
-            return self.encode(messages, images, **options)
+            return self.encode(messages, images, tools=tools, **options)
         none = images is None or (isinstance(images, Sized) and len(images) == 0)
         for name, value in {"images": None if none else images, **options}.items():
             if value is not None and value is not False:

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..checks import shown
 from ..errors import FormError
 from ..inputs.clients import fields_of
 from ..inputs.tokenizer_file import import_jsonschema
+from ..inputs.tools import Tools, calls_schema
 from .schema import check_source, for_grammar
 
 KINDS = ("text", "json_object", "json_schema", "regex", "grammar")
@@ -23,6 +24,8 @@ _SCHEMA_KEYS = {
     "maxItems", "multipleOf",
 }  # fmt: skip
 _LONGEST_MESSAGE = 200
+MOST_CALLS = 16
+"""Of tools, in one answer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +37,14 @@ class Form:
         source: the JSON schema, the regular expression, or the grammar (llguidance's Lark).
         grammar_schema: of "json", the schema as far as it holds while the answer is written.
         model: the pydantic class that the value becomes, or None.
+        compact: without blanks after commas and colons.
     """
 
     kind: str
     source: Any
     grammar_schema: Mapping[str, Any] = field(default_factory=dict)
     model: Any = None
+    compact: bool = True
 
     def read(self, text: str) -> tuple[Any, str | None]:
         """The value of a whole answer, and what is wrong with it, if anything is.
@@ -94,6 +99,31 @@ def as_form(given: Any) -> Form | None:
         raise ValueError(f'response_format must have the {kind} in "{kind}", got {shown(source)}')
     check_source(f"the {kind}", source)
     return Form(kind, source)
+
+
+def calls_form(tools: Tools) -> Form:
+    """The form of what follows `[TOOL_CALLS]`: as the template writes calls that were made.
+
+    Raises:
+        FormError: the arguments of a function have a schema that cannot be promised.
+    """
+    for name, schema in tools.functions:
+        try:
+            _json_form(schema)
+        except FormError as error:
+            raise FormError(f"tool {name}: {error}") from error
+    most = MOST_CALLS if tools.parallel else 1
+    return replace(_json_form(calls_schema(tools.functions, most)), compact=False)
+
+
+def problem_of_calls(tools: Tools, calls: Sequence[Mapping[str, Any]]) -> str | None:
+    """What is wrong with the arguments of calls that have been made, in one sentence."""
+    schemas = dict(tools.functions)
+    for i, call in enumerate(calls):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        if problem := Form("json", schemas[name]).read(arguments)[1]:
+            return f"tool_calls[{i}].function.arguments: {problem}"
+    return None
 
 
 def _allowed() -> str:

@@ -56,8 +56,10 @@ class GenerationStream(Iterator[Piece]):
                 kv=kv, prefill_step_size=options.prefill_step_size, trace=options.trace_options,
             )  # fmt: skip
         self.prompt, self.options, self._engine = prompt, options, engine
-        form, rows = options.response_format, model.config.text.vocab_size
-        self._constraint = form and constraint_of(form, engine.tokenizer, rows)
+        self._constraint = None
+        if options.response_format or options.tools:
+            form, rows = options.response_format, model.config.text.vocab_size
+            self._constraint = constraint_of(form, engine.tokenizer, rows, options.tools)
         self.answer = Answer(
             engine, prompt, options, limit=self.limit, reply=reply, constraint=self._constraint
         )

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..errors import FormError
 from ..inputs.tokenizer import Tokenizer
-from .form import Form
+from ..inputs.tools import Tools
+from .form import Form, calls_form
 from .sampling import Sampler
 
 MOST_FORCED = 16
@@ -30,6 +31,8 @@ _COMPACT = {
     "whitespace_flexible": False, "item_separator": ",", "key_separator": ":",
     "coerce_one_of": True,  # whether only one of them holds is checked afterwards
 }  # fmt: skip
+
+_SPACED = {"item_separator": ", ", "key_separator": ": "}
 
 
 class Choice(NamedTuple):
@@ -118,15 +121,104 @@ class Constraint:
         return self._matcher
 
 
-def constraint_of(form: Form, tokenizer: Tokenizer, rows: int) -> Constraint:
-    """A form, made ready for one answer.
+class CallConstraint:
+    """A `Constraint` of an answer that may call tools: free, or in a form, until it does so.
+
+    Arguments:
+        free: the form of an answer without calls, or None.
+        calls: of what follows `[TOOL_CALLS]`.
+        calls_id: that token.
+        choice: of `Tools`.
+        rows, eos_id: as for `Constraint`.
+    """
+
+    def __init__(
+        self,
+        free: Constraint | None,
+        calls: Constraint,
+        calls_id: int,
+        choice: str,
+        rows: int,
+        eos_id: int,
+    ):
+        self._free, self._calls, self._now = free, calls, free
+        self._calls_id, self._choice = calls_id, choice
+        self._rows, self._eos_id = rows, eos_id
+        self._written = 0
+        self._over = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing may follow."""
+        return self._over if self._now is None else self._now.ended
+
+    @property
+    def problem(self) -> str | None:
+        """See `Constraint.problem`."""
+        return None if self._now is None else self._now.problem
+
+    @property
+    def calling(self) -> bool:
+        """Whether tools are being called."""
+        return self._now is self._calls
+
+    @property
+    def _may_call(self) -> bool:
+        """Whether a call may begin here: before an answer in a form, and anywhere in a free one."""
+        here = self._free is None or not self._written
+        return self._choice != "none" and not self.calling and here
+
+    def allowed(self) -> np.ndarray | None:
+        """As `Constraint.allowed`; None: everything is."""
+        if self._now is None and self._choice == "auto":
+            return None
+        if self._choice == "required" and not self.calling:
+            found = np.zeros(self._rows, bool)
+        elif self._now is not None:
+            found = self._now.allowed()
+        else:
+            found = np.ones(self._rows, bool)
+        if not self.calling:
+            found[self._calls_id] = self._may_call
+        return found
+
+    def forced(self, most: int) -> list[int]:
+        """As `Constraint.forced`."""
+        if self._choice == "required" and not self.calling:
+            return [self._calls_id, *self._calls.forced(most - 1)][:most]
+        return [] if self._now is None or self._may_call else self._now.forced(most)
+
+    def accept(self, token: int) -> None:
+        """As `Constraint.accept`."""
+        if self._may_call and token == self._calls_id:
+            self._now = self._calls
+        elif self._now is None:
+            self._over = token == self._eos_id
+        else:
+            self._now.accept(token)
+        self._written += 1
+
+
+def constraint_of(
+    form: Form | None, tokenizer: Tokenizer, rows: int, tools: Tools | None = None
+) -> "Constraint | CallConstraint | None":
+    """A form, and tools, made ready for one answer; None if there is neither.
 
     Arguments:
         rows: of the model's output.
 
     Raises:
-        FormError: no grammar can be made of it, or nothing satisfies it.
+        FormError: no grammar can be made of it, or nothing satisfies it; or the tokenizer's
+            template has no tools, or writes calls otherwise.
     """
+    free = None if form is None else _constraint(form, tokenizer, rows)
+    if tools is None:
+        return free
+    calls = _constraint(calls_form(tools), tokenizer, rows)
+    return CallConstraint(free, calls, tokenizer.calls_id(), tools.choice, rows, tokenizer.eos_id)
+
+
+def _constraint(form: Form, tokenizer: Tokenizer, rows: int) -> Constraint:
     name, grammar = _grammar(form)
     matcher = _matcher(tokenizer._words, grammar)
     if matcher.is_error():
@@ -141,7 +233,8 @@ def _grammar(form: Form) -> tuple[str, str]:
     from llguidance import LLMatcher
 
     if form.kind == "json":
-        schema = {**form.grammar_schema, "x-guidance": _COMPACT}
+        written = _COMPACT if form.compact else _COMPACT | _SPACED
+        schema = {**form.grammar_schema, "x-guidance": written}
         return "the schema", json.dumps({"json_schema": schema})
     if form.kind == "regex":
         rule = json.loads(LLMatcher.grammar_from_regex(form.source))["grammars"][0]
@@ -222,7 +315,7 @@ class FormSampler:
         constraint: of this answer.
     """
 
-    def __init__(self, sampler: Sampler, constraint: Constraint):
+    def __init__(self, sampler: Sampler, constraint: Constraint | CallConstraint):
         self._sampler, self.constraint = sampler, constraint
         self._chosen: deque[tuple[int, mx.array, mx.array, mx.array, bool]] = deque()
         self._count, self._last = 0, -1  # choices so far, and the number of the one that ends
@@ -233,11 +326,21 @@ class FormSampler:
         before = mx.array(tokens[-self._sampler.context_size :])
         return self._sampler.logprobs(before, logits)
 
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """The next token, forced or not; mlx-lm's batch takes this as a sampler."""
+        forced = self.constraint.forced(1)
+        return self.choose(logprobs, forced[0] if forced else None)
+
     def choose(self, logprobs: mx.array, forced: int | None = None) -> mx.array:
         """The next token, shape (1,): drawn from what the form allows, or what it forces."""
-        within = mx.where(mx.array(self.constraint.allowed()), logprobs, -mx.inf)
-        mass = mx.logsumexp(within, axis=-1, keepdims=True)
-        token = self._sampler.draw(within - mass) if forced is None else mx.array([forced])
+        allowed = self.constraint.allowed()
+        if allowed is None:
+            within, mass = logprobs, mx.zeros((1, 1))
+        else:
+            within = mx.where(mx.array(allowed), logprobs, -mx.inf)
+            mass = mx.logsumexp(within, axis=-1, keepdims=True)
+            within = within - mass
+        token = self._sampler.draw(within) if forced is None else mx.array([forced])
         logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
         token = mx.depends([token], [logprob, mass])[0]  # whoever evaluates one gets all
         self._chosen.append((self._count, token, logprob, mass, forced is not None))
@@ -276,8 +379,6 @@ class FormSampler:
             number == self._last,
         )
 
-    # In mlx-lm's batch ---------------------------------------------------------------------------
-
     def process(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """What mlx-lm's batch takes as a processor of logits."""
         (process,) = self._sampler.processors
@@ -285,8 +386,3 @@ class FormSampler:
         mx.async_eval(logits)  # the pass over all rows runs while the mask is made
         self.settle()
         return logits
-
-    def __call__(self, logprobs: mx.array) -> mx.array:
-        """What mlx-lm's batch takes as a sampler: (1, vocabulary) -> (1,)."""
-        forced = self.constraint.forced(1)
-        return self.choose(logprobs, forced[0] if forced else None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import check_fields, is_whole, number, option, options_of, shown
 from ..inputs.image_options import ImageOptions
+from ..inputs.tools import as_tools
 
 if TYPE_CHECKING:
     from ..interpret.edits import Edit
@@ -76,9 +77,14 @@ class GenerationOptions:
         edits: changes to the run. See `edits`.
         response_format: the form that the answer keeps: JSON of a schema, a pattern or a grammar.
             See `as_form` for its shapes and `reply.parsed` for the value.
+        tools: functions that the answer may call. In the shape of OpenAI and Mistral, see
+            `as_tools`; `reply.tool_calls` are the calls.
+        tool_choice: whether, and which of them, it calls. "auto", "none", "required" (or "any"), or
+            {"type": "function", "function": {"name": ...}}.
+        parallel_tool_calls: whether an answer may have several calls.
         prompt_lookup_num_tokens: copy up to so many tokens from what repeats, and check them at
             once. Pays where answers repeat (JSON, tables); see `lookup` for what holds; not with
-            `trace`, `quantized_kv_start` or `response_format`.
+            `trace`, `quantized_kv_start`, `response_format` or `tools`.
         reuse: go on from what earlier calls on this model computed for the same beginning. That
             is the same tokens, image contents and edits (see `prompt_cache`); what this call
             computes is left for later ones. False computes everything and leaves nothing.
@@ -194,6 +200,11 @@ class GenerationOptions:
     response_format: Any = option(
         None, help="the form that the answer must have: JSON of a schema, a pattern or a grammar"
     )
+    tools: Any = option((), help="functions that the answer may call")
+    tool_choice: Any = option("auto", help="whether, and which of them, it calls")
+    parallel_tool_calls: bool = option(
+        True, help="whether an answer may have several calls", kind=bool
+    )
     prompt_lookup_num_tokens: int = option(
         0,
         help="guess up to this many tokens from what repeats, and check them in one pass",
@@ -218,7 +229,9 @@ class GenerationOptions:
             from .form import as_form
 
             object.__setattr__(self, "response_format", as_form(self.response_format))
-        for name in ("trace", "quantized_kv_start", "response_format"):
+        tools = as_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
+        object.__setattr__(self, "tools", tools)
+        for name in ("trace", "quantized_kv_start", "response_format", "tools"):
             if self.prompt_lookup_num_tokens and getattr(self, name):
                 raise ValueError(
                     f"prompt_lookup_num_tokens and {name} cannot be used together: {name} goes by "

@@ -21,6 +21,8 @@ class Piece:
         trace: what can be looked at so far, or None; it grows with the answer.
         allowed_mass: how much of the probability was on tokens that `response_format` allowed; None
             without one.
+        tool_calls: what it adds to the calls of tools, as OpenAI's stream has it: {"index", "id",
+            "type", "function": {"name", "arguments"}}, then {"index", "function": {"arguments"}}.
     """
 
     text: str
@@ -28,6 +30,7 @@ class Piece:
     logprob: float
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
     allowed_mass: float | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass
@@ -83,14 +86,17 @@ class Reply:
         text: what was written.
         tokens: generated ids, without the end token.
         logprobs: one a token, see `Piece.logprob`.
-        finish_reason: "stop" (end token or stop string), "length", "interrupted", or None
-            while it is still being written.
+        finish_reason: "stop" (end token or stop string), "tool_calls", "length", "interrupted", or
+            None while it is still being written.
         stats: what it took.
         parsed: with `response_format` the value: of JSON, of the pydantic class, or the text of a
             regular expression or a grammar. None while there is no whole answer.
         parse_error: why there is no value, in one sentence: the answer was cut, or it breaks what
             could only be checked when it was there.
         allowed_mass: with `response_format`, one a token, see `Piece.allowed_mass`.
+        tool_calls: of `tools`, whole ones, in OpenAI's shape: {"id", "type": "function",
+            "function": {"name", "arguments"}}, the arguments as JSON in a string. They are no part
+            of `text`.
         trace: what can be looked at, or None if `trace` was off.
     """
 
@@ -102,6 +108,7 @@ class Reply:
     parsed: Any = None
     parse_error: str | None = None
     allowed_mass: list[float] = field(default_factory=list)
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
 
     def evidence(self, token: int, image: int = 0) -> Evidence:

@@ -16,7 +16,7 @@ from .capacity import need_of
 from .content import content_of
 from .engine import Engine
 from .features import Steps, embedding_steps, feature_steps
-from .grammar import MOST_FORCED, Choice, Chosen, Constraint, FormSampler
+from .grammar import MOST_FORCED, CallConstraint, Choice, Chosen, Constraint, FormSampler
 from .lookup import Drafter, can_pay, check_draft
 from .options import GenerationOptions
 from .sampling import Sampler
@@ -40,7 +40,7 @@ class Run:
         prompt: Prompt,
         options: GenerationOptions,
         recorder: Recorder | None,
-        constraint: Constraint | None = None,
+        constraint: Constraint | CallConstraint | None = None,
     ):
         model = engine.model
         self._model, self._prompt, self._recorder = model, prompt, recorder
@@ -226,12 +226,12 @@ class Run:
                 for i, token in enumerate(forced):
                     form.choose(form.logprobs(tokens, logits[:, i]), token)
                     tokens.append(token)
-                if draws := left > 0 and not form.constraint.ended:
-                    form.choose(form.logprobs(tokens, logits[:, -1]))
+                if more := left > 0 and not form.constraint.ended:
+                    form(form.logprobs(tokens, logits[:, -1]))
                 form.launch()
             for _ in forced:
                 yield form.read()
-            if draws:
+            if more:
                 last, left = form.read(), left - 1
                 tokens.append(last.token)
 

@@ -310,7 +310,7 @@ def _narrow_object(node: dict[str, Any], *, closable: bool) -> None:
             del node[key]
     if "additionalProperties" in node:
         node["additionalProperties"] = _known(node["additionalProperties"])
-    elif not listed and "patternProperties" not in node:
+    elif "properties" not in node and "patternProperties" not in node:
         if closable:
             node["additionalProperties"] = _known(True)
     elif closable and not counted and {*node.get("required", ())} <= {*listed}:

@@ -10,12 +10,14 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `size_limit`: what a picture may take once it is decoded
 `tiff`: where its pages are
 `image`: open, check, orient
+`depth`: how many bits grey really has
 `pixels`: resize, normalise
 `page_choice`: which pages are meant
 `pdf`: its pages, drawn
 `pages`: of PDFs and TIFFs, each a picture
 `tokenizer`: messages in, a `Prompt` out
 `tokenizer_file`: which tokenizer belongs to a model folder
+`tools`: functions that an answer may call, and the calls as they are read
 `placeholders`: words and pictures that only take up room, to measure with
 """
 

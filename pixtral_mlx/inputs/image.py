@@ -18,10 +18,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import ImageError, how_to_install
+from .depth import SIGNIFICANT_BITS, png_significant_bits
 from .file_kind import ON_A_MAC, is_heic, is_pdf, what_else
 from .image_options import ImageOptions
 from .image_source import read_source
-from .pixels import digest
+from .pixels import digest, dim_brightest, is_dim
 from .size_limit import check_scans, check_size, check_webp, jpeg_scale, pixel_bytes
 from .tiff import first_page, has_several_pages, is_tiff
 
@@ -108,7 +109,16 @@ def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Imag
             # Or it asks, when it makes room, for the limit of the whole process.
             image.im = Image.new(image.mode, image._tile_size).im
         image.load()
+    if options.grey16 == "scale" and (brightest := dim_brightest(image)):
+        _note_dim(name, brightest)
     return _upright(image) if options.orient else image
+
+
+def _note_dim(name: str, brightest: int) -> None:
+    log.warning(
+        "%s: its brightest value is %s of 65,535 and it states no depth, so it looks dark: if it "
+        "has fewer bits, scale it to 16 first", name, f"{brightest:,}",
+    )  # fmt: skip
 
 
 def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
@@ -151,6 +161,8 @@ def _open(data: bytes, name: str) -> Image.Image:
             f"{name}: not an image that can be read; allowed: {', '.join(FORMATS)} and HEIC: "
             "convert it to one of them"
         ) from why
+    if image.format == "PNG" and (bits := png_significant_bits(data)):
+        image.info[SIGNIFICANT_BITS] = bits
     if isinstance(image, JpegImageFile):
         width, height = image.size
         scale = _open_smaller(image, data, name)
@@ -303,4 +315,6 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
         )
     if highest <= 255:
         return array.astype(np.uint8)
+    if is_dim(highest):
+        _note_dim("array", highest)
     return ((array.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8)

@@ -18,7 +18,7 @@ class ImageOptions:
         orient: turn a picture as its EXIF orientation says; the reference does not. Phones rely
             on it. HEIC states it elsewhere than in EXIF, and is always upright.
         grey16: 16-bit grey: scale it to 8 bits, or clip it as the reference does. Clipping turns
-            most of such a picture white.
+            most of such a picture white. Scaling goes by the depth that the file states.
         image_budget: the most tokens that a picture may take; None: no limit but the model's. See
             `patch_grid`.
         pdf_password: opens PDFs that are locked; it is never shown or written.

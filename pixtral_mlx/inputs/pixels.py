@@ -7,7 +7,6 @@ picture costs little beside itself: only the pixels that count are converted, or
 import hashlib
 import platform
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -15,6 +14,7 @@ from PIL import Image
 from ..errors import ImageError
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
+from .depth import SIGNIFICANT_BITS, are_scaled, stated_bits
 from .image_options import ImageOptions
 
 # CLIP's mean and standard deviation of RGB, as mistral-common has them.
@@ -29,6 +29,9 @@ _LONGEST = 1 << 17
 
 _WHOLE_PIXELS = 1 << 24
 """So much is resized at once by Pillow."""
+
+_DIM = 1 << 14
+"""Values of 16 bits that all are below this may have 14 bits, or 12, or 10."""
 
 # Where a target pixel lies in the source: OpenCV rounds that to float32, but its builds for Intel
 # and AMD hand pictures of at least 4x4 to Intel's IPP, which does not. On a side of 2,000 pixels
@@ -66,13 +69,13 @@ def to_pixels(image: np.ndarray) -> np.ndarray:
 def to_rgb(image: Image.Image, options: ImageOptions) -> Image.Image:
     """Three channels of 8 bits; transparent parts become white, also those of one colour (PNG's
     tRNS), which the reference leaves as they are in RGB and in 16-bit grey."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
     return _to_rgb(image, options, _white(image))
 
 
 def _to_rgb(image: Image.Image, options: ImageOptions, white: int) -> Image.Image:
     """`to_rgb` a tile at a time: what it holds meanwhile takes several times the picture."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.width * image.height <= _TILE_PIXELS:
         return _tile_to_rgb(image, options, white)
     rgb = Image.new("RGB", image.size)
@@ -86,9 +89,9 @@ def _tile_to_rgb(image: Image.Image, options: ImageOptions, white: int) -> Image
     key = image.info.get("transparency")
     if image.mode == "RGB" and key is None:
         return image
-    if image.mode.startswith("I") and options.grey16 == "scale":
+    if _is_deep_grey(image) and options.grey16 == "scale":
         values = np.asarray(image)
-        whole = np.clip(values, 0, white).astype(np.uint32)
+        whole = np.clip(values, 0, white).astype(np.uint32 if white <= 65535 else np.uint64)
         image = Image.fromarray(((whole * 255 + white // 2) // white).astype(np.uint8))
         if isinstance(key, int):
             image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
@@ -122,9 +125,57 @@ def _is_plain_grey(image: Image.Image) -> bool:
 
 def _white(image: Image.Image) -> int:
     """What is white in more than 8 bits of grey."""
-    if image.mode == "I" and cast("tuple[float, float]", image.getextrema())[1] <= 255:
-        return 255  # a 32-bit mode that holds 8-bit values
-    return 65535
+    if not _is_deep_grey(image):
+        return 255
+    brightest = _brightest(image)
+    if white := _stated_white(image, brightest):
+        return white
+    # A 32-bit mode may hold 8-bit values.
+    return 255 if image.mode == "I" and brightest <= 255 else 65535
+
+
+def _stated_white(image: Image.Image, brightest: int) -> int | None:
+    """The same, where the file says it and its pixels do not contradict."""
+    bits = stated_bits(image)
+    if bits is None:
+        return None
+    fits = brightest >> bits == 0
+    # PNG asks for values that fill 16 bits, and those of a dark picture fit into fewer.
+    if SIGNIFICANT_BITS in image.info and (
+        not fits or all(are_scaled(values, bits) for values in _values(image))
+    ):
+        return 65535
+    return (1 << bits) - 1 if fits else None
+
+
+def dim_brightest(image: Image.Image) -> int | None:
+    """The brightest value of grey that looks dark, and might do so only because nothing says how
+    many bits it has; None of any other picture."""
+    if not _is_deep_grey(image):
+        return None
+    brightest = _brightest(image)
+    eight_bits = image.mode == "I" and brightest <= 255
+    if eight_bits or not is_dim(brightest) or _stated_white(image, brightest):
+        return None
+    return brightest
+
+
+def is_dim(brightest: int) -> bool:
+    """Whether values of 16 bits up to this one look like values of fewer bits."""
+    return 0 < brightest < _DIM
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode.startswith("I")
+
+
+def _brightest(image: Image.Image) -> int:
+    return max(int(values.max()) for values in _values(image))
+
+
+def _values(image: Image.Image) -> Iterator[np.ndarray]:
+    """Its pixels, a tile at a time."""
+    return (np.asarray(image.crop(box)) for box in _tiles(*image.size))
 
 
 def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
@@ -164,10 +215,10 @@ def antialiased(image: Image.Image, options: ImageOptions, width: int, height: i
     A large picture is made narrow a band at a time, so that it is never held as RGB; the order of
     the two directions may make a value differ by its last bits from that of Pillow by itself.
     """
-    image, resample = _thinned(image), Image.Resampling.BICUBIC
+    white, grey, resample = _white(image), _is_plain_grey(image), Image.Resampling.BICUBIC
+    image = _thinned(image)
     if image.width * image.height <= _WHOLE_PIXELS:
-        return to_rgb(image, options).resize((width, height), resample)
-    white, grey = _white(image), _is_plain_grey(image)
+        return _to_rgb(image, options, white).resize((width, height), resample)
     narrow = Image.new("L" if grey else "RGB", (width, image.height))
     for box in _tiles(*image.size):
         tile = image.crop(box)

@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, ConfigError, ImageError, PixtralError, PromptError
+from ..errors import (
+    CheckpointError,
+    ConfigError,
+    FormError,
+    ImageError,
+    PixtralError,
+    PromptError,
+)
 from ..model.config import VisionConfig
 from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens, patch_grid
 from ..model.vision_language_model import NO_VISION
@@ -84,6 +91,7 @@ class Tokenizer:
         *,
         options: ImageOptions | None = None,
         raw: bool = False,
+        request: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """Turn messages into a prompt.
 
@@ -95,13 +103,15 @@ class Tokenizer:
                 fill their parts `{"type": "image"}`.
             options: how pictures are prepared.
             raw: no chat template: `<s>`, then images and text as they stand; for base models.
+            request: what else the template takes: "tools", for example.
 
         Raises:
             PromptError: a role, a shape or an order that is not allowed.
             ImageError: a picture that cannot be used. Both say which message.
         """
         options = options or ImageOptions()
-        listed, request = split_request(messages)
+        listed, own = split_request(messages)
+        request = {**own, **(request or {})}
         if raw and request:
             raise PromptError(f"raw= leaves out the template, which {', '.join(request)} needs")
         opened = open_messages(listed, images, options, self.vision)
@@ -147,6 +157,26 @@ class Tokenizer:
                 else:
                     tokens += encoder(SimpleNamespace(image=chunk["image"])).tokens
         return tokens
+
+    def calls_id(self) -> int:
+        """The token `[TOOL_CALLS]`.
+
+        Raises:
+            FormError: the template has none, or writes calls otherwise than as a list of JSON.
+        """
+        from mistral_common.tokens.tokenizers.base import TokenizerVersion
+
+        version = self._words.version
+        try:
+            found = self._words.get_special_token("[TOOL_CALLS]")
+        except ValueError:
+            found = None
+        if found is None or version > TokenizerVersion.v7:
+            raise FormError(
+                f"{self.path}: the template of tokenizer {version.value} has no tools that are "
+                "known here; allowed: v2 to v7"
+            )
+        return found
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of generated ids; control tokens and ids without a word are left out."""

@@ -280,7 +280,9 @@ def check_pages(page, files, sync_playwright, flags):
     assert caption.text_content().startswith("Layer 2, head 1: patch (4, 7)")
     own.locator("canvas.px-patches").click(position={"x": 5, "y": 5})
     own.wait_for_timeout(300)
-    assert "Not saved in this page" in own.locator(".px-problem").text_content()
+    assert caption.text_content().startswith("Layer 2, head 1: patch (0, 0)")
+    assert own.locator(".px-problem").is_hidden()
+    assert own.get_by_role("button", name="rollout").is_hidden()
     own.close()
     assert not errors
     assert all(url.startswith(("file:", "blob:", "data:")) for url in requests), requests

@@ -16,7 +16,9 @@ def test_pages_work_without_a_network(lab, tmp_path):
     page.wait_for_selector("canvas.px-patches")
     page.wait_for_function("document.querySelector('canvas.px-patches').width > 100")
     page.locator("input[type=range]").fill("64")
-    page.wait_for_function("/Not saved/.test(document.querySelector('.px-problem').textContent)")
+    page.wait_for_function("/64 × 51 px/.test(document.querySelector('.px-facts').textContent)")
+    assert not page.locator(".px-problem").is_visible()
+    assert "runs without the model" in page.locator(".px-foot").inner_text()
     assert [a for a in asked if not a.startswith(("file:", "data:", "blob:"))] == []
     page.close()
 

@@ -111,6 +111,19 @@ def test_what_is_forced_joins_the_next_pass(model, monkeypatch):
     assert max(passes[1:]) > 8
 
 
+def test_how_many_are_read_at_once_changes_nothing(model, monkeypatch):
+    from pixtral_mlx.engine import run
+
+    replies = []
+    for most in (1, 3, run.MOST_FORCED):
+        monkeypatch.setattr(run, "MOST_FORCED", most)
+        replies.append(model.generate("Which?", temperature=1.0, seed=5, reuse=False, **LONG))
+        check(replies[-1])
+    assert len({reply.text for reply in replies}) == 1
+    assert len({tuple(reply.tokens) for reply in replies}) == 1
+    assert len({reply.stats.forced_tokens for reply in replies}) == 1
+
+
 def test_pieces_add_up_and_carry_the_mass(model):
     stream = model.stream("Which?", temperature=1.0, seed=2, **LONG)
     pieces = list(stream)

@@ -29,7 +29,11 @@ COMMANDS = {
     "explain": ["explain", "--prompt", "?", "-o", "x.png"],
     "convert": ["convert", "a", "b"],
 }
-PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format"}
+PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format"} | {
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+}
 
 
 def line_of(kind, name, value) -> str:

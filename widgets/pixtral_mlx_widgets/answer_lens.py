@@ -109,6 +109,20 @@ class AnswerLens(WordView):
             yield "lens", {"token": token}
         yield from self._questions_known(tokens)
 
+    def questions_beyond(self) -> Iterable[tuple[str, dict[str, Any]]]:
+        """Where every word looked in each layer, then in each head of the mean, then in both."""
+        text, images = self.facts.get("text"), range(len(self.facts.get("images", ())))
+        tokens = range(len(self._trace().tokens)) if self.words else ()
+        if not text or not images:
+            return
+        layers, heads = [*range(text["layers"])], [*range(text["heads"])]
+        pairs = [(layer, None) for layer in layers] + [(None, head) for head in heads]
+        for layer, head in pairs + [(layer, head) for layer in layers for head in heads]:
+            for token in tokens:
+                for image in images:
+                    at = {"layer": layer, "head": head, "image": image}
+                    yield "look", {"token": token, **at}
+
     def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
         """One page, with what is shown of every word of the answer; see `View.to_html`."""
         self._every_word = True

@@ -70,6 +70,7 @@ def html(
 </head>
 <body class="px-page">
 <main id="widget"></main>
+<p class="px-foot">A saved page: it runs without the model, and leaves out what needs one.</p>
 <script type="application/json" id="state">{_closed(json.dumps(data, default=_plain))}</script>
 <script type="module">
 const widgets = {{}};

@@ -14,6 +14,9 @@ from .packing import picture_file
 from .session import Session, sentence
 from .view import View, config_of
 
+STEP = 16
+"""Of the size slider, in pixels."""
+
 LARGEST_SIDE = 1536
 """End of the size slider, in pixels: beyond the longest side that the model sees."""
 
@@ -120,6 +123,12 @@ class PatchGrid(View):
         yield from super().questions_shown()
         for image in range(len(self.facts.get("images", ()))):
             for side in {0, self.side}:
+                yield "size", {"image": image, "side": side}
+
+    def questions_beyond(self):
+        """Every size that the slider can stand at."""
+        for image in range(len(self.facts.get("images", ()))):
+            for side in range(STEP, LARGEST_SIDE + 1, STEP):
                 yield "size", {"image": image, "side": side}
 
 

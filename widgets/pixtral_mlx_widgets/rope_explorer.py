@@ -196,6 +196,15 @@ class RopeExplorer(View):
             if self.probe is not None:
                 yield "score", {**size, "patch": list(self.patch), "probe": list(self.probe)}
 
+    def questions_beyond(self):
+        """How alike all patches are to each, and each to B."""
+        size = {"rows": self.rows, "columns": self.columns}
+        for place in range(self.rows * self.columns):
+            patch = list(divmod(place, self.columns))
+            yield "alike", {**size, "patch": patch}
+            if self.probe is not None:
+                yield "score", {**size, "patch": patch, "probe": list(self.probe)}
+
 
 def score(angles: np.ndarray, others: np.ndarray) -> np.ndarray:
     """q · k of patches of identical content, all of whose pairs have the same length, as a share

@@ -9,7 +9,7 @@ import inspect
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from os import PathLike
@@ -30,6 +30,10 @@ from .session import Session, sentence
 
 SAVE_AFTER_SECONDS = 1.0
 """How long nobody must have asked anything until what is shown is kept, see `View.keep`."""
+
+PAGE_BYTES = 180_000
+"""What a page may hold beyond what is shown, so that its sliders work without a kernel: with its
+script, a page of a small picture stays under 300 kB."""
 
 SHOWN_SECONDS = 5
 """How long a notebook that shows the widget has to draw a picture of it."""
@@ -296,6 +300,11 @@ class View(anywidget.AnyWidget):
         for image in range(len(self.facts.get("images", ()))):
             yield "pixels", {"image": image}
 
+    def questions_beyond(self) -> Iterable[tuple[str, dict[str, Any]]]:
+        """What else a page can answer, the most wanted first, while it stays small: then its
+        sliders and patches work without a kernel."""
+        return ()
+
     def _save_soon(self) -> None:
         if self._saving is not None:
             self._saving.cancel()
@@ -308,16 +317,35 @@ class View(anywidget.AnyWidget):
         if self.session is not None and self.session.closed:
             return
         with self._keeping:
-            found, epoch = {}, self.facts.get("epoch")
-            for what, arguments in self.questions_shown():
-                try:
-                    data, buffers = packed(self.ask(what, **arguments))
-                except Exception:  # what cannot be computed now was not shown either
-                    continue
-                key = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
-                found[key] = {"data": data, "buffers": buffers}
+            epoch = self.facts.get("epoch")
+            found = dict(self._answers(self.questions_shown()))
             if self.facts.get("epoch") == epoch:
                 self.saved = found
+
+    def _answers(
+        self, questions: Iterable[tuple[str, dict[str, Any]]]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, answer) of questions, as the browser knows them."""
+        for what, arguments in questions:
+            try:
+                data, buffers = packed(self.ask(what, **arguments))
+            except Exception:  # what cannot be computed now was not shown either
+                continue
+            name = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
+            yield name, {"data": data, "buffers": buffers}
+
+    def _beyond(self) -> dict[str, dict[str, Any]]:
+        """Answers to `questions_beyond` that are not shown, as many as `PAGE_BYTES` hold."""
+        found, size = {}, 0
+        for name, answer in self._answers(self.questions_beyond()):
+            # In a page, bytes become base64: four characters for three.
+            size += len(name) + len(json.dumps(answer["data"]))
+            size += sum(4 * len(buffer) // 3 + 20 for buffer in answer["buffers"])
+            if size > PAGE_BYTES:
+                break
+            if name not in self.saved:
+                found[name] = answer
+        return found
 
     def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
         """One page that works without a kernel and without a network, drawn by the same script.
@@ -338,6 +366,7 @@ class View(anywidget.AnyWidget):
         with self._keeping:
             self.keep()
             state = self._page_state()
+            state["saved"] = {**self.saved, **self._beyond()}
         inner = {key: (one.name, one._page_state()) for key, one in self.page_children().items()}
         text = page.html(type(self).__name__, self.name, state, inner)
         if path is not None:

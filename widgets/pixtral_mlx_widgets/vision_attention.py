@@ -1,7 +1,7 @@
 """`VisionAttention`: where a patch looks."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,17 @@ class VisionAttention(View):
         if self.rolled == [self.image, *patch]:
             yield "rollout", {"patch": patch, "image": self.image}
 
+    def questions_beyond(self):
+        """Where every patch of the picture looks, in this layer and then in the others."""
+        vision, images = self.facts.get("vision"), self.facts.get("images")
+        if not vision or not images:
+            return
+        grid = images[self.image]
+        for layer in sorted(range(vision["layers"]), key=lambda one: one != self.layer):
+            for place in range(grid["rows"] * grid["columns"]):
+                patch = list(divmod(place, grid["columns"]))
+                yield "heads", {"layer": layer, "patch": patch, "image": self.image}
+
     def patch_shown(self) -> list[int] | None:
         """The patch that looks: the chosen one, else that on which the answer rests most, or the
         middle of another picture; None before there is an answer."""
@@ -230,14 +241,19 @@ def measured(maps: np.ndarray, patch: Sequence[int]) -> dict[str, Any]:
     peaks = [np.unravel_index(int(one.argmax()), one.shape) for one in maps]
     return {
         "maps": np.stack([one["map"] for one in small]),
-        "top": [one["top"] for one in small],
-        "sum": [one["sum"] for one in small],
-        "near": list(near / sums),
-        "row": [[int(r.argmax()), float(r.max() / s)] for r, s in zip(rows, sums, strict=True)],
+        "top": _few(one["top"] for one in small),
+        "sum": _few(one["sum"] for one in small),
+        "near": _few(near / sums),
+        "row": [[int(r.argmax()), *_few([r.max() / s])] for r, s in zip(rows, sums, strict=True)],
         "column": [
-            [int(c.argmax()), float(c.max() / s)] for c, s in zip(columns, sums, strict=True)
+            [int(c.argmax()), *_few([c.max() / s])] for c, s in zip(columns, sums, strict=True)
         ],
         "peak": [[int(row), int(column)] for row, column in peaks],
-        "distance": [float(d) for d in px.mean_distance(maps, patch)],
-        "even": float(px.mean_distance(np.ones(maps.shape[1:]), patch)),
+        "distance": _few(px.mean_distance(maps, patch)),
+        "even": _few([px.mean_distance(np.ones(maps.shape[1:]), patch)])[0],
     }
+
+
+def _few(values: Iterable[Any]) -> list[float]:
+    """Numbers with the digits that a caption needs: a page holds thousands of them."""
+    return [float(f"{value:.6g}") for value in values]

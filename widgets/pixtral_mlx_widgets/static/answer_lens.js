@@ -132,7 +132,7 @@ export function render({ model, el }) {
     stop.hidden = !running();
     newest.hidden = model.get("token") == null || !running();
     again.disabled = running();
-    again.hidden = Boolean(model.page);
+    again.hidden = heat.root.hidden = nucleus.root.hidden = Boolean(model.page);
     panel.body.hidden = !words.length && !running();
     const empty = token == null;
     for (const part of [side, lens]) part.hidden = empty;

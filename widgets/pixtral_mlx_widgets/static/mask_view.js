@@ -265,7 +265,7 @@ export function render({ model, el }) {
     .map(([name, words]) => [`var(${name})`, words]));
   const leaking = seen.lastChild;
   panel.body.append(encoder.root, decoder.root, tag("div", { class: "px-wide px-masks" },
-    seen, tag("div", { class: "px-choice" }, breaker, adder, taker), table));
+    seen, tag("div", { class: "px-choice", hidden: Boolean(model.page) }, breaker, adder, taker), table));
 
   const line = (name, words) => tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words));
   function showLeak() {

@@ -146,8 +146,8 @@ export function render({ model, el }) {
   const outcome = tag("p", { class: "px-outcome", "aria-live": "polite" });
   const trial = tag("div", { class: "px-wide px-trial" },
     tag("div", { class: "px-row" }, tag("label", { class: "px-check" }, "I predict", guess, "tokens/s on this machine, for this prompt"), go), outcome);
-  panel.body.append(tag("div", { class: "px-wide px-row" }, chip.root, memory.root, bits),
-    tag("div", { class: "px-sliders" }, ...Object.values(sliders).map(({ root }) => root)),
+  panel.body.append(tag("div", { class: "px-wide px-row", inert: Boolean(model.page) }, chip.root, memory.root, bits),
+    tag("div", { class: "px-sliders", inert: Boolean(model.page) }, ...Object.values(sliders).map(({ root }) => root)),
     tag("div", { class: "px-side" }, table), stack.root, legend, trial);
 
   guess.addEventListener("input", () => {
@@ -188,7 +188,7 @@ export function render({ model, el }) {
     }).root);
     for (const [name, one] of Object.entries(sliders)) one.set(model.get(name), { max: Math.max(all.most[name], model.get(name)) });
     if (document.activeElement !== guess) guess.value = model.get("prediction") ?? "";
-    trial.hidden = !all.can_measure;
+    trial.hidden = !all.can_measure || Boolean(model.page);
     if (!loading) estimate(Object.fromEntries(names.map((name) => [name, model.get(name)])));
   }
 

@@ -45,7 +45,7 @@ export function costs(size, context) {
 export function render({ model, el }) {
   const panel = frame(el, "Patch grid",
     model.page ? "" : "Try: point at a patch or at the end of a row, then drag “longest side”: what does a smaller picture cost?");
-  const { ask, close } = connect(model, panel);
+  const { ask, has, close } = connect(model, panel);
   const patches = patchCanvas({
     label: "The picture under its patch grid", onHover: say, onEnd: sayEnd,
     onChoose(patch) { model.set("patch", patch); model.save_changes(); },
@@ -115,6 +115,7 @@ export function render({ model, el }) {
       options: all.map((_, i) => [i, String(i + 1)]),
       onChoose(image) { model.set("image", image); model.set("patch", null); model.save_changes(); },
     }).root] : []));
+    size.root.hidden = own.hidden = !has("size", { image: model.get("image"), side: 16 });
     paint(model.get("image"));
     measure(model.get("side"));
   }

@@ -273,7 +273,7 @@ export function render({ model, el }) {
   const worst = worstTable(choose);
   const found = tag("div", { class: "px-wide px-found" }, tag("div", { class: "px-error-map" }, map.root, scale.root), tag("div", { class: "px-side" }, worst.root));
   const both = tag("div", { class: "px-wide px-both" });
-  panel.body.append(choices, tag("div", { class: "px-wide px-row" }, measure, compare), found, both);
+  panel.body.append(choices, tag("div", { class: "px-wide px-row", hidden: Boolean(model.page) }, measure, compare), found, both);
 
   const scheme = () => model.get("given") ? "the quantized version"
     : model.get("mode") === "affine" ? `${model.get("bits")} bits, groups of ${model.get("group_size")}`
@@ -283,7 +283,7 @@ export function render({ model, el }) {
   const chooseScheme = (changes) => act("alive").then(() => set(changes), (error) => { panel.fail(error.message); showChoices(); });
 
   function showChoices() {
-    choices.hidden = model.get("given");
+    choices.hidden = model.get("given") || Boolean(model.page);
     if (choices.hidden) return;
     const all = model.get("choices");
     if (!all.mode) return;

@@ -175,9 +175,11 @@ export function render({ model, el }) {
   ].map(([sign, words, step]) => [step, tag("button", {
     type: "button", title: `both ${words}`, "aria-label": `move both ${words}`, onclick: () => move(step),
   }, sign)]);
+  rows.root.hidden = columns.root.hidden = which.root.hidden = Boolean(model.page);
+  for (const [, button] of arrows) button.hidden = Boolean(model.page);
   const number = tag("output", { class: "px-score px-number" });
   const together = tag("div", { class: "px-choice", role: "group", "aria-label": "move both together" },
-    tag("span", { class: "px-label" }, "move both"), ...arrows.map(([, button]) => button), number);
+    tag("span", { class: "px-label", hidden: Boolean(model.page) }, "move both"), ...arrows.map(([, button]) => button), number);
   const note = tag("p", { class: "px-quiet px-small" });
   panel.body.append(tag("div", { class: "px-picture" }, patches.root, bar.root),
     tag("div", { class: "px-side" }, rows.root, columns.root, which.root, together, bars.root, note));

@@ -227,7 +227,10 @@ export function connect(model, panel = null) {
       }
     }),
   ];
-  return { ask, act, close() { stops.forEach((stop) => stop()); kernel.close(); } };
+  // Whether an answer is to be had: of a kernel any, of a page what it holds.
+  const has = (what, args) => !model.page || nameOf(what, args) in (model.get("saved") ?? {});
+
+  return { ask, act, has, close() { stops.forEach((stop) => stop()); kernel.close(); } };
 }
 
 // Calls that come in while one is under way: only the last of them is made, and answers that were

@@ -54,7 +54,7 @@ export function patchShown(patch, opening, image, grid) {
 export function render({ model, el }) {
   const panel = frame(el, "Where a patch looks",
     model.page ? "" : "Try: click a patch, then slide through the layers: which heads look far, which stay near?");
-  const { ask, act, close } = connect(model, panel);
+  const { ask, act, has, close } = connect(model, panel);
   const set = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     model.save_changes();
@@ -150,6 +150,11 @@ export function render({ model, el }) {
     const { rows, columns } = all[image];
     layers.set(model.get("layer"), { max: model.get("facts").vision.layers - 1 });
     modes.set(model.get("mode"));
+    if (model.page) {
+      const all = [...Array(model.get("facts").vision.layers).keys()];
+      layers.root.hidden = !all.every((layer) => has("heads", { layer, patch, image }));
+      modes.root.lastElementChild.hidden = !has("rollout", { patch, image });
+    }
     which.replaceChildren(...(all.length > 1 ? [choice({
       label: "picture", value: image, options: all.map((_, i) => [i, String(i + 1)]),
       onChoose: (next) => set({ image: next, patch: null }),

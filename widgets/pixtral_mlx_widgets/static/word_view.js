@@ -159,7 +159,7 @@ function signedLegend() {
 
 // Where the word at(), a token's number, looked: a map on the picture, layer, head and picture to
 // choose, and knock-outs of patches next to it. onLook(answer) is told each map that is shown.
-export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
+export function lookPanel(model, { ask, act, has }, panel, { at, onLook }) {
   const canvas = patchCanvas({
     label: "Where the chosen word looked", onHover: hover,
     onChoose(patch) { model.set("patch", patch); model.save_changes(); },
@@ -314,6 +314,8 @@ export function lookPanel(model, { ask, act }, panel, { at, onLook }) {
     }
     const none = !images().length;
     looked.hidden = knock.hidden = none;
+    layer.root.hidden = !has("look", { ...here(), layer: 0 });
+    head.root.hidden = !has("look", { ...here(), head: 0 });
     if (none || at() == null) { canvas.show({ values: null }); return; }
     look(here());
     knockOuts();
