@@ -146,9 +146,44 @@ def test_a_choice_stands_at_the_end_of_a_name(tmp_path):
         assert split_choice(f"b.pdf#{fragment}") == ("b.pdf", "2")
     for source in ("a#page=2/b.pdf", "a#pages=2", b"x.pdf#page=2", "plain.pdf"):
         assert split_choice(source) == (source, None)
+    for source, place in (("https://h/b.pdf#ch.1", "https://h/b.pdf"), ("data:,x#", "data:,x")):
+        assert split_choice(source) == (place, None)
+    assert split_choice("https://h/b.pdf#page=4&comment=1/2#") == ("https://h/b.pdf", "4")
     really = tmp_path / "odd.pdf#page=2"
     really.write_bytes(b"")
     assert split_choice(str(really)) == (str(really), None)
+
+
+@pytest.mark.parametrize(
+    ("fragment", "choice"),
+    [
+        ("", None), ("zoom=50", None), ("toolbar=0", None), ("chapter1", None), ("ch/1", None),
+        ("nameddest=page", None), ("search=%22page%22", None), ("page=2&comment=1/2", "2"),
+        ("view=FitH,1/2&page=2", "2"), ("page=%32", "2"), ("page=2%2C4", "2,4"), ("pag%65=3", "3"),
+        ("page=", ""), ("page=1&page=2", "2"), ("chapter1&page=2", "2"), ("page", None),
+    ],
+)  # fmt: skip
+def test_a_fragment_is_what_a_viewer_takes(fragment, choice, tmp_path, monkeypatch):
+    """RFC 8118; what is not known of it is ignored, and a file of that very name goes before it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "C#"  # whose name is no fragment
+    folder.mkdir()
+    path = folder / "b.pdf"
+    path.write_bytes(b"")
+    for source, place in ((str(path), str(path)), (path, path), ("~/C#/b.pdf", "~/C#/b.pdf")):
+        assert split_choice(source) == (source, None)
+        whole = f"{source}#{fragment}"
+        found, chosen = split_choice(whole if isinstance(source, str) else type(path)(whole))
+        assert (found, chosen) == (place, choice)
+    assert split_choice(f"https://h/b.pdf#{fragment}") == ("https://h/b.pdf", choice)
+    really = tmp_path / f"C#/b.pdf#{fragment}"
+    if "/" not in fragment and fragment:
+        really.write_bytes(b"")
+        for source in (str(really), really, f"~/C#/b.pdf#{fragment}"):
+            assert split_choice(source) == (source, None)
+            one = f"{source}#page=1"
+            one = one if isinstance(source, str) else type(path)(one)
+            assert split_choice(one) == (source, "1")
 
 
 # Messages --------------------------------------------------------------------------------------
