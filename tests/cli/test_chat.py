@@ -1,16 +1,28 @@
 """Chat as people use it: files dragged into it, questions of several lines, a full context."""
 
+import json
+import os
+import pty
 import shlex
+import shutil
+import subprocess
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from select import select
 
 import pytest
 from checkpoints import make_official
+from commands import COMMAND, environment
+from PIL import Image
 
 import pixtral_mlx as px
 from pixtral_mlx.cli import chat as chat_module
 from pixtral_mlx.cli.chat import Chat
 from pixtral_mlx.cli.typed_names import dragged_names, typed_names
 from pixtral_mlx.inputs.image_options import ImageOptions
+from pixtral_mlx.mini import CHECKPOINT
 
 NAMES = (
     "a.png",
@@ -226,6 +238,76 @@ def test_dropping_takes_the_number_of_a_page_with_it(short):
     for line in ("/drop", "/drop x", "/drop 0", "/drop -1"):
         with pytest.raises(px.PromptError, match="/drop"):
             chat.handle(line)
+
+
+class Person:
+    """At a terminal: types a line, and reads until the next prompt."""
+
+    def __init__(self, terminal: int):
+        self._terminal = terminal
+
+    def reads(self, prompt: str) -> str:
+        """What stands there up to a prompt, in which nothing is left to be read after it."""
+        seen = ""
+        while not seen.endswith(prompt):
+            assert select([self._terminal], [], [], 60)[0], f"no {prompt!r} after {seen!r}"
+            seen += os.read(self._terminal, 4096).decode()
+        return seen
+
+    def types(self, line: str, prompt: str = "> ") -> str:
+        """What is answered, without the line itself, which the terminal repeats."""
+        os.write(self._terminal, f"{line}\n".encode())
+        return self.reads(prompt).partition("\r\n")[2]
+
+    def leaves(self) -> None:
+        os.write(self._terminal, b"/bye\n")
+
+
+@contextmanager
+def at_a_terminal(*words) -> Iterator[tuple[Person, subprocess.Popen]]:
+    """A command in a process of its own, with a person who sees its terminal."""
+    terminal, its_end = pty.openpty()
+    termios.tcsetwinsize(its_end, (40, 200))  # no line of this command is longer
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), its_end)
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)], env=environment(TERM="dumb"), **streams
+    )
+    os.close(its_end)
+    try:
+        yield Person(terminal), process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+
+
+def test_a_conversation_at_a_terminal(tmp_path):
+    """The offer is taken the second time; a block and `/drop` come between."""
+    folder, file = tmp_path / "small", tmp_path / "square.png"
+    shutil.copytree(CHECKPOINT, folder)
+    sizes = json.loads((folder / "params.json").read_text())
+    (folder / "params.json").write_text(json.dumps(sizes | {"max_seq_len": 300}))
+    Image.new("RGB", (160, 160), "red").save(file)  # 110 tokens
+    with at_a_terminal("chat", "-m", folder, "--max-tokens", "8") as (person, process):
+        person.reads("> ")
+        assert "1 waiting" in person.types(f"/image {file}")
+        person.types('"""What', "... ")
+        person.types("/drop", "... ")
+        block = person.types('colour is it?"""')
+        assert block.splitlines()[-1] == "> " and "dropped" not in block  # one answer
+        assert "2 waiting" in person.types(f"/image {file} {file}")
+        offer = "the context holds 300: drop the oldest picture and ask again? [y/N] "
+        person.types("And now?", offer)
+        said = person.types("n")
+        assert said.startswith("! the conversation has 3")
+        assert "/drop 1 takes out the oldest picture, /reset begins anew" in said
+        person.types("And now?", offer)
+        assert "1 dropped, 2 left" in person.types("y")
+        assert "1 dropped, 1 left" in person.types("/drop")
+        assert "1 dropped, 0 left" in person.types("/drop 7")
+        assert "there is no picture" in person.types("/drop")
+        person.leaves()
+        assert process.wait(timeout=60) == 0
 
 
 # An answer that was cut -----------------------------------------------------------------------
