@@ -79,11 +79,17 @@ def weight_files(folder: Path) -> list[Path]:
             return _indexed(folder, index)
         raise CheckpointError(f"{folder}: {error}") from None
     if weights.index:
-        if set(_indexed_names(folder, weights.index)) & set(names):
+        if set(indexed_names(folder, weights.index)) & set(names):
             return _indexed(folder, weights.index)
         if problem := _half(weights.files):
             raise CheckpointError(f"{folder}: {problem}")
     return [folder / name for name in weights.files]
+
+
+def are_one_set(files: list[str]) -> bool:
+    """Whether their names say that they belong together: one file, or the parts of one set."""
+    sets = {found and (found[1], found[3]) for found in map(_SHARD.fullmatch, files)}
+    return len(files) == 1 or (len(sets) == 1 and None not in sets)
 
 
 def _half(files: list[str]) -> str:
@@ -107,7 +113,7 @@ def _half(files: list[str]) -> str:
 
 def _indexed(folder: Path, index: str) -> list[Path]:
     """The files of an index, all of which must be there."""
-    names = _indexed_names(folder, index)
+    names = indexed_names(folder, index)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -117,8 +123,12 @@ def _indexed(folder: Path, index: str) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _indexed_names(folder: Path, index: str) -> list[str]:
-    """The names of the files in an index, all of them of the folder itself."""
+def indexed_names(folder: Path, index: str) -> list[str]:
+    """The names of the files in an index, all of them of the folder itself.
+
+    Raises:
+        CheckpointError: it names none, or something else.
+    """
     mapping = read_json(folder / index)
     mapping = mapping.get("weight_map") if isinstance(mapping, dict) else None
     if not isinstance(mapping, dict) or not mapping:

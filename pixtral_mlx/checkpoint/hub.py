@@ -8,12 +8,13 @@ import glob
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from ..errors import CapacityError, CheckpointError, PixtralError
+from ..errors import CapacityError, CheckpointError, ConfigError, PixtralError
 from ..tables import format_bytes
 from .diagnosis import ADAPTER, base_of
 from .download import (
@@ -25,7 +26,7 @@ from .download import (
     repo_cache,
     status_of,
 )
-from .folder import choose_weights, weight_files
+from .folder import are_one_set, choose_weights, indexed_names, weight_files
 
 _TOKENIZERS = re.compile(r"tekken\.json|[^/]*\.model\.v\w+")
 _SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json")
@@ -120,11 +121,13 @@ def _files_of(repo_id: str, revision: str | None) -> Path | tuple[str, dict[str,
         file.rfilename: RemoteFile(file.size or 0, getattr(file.lfs, "sha256", None))
         for file in info.siblings or ()
     }
-    base = _base(repo_id, revision) if ADAPTER in files else ""
+    base, commit = _base(repo_id, revision) if ADAPTER in files else "", info.sha or "main"
     try:
-        return info.sha or "main", {name: files[name] for name in needed_files(files, base)}
+        names = needed_files(files, partial(_indexed, repo_id, commit), base)
+        return commit, {name: files[name] for name in names}
     except CheckpointError as error:
-        raise CheckpointError(f"{repo_id}: {error}") from None
+        said = str(error).removeprefix(f"{repo_id}: ")
+        raise CheckpointError(f"{repo_id}: {said}") from None
 
 
 def _base(repo_id: str, revision: str | None) -> str:
@@ -135,6 +138,22 @@ def _base(repo_id: str, revision: str | None) -> str:
         return base_of(Path(hf_hub_download(repo_id, ADAPTER, revision=revision)))
     except Exception:  # the line is as true without it
         return ""
+
+
+def _indexed(repo_id: str, commit: str, index: str) -> list[str]:
+    """The names in an index of the hub, which does not go into the cache for that.
+
+    Raises:
+        CheckpointError: it names no files, or what is none of them; or it did not come.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with _one_line(repo_id), tempfile.TemporaryDirectory() as place:
+        hf_hub_download(repo_id, index, revision=commit, local_dir=place)
+        try:
+            return indexed_names(Path(place), index)
+        except (CheckpointError, ConfigError) as error:
+            raise CheckpointError(f"{repo_id}: {str(error).removeprefix(f'{place}/')}") from None
 
 
 def _whole(cached: Path, repo_id: str, error: Exception) -> Path:
@@ -166,11 +185,15 @@ def _one_line(repo_id: str) -> Iterator[None]:
         raise _explained(repo_id, error) from error
 
 
-def needed_files(names: Any, base: str = "") -> list[str]:
+def needed_files(
+    names: Iterable[str], indexed: Callable[[str], Iterable[str]], base: str = ""
+) -> list[str]:
     """Which files of a repository a model needs, by their names.
 
     Arguments:
         names: of its files.
+        indexed: gives the names in an index; asked where those of the weights are of several sets,
+            as a single file beside shards, which is the same weights once more.
         base: for the line about an adapter: the model that it belongs to.
 
     The official layout if it is there, else the HF or MLX one, never both; no pickles, no code.
@@ -180,12 +203,13 @@ def needed_files(names: Any, base: str = "") -> list[str]:
     """
     here = [name for name in names if "/" not in name]
     weights = choose_weights(here, base=base)
-    wanted = [*weights.files, weights.index]
+    files = weights.files
+    if weights.index and not are_one_set(files):
+        # A stale index names none of them, and says nothing: see `weight_files`.
+        files = sorted({*indexed(weights.index)} & {*files}) or files
+    wanted = [*files, weights.index]
     if weights.official:
         wanted.append("params.json")
-        if weights.index and len(weights.files) > 1:
-            # A single file beside shards is the same weights once more.
-            wanted = [name for name in wanted if name != "consolidated.safetensors"]
     else:
         if not {"config.json", "params.json"} & set(here):
             raise CheckpointError(

@@ -1,6 +1,7 @@
 """Hub ids, against a hub that runs in this process: huggingface_hub itself is not replaced."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -210,12 +211,65 @@ def test_unknown_revision_no_network_and_offline_are_one_line(hub, tmp_path):
     assert "the hub cannot be reached" in run(hub, tmp_path, "made-up/official")
 
 
-def test_choice_of_files():
-    shards = [f"consolidated-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    index = "consolidated.safetensors.index.json"
-    large = [*shards, index, "consolidated.safetensors", "params.json", "tokenizer.model.v7m1"]
-    assert needed_files(large) == sorted([*shards, index, "params.json", "tokenizer.model.v7m1"])
+SHARDS = tuple(f"-0000{i}-of-00002.safetensors" for i in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("there", "indexed", "needed"),
+    [
+        (("", *SHARDS), SHARDS, SHARDS),  # a single file is the same weights once more
+        (("", *SHARDS), ("",), ("",)),
+        (("", "-fp8.safetensors"), ("",), ("",)),
+        ((*SHARDS, "-00001-of-00001.safetensors"), SHARDS, SHARDS),
+        (("", "-fp8.safetensors"), SHARDS, ("", "-fp8.safetensors")),  # a stale one
+        (SHARDS, None, SHARDS),  # not asked
+        (("",), None, ("",)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["consolidated", "model"])
+def test_choice_of_files(kind, there, indexed, needed):
+    """Of the sets that lie side by side, the one that the index names."""
+
+    def named(ends):
+        return {f"{kind}{end or '.safetensors'}" for end in ends}
+
+    index = f"{kind}.safetensors.index.json"
+    settings = {"consolidated": "params.json", "model": "config.json"}[kind]
+    small = {index, settings, "tokenizer.model.v7m1"}
+    asked = []
+    found = needed_files(
+        [*named(there), *small, "weights/model.safetensors", "consolidated.00.pth"],
+        lambda name: asked.append(name) or named(indexed),
+    )
+    assert found == sorted(small | named(needed))
+    assert asked == [index] * (indexed is not None)
+
+
+def test_no_choice_of_files():
     with pytest.raises(CheckpointError, match=r"neither params\.json nor config\.json"):
-        needed_files(["model.safetensors"])
+        needed_files(["model.safetensors"], list)
     with pytest.raises(CheckpointError, match="no weights"):
-        needed_files(["config.json", "weights/model.safetensors"])
+        needed_files(["config.json", "weights/model.safetensors"], list)
+
+
+@pytest.mark.parametrize("kind", ["official", "hf"])
+def test_of_weights_that_are_there_twice_one_set_comes(hub, tmp_path, monkeypatch, kind):
+    """As an index says, which is read before: of a plan, too."""
+    files = hub.repositories[f"made-up/{kind}"]
+    main = {"official": "consolidated", "hf": "model"}[kind]
+    index = f"{main}.safetensors.index.json"
+    named = [n for n in files if n.startswith(main) and n.endswith(".safetensors")]
+    more = {f"{main}-other.safetensors": files[named[0]]}
+    if kind == "official":
+        more[index] = json.dumps({"weight_map": {"norm.weight": named[0]}}).encode()
+    monkeypatch.setitem(hub.repositories, "made-up/twice", files | more)
+    printed(hub, tmp_path / "plan", CONVERT, "made-up/twice", "out")
+    folder = folder_of(run(hub, tmp_path, "made-up/twice"))
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == sorted(named)
+    assert f"{main}-other.safetensors" not in {name for name, _ in hub.downloads()}
+    assert not list((tmp_path / "plan").rglob("blobs/*"))
+
+    spoiled, what = (b"{}", "no weight_map;") if kind == "hf" else (b"<html>", "a web page")
+    hub.repositories["made-up/twice"][index] = spoiled
+    said = run(hub, tmp_path / "new", "made-up/twice")
+    assert said.startswith(f"CheckpointError made-up/twice: {index}: {what} ")
