@@ -27,16 +27,18 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .pdf import open_pages, page_numbers
-    from .pixels import preprocess, to_pixels
+    from .pixels import preprocess, shrunk, to_pixels
     from .placeholders import gradient, text_prompt
 
-__all__ = ["gradient", "open_pages", "page_numbers", "preprocess", "text_prompt", "to_pixels"]
+__all__ = [
+    "gradient", "open_pages", "page_numbers", "preprocess", "shrunk", "text_prompt", "to_pixels",
+]  # fmt: skip
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "pdf": "open_pages page_numbers",
-        "pixels": "preprocess to_pixels",
+        "pixels": "preprocess shrunk to_pixels",
         "placeholders": "gradient text_prompt",
     },
 )

@@ -10,7 +10,7 @@ import traitlets
 from PIL import Image
 
 import pixtral_mlx as px
-from pixtral_mlx.inputs import open_pages, page_numbers
+from pixtral_mlx.inputs import open_pages, page_numbers, shrunk
 from pixtral_mlx.mini import scene
 
 from .ablation import Ablation
@@ -238,10 +238,8 @@ class Studio(View):
 
 def _small(image: Image.Image) -> dict[str, Any]:
     """{"mime", "file"} of a copy for the conversation."""
-    image = image.convert("RGB")
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.save(file, "PNG")
+    shrunk(image, px.ImageOptions(), THUMBNAIL_SIDE).save(file, "PNG")
     return {"mime": "image/png", "file": file.getvalue()}
 
 
