@@ -32,7 +32,7 @@ export function pace(stats, running) {
 }
 
 function rivals(found, drawn) {
-  const head = tag("tr", {}, ...["", "the model", "to draw from"].map((name) => tag("th", { scope: "col" }, name)));
+  const head = tag("tr", {}, ...["", "the model", "as sampled"].map((name) => tag("th", { scope: "col" }, name)));
   const row = (label, before, after) => tag("tr", {}, tag("td", {}, label),
     tag("td", {}, meter(before)), tag("td", {}, after == null ? "" : meter(after, probability(after), "px-after")));
   const rows = found.rivals.map((rival, i) => row(
