@@ -158,7 +158,7 @@ def picture(path: Path, notebook: nbformat.NotebookNode) -> bytes:
     Raises:
         ValueError: the chosen cell keeps none.
     """
-    chosen = CHOSEN[path.name.partition("-")[0]]
+    chosen = CHOSEN[path.stem.partition("-")[0]]
     for cell in notebook.cells:
         for output in cell.get("outputs", ()) if cell.id == chosen else ():
             if "image/png" in output.get("data", {}):

@@ -1,12 +1,15 @@
 """`pixtral-mlx lab`: JupyterLab on the notebooks of the course."""
 
 import importlib.util
+import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import PixtralError, how_to_install
@@ -17,6 +20,16 @@ INSTALLED = Path(__file__).resolve().parents[1] / "course"
 """Where the notebooks are: in a checkout, or in an installed package."""
 
 COPY = Path("pixtral-notebooks")
+FIRST = "0-*.ipynb"
+"""The notebook that is opened."""
+
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
+    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
+}
+"""Defaults of JupyterLab's settings; a reader's own go before. Nobody is asked about news, and a
+saved notebook keeps what its widgets show."""
+
 NEEDED = ("jupyterlab", "anywidget", "ipywidgets")
 
 
@@ -32,22 +45,39 @@ def run(arguments: Namespace) -> int:
             f"{missing[0]} is not installed, and the notebooks need it: {how_to_install('lab')}"
         )
     folder = course_folder(CHECKOUT, INSTALLED, COPY)
+    first = [f"--LabApp.default_url=/lab/tree/{file.name}" for file in folder.glob(FIRST)]
     quiet = ["--no-browser"] if arguments.no_browser else []
-    command = [sys.executable, "-m", "jupyterlab", str(folder), *quiet, *arguments.arguments]
-    return run_to_its_end(command)
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        str(folder),
+        *first,
+        *quiet,
+        *arguments.arguments,
+    ]
+    with tempfile.TemporaryDirectory(prefix="pixtral-lab-") as config:
+        defaults = Path(config, "labconfig", "default_setting_overrides.json")
+        defaults.parent.mkdir()
+        defaults.write_text(json.dumps(SETTINGS), encoding="utf-8")
+        paths = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+        return run_to_its_end(command, {"JUPYTER_CONFIG_PATH": os.pathsep.join(paths)})
 
 
-def run_to_its_end(command: Sequence[str]) -> int:
+def run_to_its_end(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a program that owns the terminal until it has ended by itself; returns its exit status.
 
     Ctrl-C reaches it too, and it may ask what to do about that, or have kernels to stop: whoever
     gave the terminal back meanwhile would leave two programs to read from it. A signal that ends
     this process is handed on.
+
+    Arguments:
+        environment: variables for the program, beside those of this process.
     """
     # A handler, unlike SIG_IGN, is not inherited: the program hears Ctrl-C.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, env={**os.environ, **(environment or {})})
         try:
             return process.wait()
         except SystemExit:  # as `end_tidily` turns SIGTERM and SIGHUP

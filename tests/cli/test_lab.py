@@ -1,5 +1,6 @@
 """`pixtral-mlx lab`: which folder is opened, and what is said when something is missing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -45,7 +46,7 @@ def test_a_missing_extra_names_the_command(monkeypatch):
         lab.run(None)
 
 
-def test_the_command_serves_the_notebooks(tmp_path):
+def test_the_command_opens_the_first_notebook_with_settings_of_the_course(tmp_path):
     command = [
         sys.executable, "-m", "pixtral_mlx", "lab", "--", "--no-browser", "--allow-root",
         "--ServerApp.port=0", "--IdentityProvider.token=",
@@ -54,7 +55,15 @@ def test_the_command_serves_the_notebooks(tmp_path):
     with open(log, "w") as file:
         server = subprocess.Popen(command, stdout=file, stderr=file)
     try:
-        assert "0-what-can-it-do.ipynb" in _listing(log, server)
+        assert "0-first-look.ipynb" in _from_server(log, server, "api/contents")
+        assert "/lab/tree/0-first-look.ipynb" in log.read_text()
+        settings = _from_server(log, server, "lab/api/settings")
+        found = {
+            one["id"]: one["schema"].get("properties") for one in json.loads(settings)["settings"]
+        }
+        news = found["@jupyterlab/apputils-extension:notification"]["fetchNews"]["default"]
+        assert news == "false", "nobody is asked about news"
+        assert found["@jupyter-widgets/jupyterlab-manager:plugin"]["saveState"]["default"] is True
     finally:
         server.terminate()
         server.wait(30)
@@ -106,8 +115,8 @@ def test_the_terminal_comes_back_when_the_program_has_ended(sent, status):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _listing(log, server) -> str:
-    """What the server says that it has; it names its address a little before it answers there."""
+def _from_server(log, server, what) -> str:
+    """What the server answers; it names its address a little before it answers there."""
     import re
 
     end = time.monotonic() + 90
@@ -115,8 +124,6 @@ def _listing(log, server) -> str:
         found = re.search(r"(http://[\w.]+:\d+)/", log.read_text())
         if found:
             with suppress(urllib.error.URLError):
-                return (
-                    urllib.request.urlopen(f"{found[1]}/api/contents", timeout=30).read().decode()
-                )
+                return urllib.request.urlopen(f"{found[1]}/{what}", timeout=30).read().decode()
         time.sleep(0.2)
     raise AssertionError(log.read_text())

@@ -4,10 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-import budget
 import course
-import inside
 import pixtral_mlx as px
+from course import budget, inside
 from pixtral_mlx.model.config import PIXTRAL_12B
 
 NONSENSE = (None, "four", (), {}, ("a", "b"), [1.0], True)

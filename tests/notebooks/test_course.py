@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 import course
-import figures
 import pixtral_mlx as px
+from course import figures
 from pixtral_mlx.mini import CHECKPOINT
+from pixtral_mlx.mini.evaluation import FIRST_SEED
 from pixtral_mlx.model.rope import Rope2D
 
 
 def test_scenes_are_not_those_of_training_or_evaluation():
     seeds = [one.seed for one in course.scenes(3)]
-    assert min(seeds) >= course.FIRST_SEED + 1_000_000
+    assert min(seeds) >= FIRST_SEED + 1_000_000
     assert [one.seed for one in course.scenes(2)] == seeds[:2]
     assert course.scenes(1, 2, 4)[0].layout.columns == 4
 

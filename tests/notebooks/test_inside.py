@@ -5,9 +5,7 @@ import pytest
 from PIL import Image
 
 import course
-import figures
-import inside
-import pictures
+from course import figures, inside, pictures
 
 NONSENSE = (None, "four", (), {}, ("a", "b"), ((0, 0),), (None, None), (True, False), [[1], [2]])
 

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pixtral_mlx as px
-from course import Verdict, whole_numbers
 from pixtral_mlx.interpret.maps import block_means
+
+from .exercises import Verdict, whole_numbers
 
 
 def some(count: int, most: int) -> list[int]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from figures import PAD, RULE, SERIES, axis, legend, plane
 from pixtral_mlx.interpret.picture import INK, PAPER, QUIET_INK, cividis
+
+from .figures import PAD, RULE, SERIES, axis, legend, plane
 
 
 def sheet(

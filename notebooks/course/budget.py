@@ -10,8 +10,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 import pixtral_mlx as px
-from course import Verdict, numbers
 from pixtral_mlx.engine.capacity import kv_bytes_per_token
+
+from .exercises import Verdict, numbers
 
 # Notebook 8 -----------------------------------------------------------------------------------
 

@@ -1,16 +1,8 @@
-"""What the notebooks of the course share: new scenes, accuracy, and answers to exercises.
+"""New scenes, accuracy, and checks of answers to exercises."""
 
-Whoever imports it computes in full float32.
-"""
-
-import os
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, NamedTuple
-
-# The course computes things by hand and compares: MLX multiplies float32 in TF32 by default on some
-# GPUs. It asks once, when it computes the first product, and every notebook imports this before.
-os.environ["MLX_ENABLE_TF32"] = "0"
 
 import numpy as np
 

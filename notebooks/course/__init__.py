@@ -1,0 +1,42 @@
+"""What the notebooks of the course share. Whoever imports it computes in full float32.
+
+`exercises`: new scenes, accuracy, and checks of answers
+`figures`: pictures of patches, bars and tables
+`pictures`: maps and curves
+`inside`: what is measured inside the model
+`budget`: bytes and seconds
+"""
+
+import os
+
+# The course computes things by hand and compares: MLX multiplies float32 in TF32 by default on some
+# GPUs. It asks once, when it computes the first product, and every notebook imports this before.
+os.environ["MLX_ENABLE_TF32"] = "0"
+
+from .exercises import (
+    Verdict,
+    accuracy,
+    answers,
+    check_bits,
+    check_grids,
+    check_mask,
+    check_quiet,
+    check_rebuild,
+    check_shift,
+    colour_number,
+    dtype_for,
+    is_mini,
+    large_scenes,
+    numbers,
+    questions,
+    relative_error,
+    scenes,
+    tolerance,
+    whole_numbers,
+)
+
+__all__ = [
+    "Verdict", "accuracy", "answers", "check_bits", "check_grids", "check_mask", "check_quiet",
+    "check_rebuild", "check_shift", "colour_number", "dtype_for", "is_mini", "large_scenes",
+    "numbers", "questions", "relative_error", "scenes", "tolerance", "whole_numbers",
+]  # fmt: skip
