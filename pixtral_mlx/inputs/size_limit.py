@@ -3,6 +3,7 @@
 What counts is bytes and not pixels: a scan of one bit takes a third of a photo of its size.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -14,9 +15,16 @@ MAX_DECODED_BYTES = 400_000_000
 MAX_JPEG_PIXELS = 1_000_000_000
 """Of a JPEG that is decoded at a smaller scale: reading its file still takes its time."""
 
-MAX_COEFFICIENT_BYTES = 600_000_000
-"""What libjpeg keeps beside the picture of a JPEG that comes in several scans."""
+MAX_BESIDE_BYTES = 600_000_000
+"""What decoding may take beside the picture: libjpeg keeps the coefficients of a JPEG that comes in
+several scans, and the reader of WebP keeps three pictures with transparency."""
 
+MAX_SCANS = 100
+"""Of a JPEG: each goes through the whole picture again, and programs write about ten."""
+
+_MOST_MARKERS = 64 * MAX_SCANS  # between scans stand tables and comments
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_WEBP_BYTES = 12  # of a pixel, beside the picture
 _BYTES = {"1": 1, "L": 1, "P": 1, "RGB": 3, "YCbCr": 3, "LAB": 3, "HSV": 3}
 _ROW_BYTES = 8  # where a row begins, for each
 _JPEG_SCALES = (1, 2, 4, 8)
@@ -68,25 +76,33 @@ def check_scans(data: bytes, name: str) -> None:
     several: progressive ones, and those that have each colour by itself.
 
     Raises:
-        ImageError: they would take too much.
+        ImageError: they would take too much, or they are too many.
     """
     frame = _jpeg_frame(data)
     if frame is None or not frame.many_scans:
         return
-    held = frame.coefficients * 2
-    if held > MAX_COEFFICIENT_BYTES:
+    what = f"{name}: a progressive JPEG of {frame.width}x{frame.height} pixels"
+    _check_beside(frame.coefficients * 2, what, "a baseline JPEG")
+    if _scans(data, frame.first_scan) > MAX_SCANS:
         raise ImageError(
-            f"{name}: a progressive JPEG of {frame.width}x{frame.height} pixels takes {held:,} "
-            f"bytes to decode; at most {MAX_COEFFICIENT_BYTES:,} are allowed: save it as baseline "
-            "JPEG, or shrink it first"
+            f"{name}: a JPEG of more than {MAX_SCANS} scans; about ten are usual, and at most "
+            f"{MAX_SCANS} are read: save it as a baseline JPEG"
+        )
+
+
+def _check_beside(held: int, what: str, other: str) -> None:
+    if held > MAX_BESIDE_BYTES:
+        raise ImageError(
+            f"{what} takes {held:,} bytes to decode; at most {MAX_BESIDE_BYTES:,} are spent: save "
+            f"it as {other}, or shrink it first"
         )
 
 
 def check_webp(data: bytes, name: str) -> None:
-    """Whether a WebP may be opened, which makes room for it twice.
+    """Whether a WebP may be opened, which makes room for it several times.
 
     Raises:
-        ImageError: as `check_size`.
+        ImageError: it would take too much.
     """
     kind, size = data[12:16], data[20:30]
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(size) < 10:
@@ -98,7 +114,8 @@ def check_webp(data: bytes, name: str) -> None:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (int.from_bytes(size[at : at + 2], "little") & 0x3FFF for at in (6, 8))
-    check_size(width, height, name, pixel_bytes("RGB"))
+    what = f"{name}: a WebP of {width}x{height} pixels"
+    _check_beside(width * height * _WEBP_BYTES, what, "JPEG or PNG")
 
 
 @dataclass(frozen=True)
@@ -109,6 +126,7 @@ class _Frame:
     height: int
     coefficients: int
     many_scans: bool
+    first_scan: int  # where its marker stands
 
 
 def _jpeg_frame(data: bytes) -> _Frame | None:
@@ -126,7 +144,8 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
                 if found is None:
                     return None
                 width, height, coefficients, progressive, colours = found
-                return _Frame(width, height, coefficients, progressive or data[at + 4] < colours)
+                many_scans = progressive or data[at + 4] < colours
+                return _Frame(width, height, coefficients, many_scans, at)
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
                 height, width, colours = struct.unpack(">HHB", data[at + 5 : at + 10])
                 factors = [data[at + 11 + 3 * i] for i in range(colours)]
@@ -138,3 +157,20 @@ def _jpeg_frame(data: bytes) -> _Frame | None:
     except (IndexError, struct.error, ValueError, ZeroDivisionError):
         pass
     return None
+
+
+def _scans(data: bytes, at: int) -> int:
+    """How many scans a JPEG has from here to its end; one more than are allowed, if there are
+    more, or if what stands between them cannot be counted."""
+    scans = 0
+    for _ in range(_MOST_MARKERS):
+        found = _MARKER.search(data, at)
+        if found is None or found[0] == b"\xff\xd9":
+            return scans
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            return scans
+        at = found.end()
+        if found[0] != b"\xff\x01":  # which is alone
+            at += int.from_bytes(data[at : at + 2], "big")
+    return MAX_SCANS + 1

@@ -1,5 +1,7 @@
 """How large a picture may be: by its bytes once decoded, known before; and what it costs."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -64,9 +66,38 @@ def test_a_webp_is_refused_before_it_makes_room(kind):
     else:
         data[26:30] = (16_383).to_bytes(2, "little") * 2
     tracemalloc.start()
-    refused(bytes(data), "16383x16383 pixels take 805,208,067 bytes; at most 400,000,000")
+    refused(bytes(data), "a WebP of 16383x16383 pixels takes 3,220,832,268 bytes to decode; at mos")
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("mode", "lossless"), [("RGB", False), ("RGB", True), ("RGBA", False)])
+def test_what_a_webp_takes_beside_its_picture_is_counted_first(mode, lossless, monkeypatch):
+    data = encoded(picture(70, 50, mode), "WEBP", lossless=lossless)
+    monkeypatch.setattr(size_limit, "MAX_BESIDE_BYTES", 70 * 50 * 12)
+    assert open_image(data).size == (70, 50)
+    monkeypatch.setattr(size_limit, "MAX_BESIDE_BYTES", 70 * 50 * 12 - 1)
+    refused(data, "a WebP of 70x50 pixels takes 42,000 bytes to decode; at most 41,999 are spent")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the unit of ru_maxrss")
+@pytest.mark.parametrize("lossless", [False, True])
+def test_no_webp_takes_more_beside_its_picture(lossless, tmp_path):
+    """In a process of its own, whose most memory is asked for."""
+    path = tmp_path / "large.webp"
+    Image.new("RGB", (4000, 3000), (200, 30, 40)).save(path, lossless=lossless, method=0)
+    code = """if True:
+        import sys
+        from resource import RUSAGE_SELF, getrusage
+        from pixtral_mlx.inputs.image import open_image
+        before = getrusage(RUSAGE_SELF).ru_maxrss
+        open_image(sys.argv[1])
+        print((getrusage(RUSAGE_SELF).ru_maxrss - before) * 1024)"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60
+    )
+    taken = int(done.stdout) / (4000 * 3000)
+    assert 4 < taken < 4 + size_limit._WEBP_BYTES + 1
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "WEBP"])
@@ -112,11 +143,30 @@ def test_what_a_progressive_jpeg_takes_is_counted_first(monkeypatch):
     for subsampling, channels in (("4:4:4", 3), ("4:2:0", 1.5)):
         held = int(160 * 80 * channels) * 2
         data = encoded(image, "JPEG", progressive=True, subsampling=subsampling)
-        monkeypatch.setattr(size_limit, "MAX_COEFFICIENT_BYTES", held)
+        monkeypatch.setattr(size_limit, "MAX_BESIDE_BYTES", held)
         assert open_image(data).size == (160, 80)
-        monkeypatch.setattr(size_limit, "MAX_COEFFICIENT_BYTES", held - 1)
+        monkeypatch.setattr(size_limit, "MAX_BESIDE_BYTES", held - 1)
         refused(data, f"a progressive JPEG of 160x80 pixels takes {held:,} bytes to decode")
         assert open_image(plain).size == (160, 80)
+
+
+def many_scans(scans: int, between=b"") -> bytes:
+    """A progressive JPEG, its last scan repeated until there are so many, all in one colour so that
+    each is short."""
+    data = encoded(Image.new("RGB", (64, 48), (200, 30, 40)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + (between + last) * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_scans_of_a_jpeg_are_counted_first(caplog):
+    after = encoded(picture(), "JPEG") * 200  # as phones put a second picture
+    assert same(open_image(many_scans(size_limit.MAX_SCANS) + after), open_image(many_scans(0)))
+    hidden = b"\xff\xfe\0\x06\xff\xd9\xff\xda"  # a comment that holds an end and a scan
+    assert open_image(many_scans(50, hidden)).size == (64, 48)
+    said = "a JPEG of more than 100 scans; about ten are usual, and at most 100 are read: save it"
+    for data in (many_scans(101), many_scans(101, hidden), many_scans(5000), many_scans(101)[:-2]):
+        refused(data, said)
+    refused(many_scans(12, b"\xff\xfe\0\2" * 10_000), said)
 
 
 # What a large picture costs --------------------------------------------------------------------
