@@ -62,7 +62,10 @@ def split_request(messages: Any) -> tuple[Any, dict[str, Any]]:
     }
     form = (fields_of(stated.get("response_format")) or {}).get("type", "text")
     if form != "text":
-        raise PromptError(f"response_format {form}; allowed: text: ask for the form in the prompt")
+        raise PromptError(
+            f"response_format {form} in a request; allowed: text: give it to generate as "
+            "response_format="
+        )
     if others := sorted(stated.keys() - {*_REQUEST, *_NO_MATTER}):
         allowed = ", ".join(("messages", *_REQUEST))
         raise PromptError(

@@ -12,6 +12,7 @@ from questions import user
 import pixtral_mlx as px
 from pixtral_mlx.engine.form import as_form
 from pixtral_mlx.engine.grammar import constraint_of
+from pixtral_mlx.mini import scene
 
 WORDS = {"type": "array", "items": {"enum": ["tea", "coffee"]}, "minItems": 2, "maxItems": 4}
 ORDER = {
@@ -323,6 +324,23 @@ def test_strings_in_other_scripts(request, which):
             assert constraint.allowed()[token]
             constraint.accept(token)
         assert constraint.ended and form.read(text) == ({"t": phrase}, None)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_pixtral_mini_chooses_right_and_its_first_mass_says_what_it_can(mini, seed):
+    words = {"rows": "one|two|three|four|five", "wide": "wide|tall|square"}
+    for question in scene(seed).questions:
+        if question.kind in words:
+            ask = {"messages": question.text, "images": question.images}
+            choice = {"type": "regex", "regex": words[question.kind]}
+            reply = mini.generate(**ask, response_format=choice)
+            assert reply.parsed == question.answer and reply.allowed_mass[0] > 0.99
+            held = {
+                "type": "object",
+                "properties": {"v": {"enum": words[question.kind].split("|")}},
+            }
+            reply = mini.generate(**ask, response_format=held | {"required": ["v"]})
+            assert reply.parsed.keys() == {"v"} and reply.allowed_mass[0] < 0.01
 
 
 # Many schemas ----------------------------------------------------------------------------------
