@@ -63,8 +63,7 @@ def split_request(messages: Any) -> tuple[Any, dict[str, Any]]:
     form = (fields_of(stated.get("response_format")) or {}).get("type", "text")
     if form != "text":
         raise PromptError(
-            f"response_format {form} in a request; allowed: text: give it to generate as "
-            "response_format="
+            f"response_format {form}; allowed: text: give the form as an argument, response_format="
         )
     if others := sorted(stated.keys() - {*_REQUEST, *_NO_MATTER}):
         allowed = ", ".join(("messages", *_REQUEST))
