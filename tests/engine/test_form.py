@@ -116,7 +116,7 @@ def test_what_is_no_form_is_an_error(given, said):
 
 
 def test_a_form_is_not_for_drafts():
-    with pytest.raises(ValueError, match="prompt_lookup_num_tokens and response_format exclude"):
+    with pytest.raises(ValueError, match="prompt_lookup_num_tokens and response_format cannot"):
         px.GenerationOptions(response_format=POINT, prompt_lookup_num_tokens=4)
 
 
