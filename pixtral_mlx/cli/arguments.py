@@ -145,7 +145,7 @@ def sort_words(parser: Parser, given: Namespace) -> None:
         )
     if given.words:
         *images, given.prompt = given.words
-        if _is_picture(given.prompt) and (" " not in given.prompt or _is_file(given.prompt)):
+        if _is_file(given.prompt) or (_is_picture(given.prompt) and " " not in given.prompt):
             parser.error(f"{given.prompt} is a picture: put your question after it, in quotes")
         for name in images:
             if not (name == "-" or ":" in name or _is_picture(name) or _is_file(name)):

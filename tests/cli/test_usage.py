@@ -98,6 +98,7 @@ def test_pictures_first_and_the_question_last(tmp_path, monkeypatch, words, imag
         (["a.png", "what", "is", "this?"], "'what' is not a picture: pictures come first"),
         (["a.png"], "a.png is a picture: put your question after it, in quotes"),
         (["a.png", "my b.png"], "my b.png is a picture"),
+        (["c.unheard-of"], "c.unheard-of is a picture"),
         ([], "there is no question: pixtral-mlx generate photo.jpg 'What is this?'"),
         (["-i", "a.png"], "there is no question"),
         (["a.png", "--raw", "-x"], "-x"),
@@ -106,6 +107,7 @@ def test_pictures_first_and_the_question_last(tmp_path, monkeypatch, words, imag
 def test_mixed_up_words_are_one_line(tmp_path, monkeypatch, refused, words, said):
     monkeypatch.chdir(tmp_path)
     Path("my b.png").touch()
+    Path("c.unheard-of").touch()  # by its ending nobody knows what it is
     refused(2, said, "generate", *words)
 
 
