@@ -7,3 +7,12 @@ export const bytes = (n) => n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ?
 
 // A patch as people count: rows and columns from one.
 export const patchName = ([row, column]) => `patch row ${row + 1}, column ${column + 1}`;
+
+// And as Python counts: what a pointer is told.
+export const patchBoth = (patch) => `${patchName(patch)} (in Python: ${patch.join(", ")})`;
+
+// The first letter of a sentence.
+export const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+// A token of a prompt or an answer, whose index is counted from zero, as people count.
+export const tokenNumber = (index) => count(index + 1);

@@ -112,7 +112,7 @@ def test_thirty_widgets_of_all_kinds_stay_usable(thirty):
     page.eventually("{one.patch for one in every if 'patch' in one.shared} == {(5, 7)}", True)
     caption = root(page, "VisionAttention").locator(".px-caption")
     page.page.wait_for_function(
-        "e => e.textContent.includes('patch (5, 7)')", arg=caption.element_handle()
+        "e => e.textContent.includes('patch row 6, column 8')", arg=caption.element_handle()
     )
     root(page, "AnswerLens", 2).locator(".px-word").nth(2).click()
     token = page.kernel("first['AnswerLens'].words[2]['tokens'][0]")

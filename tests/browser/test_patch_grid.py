@@ -42,7 +42,7 @@ def test_row_ends_are_drawn_beside_the_rows_and_named(grid):
     box = ends.bounding_box()
     ends.hover(position={"x": 3, "y": 3.5 / 8 * box["height"]})
     caption = grid.widget().locator(".px-caption")
-    place = grid.kernel("session.prompt.spans[0].start + 3 * 11 + 10")
+    place = grid.kernel("session.prompt.spans[0].start + 3 * 11 + 10 + 1")
     grid.expect(caption).to_contain_text("[IMG_BREAK] ends")
     grid.expect(caption).to_contain_text(f"token {place}")
 
@@ -69,9 +69,11 @@ def test_hovering_tells_the_place_in_the_prompt(grid):
     start = grid.kernel("session.prompt.spans[0].position(3, 7)")
     assert start == 2 + 3 * 11 + 7
     grid.page.wait_for_function(
-        f"document.querySelector('.px-caption').textContent.includes('token {start} ')"
+        f"document.querySelector('.px-caption').textContent.includes('token {start + 1} ')"
     )
-    assert caption.text_content().startswith("Row 3, column 7: patch 37")
+    assert caption.text_content().startswith(
+        "Patch row 4, column 8 (in Python: 3, 7): patch 38 of 80, token "
+    )
 
 
 def test_a_click_chooses_the_patch_in_python(grid):

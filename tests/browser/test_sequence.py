@@ -113,7 +113,7 @@ def test_breaks_and_the_end_stand_where_they_stand(book, strip):
 def test_taking_the_breaks_away_shows_that_two_shapes_are_the_same(book, strip):
     root, canvas = strip
     verdict = root.locator(".px-verdict")
-    assert "8 × 10 and 10 × 8 patches: they differ first at token 8" in verdict.text_content()
+    assert "8 × 10 and 10 × 8 patches: they differ first at token 9" in verdict.text_content()
     root.get_by_text("take the breaks away").click()
     book.eventually("strip.breaks", False)
     book.page.wait_for_function(
@@ -138,7 +138,7 @@ def test_a_click_in_the_strip_chooses_the_patch_everywhere(book, strip):
     book.eventually("strip.patch", [3, 7])
     assert book.kernel("strip.position") == 2 + 3 * 11 + 7
     assert book.kernel("session.selection['patch']") == [3, 7]
-    text = "Token 42: [IMG] (id 10), row 3, column 7."
+    text = "Token 43: [IMG] (id 10), patch row 4, column 8 (in Python: 3, 7)."
     book.expect(root.locator(".px-caption")).to_contain_text(text)
     settle(book)
     picture = root.locator("canvas.px-patches")
@@ -159,7 +159,7 @@ def test_a_click_in_the_picture_chooses_the_token(book, strip):
     book.eventually("strip.position", 2 + 5 * 11 + 2)
     book.hover_patch(root.locator("canvas.px-patches"), (0, 9), GRID)
     book.page.wait_for_function(
-        "document.querySelector('.px-caption').textContent.startsWith('Token 11: [IMG]')"
+        "document.querySelector('.px-caption').textContent.startsWith('Token 12: [IMG]')"
     )
 
 

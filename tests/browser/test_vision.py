@@ -78,7 +78,7 @@ def attention(page, text):
 
 def test_the_map_is_the_row_of_the_model(page):
     page.run_code("view.patch, view.layer, view.head = (4, 7), 1, None")
-    canvas, _ = attention(page, "Layer 1, mean of all heads: patch (4, 7)")
+    canvas, _ = attention(page, "Layer 1, mean of all heads: patch row 5, column 8")
     check_map(page, canvas, np.array(page.kernel("row(1, (4, 7)).tolist()")), 128)
 
 
@@ -87,7 +87,7 @@ def test_a_click_and_the_keyboard_choose_the_patch(page):
     page.click_patch(canvas, (2, 3), GRID)
     page.eventually("view.patch", [2, 3])
     assert page.kernel("session.selection['patch']") == [2, 3]
-    attention(page, "patch (2, 3)")
+    attention(page, "patch row 3, column 4")
     check_map(page, canvas, np.array(page.kernel("row(view.layer, (2, 3)).tolist()")), 128)
     canvas.press("ArrowDown")
     page.eventually("view.patch", [3, 3])
@@ -95,7 +95,7 @@ def test_a_click_and_the_keyboard_choose_the_patch(page):
 
 def test_every_thumbnail_is_its_head_and_a_click_chooses_it(page):
     page.run_code("view.patch, view.layer, view.head = (4, 7), 2, None")
-    canvas, heads = attention(page, "Layer 2, mean of all heads: patch (4, 7)")
+    canvas, heads = attention(page, "Layer 2, mean of all heads: patch row 5, column 8")
     box = heads.bounding_box()
     wide = heads.evaluate("c => Math.min(112, Math.max(40, Math.floor("
                           "(c.parentNode.clientWidth - 8 + 8) / 4) - 8))")  # fmt: skip
@@ -109,7 +109,7 @@ def test_every_thumbnail_is_its_head_and_a_click_chooses_it(page):
             assert np.abs(seen - cividis(row[patch] / row.max())).max() < 8, (head, patch, seen)
         heads.click(position={"x": 4 + head * (wide + 8) + wide / 2, "y": 4 + tall / 2})
         page.eventually("(view.head, view.mode)", [head, "head"])
-        attention(page, f"Layer 2, head {head}: patch (4, 7)")
+        attention(page, f"Layer 2, head {head}: patch row 5, column 8")
         check_map(page, canvas, row, 128)
     ring = page.colour(heads, (4 + wide + 8 - 2) / box["width"], (4 + tall / 2) / box["height"])
     assert ring == (230, 0, 122)
@@ -123,10 +123,10 @@ def test_every_thumbnail_is_its_head_and_a_click_chooses_it(page):
 
 def test_the_layer_slider_and_the_legend(page):
     page.run_code("view.patch, view.layer, view.head = (1, 1), 0, 2")
-    attention(page, "Layer 0, head 2: patch (1, 1)")
+    attention(page, "Layer 0, head 2: patch row 2, column 2")
     page.widget(0).locator("input[type=range]").press("ArrowRight")
     page.eventually("view.layer", 1)
-    canvas, _ = attention(page, "Layer 1, head 2: patch (1, 1)")
+    canvas, _ = attention(page, "Layer 1, head 2: patch row 2, column 2")
     row = np.array(page.kernel("row(1, (1, 1), 2).tolist()"))
     check_map(page, canvas, row, 128)
     legend = page.widget(0).locator(".px-legend").text_content()
@@ -138,14 +138,14 @@ def test_rollout_and_the_other_picture(page):
     page.run_code("view.patch = (6, 2)")
     page.widget(0).get_by_role("button", name="rollout").click()
     page.eventually("view.rolled", [0, 6, 2])
-    canvas, _ = attention(page, "Rollout through all layers: patch (6, 2)")
+    canvas, _ = attention(page, "Rollout through all layers: patch row 7, column 3")
     code = "session.look(lambda _: session.trace.vision_rollout((6, 2))).result().tolist()"
     check_map(page, canvas, np.array(page.kernel(code)), 128)
     page.widget(0).get_by_role("button", name="mean of heads").click()
     page.widget(0).get_by_role("button", name="2", exact=True).click()
     page.eventually("(view.image, view.patch)", [1, None])
     page.run_code("view.patch = (3, 5)")
-    attention(page, "mean of all heads: patch (3, 5)")
+    attention(page, "mean of all heads: patch row 4, column 6")
     page.run_code("view.image, view.patch = 0, (4, 7)")
 
 
@@ -201,12 +201,12 @@ def test_pointing_tells_who_sees_whom(page):
     encoder, decoder = (page.widget(2).locator("canvas.px-mask").nth(i) for i in (0, 1))
     side = encoder.bounding_box()["width"] - 12
     encoder.hover(position={"x": 12 + (83.5 / 104) * side, "y": 12 + (11.5 / 104) * side})
-    says(page, 2, "Patch (1, 1) of image 1 does not see patch (0, 3) of image 2")
+    says(page, 2, "Patch row 2, column 2 of image 1 does not see patch row 1, column 4 of image 2")
     tokens = page.kernel("len(session.prompt.tokens)")
     decoder.hover(position={"x": 12 + 2.5 / tokens * side, "y": 12 + 13.5 / tokens * side})
-    says(page, 2, "Token 13 (image 1, row 1, column 0) sees token 2 (image 1, row 0, column 0)")
+    says(page, 2, "Token 14 (image 1, patch row 2, column 1) sees token 3 ")
     decoder.press("ArrowDown")
-    says(page, 2, "Token 14 (image 1, row 1, column 1) sees token 2")
+    says(page, 2, "Token 15 (image 1, patch row 2, column 2) sees token 3")
 
 
 def test_breaking_the_mask_and_adding_an_image(page):
@@ -274,13 +274,13 @@ def check_pages(page, files, sync_playwright, flags):
     own.goto(files[0].as_uri())
     own.wait_for_timeout(500)
     caption = own.locator(".px-caption")
-    assert caption.text_content().startswith("Layer 1, head 1: patch (4, 7)")
+    assert caption.text_content().startswith("Layer 1, head 1: patch row 5, column 8")
     own.locator("input[type=range]").press("ArrowRight")
     own.wait_for_timeout(300)
-    assert caption.text_content().startswith("Layer 2, head 1: patch (4, 7)")
+    assert caption.text_content().startswith("Layer 2, head 1: patch row 5, column 8")
     own.locator("canvas.px-patches").click(position={"x": 5, "y": 5})
     own.wait_for_timeout(300)
-    assert caption.text_content().startswith("Layer 2, head 1: patch (0, 0)")
+    assert caption.text_content().startswith("Layer 2, head 1: patch row 1, column 1")
     assert own.locator(".px-problem").is_hidden()
     assert own.get_by_role("button", name="rollout").is_hidden()
     own.close()

@@ -80,7 +80,9 @@ def test_every_page_is_drawn_without_an_error(browser, written, kind):
 
 def test_the_colours_are_those_of_the_image_and_a_click_chooses_a_patch(browser, written):
     browser.open(written / "PatchGrid.html")
-    assert browser.wait(CAPTION).startswith("Row 2, column 3: patch 23, token 27 ")
+    assert browser.wait(CAPTION).startswith(
+        "Patch row 3, column 4 (in Python: 2, 3): patch 24 of 80, token 28 "
+    )
     browser.wait(f"{COLOURS}[0] > 100")
     width, height, *data = browser.run(
         "const one = document.querySelector('canvas.px-patches');"
@@ -89,7 +91,7 @@ def test_the_colours_are_those_of_the_image_and_a_click_chooses_a_patch(browser,
     )
     check_patches(np.array(data).reshape(height, width, 4))
     browser.click("canvas.px-patches", 2.5 / COLUMNS, 5.5 / ROWS)
-    says = "Row 5, column 2: patch 52, token 59 "
+    says = "Patch row 6, column 3 (in Python: 5, 2): patch 53 of 80, token 60 "
     browser.wait(CAPTION + ".startsWith(arguments[0])", says)
     assert browser.troubles() == []
 

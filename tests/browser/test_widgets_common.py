@@ -50,9 +50,10 @@ def large(tmp_path_factory):
 
 
 LARGE = {
-    "PatchGrid": "Row 63, column 63: patch 4,095, token ", "SequenceStrip": "Token ",
-    "VisionAttention": "Patch (63, 63) gets ", "AnswerLens": "", "Ablation": "",
-    "MaskView": "Patch (63, ", "RopeExplorer": "Patch (95, 95) has a score of ",
+    "PatchGrid": "Patch row 64, column 64 (in Python: 63, 63): patch 4,096 of 4,096, token ",
+    "VisionAttention": "Patch row 64, column 64 (in Python: 63, 63) gets ",
+    "RopeExplorer": "Patch row 96, column 96 (in Python: 95, 95) has a score of ",
+    "SequenceStrip": "Token ", "MaskView": "Patch row ", "AnswerLens": "", "Ablation": "",
 }  # fmt: skip
 """What is said with the pointer at the last patch."""
 

@@ -54,8 +54,8 @@ SCRIPT_FAULTS = {
         "(index + 1) * size, (index + 2)",
     ),
     "row and column changed over in the caption": (
-        "vision_attention", "vision_attention", "at row ${map.row[0]}",
-        "at row ${map.column[0]}",
+        "vision_attention", "vision_attention", "at patch row ${map.row[0] + 1}",
+        "at patch row ${map.column[0] + 1}",
     ),
     "thumbnails counted down instead of across": (
         "vision_attention", "head_strip", "* at.across + column", "+ at.lines * column",

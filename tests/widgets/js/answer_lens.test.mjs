@@ -56,10 +56,10 @@ test("drops of two signs lie around the middle", () => {
 
 test("a knock-out is told with its sign", () => {
   const found = { rows: [2, 3], columns: [4, 7], share: 0.23, drop: 3.2, before: 0.81, after: 0.033 };
-  assert.equal(knockOut(found), "Hidden: row 2, columns 4 to 6, 23 % of its attention on this picture. "
+  assert.equal(knockOut(found), "Hidden: patch row 3, columns 5 to 7, 23 % of its attention on this picture. "
     + "Its log-probability drops by 3.20 nats (p 0.81 → 0.03).");
   assert.match(knockOut({ ...found, drop: -1 }), /rises by 1\.00 nats/);
-  assert.equal(span("row", [0, 2]), "rows 0 to 1");
+  assert.equal(span("row", [0, 2]), "rows 1 to 2");
 });
 
 test("agreement has a sign and words", () => {
@@ -71,7 +71,7 @@ test("agreement has a sign and words", () => {
 test("where a word looked is said with layer, head and picture", () => {
   const found = { sum: 0.41, top: 0.05, peak: [2, 3] };
   assert.equal(sight("five", 0.98, found, null, null, 1, 0), "“five” (p 0.98) gave 41 % of its attention to the "
-    + "picture, most to row 2, column 3 (5.0 %): mean over all layers and all heads.");
+    + "picture, most to patch row 3, column 4 (5.0 %): mean over all layers and all heads.");
   assert.match(sight("five", 0.98, found, 3, 2, 2, 1), /to picture 2, .*: layer 3 and head 2\.$/);
 });
 

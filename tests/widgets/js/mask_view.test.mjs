@@ -47,13 +47,13 @@ test("who sees whom is said in words", () => {
   const all = placed(bands(images, 15), 300);
   const at = (token) => tokenAt(all, placeOf(all, token));
   assert.equal(describeDecoder(at(5), at(2), words),
-    "Token 5 ([IMG_BREAK] after image 1, row 0) sees token 2 (image 1, row 0, column 0). It sees 6 in all.");
-  assert.match(describeDecoder(at(9), at(13), words), /^Token 9 \(\[IMG_END\] of image 1\) does not see token 13 \(“What”\)/);
-  assert.match(describeDecoder(at(14), at(14), words), /^Token 14 \(“⏎”\) sees itself\. It sees 15/);
+    "Token 6 ([IMG_BREAK] after image 1, patch row 1) sees token 3 (image 1, patch row 1, column 1). It sees 6 in all.");
+  assert.match(describeDecoder(at(9), at(13), words), /^Token 10 \(\[IMG_END\] of image 1\) does not see token 14 \(“What”\)/);
+  assert.match(describeDecoder(at(14), at(14), words), /^Token 15 \(“⏎”\) sees itself\. It sees 15/);
   const [one, two] = [patchOf(blocks(images), 5), patchOf(blocks(images), 6)];
-  assert.match(describeEncoder(one, one, false), /sees patch \(1, 2\) of image 1: it is the same/);
-  assert.match(describeEncoder(one, two, false), /^Patch \(1, 2\) of image 1 does not see patch \(0, 0\) of image 2/);
-  assert.match(describeEncoder(one, two, true), /sees patch \(0, 0\) of image 2, another image: the mask is broken/);
+  assert.match(describeEncoder(one, one, false), /sees patch row 2, column 3 of image 1: it is the same/);
+  assert.match(describeEncoder(one, two, false), /^Patch row 2, column 3 of image 1 does not see patch row 1, column 1 of image 2/);
+  assert.match(describeEncoder(one, two, true), /sees patch row 1, column 1 of image 2, another image: the mask is broken/);
 });
 
 test("the caption counts the pairs and reports the leak", () => {

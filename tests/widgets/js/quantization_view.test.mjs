@@ -46,7 +46,7 @@ test("words", () => {
   assert.match(describe({ part: "vision", layer: 2, error: 0.1 }), /^vision layer 2, all its matrices together: error/);
   assert.match(total([one("text", 0, "wq", 0.1), one("text", 1, "w2", 0.2)]), /^2 matrices, 32\.8 kB become 9\.2 kB\. Most is lost in text\.1\.w2/);
   const pieces = [["A", " red"], ["A", " blue"]];
-  assert.equal(parted({ pieces, parting: 1, kl: [0.1, 2] }), "They part at token 1: “red” became “blue”; the next word's distributions are at most 2.0 nats apart.");
+  assert.equal(parted({ pieces, parting: 1, kl: [0.1, 2] }), "They part at token 2: “red” became “blue”; the next word's distributions are at most 2.0 nats apart.");
   assert.match(parted({ pieces: [["A"], ["A", "b"]], parting: 1, kl: [] }), /“nothing more” became “b”/);
   assert.match(parted({ pieces: [["A"], ["A"]], parting: null, kl: [0] }), /^Both give the same 1 tokens/);
 });

@@ -66,17 +66,17 @@ test("words", () => {
     ids: [1, 10, 10, 10, 12, 10, 10, 10, 13, 466], kinds, images: [image],
     labels: { 1: "<s>", 10: "[IMG]", 12: "[IMG_BREAK]", 13: "[IMG_END]", 466: " many\n" },
   };
-  assert.equal(describe(sequence, 6), "Token 6: [IMG] (id 10), row 1, column 1.");
-  assert.equal(describe(sequence, 4), "Token 4: [IMG_BREAK] (id 12) ends row 0.");
-  assert.equal(describe(sequence, 8), "Token 8: [IMG_END] (id 13) ends the picture.");
-  assert.equal(describe(sequence, 9), "Token 9: ·many↵ (id 466).");
+  assert.equal(describe(sequence, 6), "Token 7: [IMG] (id 10), patch row 2, column 2 (in Python: 1, 1).");
+  assert.equal(describe(sequence, 4), "Token 5: [IMG_BREAK] (id 12) ends patch row 1.");
+  assert.equal(describe(sequence, 8), "Token 9: [IMG_END] (id 13) ends the picture.");
+  assert.equal(describe(sequence, 9), "Token 10: ·many↵ (id 466).");
   const two = { ...sequence, images: [image, { start: 50, rows: 1, columns: 1, breaks: true }] };
-  assert.equal(describe(two, 8), "Token 8: [IMG_END] (id 13) ends picture 1.");
+  assert.equal(describe(two, 8), "Token 9: [IMG_END] (id 13) ends picture 1.");
   assert.equal(summary(sequence), "10 tokens: 2 of text, 6 patches, 1 break, 1 end.");
   assert.equal(summary({ kinds: [0, 0] }), "2 tokens: 2 of text.");
   assert.equal(written(" a\n"), "·a↵");
   assert.equal(sameness({ kinds: [kinds], differ: null }), "identical: the same 10 tokens");
-  assert.equal(sameness({ kinds: [kinds], differ: 8 }), "they differ first at token 8");
+  assert.equal(sameness({ kinds: [kinds], differ: 8 }), "they differ first at token 9");
 });
 
 test("thirty thousand tokens are laid out within a frame", () => {

@@ -20,12 +20,12 @@ test("a map is picked by its number", () => {
 
 test("the caption says what the numbers say", () => {
   assert.equal(describe("Layer 3, head 2", [4, 7], pick(answer, 1)),
-    "Layer 3, head 2: patch (4, 7) looks mostly at row 1 (70 %): 20 % within two patches, "
+    "Layer 3, head 2: patch row 5, column 8 looks mostly at patch row 2 (70 %): 20 % within two patches, "
     + "3.1 patches away on average (evenly spread: 4.0).");
   assert.match(describe("x", [0, 0], pick(answer, 0)), /mostly near itself: 90 % within two/);
-  assert.match(describe("x", [0, 0], pick(answer, 2)), /looks most at patch \(0, 1\) \(30 %\): 10 %.* 40 % goes to other/);
+  assert.match(describe("x", [0, 0], pick(answer, 2)), /looks most at patch row 1, column 2 \(30 %\): 10 %.* 40 % goes to other/);
   const column = { ...pick(answer, 1), column: [2, 0.8] };
-  assert.match(describe("x", [0, 0], column), /mostly at column 2 \(80 %\)/);
+  assert.match(describe("x", [0, 0], column), /mostly at patch column 3 \(80 %\)/);
 });
 
 test("it says whose map it is", () => {

@@ -1,7 +1,7 @@
 // AnswerLens: an answer while it is written; any word of it shows where it looked and its rivals.
 
 import { eachFrame, slider, tag } from "./elements.js";
-import { count, share } from "./numbers.js";
+import { count, patchName, share } from "./numbers.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 import { doubts, lookPanel, meter, probability, tokenShown, visible, wordChips, wordOf } from "./word_view.js";
 
@@ -10,8 +10,8 @@ export function sight(word, p, found, layer, head, pictures, image) {
   const where = [layer == null ? "all layers" : `layer ${layer}`, head == null ? "all heads" : `head ${head}`];
   const mean = layer == null || head == null ? "mean over " : "";
   const on = pictures > 1 ? `picture ${image + 1}` : "the picture";
-  return `“${word}” (p ${probability(p)}) gave ${share(found.sum)} of its attention to ${on}, most to row `
-    + `${found.peak[0]}, column ${found.peak[1]} (${share(found.top)}): ${mean}${where.join(" and ")}.`;
+  return `“${word}” (p ${probability(p)}) gave ${share(found.sum)} of its attention to ${on}, most to `
+    + `${patchName(found.peak)} (${share(found.top)}): ${mean}${where.join(" and ")}.`;
 }
 
 // What the settings do to the distribution, in words.

@@ -69,10 +69,10 @@ export function headStrip({ onChoose }) {
     pen.fillStyle = ink(root, head === chosen ? "--px-ink" : "--px-quiet");
     pen.font = `${head === chosen ? "600 " : ""}10px ${getComputedStyle(root).fontFamily}`;
     pen.textBaseline = "top";
-    pen.fillText(`${head}`, x, bar + 5);
-    const far = `${distance[head].toFixed(1)}`;
-    const room = at.drawn - pen.measureText(far).width;
-    if (room > 14) pen.fillText(far, x + room, bar + 5);
+    // As much of "head 0, 2.6 patches" as there is room for.
+    const far = distance[head].toFixed(1);
+    const words = [`head ${head}, ${far} patches`, `${head}: ${far} patches`, `${head}: ${far}`, String(head)];
+    pen.fillText(words.find((text) => pen.measureText(text).width <= at.wide + GAP - 2) ?? words[3], x, bar + 5);
   }
 
   canvas.addEventListener("click", (event) => {

@@ -2,7 +2,7 @@
 
 import { key } from "./colours.js";
 import { eachFrame, ink, onTheme, OWN_KEYS, sized, tag } from "./elements.js";
-import { count, share } from "./numbers.js";
+import { capital, count, patchName, share, tokenNumber } from "./numbers.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 const SIDE = 340;
@@ -71,28 +71,26 @@ export function placeOf(all, token) {
 }
 
 export function nameToken({ band, token }, words) {
-  const of = band.image == null ? "" : `image ${band.image + 1}, row ${band.row}`;
-  if (band.kind === "row") return `token ${count(token)} (${of}, column ${token - band.start})`;
-  if (band.kind === "break") return `token ${count(token)} ([IMG_BREAK] after ${of})`;
-  if (band.kind === "end") return `token ${count(token)} ([IMG_END] of image ${band.image + 1})`;
+  const of = band.image == null ? "" : `image ${band.image + 1}, patch row ${band.row + 1}`;
+  if (band.kind === "row") return `token ${tokenNumber(token)} (${of}, column ${token - band.start + 1})`;
+  if (band.kind === "break") return `token ${tokenNumber(token)} ([IMG_BREAK] after ${of})`;
+  if (band.kind === "end") return `token ${tokenNumber(token)} ([IMG_END] of image ${band.image + 1})`;
   const word = words?.labels[words.ids[token]];
-  return `token ${count(token)}` + (word == null ? "" : ` (“${word.replaceAll("\n", "⏎")}”)`);
+  return `token ${tokenNumber(token)}` + (word == null ? "" : ` (“${word.replaceAll("\n", "⏎")}”)`);
 }
-
-const first = (text) => text[0].toUpperCase() + text.slice(1);
 
 export function describeDecoder(query, key, words) {
   const sees = key.token === query.token ? "sees itself" : key.token < query.token
     ? `sees ${nameToken(key, words)}` : `does not see ${nameToken(key, words)}, which comes later`;
-  return `${first(nameToken(query, words))} ${sees}. It sees ${count(query.token + 1)} in all.`;
+  return `${capital(nameToken(query, words))} ${sees}. It sees ${count(query.token + 1)} in all.`;
 }
 
 export function describeEncoder(query, key, broken) {
-  const name = ({ image, row, column }) => `patch (${row}, ${column}) of image ${image + 1}`;
+  const name = ({ image, row, column }) => `${patchName([row, column])} of image ${image + 1}`;
   const own = query.image === key.image;
-  if (own) return `${first(name(query))} sees ${name(key)}: it is the same image.`;
-  return broken ? `${first(name(query))} sees ${name(key)}, another image: the mask is broken.`
-    : `${first(name(query))} does not see ${name(key)}: each image is encoded as if it were alone.`;
+  if (own) return `${capital(name(query))} sees ${name(key)}: it is the same image.`;
+  return broken ? `${capital(name(query))} sees ${name(key)}, another image: the mask is broken.`
+    : `${capital(name(query))} does not see ${name(key)}: each image is encoded as if it were alone.`;
 }
 
 // A share that may be tiny.

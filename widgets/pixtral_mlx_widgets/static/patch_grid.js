@@ -2,7 +2,7 @@
 
 import { key } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
-import { count, operations, share } from "./numbers.js";
+import { capital, count, operations, patchBoth, share, tokenNumber } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -18,16 +18,17 @@ export function position(image, [row, column]) {
 export function describe(image, patch) {
   const [row, column] = patch;
   const place = position(image, patch);
-  return `Row ${row}, column ${column}: patch ${count(row * image.columns + column)}`
-    + (place == null ? "." : `, token ${count(place)} of the prompt.`);
+  return `${capital(patchBoth(patch))}: patch ${count(row * image.columns + column + 1)} of `
+    + `${count(image.rows * image.columns)}`
+    + (place == null ? "." : `, token ${tokenNumber(place)} of the prompt.`);
 }
 
 // The token that ends a row, in words.
 export function describeEnd(image, row) {
   const last = row === image.rows - 1;
   const place = position(image, [row, image.columns]);
-  return `${last ? "[IMG_END] ends the picture" : `[IMG_BREAK] ends row ${row}`}`
-    + (place == null ? "." : `: token ${count(place)} of the prompt.`);
+  return `${last ? "[IMG_END] ends the picture" : `[IMG_BREAK] ends patch row ${row + 1}`}`
+    + (place == null ? "." : `: token ${tokenNumber(place)} of the prompt.`);
 }
 
 // The cost of a size, in words: rows of a table.

@@ -2,7 +2,7 @@
 
 import { CHOSEN, cividis } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
-import { bytes, count } from "./numbers.js";
+import { bytes, count, tokenNumber } from "./numbers.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 export const KINDS = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"];
@@ -66,7 +66,7 @@ export function parted({ pieces, parting, kl }) {
   const apart = `the next word's distributions are at most ${most.toPrecision(2)} nats apart`;
   if (parting == null) return `Both give the same ${count(pieces[0].length)} tokens; ${apart}.`;
   const [one, other] = pieces.map((all) => all[parting]?.trim() || "nothing more");
-  return `They part at token ${count(parting)}: “${one}” became “${other}”; ${apart}.`;
+  return `They part at token ${tokenNumber(parting)}: “${one}” became “${other}”; ${apart}.`;
 }
 
 // The map of layers and kinds -----------------------------------------------------------------

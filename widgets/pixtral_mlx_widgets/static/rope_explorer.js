@@ -2,6 +2,7 @@
 
 import { cividis } from "./colours.js";
 import { choice, eachFrame, ink, onTheme, OWN_KEYS, sized, slider, tag } from "./elements.js";
+import { capital, patchBoth, patchName } from "./numbers.js";
 import { patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -234,14 +235,14 @@ export function render({ model, el }) {
     if (!patch) {
       panel.say("Choose patch A, with a click or the arrow keys: the map shows how alike the others are.");
     } else if (!probe || !shown?.pair) {
-      panel.say(`A is patch (${patch.join(", ")}). Let a click place B, and compare the two.`);
+      panel.say(`A is ${patchName(patch)}. Let a click place B, and compare the two.`);
     } else panel.say(describe(patch, probe, shown.pair, before));
   }
 
   function hover(place) {
     if (!place || !shown?.alike) { say(); return; }
     const value = scoreOf(shown.alike, shown.alike.map[place[0] * model.get("columns") + place[1]]);
-    panel.say(`Patch (${place.join(", ")}) has a score of ${value.toFixed(2)} with A.`);
+    panel.say(`${capital(patchBoth(place))} has a score of ${value.toFixed(2)} with A.`);
   }
 
   function update() {

@@ -2,7 +2,7 @@
 
 import { CHOSEN } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
-import { count } from "./numbers.js";
+import { count, patchBoth, tokenNumber } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -81,13 +81,13 @@ export const written = (label) => label.replaceAll(" ", "·").replaceAll("\n", "
 
 export function describe(sequence, position) {
   const { ids, kinds, labels, images } = sequence;
-  const name = `Token ${count(position)}: ${written(labels[ids[position]])} (id ${ids[position]})`;
+  const name = `Token ${tokenNumber(position)}: ${written(labels[ids[position]])} (id ${ids[position]})`;
   const at = patchAt(images, position);
   if (!at || kinds[position] === TEXT) return `${name}.`;
   const which = images.length > 1 ? ` of picture ${at.image + 1}` : "";
-  if (kinds[position] === ROW_BREAK) return `${name} ends row ${at.row}${which}.`;
+  if (kinds[position] === ROW_BREAK) return `${name} ends patch row ${at.row + 1}${which}.`;
   if (kinds[position] === END) return `${name} ends ${which ? `picture ${at.image + 1}` : "the picture"}.`;
-  return `${name}, row ${at.row}, column ${at.column}${which}.`;
+  return `${name}, ${patchBoth([at.row, at.column])}${which}.`;
 }
 
 export function summary({ kinds }) {
@@ -102,7 +102,7 @@ export function summary({ kinds }) {
 // What two shapes of as many patches have in common.
 export function sameness({ kinds, differ }) {
   return differ == null ? `identical: the same ${count(kinds[0].length)} tokens`
-    : `they differ first at token ${count(differ)}`;
+    : `they differ first at token ${tokenNumber(differ)}`;
 }
 
 // The strip -----------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ function strip({ onHover, onChoose }) {
     if (place.gutter && (place.cell >= 12 || kinds[token] === TEXT || row % 4 === 0)) {
       pen.fillStyle = colours.quiet;
       pen.textAlign = "right";
-      pen.fillText(count(token), -8, y + (kinds[token] === TEXT ? place.tall : place.cell) / 2 + 1);
+      pen.fillText(tokenNumber(token), -8, y + (kinds[token] === TEXT ? place.tall : place.cell) / 2 + 1);
       pen.textAlign = "left";
     }
     if (now.mode === "line") token = lastAtMost(place.x, left, token, stop);

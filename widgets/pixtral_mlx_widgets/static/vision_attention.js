@@ -3,7 +3,7 @@
 import { headStrip } from "./head_strip.js";
 import { legend } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
-import { share } from "./numbers.js";
+import { capital, patchBoth, patchName, share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -23,15 +23,15 @@ export function pick(answer, index) {
 export function describe(who, [row, column], map) {
   const looks = map.near >= 0.5 ? `looks mostly near itself: ${share(map.near)} within two patches`
     : map.row[1] >= 0.5 && map.row[1] >= map.column[1]
-      ? `looks mostly at row ${map.row[0]} (${share(map.row[1])}): ${share(map.near)} within two patches`
+      ? `looks mostly at patch row ${map.row[0] + 1} (${share(map.row[1])}): ${share(map.near)} within two patches`
       : map.column[1] >= 0.5
-        ? `looks mostly at column ${map.column[0]} (${share(map.column[1])}): `
+        ? `looks mostly at patch column ${map.column[0] + 1} (${share(map.column[1])}): `
           + `${share(map.near)} within two patches`
-        : `looks most at patch (${map.peak.join(", ")}) (${share(map.top)}): `
+        : `looks most at ${patchName(map.peak)} (${share(map.top)}): `
           + `${share(map.near)} within two patches of itself`;
   const far = `${map.distance.toFixed(1)} patches away on average (evenly spread: ${map.even.toFixed(1)})`;
   const rest = map.sum < 0.995 ? ` ${share(1 - map.sum)} goes to other pictures.` : "";
-  return `${who}: patch (${row}, ${column}) ${looks}, ${far}.${rest}`;
+  return `${who}: ${patchName([row, column])} ${looks}, ${far}.${rest}`;
 }
 
 // Which head, in words.
@@ -138,8 +138,8 @@ export function render({ model, el }) {
   function hover(patch) {
     if (!patch || !shown) { say(); return; }
     const value = shown.values[patch[0] * shown.columns + patch[1]] / 255 * shown.top;
-    panel.say(`Patch (${patch.join(", ")}) gets ${share(value)} of the attention of patch `
-      + `(${shownPatch().join(", ")}).`);
+    panel.say(`${capital(patchBoth(patch))} gets ${share(value)} of the attention of `
+      + `${patchName(shownPatch())}.`);
   }
 
   function update() {

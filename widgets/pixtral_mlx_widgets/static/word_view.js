@@ -2,7 +2,7 @@
 
 import { CHOSEN, HIDDEN, diverging, key, legend } from "./colours.js";
 import { choice, eachFrame, slider, tag } from "./elements.js";
-import { share } from "./numbers.js";
+import { capital, patchBoth, patchName, share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { latest, on } from "./shared.js";
 
@@ -20,8 +20,8 @@ export function nats(value) {
 // A token's text with its space and line ends visible: " four" and "four" are two tokens.
 export const visible = (text) => text.replace(/^ +/, (spaces) => "␣".repeat(spaces.length)).replaceAll("\n", "⏎");
 
-// "row 4" or "rows 4 to 6", from [first, last + 1].
-export const span = (name, [first, end]) => end - first === 1 ? `${name} ${first}` : `${name}s ${first} to ${end - 1}`;
+// "row 5" or "rows 5 to 7", as people count, from [first, last + 1] counted from zero.
+export const span = (name, [first, end]) => end - first === 1 ? `${name} ${end}` : `${name}s ${first + 1} to ${end}`;
 
 // Index of the word that holds a token; the last word if the token stands between two words.
 export function wordOf(words, token) {
@@ -72,7 +72,7 @@ export function agreement(rho) {
 
 // What hiding the strongest patches did, in words.
 export function knockOut({ rows, columns, share: part, drop, before, after }) {
-  return `Hidden: ${span("row", rows)}, ${span("column", columns)}, ${share(part)} of its attention on this picture. `
+  return `Hidden: ${span("patch row", rows)}, ${span("column", columns)}, ${share(part)} of its attention on this picture. `
     + `Its log-probability ${drop < 0 ? "rises" : "drops"} by ${nats(drop)} nats `
     + `(p ${probability(before)} → ${probability(after)}).`;
 }
@@ -199,7 +199,8 @@ export function lookPanel(model, { ask, act, has }, panel, { at, onLook }) {
     if (!answer || !shape) return;
     const [row, column] = patch ?? model.get("patch") ?? answer.peak;
     const value = answer.map[row * shape.columns + column] / 255 * answer.top;
-    spot.textContent = `Row ${row}, column ${column}: ${share(value)} of its attention.`;
+    const name = patch ? patchBoth(patch) : patchName([row, column]);
+    spot.textContent = `${capital(name)}: ${share(value)} of its attention.`;
   }
 
   const look = latest(
