@@ -20,7 +20,7 @@ from .engine.generate import GenerationStream
 from .engine.options import GenerationOptions, names_options
 from .engine.prompt_cache import PromptCache
 from .engine.reply import Reply
-from .errors import CheckpointError
+from .errors import CheckpointError, PromptError
 from .inputs.image_options import ImageOptions
 from .inputs.tokenizer import Tokenizer
 from .inputs.tools import as_tools
@@ -168,7 +168,15 @@ class Pixtral(VisionLanguageModel):
 
         Arguments:
             edits: changes to the run, see `edits`; some change the prompt and so its length.
+
+        Raises:
+            PromptError: it is none.
         """
+        if not isinstance(prompt, Prompt):
+            raise PromptError(
+                f"prompt is {type(prompt).__name__}; allowed: what encode gives: "
+                "logits(model.encode(messages, images))"
+            )
         edits = as_edits(edits)
         prompt = edited(prompt, edits, self.config)
         return self(prompt, Tap(prompt, edits) if edits else NO_TAP)
@@ -290,8 +298,8 @@ class Pixtral(VisionLanguageModel):
             ValueError: as for `stream_batch`.
             PixtralError: the first request that fails, without `return_errors`.
         """
-        requests = list(messages)
-        stream = self.stream_batch(requests, images=images, **options)
+        requests = [*as_requests(messages, images)]
+        stream = self.stream_batch(requests, **options)
         return stream.replies(len(requests), return_errors=return_errors)
 
     @names_options

@@ -156,10 +156,11 @@ def _note_ends(folder: Path, tokenizer_file: Path) -> None:
             settings.append(read_json(file))
     for end in ends_without_words(settings, tokenizer_file):
         log.warning(
-            "%s: its answers end with id %d, which has no word in Pixtral's tokenizer and is never "
+            "%s: its answers end with id %d, which has no word in its tokenizer (%s) and is never "
             "written: only </s> ends them",
             folder,
             end,
+            tokenizer_file.name,
         )
 
 

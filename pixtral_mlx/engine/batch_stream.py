@@ -6,7 +6,8 @@ from typing import Any
 
 from ..checks import whole
 from ..cost.buffers import bounded_buffers
-from ..errors import PixtralError
+from ..errors import PixtralError, PromptError
+from ..inputs.clients import is_list
 from .batch import BATCH_SIZE, Batch
 from .engine import Engine
 from .options import ENCODING, GenerationOptions
@@ -24,8 +25,19 @@ def as_requests(
         images: with strings, the pictures of each request: as many lists as there are requests.
 
     Raises:
+        PromptError: there is no list of requests, or of lists of pictures.
         ValueError: not as many lists of pictures as requests.
     """
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        raise PromptError(
+            f"messages are {type(messages).__name__}; allowed: a list, even for one request: "
+            "what generate takes of each"
+        )
+    if not is_list(images):
+        raise PromptError(
+            f"images= is {type(images).__name__}; allowed: a list for each request: "
+            "images=[[picture], ...]"
+        )
     if not images:
         return (dict(m) if isinstance(m, Mapping) else {"messages": m} for m in messages)
     listed = list(messages)

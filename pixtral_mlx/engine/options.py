@@ -293,11 +293,14 @@ class GenerationOptions:
 
 
 def names_options(method: Method) -> Method:
-    """A method whose TypeError for a word that it does not know names the right one.
+    """A method whose TypeError says what to write: the right word for one that it does not know,
+    what is missing, what has to have its name.
 
     Where it takes `**options`, these are the fields of `GenerationOptions`.
     """
     own = inspect.signature(method).parameters
+    bare = [name for name, one in own.items() if one.kind == one.POSITIONAL_OR_KEYWORD][1:]
+    needed = [name for name in bare if own[name].default is inspect.Parameter.empty]
     known = [name for name, one in own.items() if one.kind != one.VAR_KEYWORD and name != "self"]
     if len(known) < len(own) - 1:
         known = [*dict.fromkeys((*_REQUEST, *known, *options_of(GenerationOptions)))]
@@ -307,7 +310,22 @@ def names_options(method: Method) -> Method:
         for name in given:
             if name not in known:
                 raise TypeError(_no_option(name, known))
-        return method(*args, **given)
+        first = bare[: len(args) - 1]
+        missing = [name for name in needed if name not in first and name not in given]
+        if len(args) - 1 > len(bare):
+            others = [name for name in known if name not in bare]
+            said = (
+                f"{len(args) - 1} values without a name; allowed: {', '.join(bare)}; give the "
+                f"others by their names: {', '.join(others[:3])}"
+            )
+        elif twice := [name for name in first if name in given]:
+            said = f"{twice[0]} twice, by its place and by its name; leave one out"
+        elif missing:
+            call = f"{method.__name__}({', '.join(needed)})"
+            said = f"no {' and no '.join(missing)}; write {call}"
+        else:
+            return method(*args, **given)
+        raise TypeError(f"{method.__name__} got {said}")
 
     return called  # type: ignore
 

@@ -101,23 +101,33 @@ def _shipped(folder: Path, config: PixtralConfig) -> Path:
 
 
 def ends_without_words(settings: Iterable[Any], tokenizer_file: Path) -> list[int]:
-    """The ids that a fine-tune's answers end with and Pixtral's own tokenizer does not know.
+    """The ids that a fine-tune's answers end with and the tokenizer does not know.
 
     Arguments:
         settings: what `config.json` and `generation_config.json` hold.
-        tokenizer_file: of the folder; one that came with it knows its own words.
+        tokenizer_file: of the folder, or Pixtral's own.
     """
-    sizes = {PIXTRAL_TEKKEN: PIXTRAL_WORDS, LARGE_SENTENCEPIECE: LARGE_WORDS}
-    words = sizes.get(tokenizer_file.name)
-    if words is None:
-        return []
     found: set[int] = set()
     for each in settings:
         for place in (each, each.get("text_config")) if isinstance(each, dict) else ():
             ends = place.get("eos_token_id") if isinstance(place, dict) else None
             listed = ends if isinstance(ends, list) else [ends]
-            found |= {end for end in listed if type(end) is int and end >= words}
-    return sorted(found)
+            found |= {end for end in listed if type(end) is int}
+    found = {end for end in found if end >= TEXT_SPECIALS}  # every tokenizer has the others
+    words = _count_words(tokenizer_file) if found else None
+    return sorted(end for end in found if words is not None and end >= words)
+
+
+def _count_words(file: Path) -> int | None:
+    """Of a tokenizer file; None where it cannot be read, which is said when it is used."""
+    try:
+        if file.suffix == ".json":
+            return int(json.loads(file.read_text(encoding="utf-8"))["config"]["default_vocab_size"])
+        from sentencepiece import SentencePieceProcessor
+
+        return SentencePieceProcessor(model_file=str(file)).get_piece_size()  # type: ignore
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError):
+        return None
 
 
 def import_jsonschema() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +13,7 @@ from mlx_lm.sample_utils import make_logits_processors
 
 from pixtral_mlx.cli import main
 from pixtral_mlx.engine.options import GenerationOptions
+from pixtral_mlx.errors import PromptError
 
 BIAS = dict.fromkeys(range(300, 305), 8.0)  # so that tokens come again
 PENALTIES = [
@@ -158,6 +160,52 @@ def test_a_word_of_another_program_is_told_the_right_one(model, word, said):
 def test_every_method_names_the_right_word(model, call, said):
     with pytest.raises(TypeError, match=said):
         call(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m: m.generate(), "generate got no messages; write generate(messages)"),
+        (lambda m: m.stream(images=[1]), "stream got no messages; write stream(messages)"),
+        (lambda m: m.encode(), "encode got no messages; write encode(messages)"),
+        (lambda m: m.logits(), "logits got no prompt; write logits(prompt)"),
+        (lambda m: m.generate_batch(), "generate_batch got no messages; write"),
+        (lambda m: m.occlusion_map(), "got no messages and no token; write occlusion_map(mess"),
+        (lambda m: m.occlusion("Why?", 0), "got no patches; write occlusion(messages, token, pat"),
+        (lambda m: m.occlusion(token=0, patches=[]), "occlusion got no messages; write"),
+        (
+            lambda m: m.generate("Why?", [1]),
+            "generate got 2 values without a name; allowed: messages; give the others by their "
+            "names: images, image_options, ",
+        ),
+        (lambda m: m.encode("Why?", [], 80), "got 3 values without a name; allowed: messages, im"),
+        (lambda m: m.logits(1, []), "2 values without a name; allowed: prompt; give the others "),
+        (lambda m: m.stream_batch(["Why?"], [[1]]), "stream_batch got 2 values without a name"),
+        (lambda m: m.generate("Why?", messages="Who?"), "generate got messages twice, by its "),
+    ],
+)
+def test_what_is_missing_or_has_no_name_is_said(model, call, said):
+    with pytest.raises(TypeError, match=re.escape(said)):
+        call(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m, p: m.encode("Why?", p), "images= is Image; allowed: a list, even for one: "),
+        (lambda m, p: m.generate("Why?", images="a.png"), "images= is str; allowed: a list, ev"),
+        (lambda m, p: m.generate_batch("Why?"), "messages are str; allowed: a list, even for"),
+        (lambda m, p: m.generate_batch({"messages": "Why?"}), "messages are dict; allowed: a "),
+        (lambda m, p: m.stream_batch(5), "messages are int; allowed: a list, even for one req"),
+        (lambda m, p: m.generate_batch(m.encode("Why?")), "messages are Prompt; allowed: a li"),
+        (lambda m, p: m.generate_batch(["?"], images=p), "images= is Image; allowed: a list for"),
+        (lambda m, p: m.generate_batch(["?"], images=[p]), "images= is Image; allowed: a list, "),
+        (lambda m, p: m.logits("Why?"), "prompt is str; allowed: what encode gives: logits(mod"),
+    ],
+)
+def test_one_where_a_list_belongs_is_one_line(model, picture, call, said):
+    with pytest.raises(PromptError, match=re.escape(said)):
+        call(model, picture)
 
 
 def test_methods_keep_their_names_and_their_help(model):

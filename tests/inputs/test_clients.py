@@ -158,9 +158,10 @@ def test_items_that_hold_no_message_are_refused_by_kind(loaded, item, said):
 def test_words_beside_calls_where_the_template_has_no_place(same, caplog):
     """mistral-common's v3 takes either; from v5 on both, as Pixtral Large's v7m1 does."""
     said = {**CALLED[1], "content": "Let me look."}
-    same([CALLED[0], said, CALLED[2]], CALLED)
+    before = {"role": "system", "content": "Be brief."}
+    same([before, CALLED[0], said, CALLED[2]], [before, *CALLED])
     (note,) = caplog.messages
-    assert note == "messages[1]: text beside tool_calls: left out, the template has no place"
+    assert note == "messages[2]: text beside tool_calls: left out, the template has no place"
 
 
 @pytest.mark.parametrize("role", ["developer", "system"])

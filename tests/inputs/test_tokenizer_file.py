@@ -159,6 +159,28 @@ def test_an_end_token_without_a_word_is_noted_when_the_folder_is_opened(
         caplog.clear()
 
 
+@pytest.mark.parametrize("kind", ["tekken", "spm"])
+def test_an_end_token_beyond_the_folders_own_words_is_noted(tmp_path, caplog, kind):
+    """A file that cannot be read is one that is refused when it is used."""
+    folder = make_hf(tmp_path / "tuned", tokenizer=kind)
+    words = px.load(folder).tokenizer.n_words
+    file = next(path for path in folder.iterdir() if path.name.startswith(("tekken", "tokenizer")))
+    for end, noted in ((2, []), (words - 1, []), (words, [words]), ([2, words + 9], [words + 9])):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end}))
+        px.load(folder)
+        said = [
+            f"answers end with id {one}, which has no word in its tokenizer ({file.name})"
+            in message
+            for one, message in zip(noted, caplog.messages, strict=True)
+        ]
+        assert all(said)
+        caplog.clear()
+    for spoiled in (b"", b"{}", b"[]", b"\xff"):
+        file.write_bytes(spoiled)
+        px.load(folder)
+    assert caplog.messages == []
+
+
 def test_more_rows_than_words(tmp_path, vocabulary):
     added = [{"id": WORDS, "content": "<|im_end|>"}]
     write(tmp_path, vocabulary, added=added)
