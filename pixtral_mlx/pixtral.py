@@ -173,10 +173,7 @@ class Pixtral(VisionLanguageModel):
             PromptError: it is none.
         """
         if not isinstance(prompt, Prompt):
-            raise PromptError(
-                f"prompt is {type(prompt).__name__}; allowed: what encode gives: "
-                "logits(model.encode(messages, images))"
-            )
+            raise PromptError(f"prompt is {type(prompt).__name__}; allowed: what encode gives")
         edits = as_edits(edits)
         prompt = edited(prompt, edits, self.config)
         return self(prompt, Tap(prompt, edits) if edits else NO_TAP)
@@ -280,6 +277,7 @@ class Pixtral(VisionLanguageModel):
         messages: Sequence[Any],
         *,
         images: Sequence[Sequence[Any]] = (),
+        batch_size: int = BATCH_SIZE,
         return_errors: bool = False,
         **options: Any,
     ) -> list[Any]:
@@ -288,7 +286,7 @@ class Pixtral(VisionLanguageModel):
         Ctrl-C ends it early with what there is.
 
         Arguments:
-            messages, images, options: as for `stream_batch`.
+            messages, images, batch_size, options: as for `stream_batch`.
             return_errors: a request that fails has its `PixtralError` in place of a reply.
 
         Returns:
@@ -299,7 +297,7 @@ class Pixtral(VisionLanguageModel):
             PixtralError: the first request that fails, without `return_errors`.
         """
         requests = [*as_requests(messages, images)]
-        stream = self.stream_batch(requests, **options)
+        stream = self.stream_batch(requests, batch_size=batch_size, **options)
         return stream.replies(len(requests), return_errors=return_errors)
 
     @names_options

@@ -50,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 (it went wrong), 2 (usage) or 130 (Ctrl-C). After Ctrl-C a process
         that runs its own words ends here.
     """
-    status = _run(argv)
+    try:
+        status = _run(argv)
+    except KeyboardInterrupt:  # while its words were read, or once more while it ended
+        print("pixtral-mlx: interrupted", file=sys.stderr)
+        status = 130
     if status == 130 and argv is None:
         end_at_once(status)
     return status

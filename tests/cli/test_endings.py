@@ -149,6 +149,38 @@ def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
     assert capsys.readouterr().err == "pixtral-mlx generate: interrupted\n"
 
 
+EARLY = """if True:
+    import sys, time
+    from pixtral_mlx.cli import main, parser
+
+    def slow(*_):
+        print("busy", file=sys.stderr, flush=True)
+        time.sleep(30)
+
+    if sys.argv[1] == "before":  # its flags are made from options, whose files take their time
+        parser._fill_bench = slow
+    else:
+        parser._fail = slow
+        def run(_):
+            raise KeyboardInterrupt
+        parser.importlib.import_module("pixtral_mlx.cli.bench").run = run
+    del sys.argv[1]
+    sys.exit(main())"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_before_and_after_a_command_is_one_line(when):
+    process = subprocess.Popen(
+        [sys.executable, "-c", EARLY, when, "bench"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stderr.readline() == b"busy\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"pixtral-mlx: interrupted\n")
+
+
 def test_a_reader_that_leaves_is_no_traceback(places, start):
     process = start(*LONG, cwd=places)
     assert len(process.stdout.read(1)) == 1

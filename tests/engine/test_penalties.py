@@ -200,7 +200,7 @@ def test_what_is_missing_or_has_no_name_is_said(model, call, said):
         (lambda m, p: m.generate_batch(m.encode("Why?")), "messages are Prompt; allowed: a li"),
         (lambda m, p: m.generate_batch(["?"], images=p), "images= is Image; allowed: a list for"),
         (lambda m, p: m.generate_batch(["?"], images=[p]), "images= is Image; allowed: a list, "),
-        (lambda m, p: m.logits("Why?"), "prompt is str; allowed: what encode gives: logits(mod"),
+        (lambda m, p: m.logits("Why?"), "prompt is str; allowed: what encode gives"),
     ],
 )
 def test_one_where_a_list_belongs_is_one_line(model, picture, call, said):
