@@ -51,41 +51,43 @@ class GenerationOptions:
     """How to generate; defaults are greedy.
 
     Arguments:
-        max_tokens: at most this many new tokens.
-        temperature: 0 takes the likeliest token; higher is more varied.
-        top_p: sample among the likeliest tokens that hold this much probability; 0 or 1: all.
-        top_k: sample among this many likeliest tokens; 0: all.
+        max_tokens: most tokens that the answer may have.
+        temperature: 0 always takes the likeliest token; higher values vary more.
+        top_p: sample among the likeliest tokens that together hold this probability; 0 or 1: all.
+        top_k: sample among the K likeliest tokens; 0: all.
         min_p: sample among tokens at least this fraction as likely as the likeliest.
         repetition_penalty: above 1 makes recent tokens less likely. What it and the next two do is
             mlx-lm's to say, the prompt counts as what was written.
         repetition_context_size: how many recent tokens `repetition_penalty` sees.
-        presence_penalty: taken from the logits of recent tokens, once each.
+        presence_penalty: subtracted once from the logit of each recent token.
         presence_context_size: how many recent tokens `presence_penalty` sees.
-        frequency_penalty: taken from the logits of recent tokens for every time each was there.
+        frequency_penalty: subtracted from the logit of each recent token, for every time it
+            occurred.
         frequency_context_size: how many recent tokens `frequency_penalty` sees.
-        logit_bias: added to the logits of token ids. An id may be a string of digits, as in JSON.
+        logit_bias: added to the logits of these token ids. An id may be a string of digits, as in
+            JSON.
         seed: makes sampling repeatable.
-        stop: strings that end the answer and are not part of it. One, or any number of them.
-        prefill_step_size: prompt tokens per step at most. Less takes less memory; see `pace`.
-        kv_bits: keep keys and values in so many bits; None: as they are computed.
+        stop: string that ends the answer and is not part of it. One, or any number of them.
+        prefill_step_size: most prompt tokens read at a time. Less takes less memory; see `pace`.
+        kv_bits: keep keys and values in this many bits; None: as they are computed.
         kv_group_size: how many keys or values share a scale; None: 64, or 32 for narrow heads.
-        quantized_kv_start: tokens from which on keys and values are quantized. Above 0 nothing is
-            reused.
+        quantized_kv_start: the position from which keys and values are quantized. Above 0 nothing
+            is reused.
         progress: called with (prompt tokens done, all prompt tokens) while the prompt is read.
-        force: go on where memory would not suffice.
+        force: go ahead even if memory looks too small.
         trace: keep what looking inside needs (`reply.trace`). `TraceOptions` keeps less.
         edits: changes to the run. See `edits`.
-        response_format: the form that the answer keeps: JSON of a schema, a pattern or a grammar.
-            See `as_form` for its shapes and `reply.parsed` for the value.
+        response_format: the form that the answer must have: JSON of a schema, a pattern or a
+            grammar. See `as_form` for its shapes and `reply.parsed` for the value.
         tools: functions that the answer may call. In the shape of OpenAI and Mistral, see
             `as_tools`; `reply.tool_calls` are the calls.
         tool_choice: whether, and which of them, it calls. "auto", "none", "required" (or "any"), or
             {"type": "function", "function": {"name": ...}}.
         parallel_tool_calls: whether an answer may have several calls.
-        prompt_lookup_num_tokens: copy up to so many tokens from what repeats, and check them at
-            once. Pays where answers repeat (JSON, tables); see `lookup` for what holds; not with
-            `trace`, `quantized_kv_start`, `response_format` or `tools`.
-        reuse: go on from what earlier calls on this model computed for the same beginning. That
+        prompt_lookup_num_tokens: guess up to this many tokens from what repeats, and check them in
+            one pass. Pays where answers repeat (JSON, tables); see `lookup` for what holds; not
+            with `trace`, `quantized_kv_start`, `response_format` or `tools`.
+        reuse: continue from what earlier calls on this model computed for the same beginning. That
             is the same tokens, image contents and edits (see `prompt_cache`); what this call
             computes is left for later ones. False computes everything and leaves nothing.
 
@@ -161,7 +163,7 @@ class GenerationOptions:
         unit="N",
     )
     logit_bias: Mapping[int, float] | None = option(
-        None, help="added to the logit of this token id", unit="ID=B", repeated=True
+        None, help="added to the logits of these token ids", unit="ID=B", repeated=True
     )
     seed: int | None = option(
         None, help="makes sampling repeatable", kind=int, range=(0, 2**64 - 1), unit="N"

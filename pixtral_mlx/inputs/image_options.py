@@ -13,13 +13,13 @@ class ImageOptions:
     """How pictures are prepared, by name.
 
     Arguments:
-        resize: official is cubic without antialiasing, as the model was trained; antialiased is
-            Pillow's bicubic, smoother on scans that are shrunk a lot.
-        orient: turn a picture as its EXIF orientation says; the reference does not. Phones rely
-            on it. HEIC states it elsewhere than in EXIF, and is always upright.
+        resize: official is cubic without antialiasing, as in training; antialiased is Pillow's
+            bicubic, smoother where a scan shrinks a lot.
+        orient: turn a picture as its EXIF orientation says, which the reference does not do. Phones
+            rely on it. HEIC states it elsewhere than in EXIF, and is always upright.
         grey16: 16-bit grey: scale it to 8 bits, or clip it as the reference does. Clipping turns
             most of such a picture white. Scaling goes by the depth that the file states.
-        image_budget: the most tokens that a picture may take; None: no limit but the model's. See
+        image_budget: most tokens that a picture may take; None: as many as the model allows. See
             `patch_grid`.
         pdf_password: opens PDFs that are locked; it is never shown or written.
 

@@ -23,20 +23,18 @@ class ConversionOptions:
     """Which weights get how many bits; 16 bits keep a part in `dtype`.
 
     Arguments:
-        bits: bits of the decoder's matrices, 16 keeps `dtype`; None: 4, or what `mode` or `recipe`
+        bits: bits of the decoder's matrices; 16 keeps `dtype`; None: 4, or what `mode` or `recipe`
             says.
         group_size: weights that share a scale; None: 64 for affine, 32 for mxfp4 and mxfp8, 16 for
             nvfp4. The last three have no other.
         mode: how numbers are stored; all but affine have one width and one group size.
         vision_bits: bits of the vision encoder; None: not quantized.
-        projector_bits: bits of the projector; None: as the decoder's matrices, or as the recipe
-            says. In a mode of one width, another width here means affine in groups of 64; so with
-            the next two.
-        embed_bits: bits of the token embedding; None: as the decoder's matrices, or as the recipe
-            says.
-        head_bits: bits of the output matrix; None: as the decoder's matrices, or as the recipe
-            says.
-        dtype: type of what is not quantized, and of scales and biases.
+        projector_bits: bits of the projector; None: like the decoder's, or as the recipe says. In a
+            mode of one width, another width here means affine in groups of 64; so with the next
+            two.
+        embed_bits: bits of the token embedding; None: like the decoder's, or as the recipe says.
+        head_bits: bits of the output matrix; None: like the decoder's, or as the recipe says.
+        dtype: type of scales, biases and whatever is not quantized.
         recipe: a mixture of two widths, instead of `bits`. See `schemes.RECIPES`.
 
     Raises:
