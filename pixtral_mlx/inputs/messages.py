@@ -5,8 +5,10 @@ pages of a PDF or a TIFF become pictures, each after its number: "Page 3:". What
 things is `clients`' to know.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from PIL import Image
 
 from ..errors import PixtralError, PromptError
 from ..model.config import VisionConfig
@@ -23,9 +25,14 @@ PLACEHOLDER = '{"type": "image"}'
 
 
 def open_messages(
-    messages: Any, images: Any, options: ImageOptions, vision: VisionConfig | None
+    messages: Any,
+    images: Any,
+    options: ImageOptions,
+    vision: VisionConfig | None,
+    prepare: Callable[[Image.Image], Image.Image],
 ) -> list[dict[str, Any]]:
-    """Messages in one shape, their pictures opened.
+    """Messages in one shape, their pictures opened and prepared, one after the other: decoded, they
+    may take far more than prepared.
 
     Arguments:
         messages: a string, or chat messages of OpenAI, Mistral, Hugging Face or LangChain.
@@ -33,16 +40,17 @@ def open_messages(
             their parts `{"type": "image"}`, in their order.
         options: how pictures are prepared.
         vision: of the model, for the size of a PDF's pages; None if it has none.
+        prepare: what stands for a picture from then on.
 
     Returns:
         Messages whose content is a string or a list of `{"type": "text", "text": str}` and
-        `{"type": "image", "image": PIL image}`.
+        `{"type": "image", "image": what prepare gives}`.
 
     Raises:
         PromptError: a role or a shape that is not allowed.
         ImageError: a picture that cannot be used. Both say which message, or which of the images.
     """
-    opener = _Opener(images, options, vision)
+    opener = _Opener(images, options, vision, prepare)
     if isinstance(messages, str):
         return [opener.question(messages)]
     if not is_list(messages):
@@ -90,14 +98,20 @@ def open_picture(
 class _Opener:
     """Opens messages, and fills their placeholders with `images`, one after another."""
 
-    def __init__(self, images: Any, options: ImageOptions, vision: VisionConfig | None):
+    def __init__(
+        self,
+        images: Any,
+        options: ImageOptions,
+        vision: VisionConfig | None,
+        prepare: Callable[[Image.Image], Image.Image],
+    ):
         if not is_list(images):
             raise PromptError(
                 f"images= is {type(images).__name__}; allowed: a list, even for one: "
                 "images=[picture]"
             )
         self._images, self._used = images, 0
-        self._options, self._vision = options, vision
+        self._options, self._vision, self._prepare = options, vision, prepare
 
     def question(self, text: str) -> dict[str, Any]:
         """A user's message: all pictures, and the text."""
@@ -172,16 +186,13 @@ class _Opener:
         try:
             if self._vision is None:
                 raise PromptError(NO_VISION)
-            return open_picture(source, self._options, self._vision)
+            parts = open_picture(source, self._options, self._vision)
+            for part in parts:
+                if part["type"] == "image":
+                    part["image"] = self._prepare(part["image"])
+            return parts
         except PixtralError as error:
             raise (type(error)(f"{where}: {error}") if where else error) from error.__cause__
-
-
-def image_places(messages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """For each picture of opened messages, in their order, which message it is in."""
-    for i, message in enumerate(messages):
-        parts = () if isinstance(message["content"], str) else message["content"] or ()
-        yield from (f"messages[{i}]" for part in parts if part["type"] == "image")
 
 
 def _has_image(parts: Sequence[Mapping[str, Any]]) -> bool:

@@ -6,19 +6,19 @@ opened, and reports where each image stands.
 
 import codecs
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..errors import (
     CheckpointError,
     ConfigError,
     FormError,
-    ImageError,
     PixtralError,
     PromptError,
 )
@@ -28,9 +28,11 @@ from ..model.vision_language_model import NO_VISION
 from .clients import ROLES, split_request
 from .file_kind import saved_instead
 from .image_options import ImageOptions
-from .messages import image_places, open_messages
+from .messages import open_messages
 from .pixels import preprocess
 from .tokenizer_file import import_jsonschema
+
+_NUMBER = "number"  # of a prepared picture, in the `info` of what stands for it
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +116,8 @@ class Tokenizer:
         request = {**own, **(request or {})}
         if raw and request:
             raise PromptError(f"raw= leaves out the template, which {', '.join(request)} needs")
-        opened = open_messages(listed, images, options, self.vision)
-        places = () if isinstance(listed, str) else image_places(opened)
-        encoder = _ImageEncoder(self, options, places)
+        encoder = _ImageEncoder(self, options)
+        opened = open_messages(listed, images, options, self.vision, encoder.prepare)
         if raw:
             return _locate(self._encode_raw(opened, encoder), encoder)
         return _locate(self._encode_chat(opened, encoder, request), encoder)
@@ -231,26 +232,29 @@ class StreamDecoder:
 class _ImageEncoder:
     """Stands where mistral-common's image encoder stands: same tokens, our pixels.
 
-    Arguments:
-        places: of the images, in their order, for messages.
+    Pictures are prepared before, when they are opened; mistral-common gets something small in
+    their place.
     """
 
-    def __init__(self, tokenizer: Tokenizer, options: ImageOptions, places: Iterable[str] = ()):
-        self._tokenizer, self._options, self._places = tokenizer, options, iter(places)
+    def __init__(self, tokenizer: Tokenizer, options: ImageOptions):
+        self._tokenizer, self._options = tokenizer, options
+        self._prepared: list[tuple[np.ndarray, PatchGrid]] = []
         self.images: list[np.ndarray] = []
         self.grids: list[PatchGrid] = []
 
-    def __call__(self, chunk: Any) -> SimpleNamespace:
+    def prepare(self, image: Image.Image) -> Image.Image:
+        """The numbers of a picture are computed, and it may go; what is given stands for it."""
         vision = self._tokenizer.vision
         if vision is None:
             raise PromptError(NO_VISION)
-        place = next(self._places, "")
-        try:
-            pixels = preprocess(chunk.image, vision, self._options)
-        except ImageError as error:
-            raise (ImageError(f"{place}: {error}") if place else error) from error.__cause__
-        width, height = chunk.image.size
-        grid = patch_grid(width, height, vision, self._options.image_budget)
+        grid = patch_grid(*image.size, vision, self._options.image_budget)
+        stand_in = Image.new("1", (1, 1))
+        stand_in.info[_NUMBER] = len(self._prepared)
+        self._prepared.append((preprocess(image, vision, self._options), grid))
+        return stand_in
+
+    def __call__(self, chunk: Any) -> SimpleNamespace:
+        pixels, grid = self._prepared[chunk.image.info[_NUMBER]]
         self.images.append(pixels)
         self.grids.append(grid)
         return SimpleNamespace(tokens=image_tokens(grid, self._tokenizer.image_ids), image=pixels)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from image_files import encoded, picture, png_header, refused, same
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.inputs import pixels, size_limit
-from pixtral_mlx.inputs.image import FORMATS, ImageOptions, open_image
+from pixtral_mlx.inputs import messages, pixels, size_limit
+from pixtral_mlx.inputs.image import FORMATS, ImageOptions, decode_image, open_image
 from pixtral_mlx.inputs.pixels import preprocess, shrunk, to_rgb
 from pixtral_mlx.model.config import PixtralConfig
 
@@ -223,3 +224,25 @@ def test_the_numbers_of_a_large_picture_take_little_beside_it(size, resize):
     tracemalloc.stop()
     white = pixels.normalise(np.full((1, 1, 3), 255, np.float32))
     assert np.abs(found - white).max() < 1e-4 and peak < 250_000_000
+
+
+def test_pictures_of_a_message_are_decoded_one_after_the_other(mini, monkeypatch):
+    """Each may go when its numbers are there; decoded, many would be held at once."""
+    files = [encoded(picture(40 + 16 * n, 40), "PNG") for n in range(4)]
+    decoded, held = [], []
+
+    def decode(*given):
+        held.append(sum(each() is not None for each in decoded))
+        image = decode_image(*given)
+        decoded.append(weakref.ref(image))
+        return image
+
+    parts = [{"type": "image", "image": file} for file in files]
+    message = [{"role": "user", "content": [*parts, {"type": "text", "text": "What?"}]}]
+    expected = [preprocess(open_image(file), mini.config.vision, ImageOptions()) for file in files]
+    monkeypatch.setattr(messages, "decode_image", decode)
+    for prompt in (mini.encode(message), mini.encode("What?", images=files)):
+        assert len(prompt.images) == 4
+        for found, right in zip(prompt.images, expected, strict=True):
+            assert np.array_equal(found, right)
+    assert held == [0] * 8
