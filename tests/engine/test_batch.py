@@ -246,6 +246,8 @@ def test_a_prompt_that_contradicts_its_pictures_fails_alone(model):
 def test_options_that_cannot_be(model, options, seen):
     with pytest.raises(ValueError, match=seen.replace("no edits", "takes no edits")):
         model.stream_batch(["Why?"], **options)
+    with pytest.raises(ValueError, match=seen.replace("no edits", "takes no edits")):
+        model.generate_batch(["Why?"], **options)
 
 
 def test_damaged_weights_are_named(folder):
