@@ -19,10 +19,10 @@ MAX_BESIDE_BYTES = 600_000_000
 """What decoding may take beside the picture: libjpeg keeps the coefficients of a JPEG that comes in
 several scans, and the reader of WebP keeps three pictures with transparency."""
 
-MAX_SCANS = 100
+MAX_SCANS = 50
 """Of a JPEG: each goes through the whole picture again, and programs write about ten."""
 
-_MOST_MARKERS = 64 * MAX_SCANS  # between scans stand tables and comments
+_MOST_MARKERS = 128 * MAX_SCANS  # between scans stand tables and comments
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _WEBP_BYTES = 12  # of a pixel, beside the picture
 _BYTES = {"1": 1, "L": 1, "P": 1, "RGB": 3, "YCbCr": 3, "LAB": 3, "HSV": 3}

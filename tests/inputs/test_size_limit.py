@@ -164,8 +164,8 @@ def test_scans_of_a_jpeg_are_counted_first(caplog):
     assert same(open_image(many_scans(size_limit.MAX_SCANS) + after), open_image(many_scans(0)))
     hidden = b"\xff\xfe\0\x06\xff\xd9\xff\xda"  # a comment that holds an end and a scan
     assert open_image(many_scans(50, hidden)).size == (64, 48)
-    said = "a JPEG of more than 100 scans; about ten are usual, and at most 100 are read: save it"
-    for data in (many_scans(101), many_scans(101, hidden), many_scans(5000), many_scans(101)[:-2]):
+    said = "a JPEG of more than 50 scans; about ten are usual, and at most 50 are read: save it"
+    for data in (many_scans(51), many_scans(51, hidden), many_scans(5000), many_scans(51)[:-2]):
         refused(data, said)
     refused(many_scans(12, b"\xff\xfe\0\2" * 10_000), said)
 
