@@ -1,21 +1,14 @@
-"""What all widgets have in common: a session, questions from the browser, and pages without one.
+"""What all widgets have in common: a session, and pages and pictures of what they show."""
 
-The browser asks with a message {id, what, arguments}; the method `answer_<what>(model, ...)`
-computes on the worker's thread, and {id, data} with binary buffers, or {id, problem}, goes back.
-Rows travel, never maps. A method `do_<what>(...)` acts at once, without the model.
-"""
-
-import inspect
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from os import PathLike
 from typing import Any, ClassVar
 
-import anywidget
 import traitlets
 
 import pixtral_mlx as px
@@ -26,7 +19,8 @@ from pixtral_mlx.mini import CHECKPOINT
 from . import bundle, page
 from .opening import opening
 from .packing import packed, picture_file
-from .session import Session, sentence
+from .questions import Questions
+from .session import Session
 
 SAVE_AFTER_SECONDS = 1.0
 """How long nobody must have asked anything until what is shown is kept, see `View.keep`."""
@@ -39,7 +33,7 @@ SHOWN_SECONDS = 5
 """How long a notebook that shows the widget has to draw a picture of it."""
 
 
-class View(anywidget.AnyWidget):
+class View(Questions):
     """The base of all widgets.
 
     Arguments:
@@ -212,73 +206,19 @@ class View(anywidget.AnyWidget):
             if self.patch[0] >= grid["rows"] or self.patch[1] >= grid["columns"]:
                 self.patch = None
 
-    # Questions from the browser ----------------------------------------------------------------
+    # What every browser asks -------------------------------------------------------------------
 
     def _receive(self, _: Any, content: Any, buffers: Any) -> None:
-        """A message: always answered, also if it makes no sense."""
-        if not isinstance(content, dict):
-            return
-        if "shown" in content:
+        """A message: also that the widget is seen, or a picture of it."""
+        if isinstance(content, dict) and "shown" in content:
             self._on_screen = True
-            return
-        if "png" in content:
+        elif isinstance(content, dict) and "png" in content:
             self._pictures.put(page.decoded(content["png"]))
-            return
-        number, what = content.get("id"), content.get("what")
-        arguments = content.get("arguments") or {}
-        try:
-            if hasattr(self, f"do_{what}"):
-                future = _done(self._method("do", what, arguments), *buffers, **arguments)
-            else:
-                future = self._look(what, arguments)
-        except Exception as error:
-            self.send({"id": number, "problem": sentence(error)})
-            return
-        future.add_done_callback(lambda done: self._reply(number, done))
-
-    def _reply(self, number: Any, done: Future) -> None:
-        if done.cancelled():
-            self.send({"id": number, "problem": "the question was withdrawn: ask again"})
-        elif done.exception() is not None:
-            self.send({"id": number, "problem": sentence(done.exception())})
         else:
-            data, buffers = packed(done.result())
-            self.send({"id": number, "data": data}, buffers)
-            self._save_soon()
+            super()._receive(_, content, buffers)
 
-    def _look(self, what: Any, arguments: Mapping[str, Any]) -> Future:
-        """Start to compute an answer.
-
-        Raises:
-            ValueError: there is no such question, or its arguments are others.
-        """
-        method = self._method("answer", what, arguments)
-        if self.session is None:
-            return _done(method, None, **arguments)
-        key = (type(self).__name__, what, json.dumps(arguments, sort_keys=True), self._key(what))
-        return self.session.look(lambda model: method(model, **arguments), key)
-
-    def _method(self, verb: str, what: Any, arguments: Mapping[str, Any]) -> Callable:
-        method: Callable | None = getattr(self, f"{verb}_{what}", None)
-        if not isinstance(what, str) or method is None:
-            raise ValueError(f"{type(self).__name__} does not know the question {what!r}")
-        wanted = inspect.signature(method).parameters
-        unknown = [name for name in arguments if name not in wanted]
-        if unknown:
-            raise ValueError(f"{what}: there is no {unknown[0]!r}; allowed: {', '.join(wanted)}")
-        return method
-
-    def _key(self, what: str) -> Any:
-        """What an answer depends on beside its arguments; views that ask alike share answers."""
-        return None if what == "pixels" else id(self)
-
-    def ask(self, what: str, **arguments: Any) -> Any:
-        """The answer to a question of the browser, for Python; waits for it."""
-        return self._look(what, arguments).result()
-
-    def do_alive(self) -> bool:
-        """The browser waits for an answer and asks whether there still is a kernel."""
-        return True
+    def _answered_now(self) -> None:
+        self._save_soon()
 
     def do_stop(self) -> None:
         """The reader has seen enough of the answer that is being written."""
@@ -408,16 +348,6 @@ class View(anywidget.AnyWidget):
                 return self._pictures.get(timeout=SHOWN_SECONDS if self._on_screen else 1) or None
             except queue.Empty:
                 return None
-
-
-def _done(function: Callable, *arguments: Any, **options: Any) -> Future:
-    """A future that is done: for what needs no model."""
-    future: Future = Future()
-    try:
-        future.set_result(function(*arguments, **options))
-    except Exception as error:
-        future.set_exception(error)
-    return future
 
 
 def config_of(source: "str | PathLike[str]") -> px.PixtralConfig:
