@@ -300,7 +300,7 @@ def test_a_conversation_at_a_terminal(tmp_path):
         person.types("And now?", offer)
         said = person.types("n")
         assert said.startswith("! the conversation has 3")
-        assert "/drop 1 takes out the oldest picture, /reset begins anew" in said
+        assert "/drop 1 takes out the oldest picture, /reset starts over" in said
         person.types("And now?", offer)
         assert "1 dropped, 2 left" in person.types("y")
         assert "1 dropped, 1 left" in person.types("/drop")
