@@ -22,7 +22,7 @@ from pixtral_mlx_widgets.page import FLAGS, find_browser
 
 ON_A_SCENE = (
     "PatchGrid", "SequenceStrip", "RopeExplorer", "VisionAttention", "MaskView", "AnswerLens",
-    "Ablation", "MemoryView", "QuantizationView", "Studio",
+    "Ablation", "MemoryView", "QuantizationView", "Studio", "Stage",
 )  # fmt: skip
 ON_A_PAGE = ("PatchGrid", "SequenceStrip", "VisionAttention", "AnswerLens")
 LARGEST_BYTES = 100_000
@@ -66,7 +66,8 @@ def written(folder: Path, only: list[str] | None) -> Iterator[Path]:
         session.wait()
         for kind in kinds:
             path = folder / f"{file_name(kind)}{ending}.html"
-            view: Any = getattr(w, kind)(session)
+            stage = {"stage": True} if kind == "Stage" else {}
+            view: Any = getattr(w, "Studio" if stage else kind)(session, **stage)
             view.to_html(path)
             yield path
         session.close()

@@ -224,7 +224,7 @@ def test_a_page_shows_every_word_and_what_was_measured(session, reply):
     lens.measure("knock", 4, 0)
     page = lens.to_html()
     assert not ADDRESS.search(page)
-    assert len(page) < 150_000
+    assert len(page) < 300_000
     state = json.loads(re.search(r'id="state">(.*?)</script>', page, re.DOTALL)[1])["state"]
     asked = [tuple(json.loads(key)) for key in state["saved"]]
     looks = {arguments["token"] for what, arguments in asked if what == "look"}

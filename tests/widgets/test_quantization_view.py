@@ -98,7 +98,7 @@ def test_what_cannot_be_measured_is_one_sentence(pair):
     assert "there is no question yet" in answer_to(view, "compare")["problem"]
     view.do_measure()
     view.wait(60)
-    assert "quantized already" in view.problem and view.work == {}
+    assert "already quantized" in view.problem and view.work == {}
     other.close()
 
 

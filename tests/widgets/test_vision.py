@@ -76,7 +76,7 @@ def test_a_patch_given_at_the_start_is_chosen_for_all(pair, view):
 
 
 def test_the_rollout_is_computed_when_it_is_wanted(pair, view):
-    with pytest.raises(ValueError, match="not computed"):
+    with pytest.raises(ValueError, match="not been computed"):
         view.ask("rollout", patch=[4, 7], image=0)
     view.mode = "rollout"
     eventually(lambda: view.rolled == [0, 4, 7])
@@ -87,7 +87,7 @@ def test_the_rollout_is_computed_when_it_is_wanted(pair, view):
     assert view.work == {}
     view.patch = (2, 2)
     eventually(lambda: view.rolled == [0, 2, 2])
-    with pytest.raises(ValueError, match="not computed"):
+    with pytest.raises(ValueError, match="not been computed"):
         view.ask("rollout", patch=[7, 7], image=0)
 
 

@@ -1,6 +1,7 @@
 """`AnswerLens`: every word of an answer, where it looked, and what else it could have been."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -125,9 +126,15 @@ class AnswerLens(WordView):
 
     def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
         """One page, with what is shown of every word of the answer; see `View.to_html`."""
+        with self.every_word():
+            return super().to_html(path)
+
+    @contextmanager
+    def every_word(self) -> Iterator[None]:
+        """Meanwhile, what is kept is what is shown of every word, not of the chosen one alone."""
         self._every_word = True
         try:
-            return super().to_html(path)
+            yield
         finally:
             self._every_word = False
 

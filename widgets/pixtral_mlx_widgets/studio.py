@@ -4,6 +4,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import traitlets
@@ -82,7 +83,7 @@ class Studio(View):
         self._turns: deque[tuple[str, Sequence[Any], bool]] = deque()
         super().__init__(session, **options)
         self.children = {title: [kind(session) for kind in kinds] for title, kinds in PANES}
-        self.lens = self.children[PANES[0][0]][0]
+        self.lens: Any = self.children[PANES[0][0]][0]  # the AnswerLens
         for name in ("temperature", "top_p"):  # one slider for all that sample
             traitlets.link((self, name), (self.lens, name))
         self.panes = [
@@ -228,6 +229,11 @@ class Studio(View):
         return {
             f"anywidget:{view.model_id}": view for views in self.children.values() for view in views
         }
+
+    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+        """One page, with every word of the answer for its stage; see `View.to_html`."""
+        with self.lens.every_word():
+            return super().to_html(path)
 
     def keep(self) -> None:
         """Also what the widgets in the tabs show."""

@@ -25,9 +25,9 @@ from .session import Session
 SAVE_AFTER_SECONDS = 1.0
 """How long nobody must have asked anything until what is shown is kept, see `View.keep`."""
 
-PAGE_BYTES = 180_000
-"""What a page may hold beyond what is shown, so that its sliders work without a kernel: with its
-script, a page of a small picture stays under 300 kB."""
+PAGE_BYTES = 300_000
+"""Up to this size a page holds more than what is shown, so that its sliders work without a
+kernel."""
 
 SHOWN_SECONDS = 5
 """How long a notebook that shows the widget has to draw a picture of it."""
@@ -274,17 +274,18 @@ class View(Questions):
             name = json.dumps([what, arguments], sort_keys=True, separators=(",", ":"))
             yield name, {"data": data, "buffers": buffers}
 
-    def _beyond(self) -> dict[str, dict[str, Any]]:
-        """Answers to `questions_beyond` that are not shown, as many as `PAGE_BYTES` hold."""
-        found, size = {}, 0
+    def _beyond(self, room: int) -> dict[str, dict[str, Any]]:
+        """Answers to `questions_beyond` that are not shown, as many as fit into `room` bytes."""
+        found = {}
         for name, answer in self._answers(self.questions_beyond()):
+            if name in self.saved:
+                continue
             # In a page, bytes become base64: four characters for three.
-            size += len(name) + len(json.dumps(answer["data"]))
-            size += sum(4 * len(buffer) // 3 + 20 for buffer in answer["buffers"])
-            if size > PAGE_BYTES:
+            room -= len(json.dumps(name)) + len(json.dumps(answer["data"])) + 30
+            room -= sum(4 * len(buffer) // 3 + 20 for buffer in answer["buffers"])
+            if room < 0:
                 break
-            if name not in self.saved:
-                found[name] = answer
+            found[name] = answer
         return found
 
     def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
@@ -306,9 +307,13 @@ class View(Questions):
         with self._keeping:
             self.keep()
             state = self._page_state()
-            state["saved"] = {**self.saved, **self._beyond()}
-        inner = {key: (one.name, one._page_state()) for key, one in self.page_children().items()}
-        text = page.html(type(self).__name__, self.name, state, inner)
+            children = self.page_children()
+            inner = {key: (one.name, one._page_state()) for key, one in children.items()}
+            text = page.html(type(self).__name__, self.name, state, inner)
+            beyond = self._beyond(PAGE_BYTES - len(text))
+        if beyond:
+            state["saved"] = {**state["saved"], **beyond}
+            text = page.html(type(self).__name__, self.name, state, inner)
         if path is not None:
             page.write_new(expanded(path), text.encode())
         return text

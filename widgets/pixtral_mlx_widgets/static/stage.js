@@ -5,6 +5,7 @@ import { bitmap, patchCanvas } from "./patches.js";
 import { tag } from "./elements.js";
 import { patchName, share } from "./numbers.js";
 import { connect, latest, on } from "./shared.js";
+import { tokenShown, wordOf } from "./word_view.js";
 
 const PACE = 450;       // ms between two words at least, so that eyes can follow
 const REST = 3500;      // ms at the end of an answer before the light goes through it again
@@ -138,6 +139,11 @@ export function stage({ lens, question, onLeave, fail }) {
     draw(start + (from ? 0 : FADE));
   }
 
+  // A page that was saved opens on the whole answer, lit by the word that leans most on the picture.
+  function whole() {
+    return { shown: words().length, at: wordOf(words(), tokenShown(lens)) };
+  }
+
   async function showPicture() {
     const [grid] = lens.get("facts").images ?? [];
     if (!grid || now.shown) return;
@@ -151,6 +157,7 @@ export function stage({ lens, question, onLeave, fail }) {
     const { epoch } = lens.get("facts");
     if (epoch !== now.epoch) {
       Object.assign(now, { shown: 0, at: -1, touched: false, epoch });
+      if (lens.page) Object.assign(now, whole());
       clearTimeout(timer);
       timer = null;
       showPicture();

@@ -221,6 +221,7 @@ export function render({ model, el, host }) {
   const inside = tabs(model, host);
   const asking = tag("div", { class: "px-asking" }, well.root, joins, question,
     tag("div", { class: "px-row" }, send, stop, fresh));
+  asking.hidden = save.hidden = Boolean(model.page);   // nobody would answer
   const left = tag("div", { class: "px-left" }, talk, asking);
   const top = bar();
   const columns = tag("div", { class: "px-columns" }, left, inside.root);
@@ -342,8 +343,7 @@ export function render({ model, el, host }) {
   function update() {
     const running = model.get("state") === "running";
     send.textContent = running ? "Ask next" : "Ask";
-    send.disabled = Boolean(model.page);
-    for (const button of [save, fresh]) button.disabled = running || Boolean(model.page);
+    for (const button of [save, fresh]) button.disabled = running;
     stop.hidden = !running;
     const { tokens = 0, images = [] } = model.get("facts");
     const chat = model.get("chat");
