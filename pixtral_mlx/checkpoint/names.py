@@ -74,10 +74,15 @@ def resolve(path: str | PathLike[str], outline_in: Path | None = None) -> Path:
 def shown_name(path: str | PathLike[str]) -> str:
     """What to call a model: "pixtral-mini", its hub id, or the name of its folder."""
     name = str(path)
-    if name == "mini":
+    folder = MINI if name == "mini" else expanded(name)
+    if not folder.is_dir():
+        return name
+    folder = folder.absolute()
+    if folder == MINI:
         return "pixtral-mini"
-    folder = expanded(name)
-    return folder.resolve().name if folder.is_dir() else name
+    if folder.parent.name == "snapshots":  # of the hub's cache
+        return folder.parents[1].name.removeprefix("models--").replace("--", "/", 1)
+    return folder.resolve().name
 
 
 def on_the_hub(name: str) -> HubModel | None:

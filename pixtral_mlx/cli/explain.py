@@ -15,6 +15,7 @@ from .question import (
     load_model,
     opened,
     question,
+    question_text,
     stream_with_status,
     write_stream,
 )
@@ -44,6 +45,7 @@ def run(arguments: Namespace) -> int:
     if not arguments.image:
         raise ImageError("there is no picture to explain: give one before the question")
     asked = question(arguments)
+    words = question_text(asked)
     asked["images"] = opened(asked["images"], pictures)
     model = load_model(arguments)
     with Status("preparing the prompt") as status:
@@ -57,9 +59,9 @@ def run(arguments: Namespace) -> int:
         status.step("hiding patches" if arguments.knock_out else "drawing")
         if widgets is not None:
             progress = status.update if arguments.knock_out else None
-            write_page(widgets, model, stream.reply, output, knock_out=progress)
+            write_page(widgets, model, stream.reply, output, asked=words, knock_out=progress)
         else:
-            save_new(trace.picture(), output)
+            save_new(trace.picture(words, model.name), output)
         if arguments.save:
             trace.save(arguments.save)
     print(f"drawn: {output}", file=sys.stderr)
@@ -87,11 +89,13 @@ def write_page(
     reply: "Reply",
     path: Path,
     *,
+    asked: str = "",
     knock_out: "Callable[[int, int], None] | None" = None,
 ) -> None:
     """Write the answer lens of a finished answer as one page: every word, and where it looked.
 
     Arguments:
+        asked: the question, which goes above it with the model's name.
         knock_out: called with (words done, all words) while what each token looked at most is
             hidden and measured, a run for each; None measures nothing.
 
@@ -110,7 +114,7 @@ def write_page(
                 for image in range(len(session.prompt.spans)):
                     lens.measure("knock", token, image)
                 knock_out(token + 1, len(reply.tokens))
-        text = lens.to_html()
+        text = lens.to_html(heading=(asked, model.name))
     finally:
         session.close()
     with new_file(path, error=ImageError) as hidden:

@@ -188,6 +188,14 @@ def question(arguments: Namespace) -> dict[str, Any]:
     return {"messages": messages, "images": images}
 
 
+def question_text(asked: dict[str, Any]) -> str:
+    """The words of what `question` gave, for a person to read."""
+    (content,) = (m["content"] for m in asked["messages"] if m["role"] == "user")
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
 def stream_with_status(
     model: Any, prompt: Prompt, options: dict[str, Any], status: Status
 ) -> GenerationStream:

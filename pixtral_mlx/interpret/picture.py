@@ -82,7 +82,9 @@ UNCERTAIN = 0.5
 """A word one of whose tokens was less likely than this is marked."""
 
 CARD, GAP, MARGIN, MOST_WORDS = 240, 20, 32, 48
-WORD_SIZE, TEXT_SIZE = 22, 24
+WORD_SIZE, TEXT_SIZE, QUESTION_SIZE, MODEL_SIZE = 22, 24, 19, 15
+QUESTION_LINES = 4
+"""Of the question at most."""
 
 
 def cividis(values: np.ndarray) -> np.ndarray:
@@ -97,13 +99,17 @@ def draw_words(
     logprobs: Sequence[float],
     images: Sequence[np.ndarray],
     look: Callable[[int, int], np.ndarray],
+    *,
+    question: str = "",
+    model: str = "",
 ) -> Image.Image:
-    """The answer, and for every word where the model looked.
+    """The question, the answer, and for every word where the model looked.
 
     Arguments:
         pieces, logprobs: text and log-probability of each token.
         images: (3, H, W), as in a prompt.
         look: (token, image) -> where the token looked in that image, shape (rows, columns).
+        question, model: what was asked, and the name of the model; left out where empty.
 
     Raises:
         ImageError: there is no image or no word to draw.
@@ -112,7 +118,8 @@ def draw_words(
     if not images or not words:
         raise ImageError("nothing to draw: the answer needs an image and at least one word")
     likely = [float(np.exp(min(logprobs[token] for token in word.tokens))) for word in words]
-    lettering = Lettering(word.text for word in words)
+    asked = question.split()
+    lettering = Lettering([*(word.text for word in words), *asked, model])
     shown, cards = words[:MOST_WORDS], []
     for word, probability in zip(shown, likely, strict=False):
         maps = [
@@ -125,16 +132,46 @@ def draw_words(
     heights = [max(card.height for card in row) for row in rows]
     width = max(columns * (CARD + GAP) - GAP, 560) + 2 * MARGIN
     head = _heading(lettering, words, likely, width - 2 * MARGIN)
-    height = head.height + sum(heights) + GAP * len(rows) + 3 * MARGIN + 40
+    before = _question(lettering, asked, width - 2 * MARGIN)
+    height = before.height + head.height + sum(heights) + GAP * len(rows) + 3 * MARGIN + 40
     page = Image.new("RGB", (width, height), PAPER)
-    page.paste(head, (MARGIN, MARGIN))
-    top = MARGIN + head.height + GAP
+    page.paste(before, (MARGIN, MARGIN))
+    page.paste(head, (MARGIN, MARGIN + before.height))
+    top = MARGIN + before.height + head.height + GAP
     for row, row_height in zip(rows, heights, strict=True):
         for i, card in enumerate(row):
             page.paste(card, (MARGIN + i * (CARD + GAP), top))
         top += row_height + GAP
     _legend(page, top, len(words) - len(shown))
+    if model:
+        name = lettering.shortened(model, width // 2, MODEL_SIZE)
+        place = width - MARGIN - lettering.width(name, MODEL_SIZE)
+        lettering.draw(ImageDraw.Draw(page), (place, top), name, MODEL_SIZE, QUIET_INK)
     return page
+
+
+def _question(lettering: Lettering, words: list[str], width: int) -> Image.Image:
+    """The question as text, at most `QUESTION_LINES` of it; without words an empty picture."""
+    space, lines, end = _font(QUESTION_SIZE).getlength(" "), list[list[str]](), width + 1.0
+    for word in (lettering.shortened(word, width, QUESTION_SIZE) for word in words):
+        length = lettering.width(word, QUESTION_SIZE)
+        if end + length > width:
+            lines.append([])
+            end = 0.0
+        lines[-1].append(word)
+        end += length + space
+    if len(lines) > QUESTION_LINES:
+        lines = [*lines[: QUESTION_LINES - 1], [*lines[QUESTION_LINES - 1][:-1], "…"]]
+    image = Image.new("RGB", (width, 30 * len(lines) + 6 * bool(lines)), PAPER)
+    pen = ImageDraw.Draw(image)
+    rightwards = not right_to_left("".join(words))
+    for number, held in enumerate(lines):
+        lengths = [lettering.width(word, QUESTION_SIZE) for word in held]
+        x = 0.0 if rightwards else width - sum(lengths) - space * (len(held) - 1)
+        for place in _as_read(held, rightwards):
+            lettering.draw(pen, (x, 30 * number), held[place], QUESTION_SIZE, QUIET_INK)
+            x += lengths[place] + space
+    return image
 
 
 def _card(

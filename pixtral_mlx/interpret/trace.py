@@ -379,9 +379,9 @@ class Trace:
             path,
         )  # fmt: skip
 
-    def picture(self) -> "Image.Image":
+    def picture(self, question: str = "", model: str = "") -> "Image.Image":
         """The answer, and for every word where the model looked (mean over layers and heads);
-        drawn without a browser.
+        drawn without a browser; `question` and the name of the `model` go with it if given.
 
         Raises:
             ImageError: there is no image or no word to draw.
@@ -389,6 +389,7 @@ class Trace:
         return picture.draw_words(
             self.words, self.logprobs, self.prompt.images,
             lambda token, image: self.image_attention(token, image=image),
+            question=question, model=model,
         )  # fmt: skip
 
 

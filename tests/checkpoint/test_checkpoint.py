@@ -15,7 +15,7 @@ from checkpoints import (
 from mlx_folders import AFFINE, SCHEMES, make_mlx
 
 from pixtral_mlx.checkpoint.checkpoint import open_checkpoint
-from pixtral_mlx.checkpoint.names import resolve
+from pixtral_mlx.checkpoint.names import MINI, resolve, shown_name
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.model.prompt import Prompt
 from pixtral_mlx.pixtral import load
@@ -260,3 +260,22 @@ def test_what_is_a_hub_id(tmp_path, monkeypatch):
             resolve(name)
     assert len(asked) == 1
     assert resolve(Path("owner/name")) == Path("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("models/my-pixtral", "my-pixtral"),
+        (
+            "hub/models--mistral-community--pixtral-12b/snapshots/0abc",
+            "mistral-community/pixtral-12b",
+        ),
+    ],
+)
+def test_a_model_is_called_what_its_folder_is_called(tmp_path, monkeypatch, folder, name):
+    (tmp_path / folder).mkdir(parents=True)
+    assert shown_name(tmp_path / folder) == name
+    monkeypatch.chdir(tmp_path / folder)
+    assert shown_name(".") == name
+    assert shown_name("mini") == shown_name(MINI) == "pixtral-mini"
+    assert shown_name("owner/name") == "owner/name"

@@ -1,6 +1,6 @@
 """`AnswerLens`: every word of an answer, where it looked, and what else it could have been."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
@@ -124,10 +124,12 @@ class AnswerLens(WordView):
                     at = {"layer": layer, "head": head, "image": image}
                     yield "look", {"token": token, **at}
 
-    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+    def to_html(
+        self, path: "str | PathLike[str] | None" = None, *, heading: Sequence[str] = ()
+    ) -> str:
         """One page, with what is shown of every word of the answer; see `View.to_html`."""
         with self.every_word():
-            return super().to_html(path)
+            return super().to_html(path, heading=heading)
 
     @contextmanager
     def every_word(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -42,7 +42,11 @@ FLAGS = (
 
 
 def html(
-    title: str, name: str, state: dict[str, Any], inner: dict[str, tuple[str, dict]] | None = None
+    title: str,
+    name: str,
+    state: dict[str, Any],
+    inner: dict[str, tuple[str, dict]] | None = None,
+    heading: Sequence[str] = (),
 ) -> str:
     """One self-contained page of a widget.
 
@@ -51,6 +55,7 @@ def html(
         name: of the widget's file in `static/`.
         state: values of the traits that the browser sees; bytes are allowed in them.
         inner: widgets inside it: {reference: (name, state)}.
+        heading: lines above it, the first one large; empty ones are left out.
     """
     inner = inner or {}
     data = {
@@ -69,7 +74,7 @@ def html(
 <style>{bundle.style()}</style>
 </head>
 <body class="px-page">
-<main id="widget"></main>
+{_header(heading)}<main id="widget"></main>
 <p class="px-foot">A saved page: it runs without the model, and leaves out what needs one.</p>
 <script type="application/json" id="state">{_closed(json.dumps(data, default=_plain))}</script>
 <script type="module">
@@ -80,6 +85,14 @@ const widgets = {{}};
 </body>
 </html>
 """
+
+
+def _header(lines: Sequence[str]) -> str:
+    shown = [escape.escape(line) for line in lines if line]
+    if not shown:
+        return ""
+    rest = "".join(f"<p>{line}</p>" for line in shown[1:])
+    return f"<header><h1>{shown[0]}</h1>{rest}</header>\n"
 
 
 def _scoped(name: str) -> str:

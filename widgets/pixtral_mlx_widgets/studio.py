@@ -230,10 +230,12 @@ class Studio(View):
             f"anywidget:{view.model_id}": view for views in self.children.values() for view in views
         }
 
-    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+    def to_html(
+        self, path: "str | PathLike[str] | None" = None, *, heading: Sequence[str] = ()
+    ) -> str:
         """One page, with every word of the answer for its stage; see `View.to_html`."""
         with self.lens.every_word():
-            return super().to_html(path)
+            return super().to_html(path, heading=heading)
 
     def keep(self) -> None:
         """Also what the widgets in the tabs show."""

@@ -3,7 +3,7 @@
 import json
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from os import PathLike
@@ -288,11 +288,14 @@ class View(Questions):
             found[name] = answer
         return found
 
-    def to_html(self, path: "str | PathLike[str] | None" = None) -> str:
+    def to_html(
+        self, path: "str | PathLike[str] | None" = None, *, heading: Sequence[str] = ()
+    ) -> str:
         """One page that works without a kernel and without a network, drawn by the same script.
 
         Arguments:
             path: where it is written too; an existing file is not overwritten.
+            heading: lines above the widget, the first one large.
 
         Returns:
             The page.
@@ -309,11 +312,11 @@ class View(Questions):
             state = self._page_state()
             children = self.page_children()
             inner = {key: (one.name, one._page_state()) for key, one in children.items()}
-            text = page.html(type(self).__name__, self.name, state, inner)
+            text = page.html(type(self).__name__, self.name, state, inner, heading)
             beyond = self._beyond(PAGE_BYTES - len(text))
         if beyond:
             state["saved"] = {**state["saved"], **beyond}
-            text = page.html(type(self).__name__, self.name, state, inner)
+            text = page.html(type(self).__name__, self.name, state, inner, heading)
         if path is not None:
             page.write_new(expanded(path), text.encode())
         return text
