@@ -305,7 +305,7 @@ def _explained(repo_id: str, error: Exception) -> PixtralError:
     else:
         text = (
             f"no such folder here, and the hub cannot be reached or the download broke off"
-            f" ({first_line(error)}); check the network and run it again, it goes on where it"
+            f" ({first_line(error)}); check the network and run it again, it continues where it"
             " stopped"
         )
     return CheckpointError(f"{repo_id}: {text}")

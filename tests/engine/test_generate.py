@@ -280,7 +280,7 @@ def test_progress_counts_the_prompt(model, prompt):
 
 def test_too_little_memory_is_said_before_anything_is_read(model, prompt, monkeypatch):
     monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: 10_000)
-    with pytest.raises(px.CapacityError, match=r"0.0 MB are available: no width would fit"):
+    with pytest.raises(px.CapacityError, match=r"10.0 kB are available: no width would fit"):
         model.generate(prompt)
     assert model.generate(prompt, max_tokens=1, force=True).tokens
 
