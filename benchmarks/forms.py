@@ -61,7 +61,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"pixtral-mlx {px.__version__}, MLX {mx.__version__}, {mx.default_device()}", flush=True)
+    print(
+        f"pixtral-mlx {px.__version__}, MLX {mx.__version__}, {mx.default_device()}, float32 "
+        f"products in {px.machine().float32_products}",
+        flush=True,
+    )
     model = px.load(arguments.folder, dtype="float32")
     found = {clock: steps(model, arguments.steps, arguments.rounds, clock) for clock in CLOCKS}
     for clock, (free, held) in found.items():

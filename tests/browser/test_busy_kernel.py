@@ -13,8 +13,8 @@ every = [kind(session) for kind in (
 for one in every:
     display(one)
 """,
-    "time.sleep(6)",
-    "time.sleep(6)",
+    "time.sleep(10)",
+    "time.sleep(10)",
 )
 
 

@@ -71,8 +71,7 @@ def widget_cells(path):
 @pytest.fixture
 def opened(lab, request):
     """The stored notebook, open, beside the modules that it imports."""
-    for module in run.FOLDER.glob("*.py"):
-        shutil.copy(module, lab.folder)
+    shutil.copytree(run.FOLDER / "course", lab.folder / "course", dirs_exist_ok=True)
     path = lab.folder / request.param.name
     shutil.copy(request.param, path)
     notebook = lab.reopen(path)
@@ -83,7 +82,7 @@ def opened(lab, request):
 @pytest.mark.parametrize("opened", run.notebooks(), ids=lambda path: path.stem, indirect=True)
 def test_a_notebook_draws_its_widgets(opened, lab):
     before = len(lab.messages)
-    key = opened.path.name.partition("-")[0]
+    key = opened.path.stem.partition("-")[0]
     widgets = widget_cells(run.FOLDER / opened.path.name)
     assert widgets <= set(CELLS[key])
     for cell in CELLS[key]:

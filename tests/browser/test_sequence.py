@@ -76,12 +76,21 @@ def near(seen, wanted, most=6):
 # SequenceStrip --------------------------------------------------------------------------------
 
 
+DRAWN = """() => {
+    const canvas = document.querySelector('.px-strip canvas');
+    if (canvas.width <= 200) return false;
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    return new Set(new Uint32Array(data.buffer)).size > 20;
+}"""
+"""Whether the strip shows pieces of the picture, which come after it is there."""
+
+
 @pytest.fixture
 def strip(book):
     book.run_code("strip.breaks = True; strip.arrangement = 'grid'; strip.position = None")
     book.run_code("strip.patch = None")
     root = book.widget(0)
-    book.page.wait_for_function("document.querySelector('.px-strip canvas').width > 200")
+    book.page.wait_for_function(DRAWN)
     settle(book)
     return root, root.locator(".px-strip canvas")
 

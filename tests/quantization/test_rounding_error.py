@@ -136,9 +136,9 @@ def test_a_copy_is_what_a_conversion_gives(tmp_path, options):
 
 def test_what_cannot_be_measured_is_said_at_once(stored):
     copy = px.quantized_copy(stored, bits=4)
-    with pytest.raises(CheckpointError, match="quantized already"):
+    with pytest.raises(CheckpointError, match="already quantized"):
         px.quantization_errors(copy, bits=4)
-    with pytest.raises(CheckpointError, match="quantized already"):
+    with pytest.raises(CheckpointError, match="already quantized"):
         px.quantized_copy(copy, bits=4)
     with pytest.raises(CheckpointError, match="not quantized"):
         px.quantization_errors(stored, quantized=stored)
