@@ -13,16 +13,12 @@ from ..errors import FormError
 from ..inputs.clients import fields_of
 from ..inputs.tokenizer_file import import_jsonschema
 from ..inputs.tools import Tools, calls_schema
-from .schema import check_source, for_grammar
+from .schema import REFUSED, check_source, for_grammar
 
 KINDS = ("text", "json_object", "json_schema", "regex", "grammar")
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-_SCHEMA_KEYS = {
-    "$ref", "$schema", "$defs", "definitions", "properties", "required", "items", "enum", "const",
-    "anyOf", "oneOf", "allOf", "additionalProperties", "patternProperties", "prefixItems", "title",
-    "description", "minimum", "maximum", "pattern", "format", "minLength", "maxLength", "minItems",
-    "maxItems", "multipleOf",
-}  # fmt: skip
+_ANNOTATIONS = {"$schema", "$id", "$defs", "definitions", "title", "description"}
+"""What a JSON schema may hold beside the keywords that say what is valid."""
 _LONGEST_MESSAGE = 200
 MOST_CALLS = 16
 """Of tools, in one answer."""
@@ -85,7 +81,7 @@ def as_form(given: Any) -> Form | None:
         raise ValueError(f"response_format must be {_allowed()}, got {shown(given)}")
     kind = stated.get("type")
     if kind not in KINDS:
-        if not stated or kind in _TYPES or isinstance(kind, list) or _SCHEMA_KEYS & {*stated}:
+        if not stated or kind in _TYPES or isinstance(kind, list) or _is_schema(stated):
             return _json_form(stated)
         raise ValueError(f"response_format must be {_allowed()}, got {shown(dict(stated))}")
     if kind == "text":
@@ -99,6 +95,15 @@ def as_form(given: Any) -> Form | None:
         raise ValueError(f'response_format must have the {kind} in "{kind}", got {shown(source)}')
     check_source(f"the {kind}", source)
     return Form(kind, source)
+
+
+def _is_schema(stated: Mapping[str, Any]) -> bool:
+    """Whether there is a keyword of JSON schema, refused or not, beside its type."""
+    import_jsonschema()
+    from jsonschema import Draft202012Validator
+
+    keywords = {*Draft202012Validator.VALIDATORS, *REFUSED, *_ANNOTATIONS} - {"type"}
+    return not keywords.isdisjoint(stated)
 
 
 def calls_form(tools: Tools) -> Form:
