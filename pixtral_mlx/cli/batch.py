@@ -141,7 +141,8 @@ def _summarize(rows: Sequence[dict[str, Any]], arguments: Namespace) -> int:
         print(f"{cut:,} {answers} cut at --max-tokens {most}", file=sys.stderr)
     note = f", {len(failed):,} of them with an error" if failed else ""
     output = "stdout" if arguments.output == "-" else arguments.output
-    print(f"{output}: {len(rows):,} rows{note}", file=sys.stderr)
+    count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
+    print(f"{output}: {count}{note}", file=sys.stderr)
     if len(rows) > len(failed) and (command := _next_command(arguments.output)):
         print(command, file=sys.stderr)
     return len(failed)

@@ -14,7 +14,7 @@ from PIL import Image
 from ..cost.machine import machine
 from ..engine.capacity import kv_bytes_per_token
 from ..errors import CheckpointError
-from ..inputs.image import decode_image, exif_orientation, open_image
+from ..inputs.image import decode_image, exif_orientation, upright
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, read_source, short_name
 from ..inputs.page_choice import check_no_choice, split_choice
@@ -111,7 +111,7 @@ def describe_image(
     """
     options = ImageOptions(image_budget=image_budget)
     stored = decode_image(data, name, replace(options, orient=False))
-    image = open_image(stored, options)
+    image = upright(stored)
     vision = PIXTRAL_12B_VISION
     grid = patch_grid(image.width, image.height, vision, image_budget)
     if output:
@@ -143,8 +143,8 @@ def _image_text(report: dict[str, Any]) -> str:
         f"{rows} rows x {columns} columns = {report['patches']:,} patches of 16 x 16",
         f"{report['tokens']:,} tokens, {report['context_share']:.1%} of "
         f"{PIXTRAL_12B.text.max_seq_len:,}:",
-        *([f"  row {'0' if rows < 3 else f'0 to {rows - 2}':<9} {body}"] if rows > 1 else []),
-        f"  row {rows - 1:<9} [IMG] x {columns}  [IMG_END]",
+        *([f"  row {'1' if rows < 3 else f'1 to {rows - 1}':<9} {body}"] if rows > 1 else []),
+        f"  row {rows:<9} [IMG] x {columns}  [IMG_END]",
     ]
     return "\n".join(lines)
 

@@ -111,7 +111,7 @@ def _decoded(image: Image.Image, name: str, options: ImageOptions) -> Image.Imag
         image.load()
     if options.grey16 == "scale" and (brightest := dim_brightest(image)):
         _note_dim(name, brightest)
-    return _upright(image) if options.orient else image
+    return upright(image) if options.orient else image
 
 
 def _note_dim(name: str, brightest: int) -> None:
@@ -246,7 +246,8 @@ def exif_orientation(image: Image.Image) -> int:
     return stated if stated in range(1, 9) else 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """As its EXIF orientation says; the same object where nothing has to be turned."""
     if exif_orientation(image) == 1:
         return image
     try:

@@ -214,7 +214,11 @@ def test_inspect_a_model(here, capsys):
 
 def test_inspect_an_image(here, places, capsys, tmp_path):
     assert here("inspect", "picture.png", "-o", tmp_path / "grid.png") == 0
-    assert "3 rows x 5 columns = 15 patches" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 rows x 5 columns = 15 patches" in said
+    assert re.search(
+        r"row 1 to 2 +\[IMG\] x 5  \[IMG_BREAK\]\n +row 3 +\[IMG\] x 5  \[IMG_END\]", said
+    )
     assert Image.open(tmp_path / "grid.png").size > (70, 40)
     assert here("inspect", "-", "--json", stdin=(places / "picture.png").read_bytes()) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 18
@@ -339,3 +343,9 @@ def test_mini_answers_and_says_what_it_does_not_know(tmp_path):
     assert done.stdout.strip() == question.answer
     assert done.stderr.startswith("note: pixtral-mini knows only scenes of its own")
     assert done.stderr.count("\n") == 1
+
+
+def test_inspect_notes_dim_grey_once(tmp_path):
+    Image.new("I;16", (32, 32), 4095).save(tmp_path / "dim.png")
+    done = run("inspect", tmp_path / "dim.png")
+    assert (done.returncode, done.stderr.count(b"it states no depth")) == (0, 1)
