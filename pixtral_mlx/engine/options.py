@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..checks import check_fields, is_whole, number, option, options_of, shown
 from ..inputs.image_options import ImageOptions
-from ..inputs.tools import as_tools
 
 if TYPE_CHECKING:
     from ..interpret.edits import Edit
@@ -231,6 +230,8 @@ class GenerationOptions:
             from .form import as_form
 
             object.__setattr__(self, "response_format", as_form(self.response_format))
+        from ..inputs.tools import as_tools  # which brings what fetches pictures
+
         tools = as_tools(self.tools, self.tool_choice, self.parallel_tool_calls)
         object.__setattr__(self, "tools", tools)
         for name in ("trace", "quantized_kv_start", "response_format", "tools"):

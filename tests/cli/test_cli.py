@@ -28,6 +28,7 @@ HEAVY = (
     "transformers",
     "huggingface_hub",
     "tqdm",
+    "http.client",  # and with it what fetches pictures
 )
 PYTHON = (sys.executable, "-W", "error")
 
