@@ -128,6 +128,33 @@ def test_a_pdf_is_a_strip_of_pages_to_choose_from(studio, tmp_path):
     studio.run_code("session.stop()")  # a page is large, and nothing that mini knows
 
 
+LIT = """(lambda look, pixels: {{
+    "peak": look["peak"], "dark": (dark := divmod(int(look["map"].argmin()), pixels.shape[1])),
+    "grid": pixels.shape[:2], "own": pixels[tuple(look["peak"])].tolist(),
+    "dim": [0.4 * float(pixels[dark] @ [0.299, 0.587, 0.114])] * 3,
+}})(
+    studio.lens.ask("look", token=studio.lens.words[{step}]["tokens"][0], layer=None, head=None,
+        image=0),
+    (lambda pixels: pixels.reshape(
+        pixels.shape[0] // 16, 16, pixels.shape[1] // 16, 16, 3
+    )[:, 4:12, :, 4:12].mean((1, 3)))(
+        __import__("pixtral_mlx.inputs").inputs.to_pixels(session.prompt.images[0])
+    ),
+)"""
+"""Of a word: the patches that it looks at most and least, and the mean colours of their inner
+quarters: the picture's own, and what is left of them where no light falls."""
+
+INNER = """(canvas, [row, column, rows, columns]) => {
+    const [wide, high] = [canvas.width / columns, canvas.height / rows];
+    const { data } = canvas.getContext("2d").getImageData(
+        Math.round((column + 0.25) * wide), Math.round((row + 0.25) * high),
+        Math.round(wide / 2), Math.round(high / 2));
+    return [0, 1, 2].map((c) => data.reduce((sum, v, i) => i % 4 === c ? sum + v : sum, 0)
+        / (data.length / 4));
+}"""
+"""The mean colour that is drawn on the inner quarter of a patch."""
+
+
 def test_the_stage_follows_each_word_and_steps_through_them(studio):
     """The words come one by one, the light of each is that of its attention, arrows step and
     a replay begins anew."""
@@ -145,17 +172,20 @@ def test_the_stage_follows_each_word_and_steps_through_them(studio):
     assert picture["width"] > 0.4 * box["width"]
     size = words.first.evaluate("word => parseFloat(getComputedStyle(word).fontSize)")
     assert size >= 30
+    canvas = root.locator(".px-stage-picture canvas.px-patches")
     words.nth(3).click()
     for step in (4, 5):
         studio.page.keyboard.press("ArrowRight")
-        peak = studio.kernel(
-            f"studio.lens.ask('look', token=studio.lens.words[{step}]['tokens'][0], layer=None, "
-            "head=None, image=0)['peak']"
-        )
+        found = studio.kernel(LIT.format(step=step))
+        (row, column), (rows, columns) = found["peak"], found["grid"]
         studio.expect(root.locator(".px-stage-caption")).to_contain_text(
-            f"patch row {peak[0] + 1}, column {peak[1] + 1}"
+            f"patch row {row + 1}, column {column + 1}"
         )
         assert words.nth(step).get_attribute("aria-pressed") == "true"
+        studio.page.wait_for_timeout(600)  # one light fades into the next
+        for (row, column), wanted in ((found["peak"], "own"), (found["dark"], "dim")):
+            seen = canvas.evaluate(INNER, [row, column, rows, columns])
+            assert max(abs(a - b) for a, b in zip(seen, found[wanted], strict=True)) < 14, wanted
     screenshot(studio, "stage")
     root.get_by_role("button", name="Replay").click()
     assert words.count() < 4
