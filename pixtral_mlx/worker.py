@@ -18,16 +18,26 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .engine.batch import Batch
+from .checks import whole
+from .engine.batch import BATCH_SIZE, Batch
 from .engine.reply import Piece, Reply
 
 if TYPE_CHECKING:
     from .pixtral import Pixtral
 
 Result = TypeVar("Result")
-_END = object()
+IDLE_SECONDS = 1.0
+"""With nothing to do for so long, the worker gives back the buffers that MLX keeps for the next
+step. Whoever asks again at once finds them still there."""
+
+
+class Sink(Protocol):
+    """Where a stream's items go."""
+
+    def put(self, item: "Piece | Reply | BaseException", /) -> None:
+        """Take one; it must neither wait nor raise."""
 
 
 class Worker:
@@ -37,17 +47,25 @@ class Worker:
         source: what `px.load` takes, loaded on the worker's thread; or a model, whose weights are
             read at once and which nobody else may use from then on.
         dtype: as for `px.load`.
+        batch_size: at most this many streams are written at once, see `Batch`.
 
     Errors of loading are raised by every request. Use it as a context manager, or `close` it.
     """
 
-    def __init__(self, source: "str | PathLike[str] | Pixtral", dtype: Any = None):
+    def __init__(
+        self,
+        source: "str | PathLike[str] | Pixtral",
+        dtype: Any = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+    ):
+        whole("batch_size", batch_size, 1)
         if not isinstance(source, str | PathLike):
             import mlx.core as mx
 
             # Whoever changed weights here may have left some to be computed, on this thread.
             mx.eval(source.parameters())
-        self._source, self._dtype = source, dtype
+        self._source, self._dtype, self._batch_size = source, dtype, batch_size
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()  # those that wait
         self._written: dict[int, WorkerStream] = {}
@@ -72,15 +90,21 @@ class Worker:
         self._add(self._requests, (future, function))
         return future
 
-    def stream(self, messages: Any, **options: Any) -> "WorkerStream":
+    def stream(
+        self, messages: Any, *, pieces: Sink | None = None, **options: Any
+    ) -> "WorkerStream":
         """Answer on the worker's thread; arguments as for `model.stream`.
 
-        Up to `BATCH_SIZE` streams are written at once, see `Batch`.
+        Arguments:
+            pieces: where the answer goes, for who cannot wait in a thread of its own (an event
+                loop): each `Piece`, and at the end, once, the `Reply`, or the exception that ended
+                it. `put` is called on the worker's thread, and on the one that calls `stop` or
+                `close` if that ends it. Without it, iterate over the stream.
 
         Raises:
             RuntimeError: the worker is closed.
         """
-        stream = WorkerStream(messages, options)
+        stream = WorkerStream(messages, options, self._withdraw, pieces)
         self._add(self._streams, stream)
         return stream
 
@@ -111,6 +135,15 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _withdraw(self, stream: "WorkerStream") -> None:
+        """A stream that still waits ends here; one that is begun does so before the next step."""
+        with self._wake:
+            if stream not in self._streams:
+                return
+            self._streams.remove(stream)
+        stream.reply.finish_reason = "interrupted"
+        stream.end()
+
     def _add(self, waiting: deque, item: Any) -> None:
         with self._wake:
             if self._closed:
@@ -136,14 +169,8 @@ class Worker:
             self._refuse()
 
     def _serve(self, model: "Pixtral") -> None:
-        batch = Batch(model.engine)
-        while True:
-            with self._wake:
-                self._wake.wait_for(
-                    lambda: self._requests or self._streams or self._closed or batch.busy
-                )
-                if self._closed:
-                    break
+        batch = Batch(model.engine, batch_size=self._batch_size)
+        while self._wait(batch):
             self._answer(model)
             self._take(batch)
             for number, event in batch.step():
@@ -155,6 +182,19 @@ class Worker:
         while self._written:
             self._written.popitem()[1].end()
 
+    def _wait(self, batch: Batch) -> bool:
+        """Until there is something to do; False: the worker is closed."""
+        import mlx.core as mx
+
+        def called() -> Any:
+            return self._requests or self._streams or self._closed or batch.busy
+
+        with self._wake:
+            if not self._wake.wait_for(called, IDLE_SECONDS):
+                mx.clear_cache()
+                self._wake.wait_for(called)
+            return not self._closed
+
     def _take(self, batch: Batch) -> None:
         """Stop what nobody wants any more; give the batch what waits, as it begins with it."""
         for number, stream in list(self._written.items()):
@@ -162,10 +202,6 @@ class Worker:
                 batch.cancel(number)
                 self._written.pop(number).end()
         with self._wake:
-            for stream in [stream for stream in self._streams if stream.stopped]:
-                self._streams.remove(stream)
-                stream.reply.finish_reason = "interrupted"
-                stream.end()
             while self._streams and not batch.waiting:
                 stream = self._streams.popleft()
                 request = {**stream.options, "messages": stream.messages}
@@ -210,14 +246,22 @@ class WorkerStream(Iterator[Piece]):
 
     Arguments:
         messages, options: of `model.stream`.
+        withdraw: takes it out of those that wait; for `stop`.
+        pieces: see `Worker.stream`.
     """
 
-    def __init__(self, messages: Any, options: dict[str, Any]):
+    def __init__(
+        self,
+        messages: Any,
+        options: dict[str, Any],
+        withdraw: Callable[["WorkerStream"], None],
+        pieces: Sink | None = None,
+    ):
         self.messages, self.options = messages, options
         self.reply = Reply()
-        self.pieces: queue.SimpleQueue = queue.SimpleQueue()
+        self.pieces: Any = queue.SimpleQueue() if pieces is None else pieces
         self.stopped = False
-        self._ended = False
+        self._withdraw, self._ended = withdraw, False
 
     def __next__(self) -> Piece:
         if self._ended:
@@ -226,15 +270,17 @@ class WorkerStream(Iterator[Piece]):
         if isinstance(item, Piece):
             return item
         self._ended = True
-        self.pieces.put(_END)  # for others who wait
+        self.pieces.put(item)  # for others who wait
         if isinstance(item, BaseException):
             raise item
         raise StopIteration
 
     def end(self, problem: Any = None) -> None:
-        """Nothing comes after the pieces there are, or an exception."""
-        self.pieces.put(problem if isinstance(problem, BaseException) else _END)
+        """Nothing comes after the pieces there are but the reply, or an exception."""
+        self.pieces.put(problem if isinstance(problem, BaseException) else self.reply)
 
     def stop(self) -> None:
-        """End the answer at its next step; `reply` keeps what there is."""
+        """End the answer: at once if it waits, also for the model to be loaded, else before the
+        next step; `reply` keeps what there is."""
         self.stopped = True
+        self._withdraw(self)

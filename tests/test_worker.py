@@ -134,6 +134,92 @@ def test_streams_wait_for_one_another(worker, image, expected):
     assert [piece.token for piece in first] == expected.tokens
 
 
+class Sink(list):
+    """Takes what comes, and says when it was the last."""
+
+    def __init__(self):
+        self.ended = threading.Event()
+
+    def put(self, item):
+        self.append((item, threading.current_thread().name))
+        if not isinstance(item, px.Piece):
+            self.ended.set()
+
+
+def test_pieces_go_where_they_are_wanted(worker, image, expected):
+    sinks = [Sink(), Sink()]
+    stream = worker.stream("Hi", images=[image], max_tokens=12, pieces=sinks[0])
+    worker.stream("Hi", images=[b"no picture"], pieces=sinks[1])
+    for sink in sinks:
+        assert sink.ended.wait(60)
+        assert {thread for _, thread in sink} == {"pixtral-mlx worker"}
+    *pieces, end = [item for item, _ in sinks[0]]
+    assert [piece.token for piece in pieces] == expected.tokens
+    assert end is stream.reply and end.finish_reason == "length"
+    assert [type(item) for item, _ in sinks[1]] == [px.ImageError]
+
+
+def test_a_stream_that_waits_is_stopped_at_once(folder, monkeypatch):
+    loads, load = threading.Event(), px.load
+    monkeypatch.setattr(
+        "pixtral_mlx.pixtral.load", lambda *a, **o: loads.wait(60) and load(*a, **o)
+    )
+    sink = Sink()
+    with Worker(folder, dtype="float32") as worker:
+        gone = [worker.stream("Hi"), worker.stream("Hi", pieces=sink)]
+        stays = worker.stream("Hi", max_tokens=2)
+        for stream in gone:
+            stream.stop()
+        assert list(gone[0]) == [] and sink.ended.is_set()
+        assert {stream.reply.finish_reason for stream in gone} == {"interrupted"}
+        loads.set()
+        assert len(list(stays)) == 2
+        gone[0].stop()  # once more is no mistake
+        assert len(list(worker.stream("Hi", max_tokens=2))) == 2
+    assert len(sink) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_so_many_streams_are_written_at_once(folder, batch_size):
+    """A stream that comes after them begins when one of them has ended."""
+    order, ended = [], []
+
+    class Named(Sink):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+            ended.append(self.ended)
+
+        def put(self, item):
+            order.append(self.name)
+            super().put(item)
+
+    with Worker(folder, dtype="float32", batch_size=batch_size) as worker:
+        hold = threading.Event()
+        worker.submit(lambda model: hold.wait(60))
+        for name in range(3):
+            options = {"max_tokens": 30, "logit_bias": {2: -1e9}}
+            worker.stream("Hi", pieces=Named(name), **options)
+        hold.set()
+        assert all(end.wait(60) for end in ended)
+    last = {name: len(order) - 1 - order[::-1].index(name) for name in range(3)}
+    assert (order.index(1) < last[0]) == (batch_size == 2)
+    assert order.index(2) > last[0]
+    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+        Worker(folder, batch_size=0)
+
+
+def test_an_idle_worker_keeps_no_buffers(worker, monkeypatch):
+    monkeypatch.setattr("pixtral_mlx.worker.IDLE_SECONDS", 0.05)
+    for _ in range(2):
+        held = worker.submit(lambda model: mx.eval(mx.ones(2**20) + 1) or mx.get_cache_memory())
+        assert held.result(timeout=10) >= 2**22
+        until = time.monotonic() + 10
+        while mx.get_cache_memory() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert mx.get_cache_memory() == 0
+
+
 @pytest.mark.parametrize("during", ["prefill", "decode"])
 def test_stop(worker, image, during):
     def progress(done, total):
