@@ -19,9 +19,10 @@ from ..interpret.activations import nan_error
 from ..model.prompt import Prompt
 from .engine import Engine
 from .form import problem_of_calls
-from .grammar import CallConstraint, Choice, Chosen, Constraint
+from .grammar import CallConstraint, Constraint
 from .options import GenerationOptions
 from .reply import Piece, Reply
+from .sampling import Choice
 
 
 class Answer:
@@ -57,6 +58,7 @@ class Answer:
         self._engine, self._limit, self._stops = engine, limit, tuple(options.stop)
         self._form, self._constraint = options.response_format, constraint
         self._tools, self._calls = options.tools, CallReader()
+        self._top = options.top_logprobs
         self._waiting: list[Piece] = []
         self._start = self._first = 0.0
         self._calling = False  # whether tools are being called
@@ -91,7 +93,7 @@ class Answer:
         """The pictures have been seen."""
         self.reply.stats.vision_seconds = time.perf_counter() - self._start
 
-    def add(self, chosen: Chosen) -> Iterator[Piece]:
+    def add(self, choice: Choice) -> Iterator[Piece]:
         """Write one more token, the end token included.
 
         Returns:
@@ -101,7 +103,6 @@ class Answer:
         Raises:
             CheckpointError: the log-probability is NaN; the message names where it comes from.
         """
-        choice = chosen if isinstance(chosen, Choice) else Choice(*chosen)
         token, logprob = choice.token, choice.logprob
         if math.isnan(logprob):
             raise nan_error(self._engine.model)
@@ -113,8 +114,11 @@ class Answer:
         self.reply.stats.forced_tokens += choice.forced
         text, calls = self._text_and_calls(token)
         self._waiting.append(
-            Piece(text, token, logprob, self.reply.trace, choice.allowed_mass, calls)
-        )
+            Piece(
+                text, token, logprob, self.reply.trace, choice.allowed_mass, calls,
+                choice.top_logprobs,
+            )
+        )  # fmt: skip
         if self._text.stopped:
             yield from self._end("stop")
         elif choice.ends:
@@ -175,6 +179,8 @@ class Answer:
             self.reply.logprobs.append(piece.logprob)
             if piece.allowed_mass is not None:
                 self.reply.allowed_mass.append(piece.allowed_mass)
+            if self._top:
+                self.reply.top_logprobs.append(piece.top_logprobs)
             if self.reply.trace is not None:
                 self.reply.trace.words.append(piece.text)
             yield piece

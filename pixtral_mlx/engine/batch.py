@@ -21,11 +21,11 @@ from ..errors import PixtralError
 from .capacity import need_of, room_bytes
 from .engine import Engine
 from .generate import GenerationStream
-from .grammar import Chosen, FormSampler
+from .grammar import FormSampler
 from .options import ENCODING, GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
-from .sampling import Sampler, is_greedy
+from .sampling import Choice, Sampler, is_greedy, likeliest
 
 BATCH_SIZE = 8
 """How many answers are written at once, unless told otherwise."""
@@ -41,7 +41,7 @@ class _Request:
 
     def __init__(self, number: int, arguments: Mapping[str, Any], reply: Reply):
         self.number, self.reply, self._arguments = number, reply, dict(arguments)
-        self.steps: Generator[Chosen | None, None, None] | None = None
+        self.steps: Generator[Choice | None, None, None] | None = None
         self.most_tokens = self.cache = self.activations = self.kept = 0
         self.over = False
         self.joins = False  # whether mlx-lm's batch has all that it asks for
@@ -67,17 +67,17 @@ class _Request:
         plain = options.kv_bits is None and not options.prompt_lookup_num_tokens
         self.joins = plain and not options.trace and not options.edits
 
-    def advance(self) -> Chosen | None:
+    def advance(self) -> Choice | None:
         """Its next part of the prompt, or its next token."""
         if self.steps is None:
             self.steps = self.stream.steps()
         with mx.stream(mx.default_stream(mx.default_device())):  # mlx-lm leaves its own on
             return next(self.steps)
 
-    def write(self, chosen: Chosen) -> list[Event]:
+    def write(self, choice: Choice) -> list[Event]:
         """Add a token to the answer: its pieces, and the reply if it was the last."""
         try:
-            events: list[Event] = [(self.number, piece) for piece in self.stream.answer.add(chosen)]
+            events: list[Event] = [(self.number, piece) for piece in self.stream.answer.add(choice)]
         except PixtralError as error:
             return self.fail(error)
         if self.stream.answer.finished:
@@ -364,11 +364,20 @@ class Batch:
             return events
         for response in responses:
             request = self._rows[response.uid]
-            # Read in place: a computation would stand in line behind the next step.
-            free = (response.token, memoryview(response.logprobs)[response.token])
-            events += request.write(request.form.read() if request.form else free)
+            events += request.write(
+                request.form.read()
+                if request.form
+                else _choice(response, request.stream.options.top_logprobs)
+            )
             if request.over:
                 del self._rows[response.uid]
                 if response.finish_reason is None:
                     self._generator.remove([response.uid])
         return events
+
+
+def _choice(response: Any, top: int) -> Choice:
+    """What mlx-lm's batch chose, read in place: a computation would stand in line behind the next
+    step."""
+    token, logprobs = response.token, response.logprobs
+    return Choice(token, memoryview(logprobs)[token], top_logprobs=likeliest(logprobs, top))

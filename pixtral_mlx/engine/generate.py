@@ -19,10 +19,11 @@ from ..model.prompt import Prompt
 from .answer import Answer
 from .capacity import check_context, check_memory
 from .engine import Engine
-from .grammar import Chosen, constraint_of
+from .grammar import constraint_of
 from .options import GenerationOptions
 from .reply import Piece, Reply
 from .run import Run
+from .sampling import Choice
 
 
 class GenerationStream(Iterator[Piece]):
@@ -95,9 +96,8 @@ class GenerationStream(Iterator[Piece]):
                 if self.answer.finished:
                     return
 
-    def steps(self) -> Generator[Chosen | None, None, None]:
-        """The work, for who writes the answer: None after each part of the prompt, then tokens and
-        their log-probabilities."""
+    def steps(self) -> Generator[Choice | None, None, None]:
+        """The work, for who writes the answer: None after each part of the prompt, then tokens."""
         self.answer.start()
         stats = self.reply.stats
         run = self.run = Run(

@@ -12,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +21,7 @@ from ..errors import FormError
 from ..inputs.tokenizer import Tokenizer
 from ..inputs.tools import Tools
 from .form import Form, calls_form
-from .sampling import Sampler
+from .sampling import Choice, Sampler, likeliest
 
 MOST_FORCED = 16
 """Forced tokens in a pass at most: each has a row of logits."""
@@ -33,28 +33,6 @@ _COMPACT = {
 }  # fmt: skip
 
 _SPACED = {"item_separator": ", ", "key_separator": ": "}
-
-
-class Choice(NamedTuple):
-    """A token of an answer; the rest is of one that keeps a form.
-
-    Arguments:
-        token: its id.
-        logprob: the model's own, before the mask.
-        allowed_mass: how much of the probability was on tokens that the form allowed.
-        forced: whether it left no choice.
-        ends: whether nothing may follow.
-    """
-
-    token: int
-    logprob: float
-    allowed_mass: float | None = None
-    forced: bool = False
-    ends: bool = False
-
-
-Chosen = tuple[int, float] | Choice
-"""A token and its log-probability, alone or as a `Choice`."""
 
 
 class Constraint:
@@ -317,7 +295,7 @@ class FormSampler:
 
     def __init__(self, sampler: Sampler, constraint: Constraint | CallConstraint):
         self._sampler, self.constraint = sampler, constraint
-        self._chosen: deque[tuple[int, mx.array, mx.array, mx.array, bool]] = deque()
+        self._chosen: deque[tuple[int, mx.array, mx.array, mx.array, bool, Any]] = deque()
         self._count, self._last = 0, -1  # choices so far, and the number of the one that ends
         self._open: mx.array | None = None  # what was drawn and is not settled
 
@@ -342,8 +320,10 @@ class FormSampler:
             within = within - mass
         token = self._sampler.draw(within) if forced is None else mx.array([forced])
         logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
-        token = mx.depends([token], [logprob, mass])[0]  # whoever evaluates one gets all
-        self._chosen.append((self._count, token, logprob, mass, forced is not None))
+        row = self._sampler.row(logprobs)
+        wanted = [logprob, mass] if row is None else [logprob, mass, row]
+        token = mx.depends([token], wanted)[0]  # whoever evaluates one gets all
+        self._chosen.append((self._count, token, logprob, mass, forced is not None, row))
         self._count += 1
         if forced is None:
             self._open = token
@@ -368,7 +348,7 @@ class FormSampler:
 
     def read(self) -> Choice:
         """The earliest choice that was not read yet; waits for it."""
-        number, token, logprob, mass, forced = self._chosen.popleft()
+        number, token, logprob, mass, forced, row = self._chosen.popleft()
         if not self._chosen:
             self.settle()
         return Choice(
@@ -377,6 +357,7 @@ class FormSampler:
             min(1.0, math.exp(mass.item())),  # type: ignore[arg-type]
             forced,
             number == self._last,
+            likeliest(row, self._sampler.top),
         )
 
     def process(self, tokens: mx.array, logits: mx.array) -> mx.array:

@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..model.device import on_gpu
-from .sampling import Sampler
+from .sampling import Choice, Sampler
 
 NGRAMS = (3, 2)
 """How many tokens must have stood before in the same order; the longer is looked for first."""
@@ -91,7 +91,7 @@ def can_pay(decoder: nn.Module) -> bool:
 
 def check_draft(
     decoder: Any, cache: list[Any], sampler: Sampler, tokens: list[int], draft: list[int]
-) -> list[tuple[int, float]]:
+) -> list[Choice]:
     """What the model chooses: the beginning of the draft that it agrees to, and one token more.
 
     The KV cache holds all but the last of them afterwards, and the random numbers that were drawn
@@ -99,9 +99,6 @@ def check_draft(
 
     Arguments:
         decoder: called as by mlx-lm. cache: holds all of `tokens` but the last.
-
-    Returns:
-        (token, log-probability) of each.
     """
     from mlx_lm.generate import generation_stream
     from mlx_lm.models.cache import trim_prompt_cache
@@ -115,7 +112,7 @@ def check_draft(
             sampler.choose(mx.array(before), logits[:, i])
             states.append(mx.array(random[0]))
         choices = sampler.read_all()
-        agreed = (chosen == drafted for (chosen, _), drafted in zip(choices, draft, strict=False))
+        agreed = (choice.token == drafted for choice, drafted in zip(choices, draft, strict=False))
         accepted = next((i for i, same in enumerate(agreed) if not same), len(draft))
         random[0][:] = states[accepted]
     trim_prompt_cache(cache, len(draft) - accepted)

@@ -66,6 +66,8 @@ class GenerationOptions:
         logit_bias: added to the logits of these token ids. An id may be a string of digits, as in
             JSON.
         seed: makes sampling repeatable.
+        top_logprobs: name the K likeliest tokens in the place of every generated one. See
+            `reply.top_logprobs`.
         stop: string that ends the answer and is not part of it. One, or any number of them.
         prefill_step_size: most prompt tokens read at a time. Less takes less memory; see `pace`.
         kv_bits: keep keys and values in this many bits; None: as they are computed.
@@ -166,6 +168,13 @@ class GenerationOptions:
     )
     seed: int | None = option(
         None, help="makes sampling repeatable", kind=int, range=(0, 2**64 - 1), unit="N"
+    )
+    top_logprobs: int = option(
+        0,
+        help="name the K likeliest tokens in the place of every generated one",
+        kind=int,
+        range=(0, 20),
+        unit="K",
     )
     stop: str | Iterable[str] = option(
         (), help="string that ends the answer and is not part of it", unit="TEXT", repeated=True

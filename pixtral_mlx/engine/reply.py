@@ -23,6 +23,9 @@ class Piece:
             without one.
         tool_calls: what it adds to the calls of tools, as OpenAI's stream has it: {"index", "id",
             "type", "function": {"name", "arguments"}}, then {"index", "function": {"arguments"}}.
+        top_logprobs: with that option (id, log-probability) of the likeliest tokens in this place,
+            likeliest first; of the same distribution as `logprob`, so before temperature, filters
+            and the mask of a form. Tokens without any probability are left out.
     """
 
     text: str
@@ -31,6 +34,7 @@ class Piece:
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
     allowed_mass: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass
@@ -97,6 +101,7 @@ class Reply:
         tool_calls: of `tools`, whole ones, in OpenAI's shape: {"id", "type": "function",
             "function": {"name", "arguments"}}, the arguments as JSON in a string. They are no part
             of `text`.
+        top_logprobs: with that option, one a token, see `Piece.top_logprobs`.
         trace: what can be looked at, or None if `trace` was off.
     """
 
@@ -109,6 +114,7 @@ class Reply:
     parse_error: str | None = None
     allowed_mass: list[float] = field(default_factory=list)
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
 
     def evidence(self, token: int, image: int = 0) -> Evidence:

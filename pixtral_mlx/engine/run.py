@@ -16,10 +16,10 @@ from .capacity import need_of
 from .content import content_of
 from .engine import Engine
 from .features import Steps, embedding_steps, feature_steps
-from .grammar import MOST_FORCED, CallConstraint, Choice, Chosen, Constraint, FormSampler
+from .grammar import MOST_FORCED, CallConstraint, Constraint, FormSampler
 from .lookup import Drafter, can_pay, check_draft
 from .options import GenerationOptions
-from .sampling import Sampler
+from .sampling import Choice, Sampler
 
 
 class Run:
@@ -140,9 +140,8 @@ class Run:
 
     def steps(
         self, limit: int, embeddings: mx.array | None
-    ) -> Generator[Chosen | None, None, None]:
-        """None after each part of the prompt; then at most `limit` tokens, one after another, and
-        their log-probabilities.
+    ) -> Generator[Choice | None, None, None]:
+        """None after each part of the prompt; then at most `limit` tokens, one after another.
 
         Arguments:
             embeddings: what `embed` gave.
@@ -157,17 +156,17 @@ class Run:
             choices = self.lookup_steps(limit, longest, last)
         else:
             choices = self.plain_steps(limit, last)
-        for chosen in choices:
+        for choice in choices:
             if not self._written:
                 self._progress(len(self._prompt.tokens))
-            self._written.append(chosen[0])
+            self._written.append(choice.token)
             # One token at a time, mlx-lm has read it by now; the last of several it has not.
             self.computed = min(len(self._prompt.tokens) + len(self._written), self.cache[0].offset)
-            yield chosen
+            yield choice
 
     def plain_steps(
         self, limit: int, embeddings: mx.array | None = None
-    ) -> Generator[tuple[int, float], None, None]:
+    ) -> Generator[Choice, None, None]:
         """As `steps`, by mlx-lm: when a token is read, which is the only wait, the step after it
         has been launched."""
         steps = self.generate_step(limit, embeddings)
@@ -181,7 +180,7 @@ class Run:
 
     def lookup_steps(
         self, limit: int, longest: int, embeddings: mx.array | None
-    ) -> Generator[tuple[int, float], None, None]:
+    ) -> Generator[Choice, None, None]:
         """As `plain_steps`, several tokens in a pass where the answer repeats what was there.
 
         Arguments:
@@ -189,7 +188,7 @@ class Run:
         """
         list(self.generate_step(0, embeddings))  # chooses, no more
         first = self.sampler.read()
-        drafter, left = Drafter([*self.tokens, first[0]], longest), limit - 1
+        drafter, left = Drafter([*self.tokens, first.token], longest), limit - 1
         yield first
         while left and drafter.pays:
             draft = drafter.draft(left - 1)  # the choice that follows it has its place too
@@ -197,10 +196,10 @@ class Run:
             accepted = len(chosen) - 1
             drafter.judge(len(draft), accepted)
             self.drafted += len(draft)
-            for number, (token, logprob) in enumerate(chosen):
+            for number, choice in enumerate(chosen):
                 self.accepted += number < accepted
-                drafter.add(token)
-                yield token, logprob
+                drafter.add(choice.token)
+                yield choice
             left -= len(chosen)
         if left:
             yield from self.plain_steps(left)
@@ -255,16 +254,16 @@ class Run:
             mx.async_eval(logits)
         return logits
 
-    def leave(self) -> tuple[int, float] | None:
+    def leave(self) -> Choice | None:
         """For who goes on with this answer elsewhere, from `tokens`, `cache`, and `sampler` or
         `form`: the choice that `plain_steps` has launched and nobody has seen, if it has begun.
         With a form, `steps` gives what is on its way, and then ends."""
         self.sampler.known, self._leaving = (), True
         if not self._launched:
             return None
-        chosen = self.sampler.read()
-        self._written.append(chosen[0])
-        return chosen
+        choice = self.sampler.read()
+        self._written.append(choice.token)
+        return choice
 
     def generate_step(self, limit: int, embeddings: mx.array | None) -> Generator[Any, None, None]:
         """mlx-lm's `generate_step` from the last token on; `sampler` keeps what it chooses.

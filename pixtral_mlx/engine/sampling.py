@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +12,27 @@ from .options import GenerationOptions
 LEAST_TEMPERATURE = 1e-4
 LEAST_TOP_P = 1e-3
 """Below these, sampling is greedy: float32 has no room for such small steps in 131,072 words."""
+
+
+class Choice(NamedTuple):
+    """A token of an answer.
+
+    Arguments:
+        token: its id.
+        logprob: the model's own, before the mask of a form.
+        allowed_mass: of an answer that keeps a form, how much of the probability was on tokens that
+            it allowed.
+        forced: whether the form left no choice.
+        ends: whether the form lets nothing follow.
+        top_logprobs: see `Piece.top_logprobs`.
+    """
+
+    token: int
+    logprob: float
+    allowed_mass: float | None = None
+    forced: bool = False
+    ends: bool = False
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 def is_greedy(options: GenerationOptions) -> bool:
@@ -33,7 +54,8 @@ class Sampler:
         words: ids with a word, which are the first ones; those after them, for which fine-tunes
             have rows that say nothing, are never chosen. None is all.
 
-    `context_size` is how far back the penalties look.
+    `context_size` is how far back the penalties look, `top` how many of the likeliest tokens come
+    with each choice.
 
     `known` are tokens before those that mlx-lm is given to read; its processors see only those.
     `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
@@ -80,7 +102,8 @@ class Sampler:
         )
         self.known = ()
         self.processors = [self._process_all]
-        self._chosen: deque[tuple[mx.array, mx.array]] = deque()
+        self.top = options.top_logprobs
+        self._chosen: deque[tuple[mx.array, mx.array, mx.array | None]] = deque()
 
     @property
     def known(self) -> Sequence[int]:
@@ -95,9 +118,16 @@ class Sampler:
         """A token: log-probabilities (1, vocabulary) -> (1,)."""
         token = self.draw(logprobs)
         logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
-        token = mx.depends([token], [logprob])[0]  # whoever evaluates one gets both
-        self._chosen.append((token, logprob))
+        row = self.row(logprobs)
+        wanted = [logprob] if row is None else [logprob, row]
+        token = mx.depends([token], wanted)[0]  # whoever evaluates one gets all
+        self._chosen.append((token, logprob, row))
         return token
+
+    def row(self, logprobs: mx.array) -> mx.array | None:
+        """What `likeliest` will look at: log-probabilities (1, vocabulary) -> (vocabulary,); None
+        where nobody has asked."""
+        return logprobs[0] if self.top else None
 
     def _process_all(self, tokens: mx.array, logits: mx.array) -> mx.array:
         return self._process(mx.concatenate([self._before, tokens]), logits)
@@ -126,15 +156,40 @@ class Sampler:
         logits = self._process(tokens, logits)
         return logits - mx.logsumexp(logits, keepdims=True)
 
-    def read(self) -> tuple[int, float]:
-        """The earliest choice that was not read yet, and its log-probability; waits for it."""
-        token, logprob = self._chosen.popleft()
-        return int(token.item()), float(logprob.item())  # type: ignore[arg-type]
+    def read(self) -> Choice:
+        """The earliest choice that was not read yet; waits for it."""
+        token, logprob, row = self._chosen.popleft()
+        return Choice(
+            int(token.item()),  # type: ignore[arg-type]
+            float(logprob.item()),  # type: ignore[arg-type]
+            top_logprobs=likeliest(row, self.top),
+        )
 
-    def read_all(self) -> list[tuple[int, float]]:
+    def read_all(self) -> list[Choice]:
         """All that were not read yet; waits once."""
         mx.eval(list(self._chosen))
         return [self.read() for _ in range(len(self._chosen))]
+
+
+def likeliest(logprobs: mx.array | None, count: int) -> tuple[tuple[int, float], ...]:
+    """The likeliest tokens with their log-probabilities, likeliest first; of equals the one with
+    the lower id. What is impossible (minus infinity) is left out.
+
+    They are looked for here and not where the model computes, which is at the next step by now.
+
+    Arguments:
+        logprobs: shape (vocabulary,), computed already; None gives nothing.
+        count: how many at most.
+    """
+    if logprobs is None or not count:
+        return ()
+    row = np.asarray(memoryview(logprobs))  # type: ignore[arg-type]
+    # Of so many parts each has one token above this, so all that are looked for are.
+    maxima = np.maximum.reduceat(row, np.arange(0, row.size, 256))
+    least = np.partition(maxima, -count)[-count] if len(maxima) >= count else -np.inf
+    found = np.flatnonzero((row >= least) & (row > -np.inf))
+    found = found[np.lexsort((found, -row[found]))][:count]
+    return tuple((int(token), float(row[token])) for token in found)
 
 
 def sampling_probabilities(

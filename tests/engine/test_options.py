@@ -29,7 +29,7 @@ COMMANDS = {
     "explain": ["explain", "--prompt", "?", "-o", "x.png"],
     "convert": ["convert", "a", "b"],
 }
-PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format"} | {
+PYTHON_ONLY = {"progress", "trace", "edits", "reuse", "response_format", "top_logprobs"} | {
     "tools",
     "tool_choice",
     "parallel_tool_calls",

@@ -99,3 +99,9 @@ def test_every_way_to_write_such_an_id(tmp_path, kind):
     decoder = tokenizer.stream_decoder()
     assert tokenizer.decode(mixed) == "".join(map(decoder.add, mixed)) == tokenizer.decode(words)
     assert not decoder.pending
+
+
+def test_no_such_id_is_among_the_likeliest(more):
+    reply = more.generate("Why?", max_tokens=12, top_logprobs=20)
+    assert all(len(top) == 20 for top in reply.top_logprobs)
+    assert max(token for top in reply.top_logprobs for token, _ in top) < WORDS
