@@ -120,6 +120,7 @@ class Option:
         choices: all values that there are, but for None where that is the default.
         unit: what is counted, as the command line spells it: TOKENS.
         repeated: whether the flag may be given several times.
+        optional: whether None is a value though it is not the default.
     """
 
     help: str
@@ -128,9 +129,10 @@ class Option:
     choices: tuple[Any, ...] = ()
     unit: str = ""
     repeated: bool = False
+    optional: bool = False
 
     def check(self, name: str, value: Any, default: Any) -> Any:
-        """The value; None is one if it is the default.
+        """The value; None is one if it is the default, or `optional`.
 
         Raises:
             ValueError: it is not allowed.
@@ -139,7 +141,7 @@ class Option:
             return one_of(name, value, (*self.choices, None) if default is None else self.choices)
         if self.kind is bool:
             return one_of(name, value, (True, False))
-        if self.kind is None or (value is None and default is None):
+        if self.kind is None or (value is None and (default is None or self.optional)):
             return value
         return (whole if self.kind is int else number)(name, value, *self.range)
 

@@ -223,7 +223,7 @@ class Pixtral(VisionLanguageModel):
         messages: str | Sequence[Mapping[str, Any]] | Prompt,
         *,
         images: Sequence[Any] = (),
-        max_tokens: int = 256,
+        max_tokens: int | None = 256,
         temperature: float = 0.0,
         **options: Any,
     ) -> Reply:

@@ -47,14 +47,14 @@ class _Request:
         self.joins = False  # whether mlx-lm's batch has all that it asks for
         self.form: FormSampler | None = None  # in that batch, of an answer that keeps a form
 
-    def open(self, engine: Engine) -> None:
-        """Encode it, which opens its pictures, and check it."""
+    def open(self, engine: Engine, shares: int) -> None:
+        """Encode it, which opens its pictures, and check it; see `GenerationStream`."""
         given, self._arguments = self._arguments, {}
         messages, pictures = given.pop("messages", ""), given.pop("images", ())
         encoding = {name: given.pop(name) for name in ENCODING if name in given}
         options = GenerationOptions.of(given)
         prompt = engine.as_prompt(messages, pictures, options.tools, **encoding)
-        self.stream = GenerationStream(engine, prompt, options, reply=self.reply)
+        self.stream = GenerationStream(engine, prompt, options, reply=self.reply, shares=shares)
         self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
         step = options.prefill_step_size
         need = need_of(
@@ -267,7 +267,7 @@ class Batch:
         request = self._reading = self._reading or self._waiting.popleft()
         try:
             if opening:
-                request.open(self._engine)
+                request.open(self._engine, self._size)
                 return []
             if request.steps is None:
                 for other in self._alone:

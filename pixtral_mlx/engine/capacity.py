@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -31,6 +32,9 @@ _SMALLER_TRACES = {
     "a trace without the encoder (px.TraceOptions(vision_layers=()))": TraceOptions(()),
     "trace=False": None,
 }
+
+WORTHWHILE_TOKENS = 1024
+"""Of an answer without a limit of its own: for less room than this it is not to share memory."""
 
 LEAST_BUDGET = 16
 """Tokens of an image below which nobody is told to shrink it."""
@@ -177,6 +181,39 @@ def need_of(
         (kv or KVFormat()).of(model.config.text), model.decoder.norm.weight.dtype.size,
         prefill_step_size, max_tokens, trace,
     )  # fmt: skip
+
+
+def most_answer_tokens(
+    model: VisionLanguageModel,
+    prompt: Prompt,
+    most: int,
+    *,
+    kv: KVFormat | None = None,
+    prefill_step_size: int = 512,
+    trace: TraceOptions | None = None,
+    shares: int = 1,
+) -> int:
+    """How long the answer to a prompt may be so that it fits, in tokens, from 1 to `most`.
+
+    Arguments:
+        most: what the context leaves.
+        shares: so many answers of its length should fit at once, beside `RESERVE_BYTES`, whatever
+            their prompts. Where that would leave this one fewer than `WORTHWHILE_TOKENS`, half as
+            many, and so on, down to this one alone.
+    """
+    need = need_of(model, prompt, 0, kv, prefill_step_size, trace)
+    beside = usable_bytes() - need.weights
+
+    def fits(shares: int, tokens: int) -> bool:
+        one = replace(need, text_tokens=need.text_tokens + tokens, answer_tokens=tokens)
+        reading = max(one.activations, RESERVE_BYTES) if shares > 1 else one.activations
+        return reading + shares * (one.cache + one.kept) <= beside
+
+    found = _largest(most + 1, partial(fits, shares))
+    while shares > 1 and found < min(most, WORTHWHILE_TOKENS):
+        shares //= 2
+        found = _largest(most + 1, partial(fits, shares))
+    return max(1, found)
 
 
 def check_memory(

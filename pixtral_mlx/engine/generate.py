@@ -7,6 +7,7 @@ written is an `Answer`.
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, redirect_stdout
+from typing import Any
 
 import mlx.core as mx
 
@@ -17,7 +18,7 @@ from ..interpret.recorder import Recorder
 from ..interpret.trace_source import live_trace
 from ..model.prompt import Prompt
 from .answer import Answer
-from .capacity import check_context, check_memory
+from .capacity import check_context, check_memory, most_answer_tokens
 from .engine import Engine
 from .grammar import constraint_of
 from .options import GenerationOptions
@@ -32,6 +33,11 @@ class GenerationStream(Iterator[Piece]):
     Nothing is computed until the first piece is asked for. A piece waits for its successors
     while its text ends inside a character or in what may become a stop string, so the texts of
     all pieces always add up to `reply.text`.
+
+    Arguments:
+        prompt: before edits.
+        reply: where to write; a new one, unless somebody else reads along.
+        shares: among so many answers memory is to last, where `max_tokens` is None.
     """
 
     run: Run
@@ -44,18 +50,23 @@ class GenerationStream(Iterator[Piece]):
         options: GenerationOptions,
         *,
         reply: Reply | None = None,
+        shares: int = 1,
     ):
         model = engine.model
         prompt = edited(prompt, options.edits, model.config)
         length, context = len(prompt.tokens), model.config.text.max_seq_len
         check_context(prompt, context)
-        self.limit = min(options.max_tokens, context - length + 1)
-        kv = options.kv_format.of(model.config.text)
+        rest = context - length + 1
+        self.limit = rest if options.max_tokens is None else min(options.max_tokens, rest)
+        taken: dict[str, Any] = {
+            "kv": options.kv_format.of(model.config.text),
+            "prefill_step_size": options.prefill_step_size,
+            "trace": options.trace_options,
+        }
         if not options.force:
-            check_memory(
-                model, prompt, self.limit,
-                kv=kv, prefill_step_size=options.prefill_step_size, trace=options.trace_options,
-            )  # fmt: skip
+            if options.max_tokens is None:
+                self.limit = most_answer_tokens(model, prompt, rest, shares=shares, **taken)
+            check_memory(model, prompt, self.limit, **taken)
         self.prompt, self.options, self._engine = prompt, options, engine
         self._constraint = None
         if options.response_format or options.tools:

@@ -50,7 +50,8 @@ class GenerationOptions:
     """How to generate; defaults are greedy.
 
     Arguments:
-        max_tokens: most tokens that the answer may have.
+        max_tokens: most tokens that the answer may have. None: it ends by itself, or where the
+            context does, or what memory holds (see `capacity.most_answer_tokens`).
         temperature: 0 always takes the likeliest token; higher values vary more.
         top_p: sample among the likeliest tokens that together hold this probability; 0 or 1: all.
         top_k: sample among the K likeliest tokens; 0: all.
@@ -96,8 +97,13 @@ class GenerationOptions:
         ValueError: a value out of range.
     """
 
-    max_tokens: int = option(
-        256, help="most tokens that the answer may have", kind=int, range=(1, None), unit="N"
+    max_tokens: int | None = option(
+        256,
+        help="most tokens that the answer may have",
+        kind=int,
+        range=(1, None),
+        unit="N",
+        optional=True,
     )
     temperature: float = option(
         0.0,

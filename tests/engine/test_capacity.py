@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -13,6 +14,7 @@ import pixtral_mlx as px
 from pixtral_mlx.cost import chips
 from pixtral_mlx.cost.cost import activation_bytes
 from pixtral_mlx.engine import capacity
+from pixtral_mlx.engine.batch import Batch
 from pixtral_mlx.engine.capacity import Need, kv_bytes_per_token, weights_bytes
 from pixtral_mlx.interpret.recorder import TraceOptions
 from pixtral_mlx.model.config import PIXTRAL_12B
@@ -228,3 +230,61 @@ def test_the_12b_on_a_mac_with_16_gigabytes():
     assert [way.split()[0] for way in ways] == ["the", "--image-budget"] or ways[
         -1
     ] == "--kv-bits 4"
+
+
+# An answer without a limit ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_bits": 8}, {"trace": True}])
+def test_without_a_limit_an_answer_takes_what_there_is(deep, pictures, monkeypatch, options):
+    """It never is refused for a limit that nobody asked for, and the next token would not fit."""
+    prompt = deep.encode(WORDS, pictures)
+    rest = 4000 - len(prompt.tokens) + 1
+    needed = [
+        capacity.need_of(
+            deep, prompt, n, KVFormat(options.get("kv_bits")).of(deep.config.text),
+            trace=TraceOptions() if options.get("trace") else None,
+        ).total for n in range(rest + 2)
+    ]  # fmt: skip
+    for usable, limit in (
+        (needed[700], 700), (needed[701] - 1, 700), (needed[1], 1), (10**12, rest),
+    ):  # fmt: skip
+        monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda n=usable: n)
+        assert deep.stream(prompt, max_tokens=None, **options).limit == limit
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: needed[1] - 1)
+    with pytest.raises(px.CapacityError):
+        deep.stream(prompt, max_tokens=None, **options)
+    assert deep.stream(prompt, max_tokens=None, force=True, **options).limit == rest
+
+
+def test_answers_without_a_limit_share_the_memory(deep, pictures, monkeypatch):
+    """As many as there are places are written at once, whatever their prompts."""
+    per_token = kv_bytes_per_token(deep.config.text, 4)
+    usable = weights_bytes(deep) + capacity.RESERVE_BYTES + 3 * 2000 * per_token
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: usable)
+    batch = Batch(deep.engine, batch_size=3)
+    asked = [(WORDS, []), (WORDS * 9, pictures), ("Why?", pictures[:1])]
+    begun = set()
+    for words, images in asked:
+        batch.add({"messages": words, "images": images, "max_tokens": None,
+                   "logit_bias": {deep.tokenizer.eos_id: -1e9}})  # fmt: skip
+    for _ in range(200):
+        begun |= {number for number, event in batch.step() if isinstance(event, px.Piece)}
+    assert begun == {0, 1, 2} and batch.busy
+    lengths = [len(request.stream.prompt.tokens) + request.stream.limit
+               for request in batch._rows.values()]  # fmt: skip
+    assert lengths == [2000] * 3
+    batch.close()
+
+
+def test_what_would_be_too_short_a_share_is_more(deep, monkeypatch):
+    per_token = kv_bytes_per_token(deep.config.text, 4)
+    prompt = deep.encode(WORDS * 60)
+    length = len(prompt.tokens)
+    usable = weights_bytes(deep) + capacity.RESERVE_BYTES + 3000 * per_token
+    monkeypatch.setattr("pixtral_mlx.engine.capacity.usable_bytes", lambda: usable)
+    most = partial(capacity.most_answer_tokens, deep, prompt, 4000 - length)
+    assert 1500 - length < capacity.WORTHWHILE_TOKENS < 3000 - length
+    assert most(shares=8) == most(shares=1) == 4000 - length
+    short = deep.encode("Why?")
+    assert capacity.most_answer_tokens(deep, short, 3900, shares=8) == 1500 - len(short.tokens)

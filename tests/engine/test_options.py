@@ -67,7 +67,9 @@ def test_the_edges_of_every_range(kind, name, option, default):
     if option.kind is int:
         assert line_of(kind, name, lowest + 0.5) == f"{name} must be {word}, got {lowest + 0.5}"
         assert type(getattr(kind(**{name: np.int64(lowest)}), name)) is int
-    if default is not None:
+    if option.optional:
+        assert getattr(kind(**{name: None}), name) is None
+    elif default is not None:
         assert line_of(kind, name, None) == f"{name} must be {word}, got None"
     assert getattr(kind(), name) == default
 
