@@ -34,3 +34,22 @@ def format_bytes(nbytes: int) -> str:
     if nbytes < 1e5:
         return f"{nbytes / 1e3:.1f} kB"
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.1f} MB"
+
+
+def format_memory(nbytes: float, of: float = 0) -> str:
+    """Memory of a machine, as machines are sold: 64 GB, or 48 of 64 GB.
+
+    A "64 GB" Mac holds 64 x 2**30 bytes, and nobody calls it 68.72 GB. What goes into memory is
+    said in decimal units (`format_bytes`), whose numbers are larger: where something does not fit,
+    its number is above that of the memory in either unit.
+
+    Arguments:
+        nbytes: the memory, or the part of it that may be used; less than 1 GB is said in decimal
+            units.
+        of: all of the machine's, where `nbytes` is a part of it; 0 where nobody says.
+    """
+    if nbytes < 2**30:
+        return format_bytes(int(nbytes))
+    part = nbytes / 2**30
+    said = f"{part:.0f}" if part >= 9.95 or part == round(part) else f"{part:.1f}"
+    return f"{said} of {of / 2**30:.0f} GB" if of > nbytes else f"{said} GB"

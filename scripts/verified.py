@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pixtral_mlx.tables import format_memory
+
 HOUSE = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- verified: by scripts/verified.py -->", "<!-- end of verified -->"
 EMPTY = (
@@ -77,7 +79,7 @@ def row(report: dict[str, Any]) -> tuple[str, ...]:
     answers, speed = facts.get("published answers", {}), facts.get("speed", {})
     cells = (
         machine["chip"].removeprefix("Apple "),
-        f"{machine['memory_bytes'] / 2**30:.0f} GB",
+        format_memory(machine["memory_bytes"]),
         machine["system"],
         facts["versions"]["versions"]["mlx"],
         f"{report['passed']} of {report['looked_at']}",

@@ -25,7 +25,7 @@ from ..errors import PixtralError
 from ..files import new_file, refuse_existing
 from ..inputs.placeholders import gradient, text_prompt
 from ..model.prompt import Prompt
-from ..tables import format_bytes, format_markdown, format_seconds
+from ..tables import format_bytes, format_markdown, format_memory, format_seconds
 from .question import load_model
 from .settings import MINI, chosen_model
 from .status import Status
@@ -139,7 +139,7 @@ def format_report(report: dict[str, Any]) -> str:
     """A report as Markdown: where it was measured, and a table."""
     facts, versions, found = report["machine"], report["versions"], report["bandwidth"]
     settings = report["settings"]
-    memory = f", {facts['memory_bytes'] / 2**30:.0f} GB" if facts["memory_bytes"] else ""
+    memory = f", {format_memory(facts['memory_bytes'])}" if facts["memory_bytes"] else ""
     lines = [
         f"{report['model']}, {format_bytes(report['weights_bytes'])} of weights, activations "
         f"{settings['dtype'] or 'as stored'}; {facts['chip']} ({facts['device']}, "

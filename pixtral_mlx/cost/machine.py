@@ -94,9 +94,6 @@ def machine() -> Machine:
     The precision of a float32 product is measured, once a process and device: MLX computes them in
     TF32 by default on some GPUs, and nothing tells.
     """
-    memory = mx.device_info().get("memory_size") or 0
-    if not memory and hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     mac = platform.mac_ver()[0]
     return Machine(
         system=f"macOS {mac}" if mac else f"{platform.system()} {platform.release()}",
@@ -104,10 +101,18 @@ def machine() -> Machine:
         chip=str(mx.device_info()["device_name"]),
         device="GPU" if on_gpu() else "CPU",
         cores=os.cpu_count() or 0,
-        memory_bytes=int(memory),
+        memory_bytes=memory_bytes(),
         python=platform.python_version(),
         float32_error=_float32_error(str(mx.default_device())),
     )
+
+
+def memory_bytes() -> int:
+    """Of this machine; 0 where nobody says."""
+    memory = mx.device_info().get("memory_size") or 0
+    if not memory and hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(memory)
 
 
 @cache

@@ -20,7 +20,7 @@ from ..model.device import on_gpu
 from ..model.prompt import patch_grid
 from ..quantization.options import ConversionOptions
 from ..quantization.plan import plan_for
-from ..tables import format_bytes
+from ..tables import format_bytes, format_memory
 from .check import FAIL, OK, SKIPPED, WARN, Check, attempt
 from .kernels import CHUNK, LONG, Case
 
@@ -38,7 +38,7 @@ def check_machine() -> Check:
     found, mac = machine(), platform.mac_ver()[0]
     text = (
         f"{found.chip} ({found.device}), {found.cores} cores, "
-        f"{found.memory_bytes / 2**30:.0f} GB, {found.system} {found.architecture}, "
+        f"{format_memory(found.memory_bytes)}, {found.system} {found.architecture}, "
         f"Python {found.python}"
     )
     advice = ""
@@ -72,11 +72,12 @@ def check_memory() -> Check:
         "needed_bytes": {str(bits): need.advised for bits, need in needs.items()},
     }
     whose = "Metal allows" if on_gpu() else "MLX may use"
+    allowed = format_memory(usable, machine().memory_bytes)
     if not fitting:
-        text = f"{whose} {format_bytes(usable)}: too little for any width of the 12B"
+        text = f"{whose} {allowed}: too little for any width of the 12B"
         return Check("memory", WARN, text, "it takes a machine with more memory", facts)
     widths = ", ".join(map(str, fitting))
-    text = f"{whose} {format_bytes(usable)}: room for the 12B in {widths} bits and one full picture"
+    text = f"{whose} {allowed}: room for the 12B in {widths} bits and one full picture"
     return Check("memory", OK, text, "", facts)
 
 

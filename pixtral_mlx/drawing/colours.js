@@ -12,7 +12,7 @@ const CIVIDIS = [
 // What was chosen, what is hidden from the model, and where two answers differ: the same everywhere.
 export const CHOSEN = "#e6007a";
 export const HIDDEN = "#00a3c4";
-export const DIFFERENT = "#6a3fd0";
+export const DIFFERENT = "#8558f0";
 
 // What colours stand for: [colour, words] each.
 export const key = (...pairs) => tag("p", { class: "px-key px-quiet px-small" },

@@ -1,9 +1,22 @@
 // Numbers, sizes and places as a reader wants them.
 
 export const count = (n) => Math.round(n).toLocaleString("en");
+// What was measured or estimated, from zero up, in two digits: 0.0031, 8.6, 370, 28,000. A count of
+// things stays whole.
+export function digits(n) {
+  const shown = Number(n.toPrecision(2));
+  return shown === 0 || shown >= 100 ? count(shown) : shown < 1e-4 ? "< 0.0001" : shown.toPrecision(2);
+}
+
+// A difference in nats without its sign.
+export const nats = (value) => digits(Math.abs(value));
+
 export const share = (p) => p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
-export const operations = (n) => n >= 1e12 ? `${(n / 1e12).toPrecision(3)} TFLOP` : n >= 1e9 ? `${(n / 1e9).toPrecision(3)} GFLOP` : `${(n / 1e6).toPrecision(3)} MFLOP`;
-export const bytes = (n) => n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e3).toFixed(1)} kB`;
+export const operations = (n) => n >= 9.95e11 ? `${digits(n / 1e12)} TFLOP` : n >= 9.95e8 ? `${digits(n / 1e9)} GFLOP` : `${digits(n / 1e6)} MFLOP`;
+export const bytes = (n) => n >= 9.95e8 ? `${digits(n / 1e9)} GB` : n >= 9.95e5 ? `${digits(n / 1e6)} MB` : `${digits(n / 1e3)} kB`;
+
+// Memory as it is sold: a 64 GB Mac holds 64 x 2^30 bytes, and nobody calls it 68.72 GB.
+export const sold = (n) => `${count(n / 2 ** 30)} GB`;
 
 // A patch as people count: rows and columns from one.
 export const patchName = ([row, column]) => `patch row ${row + 1}, column ${column + 1}`;

@@ -14,13 +14,14 @@ from mlx.utils import tree_flatten
 from ..checkpoint import layouts
 from ..cost.chips import wired_limit_bytes
 from ..cost.cost import activation_bytes
+from ..cost.machine import memory_bytes
 from ..errors import CapacityError
 from ..interpret.recorder import TraceOptions
 from ..model.config import PixtralConfig, TextConfig
 from ..model.kv_cache import KV_BITS, KVFormat
 from ..model.prompt import Prompt
 from ..model.vision_language_model import VisionLanguageModel
-from ..tables import format_bytes
+from ..tables import format_bytes, format_memory
 
 RESERVE_BYTES = 2_000_000_000
 """An estimate of what a run takes on a Mac beside weights and KV cache: activations, buffers that
@@ -239,7 +240,8 @@ def check_memory(
     ways = _less_context(need, need.text_tokens - max_tokens, usable) + _raised_limit(need)
     advice = f"{' or '.join(ways)} would fit" if ways else _fewer_bits(model, need, usable)
     raise CapacityError(
-        f"{need}; {format_bytes(usable)} are available: {advice} (--force tries anyway)"
+        f"{need}; {format_memory(usable, memory_bytes())} are available: {advice} "
+        "(--force tries anyway)"
     )
 
 

@@ -202,7 +202,7 @@ def says_what_is_missing(book):
     clicks = {
         "Ablation": lambda e: e.get_by_role("button", name="Run without them").click(),
         "AnswerLens": lambda e: e.locator(".px-word").nth(1).click(),
-        "MaskView": lambda e: e.get_by_role("button", name="add an image").click(),
+        "MaskView": lambda e: e.get_by_role("button", name="add a picture").click(),
         "MemoryView": lambda e: e.locator("select").first.select_option("M2"),
         "PatchGrid": lambda e: e.locator("input[type=range]").fill("64"),
         "QuantizationView": lambda e: e.get_by_role("button", name="5", exact=True).click(),

@@ -157,7 +157,7 @@ def test_rope_map_and_moving_both(page):
     check_map(page, canvas, np.array(page.kernel(code), float), covered=named)
     before = widget.locator(".px-score").text_content()
     score = page.kernel("rope.ask('score', rows=12, columns=16, patch=[3,3], probe=[5,9])['score']")
-    assert before == f"score {score:.6f}"
+    assert before == f"score {score:.2f}"
     for name in ("move both down", "move both right", "move both right"):
         widget.get_by_role("button", name=name).click()
         page.page.wait_for_timeout(250)
@@ -201,12 +201,16 @@ def test_pointing_tells_who_sees_whom(page):
     encoder, decoder = (page.widget(2).locator("canvas.px-mask").nth(i) for i in (0, 1))
     side = encoder.bounding_box()["width"] - 12
     encoder.hover(position={"x": 12 + (83.5 / 104) * side, "y": 12 + (11.5 / 104) * side})
-    says(page, 2, "Patch row 2, column 2 of image 1 does not see patch row 1, column 4 of image 2")
+    says(
+        page,
+        2,
+        "Patch row 2, column 2 of picture 1 does not see patch row 1, column 4 of picture 2",
+    )
     tokens = page.kernel("len(session.prompt.tokens)")
     decoder.hover(position={"x": 12 + 2.5 / tokens * side, "y": 12 + 13.5 / tokens * side})
-    says(page, 2, "Token 14 (image 1, patch row 2, column 1) sees token 3 ")
+    says(page, 2, "Token 14 (picture 1, patch row 2, column 1) sees token 3 ")
     decoder.press("ArrowDown")
-    says(page, 2, "Token 15 (image 1, patch row 2, column 2) sees token 3")
+    says(page, 2, "Token 15 (picture 1, patch row 2, column 2) sees token 3")
 
 
 def test_breaking_the_mask_and_adding_an_image(page):
@@ -218,13 +222,13 @@ def test_breaking_the_mask_and_adding_an_image(page):
     page.eventually("len(masks.leak.get('features', []))", 2)
     leak = page.kernel("masks.leak")
     worst = int(np.argmax(leak["features"]))
-    says(page, 2, f"image {worst + 1} change by {100 * leak['features'][worst]:.0f} %")
+    says(page, 2, f"picture {worst + 1} change by {100 * leak['features'][worst]:.0f} %")
     assert mask_colour(page, encoder, 0.9, 0.1) == (179, 68, 108)
-    widget.get_by_role("button", name="add an image").click()
+    widget.get_by_role("button", name="add a picture").click()
     page.eventually("len(masks.leak.get('features', []))", 3)
     assert page.kernel("(masks.added, len(session.prompt.images))") == [1, 2]
     page.expect(widget).to_contain_text(re.compile("(features change by.*){3}", re.DOTALL))
-    widget.get_by_role("button", name="take added images away").click()
+    widget.get_by_role("button", name="take added pictures away").click()
     page.eventually("masks.added", 0)
     widget.get_by_role("button", name="mend the mask").click()
     page.eventually("masks.broken", False)

@@ -95,3 +95,73 @@ def test_redraws_keep_up_with_the_pointer_at_4096_patches(lab, large, kind):
     assert page.locator(".px-caption").text_content().startswith(LARGE[kind])
     assert 0 < spent[30] < 1000 / 60
     page.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Pages of three widgets that a kernel would run, as pixtral-mini fills them."""
+    import pixtral_mlx_widgets as w
+    from pixtral_mlx.mini import scene
+
+    folder = tmp_path_factory.mktemp("saved")
+    session = w.Session("mini")
+    session.ask("Describe the picture.", images=[scene(3, 4, 5).image])
+    session.wait(60)
+    for kind in ("MemoryView", "Ablation", "Studio"):
+        getattr(w, kind)(session).to_html(folder / f"{kind}.html")
+    session.close()
+    return folder
+
+
+NEED_A_KERNEL = {
+    "MemoryView": "select, .px-guess, input[type=range], .px-choice button",
+    "Ablation": ".px-heads button, .px-choice button, .px-main, canvas[aria-label^='Patches to']",
+    "Studio": ".px-question, .px-seed, .px-top input[type=range], .px-send",
+}
+INSTEAD = {
+    "MemoryView": "M3 Max, 64 GB", "Ablation": "Nothing had been taken away",
+    "Studio": "The answer to",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NEED_A_KERNEL)
+@pytest.mark.parametrize("width", [504, 1440])
+def test_a_page_offers_nothing_that_only_a_kernel_does(lab, saved, kind, width):
+    page = lab.new_page()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto((saved / f"{kind}.html").as_uri())
+    page.wait_for_function("words => document.body.innerText.includes(words)", arg=INSTEAD[kind])
+    shown = page.locator(NEED_A_KERNEL[kind]).evaluate_all(
+        "all => all.filter(one => one.checkVisibility()).map(one => one.outerHTML)"
+    )
+    assert shown == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_a_page_is_dark_as_a_whole(lab, saved):
+    """The browser's own checkboxes too."""
+    page = lab.new_page()
+    page.emulate_media(color_scheme="dark")
+    page.goto((saved / "Ablation.html").as_uri())
+    page.locator(".px-legend input[type=checkbox]").wait_for()
+    scheme = "one => getComputedStyle(one).colorScheme"
+    assert page.locator(".px-legend input[type=checkbox]").evaluate(scheme) == "dark"
+    page.close()
+
+
+def test_the_ring_of_a_word_on_the_stage_is_not_cut_off(lab, saved):
+    page = lab.new_page()
+    page.goto((saved / "Studio.html").as_uri())
+    page.get_by_role("button", name="Stage", exact=True).click()
+    word = page.locator(".px-stage-words button.px-chosen")
+    word.wait_for()
+    page.locator(".px-stage-words button").first.click()
+    inside = page.locator(".px-stage-words").evaluate(
+        """box => [...box.querySelectorAll("button")].every(word => {
+            const [own, all] = [word.getBoundingClientRect(), box.getBoundingClientRect()];
+            return own.left - 2 >= all.left && own.top - 2 >= all.top && own.right + 2 <= all.right;
+        })"""
+    )
+    assert inside
+    page.close()

@@ -23,7 +23,7 @@ const result = {
 
 test("what changed is said in words", () => {
   assert.equal(changes(result), "The 2nd word is the first that differs. The first answer's log-probability drops by "
-    + "3.00 nats (p 0.82 → 0.04). Divergence of the two runs along it: 2.50 nats in all, most at “wide” (2.00).");
+    + "3.0 nats (p 0.82 → 0.04). Divergence of the two runs along it: 2.5 nats in all, most at “wide” (2.0).");
   assert.match(changes({ ...result, first_difference: null }), /^The answers are the same\. /);
   assert.match(changes({ ...result, first_difference: 10 }), /^The 11th word/);
   assert.match(changes({ ...result, second_logprob: -0.1 }), /rises by 0\.10/);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 const {
-  bands, blocks, change, describeDecoder, describeEncoder, patchOf, placed, placeOf, summary, tokenAt,
+  bands, blocks, describeDecoder, describeEncoder, patchOf, placed, placeOf, summary, tokenAt,
 } = await import(`${process.env.STATIC}/mask_view.js`);
 
 const images = [
@@ -47,20 +47,21 @@ test("who sees whom is said in words", () => {
   const all = placed(bands(images, 15), 300);
   const at = (token) => tokenAt(all, placeOf(all, token));
   assert.equal(describeDecoder(at(5), at(2), words),
-    "Token 6 ([IMG_BREAK] after image 1, patch row 1) sees token 3 (image 1, patch row 1, column 1). It sees 6 in all.");
-  assert.match(describeDecoder(at(9), at(13), words), /^Token 10 \(\[IMG_END\] of image 1\) does not see token 14 \(“What”\)/);
+    "Token 6 ([IMG_BREAK] after picture 1, patch row 1) sees token 3 (picture 1, patch row 1, column 1). It sees 6 in all.");
+  assert.match(describeDecoder(at(9), at(13), words), /^Token 10 \(\[IMG_END\] of picture 1\) does not see token 14 \(“What”\)/);
   assert.match(describeDecoder(at(14), at(14), words), /^Token 15 \(“⏎”\) sees itself\. It sees 15/);
   const [one, two] = [patchOf(blocks(images), 5), patchOf(blocks(images), 6)];
-  assert.match(describeEncoder(one, one, false), /sees patch row 2, column 3 of image 1: it is the same/);
-  assert.match(describeEncoder(one, two, false), /^Patch row 2, column 3 of image 1 does not see patch row 1, column 1 of image 2/);
-  assert.match(describeEncoder(one, two, true), /sees patch row 1, column 1 of image 2, another image: the mask is broken/);
+  assert.match(describeEncoder(one, one, false), /sees patch row 2, column 3 of picture 1: it is the same/);
+  assert.match(describeEncoder(one, two, false), /^Patch row 2, column 3 of picture 1 does not see patch row 1, column 1 of picture 2/);
+  assert.match(describeEncoder(one, two, true), /sees patch row 1, column 1 of picture 2, another picture: the mask is broken/);
 });
 
 test("the caption counts the pairs and reports the leak", () => {
-  assert.match(summary(images, 15, false, {}), /^2 images, 8 patches: .*40 of 64 pairs \(63 %\)/);
+  assert.match(summary(images, 15, false, {}), /^2 pictures, 8 patches: .*40 of 64 pairs \(63 %\)/);
   const leak = { features: [0.02, 0.3], kl: 0.0512 };
-  assert.match(summary(images, 15, true, leak), /image 2 change by 30 % \(RMS\).*0\.051 nats/);
-  assert.match(summary(images.slice(0, 1), 15, true, { features: [0], kl: 0 }), /one image, so nothing can leak.* 0 %/);
-  assert.match(summary([], 15, false, {}), /no image/);
-  assert.equal(change(2e-6), "2.0e-4 %");
+  assert.match(summary(images, 15, true, leak), /picture 2 change by 30 % \(RMS\).*0\.051 nats/);
+  assert.match(summary(images.slice(0, 1), 15, true, { features: [0], kl: 0 }), /one picture, so nothing can leak.* 0 %/);
+  assert.match(summary([], 15, false, {}), /no picture/);
+  const faint = summary(images, 15, true, { features: [0, 2e-6], kl: 3e-12 });
+  assert.match(faint, /change by < 0\.1 % \(RMS\).*< 0\.0001 nats/);
 });

@@ -2,9 +2,10 @@
 
 import { CHOSEN, DIFFERENT, HIDDEN, key } from "./colours.js";
 import { checkbox, choice, eachFrame, slider, tag } from "./elements.js";
+import { nats } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
-import { lookPanel, meter, nats, probability, showLongWork, tokenShown, wordChips, wordOf } from "./word_view.js";
+import { lookPanel, meter, probability, showLongWork, tokenShown, wordChips, wordOf } from "./word_view.js";
 
 const ordinal = (n) => `${n}${n % 100 >= 11 && n % 100 <= 13 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th"}`;
 
@@ -59,16 +60,16 @@ export function render({ model, el }) {
   });
   const without = tag("h5", {}, "");
   const note = tag("p", { class: "px-quiet" }, "");
+  const then = tag("div", {}, without, second.root);
+  const marks = key([CHOSEN, "chosen"], [DIFFERENT, "different from the first answer"]);
   const answers = tag("div", { class: "px-wide px-pair" },
-    tag("div", {}, tag("h5", {}, "With everything"), first.root),
-    tag("div", {}, without, second.root), note, key([CHOSEN, "chosen"], [DIFFERENT, "different from the first answer"]));
+    tag("div", {}, tag("h5", {}, "With everything"), first.root), then, note, marks);
 
   // What is taken away.
   let erasing = false;
   const paint = patchCanvas({
     label: "Patches to hide: drag over them, or go with the arrow keys and press space",
     onPaint([row, column], start) {
-      if (model.page) return;   // nobody could run it
       const place = [model.get("image"), row, column];
       const there = model.get("patches").some((one) => String(one) === String(place));
       if (start) erasing = there;
@@ -85,7 +86,7 @@ export function render({ model, el }) {
     const others = model.get("patches").filter(([other]) => other !== image);
     save("patches", [...others, ...strong.map((patch) => [image, Math.floor(patch / columns), patch % columns])]);
   } });
-  const easel = tag("div", { class: "px-column" }, tag("h5", {}, "Paint over patches to hide them"),
+  const easel = tag("div", { class: "px-column" }, tag("h5", {}, model.page ? "Hidden patches" : "Paint over patches to hide them"),
     paint.root, key([HIDDEN, "hidden"]), which, tag("div", { class: "px-row" }, cover, wipe));
   const breaks = checkbox({ label: "take the break tokens away", onChange: (on) => choose({ breaks: on }) });
   const mask = checkbox({ label: "let the pictures see one another", onChange: (on) => choose({ mask: on }) });
@@ -105,11 +106,12 @@ export function render({ model, el }) {
   const menu = tag("div", { class: "px-column" }, tag("h5", {}, "Take away"),
     breaks.root, mask.root, shuffle.root, part.root, depth.root, heads, skip.root, taken,
     tag("div", { class: "px-row" }, run, clear), work);
-  menu.inert = Boolean(model.page);
   let seen = null;   // where the shown word looked
   const look = lookPanel(model, wires, panel, { at, onLook(found) { seen = found; controls(); say(); } });
-  panel.body.append(answers, tag("div", { class: "px-half" }, easel, menu),
-    tag("div", { class: "px-half" }, look.looked, look.knock));
+  // A page shows what was taken away, and offers nothing that only a kernel could run.
+  const bench = tag("div", { class: "px-half" }, easel, menu);
+  menu.hidden = Boolean(model.page);
+  panel.body.append(answers, bench, tag("div", { class: "px-half" }, look.looked, look.knock));
 
   function controls() {
     const facts = model.get("facts");
@@ -134,7 +136,7 @@ export function render({ model, el }) {
     run.disabled = busy || !names.length;
     const word = model.get("words")[wordOf(model.get("words"), at())];
     cover.textContent = `Hide what “${word?.text ?? ""}” looked at`;
-    run.hidden = clear.hidden = wipe.hidden = Boolean(model.page);
+    wipe.hidden = Boolean(model.page);
     cover.hidden = Boolean(model.page) || !seen || !word;
     clear.disabled = !names.length;
     showLongWork(work, model.get("work").what === "run" ? model.get("work") : {}, () => wires.act("stop_work"));
@@ -145,9 +147,10 @@ export function render({ model, el }) {
 
   function canvases() {
     const shape = images()[model.get("image")];
-    easel.hidden = !shape;
-    if (!shape) return;
     const own = model.get("patches").filter(([image]) => image === model.get("image"));
+    easel.hidden = !shape || (Boolean(model.page) && !own.length);
+    bench.hidden = easel.hidden && menu.hidden;
+    if (easel.hidden) return;
     paint.show({ rows: shape.rows, columns: shape.columns,
       hidden: new Set(own.map(([, row, column]) => row * shape.columns + column)) });
     wipe.disabled = !own.length;
@@ -160,6 +163,7 @@ export function render({ model, el }) {
   function say() {
     const result = model.get("result");
     if (fresh()) panel.say(changes(result));
+    else if (model.page) panel.say("Nothing had been taken away when this page was saved.");
     else if (model.get("words").length) panel.say(model.get("names").length
       ? `Run without ${model.get("names").join("; ")} to see what changes.`
       : "Take something away, then run again: does the answer stay?");
@@ -172,6 +176,8 @@ export function render({ model, el }) {
     if (!words.length) return;
     first.show({ words, chosen: wordOf(words, at()), running: model.get("state") === "running" });
     const names = running || !result.names ? model.get("names") : result.names;
+    then.hidden = !running && !result.second_words;
+    marks.lastChild.hidden = then.hidden;
     without.textContent = names.length ? `Without ${names.join("; ")}` : "Without …";
     second.show({ words: running ? model.get("second") : result.second_words ?? [], chosen: -1, running });
     const differs = running ? null : result.first_difference;

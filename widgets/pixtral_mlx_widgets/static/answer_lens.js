@@ -1,7 +1,7 @@
 // AnswerLens: an answer while it is written; any word of it shows where it looked and its rivals.
 
 import { eachFrame, slider, tag } from "./elements.js";
-import { count, patchName, share } from "./numbers.js";
+import { count, digits, patchName, share } from "./numbers.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 import { doubts, lookPanel, meter, probability, tokenShown, visible, wordChips, wordOf } from "./word_view.js";
 
@@ -25,10 +25,10 @@ export function effect(temperature, topP, left) {
 // Speed and cache, in words.
 export function pace(stats, running) {
   if (stats.prompt == null) return "";
-  const speed = stats.speed ? `${stats.speed} tokens/s, ` : "";
-  const ends = { length: ", cut at the most tokens allowed", interrupted: ", stopped" };
-  return `${speed}${count(stats.cached)} of ${count(stats.prompt)} prompt tokens from cache`
-    + (running ? "" : ends[stats.finished] ?? "");
+  const speed = stats.speed ? `${digits(stats.speed)} tokens/s` : "";
+  const known = stats.cached ? `${count(stats.cached)} of ${count(stats.prompt)} prompt tokens known from before` : "";
+  const ends = { length: "cut at the most tokens allowed", interrupted: "stopped" };
+  return [speed, known, running ? "" : ends[stats.finished]].filter(Boolean).join(", ");
 }
 
 function rivals(found, drawn) {

@@ -2,10 +2,10 @@
 
 import { key } from "./colours.js";
 import { eachFrame, ink, onTheme, OWN_KEYS, sized, tag } from "./elements.js";
-import { capital, count, patchName, share, tokenNumber } from "./numbers.js";
+import { capital, count, nats, patchName, share, tokenNumber } from "./numbers.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
-const SIDE = 340;
+const SIDE = 560;
 const AXIS = 12;
 
 // The encoder's blocks: where each image's patches stand among all.
@@ -71,10 +71,10 @@ export function placeOf(all, token) {
 }
 
 export function nameToken({ band, token }, words) {
-  const of = band.image == null ? "" : `image ${band.image + 1}, patch row ${band.row + 1}`;
+  const of = band.image == null ? "" : `picture ${band.image + 1}, patch row ${band.row + 1}`;
   if (band.kind === "row") return `token ${tokenNumber(token)} (${of}, column ${token - band.start + 1})`;
   if (band.kind === "break") return `token ${tokenNumber(token)} ([IMG_BREAK] after ${of})`;
-  if (band.kind === "end") return `token ${tokenNumber(token)} ([IMG_END] of image ${band.image + 1})`;
+  if (band.kind === "end") return `token ${tokenNumber(token)} ([IMG_END] of picture ${band.image + 1})`;
   const word = words?.labels[words.ids[token]];
   return `token ${tokenNumber(token)}` + (word == null ? "" : ` (“${word.replaceAll("\n", "⏎")}”)`);
 }
@@ -86,34 +86,31 @@ export function describeDecoder(query, key, words) {
 }
 
 export function describeEncoder(query, key, broken) {
-  const name = ({ image, row, column }) => `${patchName([row, column])} of image ${image + 1}`;
+  const name = ({ image, row, column }) => `${patchName([row, column])} of picture ${image + 1}`;
   const own = query.image === key.image;
-  if (own) return `${capital(name(query))} sees ${name(key)}: it is the same image.`;
-  return broken ? `${capital(name(query))} sees ${name(key)}, another image: the mask is broken.`
-    : `${capital(name(query))} does not see ${name(key)}: each image is encoded as if it were alone.`;
+  if (own) return `${capital(name(query))} sees ${name(key)}: it is the same picture.`;
+  return broken ? `${capital(name(query))} sees ${name(key)}, another picture: the mask is broken.`
+    : `${capital(name(query))} does not see ${name(key)}: each picture is encoded as if it were alone.`;
 }
-
-// A share that may be tiny.
-export const change = (x) => x === 0 ? "0 %" : x >= 0.001 ? share(x) : `${(100 * x).toExponential(1)} %`;
 
 export function summary(images, tokens, broken, leak) {
   const all = blocks(images);
   const patches = all.reduce((sum, block) => sum + block.length, 0);
   const seen = all.reduce((sum, block) => sum + block.length ** 2, 0);
-  if (!images.length) return `${count(tokens)} tokens and no image: only the decoder has a mask.`;
+  if (!images.length) return `${count(tokens)} tokens and no picture: only the decoder has a mask.`;
   if (broken && leak.features) {
     if (images.length === 1) {
-      return "There is one image, so nothing can leak: its features change by "
-        + `${change(leak.features[0])}. Add an image.`;
+      return "There is one picture, so nothing can leak: its features change by "
+        + `${share(leak.features[0])}. Add a picture.`;
     }
     const worst = leak.features.indexOf(Math.max(...leak.features));
-    return `Without the mask the images leak into one another: the features of image ${worst + 1} `
-      + `change by ${change(leak.features[worst])} (RMS), the next word's distribution by `
-      + `${leak.kl.toPrecision(2)} nats (KL).`;
+    return `Without the mask the pictures leak into one another: the features of picture ${worst + 1} `
+      + `change by ${share(leak.features[worst])} (RMS), the next word's distribution by `
+      + `${nats(leak.kl)} nats (KL).`;
   }
-  const part = broken ? "every patch sees every other" : `every patch sees those of its own image, `
+  const part = broken ? "every patch sees every other" : `every patch sees those of its own picture, `
     + `${count(seen)} of ${count(patches ** 2)} pairs (${share(seen / patches ** 2)})`;
-  const name = images.length === 1 ? "One image" : `${images.length} images`;
+  const name = images.length === 1 ? "One picture" : `${images.length} pictures`;
   return `${name}, ${count(patches)} patches: ${part}; `
     + `each of the ${count(tokens)} tokens sees those before it.`;
 }
@@ -216,7 +213,7 @@ export function render({ model, el }) {
       pen.textAlign = "center";
       pen.textBaseline = "middle";
       pen.fillStyle = "#ffffff";
-      const name = wide > 52 ? `image ${block.image + 1}` : String(block.image + 1);
+      const name = wide > 52 ? `picture ${block.image + 1}` : String(block.image + 1);
       if (wide > 14) pen.fillText(name, from + wide / 2, from + wide / 2);
     }
   }
@@ -255,8 +252,8 @@ export function render({ model, el }) {
     act("alive").catch(fail);   // without a kernel nothing is measured
   } });
   const doing = (words, run) => tag("button", { type: "button", onclick: () => run().catch(fail) }, words);
-  const adder = doing("add an image", () => act("add", { number: seeds() }));
-  const taker = doing("take added images away", () => act("reset"));
+  const adder = doing("add a picture", () => act("add", { number: seeds() }));
+  const taker = doing("take added pictures away", () => act("reset"));
   const table = tag("table", { class: "px-facts" });
   const seen = key(...[[colours.text, "text"], [colours.row, "patches"], [colours.break, "[IMG_BREAK]"],
     [colours.end, "[IMG_END]"], ["--px-chip", "not seen"], ["--px-leak", "leak"]]
@@ -272,10 +269,9 @@ export function render({ model, el }) {
     table.hidden = !shown;
     if (!shown) return;
     const [[proper, p], [other, q]] = leak.words;
-    const divergence = leak.kl === 0 ? "0" : leak.kl.toPrecision(2);
     table.replaceChildren(
-      ...leak.features.map((x, i) => line(`image ${i + 1}`, `features change by ${change(x)} (RMS)`)),
-      line("next word", `“${proper}” ${share(p)} → “${other}” ${share(q)}; KL ${divergence} nats`));
+      ...leak.features.map((x, i) => line(`picture ${i + 1}`, `features change by ${share(x)} (RMS)`)),
+      line("next word", `“${proper}” ${share(p)} → “${other}” ${share(q)}; KL ${nats(leak.kl)} nats`));
   }
 
   function say() { panel.say(summary(images(), tokens(), model.get("broken"), model.get("leak"))); }

@@ -1,7 +1,7 @@
 // MemoryView: weights, KV cache and activations against a Mac's memory; the bandwidth's bound.
 
 import { choice, eachFrame, ink, onTheme, sized, slider, tag } from "./elements.js";
-import { bytes, count, operations, share } from "./numbers.js";
+import { bytes, count, digits, operations, share, sold } from "./numbers.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 // Three colours that the colour-blind tell apart too, on light and on dark.
@@ -9,25 +9,22 @@ const PARTS = [["weights", "#0072b2"], ["kv", "#56b4e9"], ["activations", "#009e
 const RESERVE = ["reserve", "#999999"];
 const NAMES = { reserve: "reserve for buffers, Python and the tokenizer (estimate)", weights: "weights", kv: "KV cache", activations: "activations (estimate)" };
 
-export const rate = (n) => `${n >= 99.5 ? count(n) : n.toPrecision(3)} tokens/s`;
-export const seconds = (n) => n < 0.0995 ? `${(1e3 * n).toPrecision(2)} ms` : n < 100 ? `${n.toPrecision(2)} s` : `${count(n)} s`;
+export const rate = (n) => `${digits(n)} tokens/s`;
+export const seconds = (n) => n < 0.0995 ? `${digits(1e3 * n)} ms` : `${digits(n)} s`;
 
-// Pieces of the bar, as shares of its width: { name, colour, from, to }, and where it ends. A small
+// Pieces of the bar, as shares of its width: { name, colour, from, to, cut }, and where it ends. A small
 // model would not be seen on a large Mac: the bar then ends sooner, inside the reserve.
 export function pieces(found) {
   const needed = PARTS.reduce((sum, [name]) => sum + found[name], 0);
   const end = needed < found.memory / 50 ? 1.25 * needed : Math.max(found.memory, needed + found.reserve);
   let at = 0;
   const parts = [...PARTS, RESERVE].map(([name, colour]) => {
-    const piece = { name, colour, from: at / end, to: Math.min((at + found[name]) / end, 1) };
+    const piece = { name, colour, from: at / end, to: Math.min((at + found[name]) / end, 1), cut: at + found[name] > end };
     at += found[name];
     return piece;
   });
   return { parts, needed, end, usable: found.usable / end };
 }
-
-// What a Mac is sold as: a 64 GB Mac holds 64 x 2^30 bytes, and nobody calls it 68.72 GB.
-export const sold = (n) => `${count(n / 2 ** 30)} GB`;
 
 export const barEnd = ({ end, memory }) => end < memory / 2 ? `${bytes(end)}; the Mac has ${sold(memory)}` : end === memory ? sold(end) : bytes(end);
 
@@ -38,33 +35,41 @@ export function verdict(found, memory) {
   if (found.tokens > found.context) {
     return `${count(found.tokens)} tokens are more than the context of ${count(found.context)}.`;
   }
-  const left = found.usable - needed - found.reserve;
-  return found.fits
-    ? `${bytes(needed)} fit: beside a reserve of ${bytes(found.reserve)}, ${bytes(left)} of the ${bytes(found.usable)} that a ${memory} GB Mac lets a program use (estimate) are left.`
-    : `${bytes(needed)} and a reserve of ${bytes(found.reserve)} do not fit: a ${memory} GB Mac lets a program use about ${bytes(found.usable)} (estimate), ${bytes(-left)} too little.`;
+  // A share, not a difference: what is needed counts in 10^9 bytes, and Macs are sold in 2^30.
+  const part = share((needed + found.reserve) / found.usable);
+  const allowed = `${part} of what a ${memory} GB Mac lets a program use (estimate)`;
+  return found.fits ? `It fits: ${bytes(needed)} and a reserve of ${bytes(found.reserve)} take ${allowed}.`
+    : `It does not fit: ${bytes(needed)} and a reserve of ${bytes(found.reserve)} would take ${allowed}.`;
 }
 
 export function facts(found, chip) {
-  const image = found.grid ? `, ${count(found.image_tokens)} a picture (${found.grid.join(" × ")} patches)` : "";
+  const image = found.grid ? `, ${count(found.image_tokens)} of them per picture (${found.grid.join(" × ")} patches)` : "";
   return [
-    ["prompt", `${count(found.tokens)} tokens${image}; ${share(found.tokens / found.context)} of the context`],
-    ["KV cache", `${bytes(found.kv_per_token)} a token`],
+    ["prompt", `${count(found.tokens)} tokens${image}: ${share(found.tokens / found.context)} of the context`],
+    ["KV cache", `${bytes(found.kv_per_token)} per token`],
     ["a decode step", `reads ${bytes(found.read)}`],
     ["bound", `at most ${rate(found.tokens_per_second)} on an ${chip}, ${count(found.bandwidth / 1e9)} GB/s (estimate)`],
     ["prefill", `${operations(found.operations)}, at least ${seconds(found.prefill_seconds)} on an ${chip} (estimate)`],
   ];
 }
 
+// What an estimate is of.
+export function settings({ chip, memory_gb, bits, images, side, text_tokens }) {
+  const pictures = images === 1 ? `1 picture of ${count(side)} px` : `${count(images)} pictures of ${count(side)} px each`;
+  return [["Mac", `${chip}, ${memory_gb} GB`], ["weights", bits ? `in ${bits} bits` : "as loaded"],
+    ["asked", `${images ? `${pictures} and ` : ""}${count(text_tokens)} tokens of text`]];
+}
+
 // What a run showed, beside what was expected of it.
 export function lesson(measured, prediction) {
   const said = [`${measured.device} wrote ${rate(measured.tokens_per_second)} after ${count(measured.prompt_tokens)} tokens`
-    + ` (first token after ${seconds(measured.prompt_seconds)}), reading ${measured.gigabytes_per_second.toPrecision(3)} GB/s;`
+    + ` (first token after ${seconds(measured.prompt_seconds)}), reading ${digits(measured.gigabytes_per_second)} GB/s;`
     + ` at its peak it held ${bytes(measured.peak_bytes)}.`];
   if (prediction) {
     const ratio = measured.tokens_per_second / prediction;
     const far = ratio >= 1 ? ratio : 1 / ratio;
     said.push(far < 1.15 ? "Your prediction was right."
-      : `Your prediction was ${far.toPrecision(2)} times too ${ratio > 1 ? "low" : "high"}.`);
+      : `Your prediction was ${digits(far)} times too ${ratio > 1 ? "low" : "high"}.`);
   }
   said.push(measured.bound
     ? `Its bandwidth allows at most ${rate(measured.bound)} (estimate): ${share(measured.tokens_per_second / measured.bound)} of that.`
@@ -96,7 +101,7 @@ function bar() {
     pen.fillText(barEnd({ end, memory: found.memory }), width, 36);
     if (usable <= 1) {
       pen.fillRect(usable * width - 1, 0, 2, 34);
-      const words = `usable, about ${bytes(found.usable)}`;
+      const words = `usable: about ${digits(found.usable / 2 ** 30)} of ${sold(found.memory)}`;
       const half = pen.measureText(words).width / 2;
       pen.textAlign = "center";
       pen.fillText(words, Math.min(Math.max(usable * width, half + 20), width - half - 60), 36);
@@ -146,8 +151,9 @@ export function render({ model, el }) {
   const outcome = tag("p", { class: "px-outcome", "aria-live": "polite" });
   const trial = tag("div", { class: "px-wide px-trial" },
     tag("div", { class: "px-row" }, tag("label", { class: "px-check" }, "I predict", guess, "tokens/s on this machine, for this prompt"), go), outcome);
-  panel.body.append(tag("div", { class: "px-wide px-row", inert: Boolean(model.page) }, chip.root, memory.root, bits),
-    tag("div", { class: "px-sliders", inert: Boolean(model.page) }, ...Object.values(sliders).map(({ root }) => root)),
+  // A page has the one estimate that was saved: what it is of stands in the table.
+  panel.body.append(tag("div", { class: "px-wide px-row", hidden: Boolean(model.page) }, chip.root, memory.root, bits),
+    tag("div", { class: "px-sliders", hidden: Boolean(model.page) }, ...Object.values(sliders).map(({ root }) => root)),
     tag("div", { class: "px-side" }, table), stack.root, legend, trial);
 
   guess.addEventListener("input", () => {
@@ -165,9 +171,10 @@ export function render({ model, el }) {
       trialSeconds = found.trial_seconds;
       showTrial();
       stack.canvas.setAttribute("aria-label", verdict(found, args.memory_gb));
-      legend.replaceChildren(...[...PARTS, RESERVE].map(([name, colour]) => tag("span", { class: "px-part-of" },
-        tag("span", { class: "px-swatch", style: `background: ${colour}` }), `${NAMES[name]} ${bytes(found[name])}`)));
-      table.replaceChildren(...facts(found, args.chip).map(([name, words]) =>
+      legend.replaceChildren(...pieces(found).parts.map(({ name, colour, cut }) => tag("span", { class: "px-part-of" },
+        tag("span", { class: "px-swatch", style: `background: ${colour}` }),
+        `${NAMES[name]} ${bytes(found[name])}${cut ? ", more than the bar has room for" : ""}`)));
+      table.replaceChildren(...[...model.page ? settings(args) : [], ...facts(found, args.chip)].map(([name, words]) =>
         tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words))));
       panel.say(verdict(found, args.memory_gb));
     },

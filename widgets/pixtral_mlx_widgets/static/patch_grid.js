@@ -2,7 +2,7 @@
 
 import { key } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
-import { capital, count, operations, patchBoth, share, tokenNumber } from "./numbers.js";
+import { capital, count, digits, operations, patchBoth, share, tokenNumber } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -33,7 +33,7 @@ export function describeEnd(image, row) {
 
 // The cost of a size, in words: rows of a table.
 export function costs(size, context) {
-  const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `at least ${size.seconds.toFixed(1)} s`;
+  const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `at least ${digits(size.seconds)} s`;
   return [
     ["size", `${count(size.width)} × ${count(size.height)} px`],
     ["grid", `${size.rows} rows × ${size.columns} columns of patches`],

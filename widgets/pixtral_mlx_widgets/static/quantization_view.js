@@ -2,7 +2,7 @@
 
 import { CHOSEN, cividis } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
-import { bytes, count, tokenNumber } from "./numbers.js";
+import { bytes, count, digits, nats, tokenNumber } from "./numbers.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
 
 export const KINDS = ["wq", "wk", "wv", "wo", "w1", "w2", "w3"];
@@ -11,8 +11,8 @@ const PARTS = { vision: "vision", projector: "projector", text: "decoder" };
 const HEAD = 18;
 const WIDTH = 54;
 
-// An error as a reader wants it: three digits, as a share of the weights.
-export const percent = (error) => `${(100 * error).toPrecision(error < 0.0995 ? 2 : 3)}\u00a0%`;
+// An error as a reader wants it: two digits, as a share of the weights.
+export const percent = (error) => `${digits(100 * error)}\u00a0%`;
 
 // Lines of the map: { label, cells }, a cell of which is a matrix, a whole layer, or null.
 export function linesOf(errors, layers) {
@@ -63,7 +63,7 @@ export function total(errors) {
 // In words: where two answers part.
 export function parted({ pieces, parting, kl }) {
   const most = kl.length ? Math.max(...kl) : 0;
-  const apart = `the next word's distributions are at most ${most.toPrecision(2)} nats apart`;
+  const apart = `the next word's distributions are at most ${nats(most)} nats apart`;
   if (parting == null) return `Both give the same ${count(pieces[0].length)} tokens; ${apart}.`;
   const [one, other] = pieces.map((all) => all[parting]?.trim() || "nothing more");
   return `They part at token ${tokenNumber(parting)}: “${one}” became “${other}”; ${apart}.`;
@@ -248,10 +248,10 @@ function answers({ pieces, parting, kl }, names) {
   return pieces.map((all, number) => tag("div", { class: "px-reply" },
     tag("div", { class: "px-quiet" }, names[number]),
     tag("div", { class: "px-pieces" }, all.map((piece, i) => tag("span", {
-      class: "px-piece", title: number ? null : `KL ${(kl[i] ?? 0).toPrecision(2)} nats`,
+      class: "px-piece", title: number ? null : `KL ${nats(kl[i] ?? 0)} nats`,
     },
     number ? null : tag("span", { class: "px-apart" }, tag("span", { style: `height: ${Math.round(100 * (kl[i] ?? 0) / most)}%` })),
-    tag("span", { class: i === parting ? "px-chip px-chosen" : parting != null && i > parting ? "px-chip px-later" : "px-chip" },
+    tag("span", { class: i === parting ? "px-chip px-differs" : parting != null && i > parting ? "px-chip px-later" : "px-chip" },
       piece.replaceAll(" ", "·").replaceAll("\n", "↵")))),
     number === 1 && parting === all.length ? tag("span", { class: "px-quiet" }, " ended here") : null)));
 }

@@ -2,7 +2,7 @@
 
 import { cividis } from "./colours.js";
 import { choice, eachFrame, ink, onTheme, OWN_KEYS, sized, slider, tag } from "./elements.js";
-import { capital, patchBoth, patchName } from "./numbers.js";
+import { capital, count, digits, patchBoth, patchName } from "./numbers.js";
 import { patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -19,8 +19,7 @@ export function moved(patch, probe, [down, right], rows, columns) {
 }
 
 // A length in patches, in words.
-export const far = (patches) => patches >= 1000 ? `${Math.round(patches).toLocaleString("en")}`
-  : patches.toFixed(patches < 100 ? 1 : 0);
+export const far = (patches) => digits(patches);
 
 export function describePair(pairs, index) {
   return `Pair ${index} turns with the ${pairs.axis[index]}: once every `
@@ -35,12 +34,10 @@ const steps = (n, one, other) => `${Math.abs(n)} ${n < 0 ? one : other}`;
 export function describe(patch, probe, answer, before) {
   const [down, right] = [probe[0] - patch[0], probe[1] - patch[1]];
   const start = `B is ${steps(down, "up", "down")} and ${steps(right, "left", "right")} of A: `
-    + `their score is ${answer.score.toFixed(6)}`;
+    + `their score is ${answer.score.toFixed(2)}`;
   if (before == null) return `${start}.`;
   const change = Math.abs(answer.score - before);
-  return `${start}, as before both moved`
-    + (change < 5e-7 ? "."
-      : ` (${before.toFixed(6)}; what differs is float32's rounding of large angles).`);
+  return `${start}, as before both moved${change < 5e-7 ? "" : ", but for float32's rounding of large angles"}.`;
 }
 
 function pairsCanvas(onHover) {
@@ -216,7 +213,7 @@ export function render({ model, el }) {
       values: fits ? shown.alike.map : blank, chosen: model.get(click),
       named: [[patch, "A"], [probe, "B"]].filter(([place]) => place),
     });
-    number.textContent = shown?.pair && patch && probe ? `score ${shown.pair.score.toFixed(6)}` : "";
+    number.textContent = shown?.pair && patch && probe ? `score ${shown.pair.score.toFixed(2)}` : "";
     const size = [model.get("rows"), model.get("columns")];
     for (const [step, button] of arrows) {
       button.disabled = !(patch && probe && moved(patch, probe, step, ...size));
@@ -228,7 +225,7 @@ export function render({ model, el }) {
     const [patch, probe, facts] = [model.get("patch"), model.get("probe"), model.get("facts")];
     if (!facts.pairs) return;
     const large = Math.max(model.get("rows"), model.get("columns")) > facts.made_for;
-    note.textContent = `${facts.model}: ${facts.pairs} pairs a head, base ${far(facts.theta)}. Pairs `
+    note.textContent = `${facts.model}: ${facts.pairs} pairs a head, base ${count(facts.theta)}. Pairs `
       + "below the dashed line turn more than once across this grid."
       + (large ? ` The encoder was made for ${facts.made_for} × ${facts.made_for}: beyond it, angles `
         + "come that it never saw." : "");

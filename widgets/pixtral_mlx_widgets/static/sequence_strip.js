@@ -1,6 +1,6 @@
 // SequenceStrip: the prompt as the model receives it, token after token, on one canvas.
 
-import { CHOSEN } from "./colours.js";
+import { CHOSEN, DIFFERENT, key } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
 import { count, patchBoth, tokenNumber } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
@@ -392,7 +392,7 @@ function shapeStrip() {
         pen.fillRect((i % many) * cell, Math.floor(i / many) * cell, cell - gap, cell - gap);
       });
       if (differ == null) return;
-      pen.strokeStyle = CHOSEN;
+      pen.strokeStyle = DIFFERENT;
       pen.lineWidth = 2;
       pen.strokeRect((differ % many) * cell - 1, Math.floor(differ / many) * cell - 1, cell + 1, cell + 1);
     },
@@ -446,10 +446,12 @@ export function render({ model, el }) {
   const [one, other] = [shapeStrip(), shapeStrip()];
   const verdict = tag("p", { class: "px-verdict" });
   const pair = tag("div", { class: "px-shapes" }, one.root, other.root);
+  const marks = key(["var(--px-line)", "patch"], ["var(--px-break)", "[IMG_BREAK] ends a row"],
+    ["var(--px-end)", "[IMG_END] ends the picture"], [DIFFERENT, "where they differ first"]);
   const side = tag("div", { class: "px-beside" }, which, patches.root);
   panel.body.append(
     tag("div", { class: "px-wide px-row" }, arrangement.root, without.root), side,
-    tag("div", { class: "px-side px-tokens" }, tokens.root), tag("div", { class: "px-wide" }, verdict, pair));
+    tag("div", { class: "px-side px-tokens" }, tokens.root), tag("div", { class: "px-wide" }, verdict, pair, marks));
 
   function pointAt(position) {
     const at = position == null ? null : patchAt(sequence.images, position);
@@ -466,12 +468,14 @@ export function render({ model, el }) {
 
   function compare() {
     const image = sequence?.images[model.get("image")];
-    verdict.hidden = pair.hidden = !image || !shapes;
+    verdict.hidden = pair.hidden = marks.hidden = !image || !shapes;
     if (verdict.hidden) return;
     const found = model.get("breaks") && image.breaks ? shapes.with : shapes.without;
     const names = shapes.grids.map(([rows, columns]) => `${rows} × ${columns}`);
     verdict.textContent = `${found === shapes.with ? "With" : "Without"} the breaks, pictures of ${names.join(" and ")}`
       + ` patches: ${sameness(found)}.`;
+    marks.children[1].hidden = found === shapes.without;
+    marks.lastChild.hidden = found.differ == null;
     one.show(shapes.grids[0], found.kinds[0], found.differ);
     other.show(shapes.grids[1], found.kinds[1], found.differ);
   }

@@ -240,9 +240,10 @@ export function render({ model, el, host }) {
       label: "top-p", min: 0.05, max: 1, step: 0.05, value: model.get("top_p"),
       words: (p) => p.toFixed(2), onInput: (p) => set("top_p", p),
     });
+    const settings = [warm.root, nucleus.root, tag("label", { class: "px-check" }, "seed", seed)];
+    for (const setting of settings) setting.hidden = Boolean(model.page);   // of a next question
     const name = tag("span", { class: "px-chip px-model" }, model.get("facts").model ?? "");
-    return tag("div", { class: "px-top" }, name, warm.root, nucleus.root,
-      tag("label", { class: "px-check" }, "seed", seed), toStage, save);
+    return tag("div", { class: "px-top" }, name, ...settings, toStage, save);
   }
 
   // Pictures that wait join the conversation, unless a new one is begun.

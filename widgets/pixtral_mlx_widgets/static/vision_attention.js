@@ -3,7 +3,7 @@
 import { headStrip } from "./head_strip.js";
 import { legend } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
-import { capital, patchBoth, patchName, share } from "./numbers.js";
+import { capital, digits, patchBoth, patchName, share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -29,7 +29,7 @@ export function describe(who, [row, column], map) {
           + `${share(map.near)} within two patches`
         : `looks most at ${patchName(map.peak)} (${share(map.top)}): `
           + `${share(map.near)} within two patches of itself`;
-  const far = `${map.distance.toFixed(1)} patches away on average (evenly spread: ${map.even.toFixed(1)})`;
+  const far = `${digits(map.distance)} patches away on average (evenly spread: ${digits(map.even)})`;
   const rest = map.sum < 0.995 ? ` ${share(1 - map.sum)} goes to other pictures.` : "";
   return `${who}: ${patchName([row, column])} ${looks}, ${far}.${rest}`;
 }
@@ -111,7 +111,7 @@ export function render({ model, el }) {
     key.hidden = false;
     key.textContent = `The heads of layer ${model.get("layer")}, each by its own greatest value. Below: its `
       + `number, and how far it looks from this patch on average, in patches. A full bar `
-      + `(${answer.even.toFixed(1)}) is as far as looking evenly at everything.`;
+      + `(${digits(answer.even)}) is as far as looking evenly at everything.`;
     say();
   }
 
