@@ -178,7 +178,7 @@ def test_limits_are_those_of_the_code():
         ("macs", f"in steps of at most {step} tokens, and in smaller ones (down to {FEWEST_TOKENS})"),
         ("macs", f"more than {STEP_SECONDS} s for one"),
         ("macs", f"theirs at {LEAST_SHARE:.0%}".replace("%", " %")),
-        ("macs", f"A float16 ends at {2**15 * (2 - 2**-10):,.0f}"),
+        ("macs", f"The largest float16 is {2**15 * (2 - 2**-10):,.0f}"),
         ("python", f"`prefill_step_size` ({step})"),
         ("python", f"At most {MAX_PAGES} pages of a PDF"),
         ("python", f"at most {MAX_BYTES / 1e9:.0f} GB"),
