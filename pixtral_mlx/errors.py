@@ -40,7 +40,7 @@ class CheckpointError(PixtralError):
 
 
 class ImageError(PixtralError):
-    """An image cannot be read, is not an image, or is larger than is safe to decode."""
+    """A picture cannot be read, is not a picture, or is larger than is safe to decode."""
 
 
 class PromptError(PixtralError):
@@ -48,7 +48,7 @@ class PromptError(PixtralError):
 
 
 class FormError(PixtralError):
-    """A schema, a pattern, a grammar or a tool of which no answer, or no promise, can be made."""
+    """A schema, pattern, grammar or tool that cannot be read, or whose rules cannot be enforced."""
 
 
 class CapacityError(PixtralError):

@@ -96,10 +96,10 @@ class Worker:
         """Answer on the worker's thread; arguments as for `model.stream`.
 
         Arguments:
-            pieces: where the answer goes, for who cannot wait in a thread of its own (an event
-                loop): each `Piece`, and at the end, once, the `Reply`, or the exception that ended
-                it. `put` is called on the worker's thread, and on the one that calls `stop` or
-                `close` if that ends it. Without it, iterate over the stream.
+            pieces: where the answer goes, for callers that cannot wait in a thread of their own
+                (an event loop): each `Piece`, and at the end, once, the `Reply`, or the exception
+                that ended it. `put` is called on the worker's thread, and on the one that calls
+                `stop` or `close` if that ends it. Without it, iterate over the stream.
 
         Raises:
             RuntimeError: the worker is closed.

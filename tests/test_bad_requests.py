@@ -31,7 +31,7 @@ def test_pictures_that_are_none(refused, victim, tmp_path):
     whole = io.BytesIO()
     Image.effect_noise((90, 90), 60).save(whole, "JPEG")
     files = {
-        "text.png": (b"no picture", "not an image that can be read"),
+        "text.png": (b"no picture", "not a picture that can be read"),
         "empty.jpg": (b"", "empty, 0 bytes"),
         "cut.jpg": (whole.getvalue()[:1500], "damaged or cut off"),
         "bomb.png": (png_header(20_001, 20_000, 1, 0), "at most 400,000,000 are decoded"),
@@ -103,7 +103,7 @@ def test_a_drawing_is_not_written_over_anything(refused, tmp_path):
         (("--dtype", "int8"), "invalid choice: 'int8'"),
         (("--resize", "best"), "resize must be official or antialiased, got 'best'"),
         (("--raw", "--system", "x"), "--system needs the chat template"),
-        (("--prompt", ""), "the prompt is empty and there is no image"),
+        (("--prompt", ""), "the prompt is empty and there is no picture"),
         (("--prompt", "-"), "the prompt is empty"),
         (("--prompt", "-", "--image", "-"), "stdin can be read only once"),
         (("--image", "-", "--image", "-"), "stdin can be read only once"),
@@ -144,7 +144,7 @@ MESSAGES = {
     "a number as content": ([{"role": "user", "content": 5}], "content is int"),
     "bytes as content": ([{"role": "user", "content": b"x"}], "content is bytes"),
     "a dict as content": ([{"role": "user", "content": {"text": "x"}}], "content is dict"),
-    "empty content": ([{"role": "user", "content": []}], "an empty list: give text or an image"),
+    "empty content": ([{"role": "user", "content": []}], "an empty list: give text or a picture"),
     "nested lists": ([{"role": "user", "content": [["x"]]}], "content[0] is list"),
     "unknown part": ([{"role": "user", "content": [{"type": "audio"}]}], "type 'audio'; allowed"),
     "text of a number": ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "is int"),
@@ -164,7 +164,7 @@ MESSAGES = {
     ),
     "picture in an answer": (
         [{"role": "system", "content": [{"type": "image", "image": Image.new("RGB", (9, 9))}]}],
-        "an image in a system message; only users send images",
+        "a picture in a system message; only users send pictures",
     ),
 }
 

@@ -175,7 +175,10 @@ def test_the_readme_is_read_in_six_minutes():
 def test_limits_are_those_of_the_code():
     step = px.GenerationOptions().prefill_step_size
     for page, phrase in (
-        ("macs", f"in steps of at most {step} tokens, and in smaller ones (down to {FEWEST_TOKENS})"),
+        (
+            "macs",
+            f"in steps of at most {step} tokens, and in smaller ones (down to {FEWEST_TOKENS})",
+        ),
         ("macs", f"more than {STEP_SECONDS} s for one"),
         ("macs", f"theirs at {LEAST_SHARE:.0%}".replace("%", " %")),
         ("macs", f"The largest float16 is {2**15 * (2 - 2**-10):,.0f}"),

@@ -5,7 +5,7 @@ It knows the names, shapes and places of weights, and builds no model of them. I
 `names`: what a name means: a folder, "mini", or an id on the hub
 `hub`: the files of a hub repository, in the hub's own cache
 `download`: one weight file of it, resumed and checked
-`diagnosis`: what a folder is that holds no model, and what to do then
+`diagnosis`: what a folder without a model holds, and what to do about it
 `folder`: which files of a folder hold the weights, and what their headers say
 `safetensors_io`: the file format: headers, rows of one tensor, files written piece by piece
 `hf_config`: `config.json`, read and written

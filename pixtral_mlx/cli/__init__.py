@@ -20,14 +20,14 @@ The commands:
 
 `demo`: the whole job on pixtral-mini
 `convert`: any checkpoint in, a quantized folder out
-`generate`: one question about images
+`generate`: one question about pictures
 `batch`: one question about many files
 `explain`: an answer, and where the model looked for every word
 `lab`: JupyterLab on the course
 `chat`: a conversation
 `models`: the models on this machine, and the default one
-`inspect`: what is in a model, or what an image becomes
-`inspect_pages`: what the pages of a PDF become
+`inspect`: what is in a model, or what becomes of a picture
+`inspect_pages`: what becomes of the pages of a PDF
 `bench`: how fast a model is here
 `doctor`: whether this machine is ready
 """

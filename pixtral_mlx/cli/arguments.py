@@ -88,7 +88,7 @@ def add_pdf_password(parser: Any) -> None:
 
 def add_images(parser: Any, text: str) -> None:
     """`--image`, one or several at a time."""
-    text += "; x.pdf#page=2-5 picks pages; may list several, and may be repeated"
+    text += "; x.pdf#page=2-5 picks pages; takes several, and may be repeated"
     parser.add_argument(
         "-i", "--image", type=file_name, nargs="+", action="extend", default=[], metavar="FILE",
         help=text,
@@ -108,9 +108,13 @@ def add_form(parser: Any) -> None:
         "--schema",
         type=file_name,
         metavar="JSON",
-        help="answer in JSON that keeps the JSON schema in this file",
+        help="answer in JSON that conforms to the JSON schema in this file",
     )
-    add("--regex", metavar="PATTERN", help="answer with text that matches as a whole: 'yes|no'")
+    add(
+        "--regex",
+        metavar="PATTERN",
+        help="answer with text that matches this pattern as a whole, such as 'yes|no'",
+    )
 
 
 def add_template(parser: Any) -> None:

@@ -178,7 +178,7 @@ def find_items(
     items = list(found.values())
     if not items:
         raise ImageError(
-            f"{', '.join(names)}: no image and no PDF: give files, or a folder of them"
+            f"{', '.join(names)}: no picture and no PDF: give files, or a folder of them"
         )
     return [page for item in items for page in _pages(item, password)] if per_page else items
 
@@ -203,7 +203,7 @@ def _files(name: str) -> Iterator[tuple[str, Path | str]]:
                 others.append(file.name)
     if others:
         more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
-        log.warning("left out, neither image nor PDF: %s%s", ", ".join(others[:3]), more)
+        log.warning("left out, neither picture nor PDF: %s%s", ", ".join(others[:3]), more)
 
 
 def _pages(item: Item, password: str | None) -> list[Item]:

@@ -146,7 +146,7 @@ class Chat:
             PixtralError: one cannot be opened; those before it wait.
         """
         for source in sources:
-            with Status("opening the image"):
+            with Status("opening the picture"):
                 parts = open_picture(source, self._pictures, self._model.config.vision)
             self.waiting += parts
             images = [part["image"] for part in self.waiting if part["type"] == "image"]

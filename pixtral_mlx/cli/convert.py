@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
     if kept:
         stay = "matrices stay" if len(kept) > 1 else "matrix stays"
         print(
-            f"{len(kept)} {stay} in {plan.dtype}, because the width does not fit: see --dry-run "
+            f"{len(kept)} {stay} in {plan.dtype}, because their width does not fit: see --dry-run "
             "or quantization_error.json"
         )
     folder = quote(arguments.dst)

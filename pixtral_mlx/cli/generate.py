@@ -55,7 +55,7 @@ def format_stats(stats: GenerationStats) -> str:
     copied = f"{stats.accepted_tokens:,} of {stats.drafted_tokens:,} drafted ones accepted"
     copied = f" ({copied})" if stats.drafted_tokens else ""
     return (
-        f"prompt {stats.prompt_tokens:,} tokens ({stats.image_tokens:,} of images{known}) in "
+        f"prompt {stats.prompt_tokens:,} tokens ({stats.image_tokens:,} of pictures{known}) in "
         f"{stats.prompt_seconds:.2f} s, vision {stats.vision_seconds:.2f} s of it; "
         f"answer {stats.generated_tokens:,} tokens{copied}, "
         f"{stats.decode_tokens_per_second:.1f} tokens/s; "

@@ -46,16 +46,16 @@ def run(arguments: Namespace) -> int:
     """Look at a model or at an image; the kind of thing decides."""
     image = _is_image(arguments.what)
     if arguments.output and not image:
-        raise ValueError("-o draws the patch grid of an image: give an image file")
+        raise ValueError("-o draws the patch grid of a picture: give a picture")
     if arguments.check and image:
         raise ValueError("--check reads the weights of a model: give a model folder")
     if arguments.image_budget is not None and not image:
-        raise ValueError("--image-budget is for an image: give an image file")
+        raise ValueError("--image-budget is for a picture: give a picture")
     if image:
         source = read_stdin() if arguments.what == "-" else arguments.what
         options = image_options(arguments)
         place, choice = split_choice(source)
-        with Status("opening the image"):
+        with Status("opening the picture"):
             data, name = read_source(place)
             name = "stdin" if isinstance(source, bytes) else name
         if has_pages(data, choice):
@@ -63,7 +63,7 @@ def run(arguments: Namespace) -> int:
             text = pages_text(report)
         else:
             check_no_choice(name, choice)
-            with Status("opening the image"):
+            with Status("opening the picture"):
                 report = describe_image(data, name, arguments.output, arguments.image_budget)
             text = _image_text(report)
         if arguments.output:

@@ -171,8 +171,8 @@ def _fill_generate(generate) -> None:
     add_model(generate, "prompt_lookup_num_tokens")
     add_question(generate)
     add = generate.add_argument
-    add("--stats", action="store_true", help="tokens, seconds and memory, on stderr")
-    add("--json", action="store_true", help="one JSON object instead of text")
+    add("--stats", action="store_true", help="print tokens, seconds and memory to stderr")
+    add("--json", action="store_true", help="print one JSON object instead of text")
     add_form(generate)
     add_prompt_cache(generate)
     add_sampling(generate, 256)
@@ -207,7 +207,7 @@ def _fill_batch(batch) -> None:
         type=int,
         default=8,
         metavar="N",
-        help="answers written at a time (default 8)",
+        help="answers written at the same time (default 8)",
     )
     add_form(batch)
     add_template(batch)
@@ -237,9 +237,9 @@ def _fill_explain(explain) -> None:
         "--save",
         type=file_name,
         metavar="FILE",
-        help="save the trace, too, in a new .safetensors file",
+        help="also save the trace, in a new .safetensors file",
     )
-    hide = "for the page: measure what hiding the patches that mattered most does, a run per token"
+    hide = "for a page: hide the patches that mattered most and measure the effect, a run per token"
     add("--knock-out", action="store_true", help=hide)
     add_sampling(explain, 64)
     add_image_options(explain)
@@ -308,7 +308,7 @@ def _fill_inspect(inspect) -> None:
     from ..inputs.image_options import ImageOptions
     from .flags import add_options
 
-    check = "of a model: read every weight, look for NaN, and measure activations on one picture"
+    check = "for a model: read every weight, look for NaN, and measure activations on one picture"
     add = inspect.add_argument
     add(
         "what",
@@ -321,12 +321,12 @@ def _fill_inspect(inspect) -> None:
         "--output",
         type=file_name,
         metavar="PNG",
-        help="of a picture: draw its patch grid into a new file",
+        help="for a picture: draw its patch grid into a new file",
     )
     add_options(inspect, ImageOptions, "image_budget")
     add_pdf_password(inspect)
     add("--check", action="store_true", help=check)
-    add("--json", action="store_true", help="one JSON object instead of a table")
+    add("--json", action="store_true", help="print one JSON object instead of a table")
     inspect.set_defaults(run=".inspect:run")
 
 
@@ -388,7 +388,7 @@ def _add_doctor(commands) -> None:
         "--pictures",
         type=file_name,
         metavar="DIR",
-        help="the pictures of those answers (default: downloaded)",
+        help="the pictures that those answers are about (default: downloaded)",
     )
     add_dtype(doctor)
     add("--force", action="store_true", help="go ahead even if memory looks too small")

@@ -177,7 +177,7 @@ def question(arguments: Namespace) -> dict[str, Any]:
         raise ValueError("--prompt is not UTF-8 text: convert it")
     images = [read_stdin() if image == "-" else image for image in arguments.image]
     if not (prompt or images or arguments.raw):
-        raise ValueError("the prompt is empty and there is no image: give a question")
+        raise ValueError("the prompt is empty and there is no picture: give a question")
     content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
     if prompt or not images:
         content.append({"type": "text", "text": prompt})
@@ -200,7 +200,7 @@ def stream_with_status(
     model: Any, prompt: Prompt, options: dict[str, Any], status: Status
 ) -> GenerationStream:
     """A stream whose steps before the first token appear in the terminal."""
-    looking = "looking at the images" if prompt.images else "starting"
+    looking = "looking at the pictures" if prompt.images else "starting"
 
     def progress(done: int, total: int) -> None:
         if done == 0:

@@ -1,5 +1,5 @@
-"""One layer of each part at Pixtral 12B's width with random weights: is what this device computes
-right, and how long does it take?
+"""One layer of each part at Pixtral 12B's width with random weights: does this device compute it
+correctly, and how long does it take?
 
 What a small model never meets is met here: Metal's fused attention for heads of 64 and 128, and
 its quantized matrix-vector kernel for widths that are multiples of 512. Sampled rows are compared

@@ -43,9 +43,9 @@ def check_machine() -> Check:
     )
     advice = ""
     if mac and int(mac.split(".")[0]) < OLDEST_MACOS:
-        advice = f"macOS {OLDEST_MACOS} or newer is what MLX is made for"
+        advice = f"MLX needs macOS {OLDEST_MACOS} or newer"
     elif mac and found.architecture != "arm64":
-        advice = "take a Python for Apple silicon: this one runs under Rosetta or on an Intel Mac"
+        advice = "use a Python for Apple silicon: this one runs under Rosetta or on an Intel Mac"
     elif mac and found.device != "GPU":
         advice = "MLX finds no GPU: a virtual machine? Everything takes far longer"
     return Check("machine", WARN if advice else OK, text, advice, found.facts())

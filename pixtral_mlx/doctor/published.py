@@ -96,7 +96,7 @@ def check_model(
     if is_12b(model):
         yield from attempt("published answers", lambda: check_answers(model, known, pictures))
     else:
-        yield Check("published answers", SKIPPED, "none are known of a model of these sizes")
+        yield Check("published answers", SKIPPED, "none are known for a model of this size")
     shown = [gradient(512, 512)] if model.vision_encoder is not None else []
     prompt = question(model, known.prompt, shown)
     yield from attempt("speed", lambda: check_speed(model, prompt, force=force))
@@ -141,7 +141,7 @@ def check_answers(
     )
     text += f"; left out: {'; '.join(skipped)}" if skipped else ""
     if not share >= LEAST_SHARE:
-        advice = f"few bits, or weights other than {published.model}'s, answer otherwise"
+        advice = f"few bits, or weights other than {published.model}'s, give other answers"
         return Check("published answers", FAIL, text, advice, facts)
     return Check("published answers", WARN if skipped else OK, text, "", facts)
 

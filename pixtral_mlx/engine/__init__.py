@@ -3,7 +3,7 @@
 It knows neither where a prompt or a model came from nor who reads the answer. In reading order:
 
 `options`: what can be asked of an answer
-`schema`: what of a JSON schema can be promised
+`schema`: which rules of a JSON schema can be enforced
 `form`: the form that an answer keeps, and an answer read by it
 `reply`: what an answer is made of: plain records
 `engine`: what answers are made with: a model, its tokenizer, and what earlier calls left

@@ -171,10 +171,10 @@ class Batch:
 
         Arguments:
             request: the arguments of `model.stream`, `messages` among them, by name.
-            reply: where to write the answer, for who reads along; a new one otherwise.
+            reply: where to write the answer, for callers that read along; a new one otherwise.
 
         Returns:
-            Its number, which every event has; they are counted from 0.
+            Its number, which every event has; the first is 0.
         """
         number = next(self._numbers)
         self._waiting.append(_Request(number, request, Reply() if reply is None else reply))

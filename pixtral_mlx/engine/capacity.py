@@ -278,7 +278,7 @@ def _fewer_images(images: Sequence[int], fits: Callable[[list[int]], bool]) -> l
     if len(images) > 1:
         most = _largest(len(images), lambda count: fits(list(images[:count])))
         if most > 0:
-            advice.append(f"the first {most} of {len(images)} images")
+            advice.append(f"the first {most} of {len(images)} pictures")
     if images:
         budget = _largest(max(images), lambda most: fits([min(size, most) for size in images]))
         if budget >= LEAST_BUDGET:

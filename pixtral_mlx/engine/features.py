@@ -25,7 +25,7 @@ Steps = Generator[mx.array, None, Result]
 
 
 def at_once(steps: Steps[Result]) -> Result:
-    """What comes of the steps, for who has nothing to do in between."""
+    """What comes of the steps, for callers with nothing to do in between."""
     while True:
         try:
             next(steps)

@@ -70,7 +70,7 @@ def as_form(given: Any) -> Form | None:
 
     Raises:
         ValueError: none of these.
-        FormError: a schema that cannot be promised.
+        FormError: a schema that cannot be enforced.
     """
     if given is None or isinstance(given, Form):
         return given
@@ -110,7 +110,7 @@ def calls_form(tools: Tools) -> Form:
     """The form of what follows `[TOOL_CALLS]`: as the template writes calls that were made.
 
     Raises:
-        FormError: the arguments of a function have a schema that cannot be promised.
+        FormError: the arguments of a function have a schema that cannot be enforced.
     """
     for name, schema in tools.functions:
         try:

@@ -108,7 +108,7 @@ class GenerationStream(Iterator[Piece]):
                     return
 
     def steps(self) -> Generator[Choice | None, None, None]:
-        """The work, for who writes the answer: None after each part of the prompt, then tokens."""
+        """The work behind the answer: None after each chunk of the prompt, then tokens."""
         self.answer.start()
         stats = self.reply.stats
         run = self.run = Run(

@@ -139,7 +139,7 @@ class PromptFolder:
         for start, digest in about["images"]:
             fits = type(start) is int and start >= 0 and type(digest) is str
             if not fits or tokens[start] != image_token:
-                raise ValueError("an image is not where its tokens are")
+                raise ValueError("a picture is not where its tokens are")
         kv = KVFormat(**about["kv"]) if "kv" in about else KVFormat()
         if kv != kv.of(text):
             raise ValueError("keys and values are in a form that is not known")

@@ -195,7 +195,7 @@ def _check_keywords(place: str, node: dict[str, Any]) -> None:
     for key in REFUSED:
         if key in node and not (key in _HARMLESS and node[key] is _HARMLESS[key]):
             raise FormError(
-                f"{place}: {key} cannot be promised of an answer that is being written: leave it "
+                f"{place}: {key} cannot be enforced while an answer is being written: leave it "
                 "out, and check it afterwards"
             )
     patterns = [*node.get("patternProperties", ())]
@@ -207,7 +207,9 @@ def _check_keywords(place: str, node: dict[str, Any]) -> None:
         try:
             re.compile(pattern)
         except re.error as error:
-            raise FormError(f"{place}: {pattern!r} is no regular expression ({error})") from error
+            raise FormError(
+                f"{place}: {pattern!r} is not a valid regular expression ({error})"
+            ) from error
     optional = node.get("properties", {}).keys() - {*node.get("required", ())}
     if len(optional) > MOST_OPTIONAL:
         raise FormError(

@@ -124,7 +124,7 @@ def _note_dim(name: str, brightest: int) -> None:
 def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
     """Read the header only; nothing is decoded."""
     if not data:
-        raise ImageError(f"{name}: empty, 0 bytes: give an image file")
+        raise ImageError(f"{name}: empty, 0 bytes: give a picture")
     if is_pdf(data):
         raise ImageError(f"{name}: a PDF, not one picture: generate, chat and batch read its pages")
     if is_tiff(data):
@@ -156,9 +156,9 @@ def _open(data: bytes, name: str) -> Image.Image:
     if image is None:
         what, advice = what_else(data)
         if what:
-            raise ImageError(f"{name}: {what}, not an image that can be read: {advice}") from why
+            raise ImageError(f"{name}: {what}, not a picture that can be read: {advice}") from why
         raise ImageError(
-            f"{name}: not an image that can be read; allowed: {', '.join(FORMATS)} and HEIC: "
+            f"{name}: not a picture that can be read; allowed: {', '.join(FORMATS)} and HEIC: "
             "convert it to one of them"
         ) from why
     if image.format == "PNG" and (bits := png_significant_bits(data)):

@@ -15,7 +15,7 @@ class ImageOptions:
     Arguments:
         resize: official is cubic without antialiasing, as in training; antialiased is Pillow's
             bicubic, smoother where a scan shrinks a lot.
-        orient: turn a picture as its EXIF orientation says, which the reference does not do. Phones
+        orient: turn pictures upright by their EXIF orientation (the reference does not). Phones
             rely on it. HEIC states it elsewhere than in EXIF, and is always upright.
         grey16: 16-bit grey: scale it to 8 bits, or clip it as the reference does. Clipping turns
             most of such a picture white. Scaling goes by the depth that the file states.
@@ -36,7 +36,7 @@ class ImageOptions:
     )
     orient: bool = option(
         True,
-        help="turn a picture as its EXIF orientation says, which the reference does not do",
+        help="turn pictures upright by their EXIF orientation (the reference does not)",
         kind=bool,
     )
     grey16: Literal["scale", "clip"] = option(

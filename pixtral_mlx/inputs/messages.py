@@ -141,7 +141,7 @@ class _Opener:
             else:
                 parts += opened
         if not parts and not (role == "assistant" and message.get("tool_calls")):
-            raise PromptError(f"{where}: content is an empty list: give text or an image")
+            raise PromptError(f"{where}: content is an empty list: give text or a picture")
         return {**message, "content": parts or None}
 
     def check_all_used(self) -> None:
@@ -164,7 +164,7 @@ class _Opener:
         if kind == "text":
             return [{"type": "text", "text": text_of(part, where)}]
         if role != "user":
-            raise PromptError(f"{where}: an image in a {role} message; only users send images")
+            raise PromptError(f"{where}: a picture in a {role} message; only users send pictures")
         source = source_of(part, where)
         if source is not None:
             return self._open(source, where)

@@ -97,7 +97,7 @@ def _tile_to_rgb(image: Image.Image, options: ImageOptions, white: int) -> Image
             image.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     if image.mode == "F" and options.grey16 == "scale":
         raise ImageError(
-            "image of 32-bit floats, whose range no file states: export it with 8 or 16 bits"
+            "a picture of 32-bit floats, whose range no file states: export it with 8 or 16 bits"
         )
     if _is_plain_grey(image):
         return image.convert("RGB")  # as below, in a fifth of the time
@@ -105,7 +105,9 @@ def _tile_to_rgb(image: Image.Image, options: ImageOptions, white: int) -> Image
         try:
             image = image.convert("RGBA")
         except ValueError as error:
-            raise ImageError(f"image of mode {image.mode}: {error}: export it as RGB") from error
+            raise ImageError(
+                f"a picture of mode {image.mode}: {error}: export it as RGB"
+            ) from error
     paper = Image.new("RGBA", image.size, "WHITE")
     paper.paste(image, (0, 0), image)
     return paper.convert("RGB")

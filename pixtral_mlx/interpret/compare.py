@@ -41,7 +41,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One answer as one run reads it; from `read_answer`. Others are set against it.
+    """One answer as one run reads it; from `read_answer`. Other runs are compared with it.
 
     Arguments:
         model, prompt, tokens: what was read. prompt: without edits.
@@ -86,7 +86,7 @@ def read_answer(
     edits: Sequence[Edit] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Reading:
-    """Read an answer, teacher-forced: each token behind the same words before it.
+    """Read an answer, teacher-forced: each token after the same words.
 
     To set many runs against one, read that one once and ask for `reading.against(edits)`.
 
@@ -122,7 +122,7 @@ def compare_runs(
     other: VisionLanguageModel | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Read one answer in two runs, teacher-forced: each token behind the same words before it.
+    """Read one answer in two runs, teacher-forced: each token after the same words.
 
     Arguments:
         prompt: from `model.encode`, without edits.

@@ -96,7 +96,7 @@ def check_occlusion(prompt: Prompt, token: int, image: int, block: int = 1) -> N
     """
     whole("block", block, 1)
     if not is_whole(token) or token < 0:
-        raise IndexError(f"token {token!r}: they are counted from 0")
+        raise IndexError(f"token {token!r}: the first token is 0")
     prompt.grid(image)
 
 

@@ -116,7 +116,7 @@ def draw_words(
     """
     words = words_of(pieces)
     if not images or not words:
-        raise ImageError("nothing to draw: the answer needs an image and at least one word")
+        raise ImageError("nothing to draw: the answer needs a picture and at least one word")
     likely = [float(np.exp(min(logprobs[token] for token in word.tokens))) for word in words]
     asked = question.split()
     lettering = Lettering([*(word.text for word in words), *asked, model])

@@ -130,7 +130,7 @@ class Trace:
     def vision_rollout_steps(
         self, patch: Patch, image: int = 0
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """`vision_rollout` a step at a time, for who has other things to do in between.
+        """`vision_rollout` a step at a time, for callers that have other things to do in between.
 
         Yields:
             (steps done, all steps, the map so far): the map of the last step is the rollout.

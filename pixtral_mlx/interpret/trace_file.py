@@ -125,7 +125,7 @@ def _record(arrays: dict[str, mx.array], about: dict[str, Any]) -> TraceRecord:
     if not len(tokens) == len(words) == len(logprobs) or sum(groups) != patches:
         raise ValueError("its metadata contradicts itself")
     if any(not 0 < span.start < span.stop <= len(prompt_tokens) for span in spans):
-        raise ValueError("an image lies outside the prompt")
+        raise ValueError("a picture lies outside the prompt")
     vision = {name: array for name, array in arrays.items() if name.startswith("vision.")}
     text = {name: array for name, array in arrays.items() if name.startswith("text.")}
     keys = {int(name.split(".")[1]): text.pop(name) for name in [*text] if name.endswith(".keys")}

@@ -35,14 +35,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser(
-        "train", help="train from nothing, or go on where a run stopped", allow_abbrev=False
+        "train", help="train from scratch, or continue where a run stopped", allow_abbrev=False
     )
     train.add_argument("--state", type=Path, default=STATE, help=f"folder of the run ({STATE})")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--workers", type=int, default=1, help="processes that draw scenes (1)")
     train.add_argument(
         "--from-committed", action="store_true",
-        help="go on from the weights that the package holds, not from nothing (give a new --seed)",
+        help="continue from the weights in the package, not from scratch (give a new --seed)",
     )  # fmt: skip
     train.set_defaults(run=_train)
     export = commands.add_parser(

@@ -45,8 +45,8 @@ class PatchGrid(NamedTuple):
             row, column = (int(part) for part in patch)
             if not (0 <= row < self.rows and 0 <= column < self.columns):
                 raise IndexError(
-                    f"patch {(row, column)}: the image has rows 0 to {self.rows - 1} and columns 0 "
-                    f"to {self.columns - 1}"
+                    f"patch {(row, column)}: the picture has rows 0 to {self.rows - 1} and "
+                    f"columns 0 to {self.columns - 1}, counted from zero"
                 )
             return row * self.columns + column
         check_index("patch", patch, self.patches)
@@ -142,7 +142,7 @@ class Prompt:
             IndexError: the prompt has no such image.
         """
         if not self.grids:
-            raise IndexError(f"image {image}: the prompt has no image")
+            raise IndexError(f"image {image}: the prompt has no picture")
         check_index("image", image, len(self.grids))
         return PatchGrid(*self.grids[image])
 

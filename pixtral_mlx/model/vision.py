@@ -119,11 +119,11 @@ class VisionEncoder(nn.Module):
         """
         last = deque(self.steps(images, tap), maxlen=1)
         if not last:
-            raise ImageError("the vision encoder was given no image: pass at least one")
+            raise ImageError("the vision encoder was given no picture: pass at least one")
         return last[0]
 
     def steps(self, images: Sequence, tap: Tap = NO_TAP) -> Iterator[mx.array]:
-        """`__call__` layer by layer, for who has other things to do in between.
+        """`__call__` layer by layer, for callers that have other things to do in between.
 
         Arguments and errors as for `__call__`.
 

@@ -146,7 +146,7 @@ def _refuse_non_finite(
 ) -> None:
     """Raise what explains a sum that is not finite."""
     where = f"{origin.file.name}: tensor {origin.theirs}" if origin else f"tensor {tensor.name}"
-    which = f"rows {place[0]} to {place[1] - 1}"
+    which = f"rows {place[0] + 1:,} to {place[1]:,}"
     if not bool(mx.isfinite(rows.astype(mx.float32)).all()):
         raise CheckpointError(
             f"{where} holds NaN or infinity ({which}); the download is damaged or the training "

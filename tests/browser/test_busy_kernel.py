@@ -45,7 +45,7 @@ def test_a_busy_kernel_is_waited_for_and_then_there_is_something_to_see(notebook
     assert lens.locator(".px-word.px-chosen").inner_text() == word
     captions = [book.widget(n).locator(".px-caption") for n in range(5)]
     book.expect(captions[2]).to_contain_text("mean of all heads: patch")
-    book.expect(captions[3]).to_contain_text("2 images")
+    book.expect(captions[3]).to_contain_text("2 pictures")
     book.expect(captions[4]).to_contain_text("matrices")
     assert page.locator(".px-problem:visible").all_inner_texts() == []
     assert book.kernel("[one.patch for one in every]") == [None] * 5

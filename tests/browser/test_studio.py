@@ -242,7 +242,7 @@ def test_a_broken_picture_is_one_sentence_and_the_studio_goes_on(studio, tmp_pat
     root.locator("input[type=file]").set_input_files([tmp_path / "broken.png"])
     ask(studio, "How many rows are there?")
     studio.page.wait_for_function(
-        "/not an image|cannot|allowed/.test(document.querySelector('.px-problem').textContent)"
+        "/not a picture|cannot|allowed/.test(document.querySelector('.px-problem').textContent)"
     )
     studio.expect(root.locator(".px-question")).to_have_value("How many rows are there?")
     studio.expect(root.locator(".px-pending")).to_have_count(1)  # nothing is lost

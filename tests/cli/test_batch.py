@@ -99,12 +99,12 @@ def test_a_row_for_each_file_of_a_folder(run_batch, capsys):
             "sha256": hashlib.sha256(Path("scans", name).read_bytes()).hexdigest(),
         }
     broken = by_file["scans/broken.JPG"]
-    assert broken["answer"] is None and "scans/broken.JPG: not an image" in broken["error"]
+    assert broken["answer"] is None and "scans/broken.JPG: not a picture" in broken["error"]
     *said, last = capsys.readouterr().err.splitlines()
     assert last.startswith("Read it: ") and last.endswith("out.jsonl")
     assert said[-1].endswith("out.jsonl: 6 rows, 1 of them with an error")
     assert said[-2] == "5 answers were cut at --max-tokens 6"
-    assert said[-3].startswith("! scans/broken.JPG: not an image")
+    assert said[-3].startswith("! scans/broken.JPG: not a picture")
     assert not any("row/s" in line for line in said)  # no bar without a terminal
 
 
@@ -145,7 +145,7 @@ def test_files_are_taken_once_and_missing_ones_named(inbox, monkeypatch):
     assert [item.file for item in find_items(["scans/notes.txt"])] == ["scans/notes.txt"]
     with pytest.raises(px.ImageError, match=r"missing\.png: no such file or folder"):
         find_items(["scans", "missing.png"])
-    with pytest.raises(px.ImageError, match="scans/deeper: no image and no PDF"):
+    with pytest.raises(px.ImageError, match="scans/deeper: no picture and no PDF"):
         find_items(["scans/deeper"])
 
 
@@ -461,5 +461,5 @@ def test_mistakes_of_usage_make_no_file(inbox, tmp_path, capsys, words):
     assert cli.main(words) == 2
     assert not output.exists()
     said = capsys.readouterr().err.splitlines()
-    left_out = "note: left out, neither image nor PDF: notes.txt"
+    left_out = "note: left out, neither picture nor PDF: notes.txt"
     assert len(said) == 1 or said[0] == left_out

@@ -81,7 +81,7 @@ def test_generate_chooses_by_a_pattern(run):
         (None, "none.json: No such file or directory: check the name"),
         ("{", "none.json: not JSON ("),
         ("[1]", "none.json: not a JSON schema, which is an object"),
-        ('{"type": "array", "uniqueItems": true}', "none.json: #: uniqueItems cannot be promised"),
+        ('{"type": "array", "uniqueItems": true}', "none.json: #: uniqueItems cannot be enforced"),
     ],
 )
 def test_a_schema_that_cannot_be_used_is_one_line(place, refused, monkeypatch, written, said):

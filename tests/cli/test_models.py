@@ -200,7 +200,7 @@ def test_pictures_are_looked_at_before_a_model_is(home, picture, refused, asked,
     question = [] if command == ("chat",) else ["-p", "?"]
     for wrong, said in (
         ("none.png", "none.png: no such file"),
-        ("broken.png", "broken.png: not an image"),
+        ("broken.png", "broken.png: not a picture"),
         ("two.pdf#page=3", "page"),
         ("sound.png#page=1", "#page=1 chooses pages, and this has none"),
     ):

@@ -223,7 +223,7 @@ def test_a_request_that_fails_does_not_lose_the_others(model):
     assert kinds == ["Reply", "ImageError", "Reply", "CapacityError", "PromptError", "Reply"]
     for n in (0, 2, 5):
         same(replies[n], model.generate(requests[n], max_tokens=5))
-    with pytest.raises(px.ImageError, match="not an image"):
+    with pytest.raises(px.ImageError, match="not a picture"):
         model.generate_batch(requests, max_tokens=5)
 
 

@@ -95,7 +95,7 @@ def test_whatever_is_advised_fits(deep, pictures, refuse, share):
     words = len(prompt.tokens) - sum(span.stop - span.start for span in prompt.spans)
     need = Need(deep.config, 0, words + 20, tuple(sizes), itemsize=4)
     assert not need.fits(room)
-    images = int(re.search(r"the first (\d) of 4 images", said)[1])
+    images = int(re.search(r"the first (\d) of 4 pictures", said)[1])
     assert refuse(room, WORDS, images=pictures[:images], max_tokens=20) is None
     assert refuse(room, WORDS, images=pictures[: images + 1], max_tokens=20)
 
@@ -180,7 +180,7 @@ def test_a_prompt_beyond_the_context(deep, pictures):
     assert 3600 < used < 4000
     with pytest.raises(px.CapacityError, match="the context holds 1 to 4,000: the first") as caught:
         deep.encode(long, pictures * 3)
-    count = int(re.search(r"the first (\d+) of 12 images", str(caught.value))[1])
+    count = int(re.search(r"the first (\d+) of 12 pictures", str(caught.value))[1])
     budget = int(re.search(r"--image-budget (\d+)", str(caught.value))[1])
     every = pictures * 3
     assert len(deep.encode(long, every[:count]).tokens) <= 4000

@@ -130,9 +130,9 @@ def inside(schema):
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        (inside({"not": {"type": "string"}}), "#/properties/a/items: not cannot be promised"),
+        (inside({"not": {"type": "string"}}), "#/properties/a/items: not cannot be enforced"),
         (inside({"if": {"type": "string"}, "then": {}}), "#/properties/a/items: if cannot"),
-        ({"type": "array", "uniqueItems": True}, "#: uniqueItems cannot be promised"),
+        ({"type": "array", "uniqueItems": True}, "#: uniqueItems cannot be enforced"),
         ({"type": "object", "dependentRequired": {"a": ["b"]}}, "#: dependentRequired cannot"),
         ({"anyOf": [{"contains": {"type": "null"}}]}, "#/anyOf/0: contains cannot"),
         ({"type": "object", "propertyNames": {"maxLength": 3}}, "#: propertyNames cannot"),
@@ -151,14 +151,14 @@ def inside(schema):
         ({"type": "object", "properties": {"a": 5}}, "#/properties/a: 5 is not of type"),
         ({"type": "strnig"}, "response_format must be a dict"),
         ({"schema": {}}, "response_format must be a dict"),
-        ({"not": {}}, "#: not cannot be promised"),
-        ({"if": {}, "then": {}}, "#: if cannot be promised"),
-        ({"dependentRequired": {"a": ["b"]}}, "#: dependentRequired cannot be promised"),
-        ({"dependencies": {}}, "#: dependencies cannot be promised"),
+        ({"not": {}}, "#: not cannot be enforced"),
+        ({"if": {}, "then": {}}, "#: if cannot be enforced"),
+        ({"dependentRequired": {"a": ["b"]}}, "#: dependentRequired cannot be enforced"),
+        ({"dependencies": {}}, "#: dependencies cannot be enforced"),
         (inside({"type": "strnig"}), "#/properties/a/items/type: 'strnig' is not valid"),
         ({"type": "string", "minLength": -1}, "#/minLength: -1 is less than the minimum"),
-        ({"type": "object", "patternProperties": {"(": {}}}, "#: '(' is no regular expression"),
-        ({"type": "string", "pattern": "(?=a)("}, "#: '(?=a)(' is no regular expression"),
+        ({"type": "object", "patternProperties": {"(": {}}}, "#: '(' is not a valid regular"),
+        ({"type": "string", "pattern": "(?=a)("}, "#: '(?=a)(' is not a valid regular expression"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_promised_is_refused_with_its_place(schema, said):

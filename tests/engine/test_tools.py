@@ -278,7 +278,7 @@ def test_a_picture_in_a_result_is_an_error_that_says_so(model, picture):
         {"role": "assistant", "tool_calls": [{"id": "a" * 9, "function": {"name": "clock"}}]},
         {"role": "tool", "tool_call_id": "a" * 9, "content": [{"type": "image", "image": picture}]},
     ]  # fmt: skip
-    with pytest.raises(px.PromptError, match="an image in a tool message; only users send"):
+    with pytest.raises(px.PromptError, match="a picture in a tool message; only users send"):
         model.generate(talk, tools=TOOLS)
 
 

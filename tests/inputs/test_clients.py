@@ -435,7 +435,7 @@ def test_a_mistake_says_which_message(loaded, tmp_path, picture):
         )
     float_picture = Image.fromarray(np.zeros((9, 9), np.float32))
     assert said(user(["x", {"type": "image", "image": float_picture}])).startswith(
-        "messages[2].content[1]: image of 32-bit floats"
+        "messages[2].content[1]: a picture of 32-bit floats"
     )
     assert said({"role": "robot", "content": "x"}) == (
         "messages[2]: role 'robot'; allowed: system, user, assistant, tool, developer"

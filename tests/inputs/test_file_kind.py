@@ -45,13 +45,13 @@ def test_a_refused_file_is_told_what_it_is(tmp_path, what):
     data, advice = OTHERS[what]
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    line = refused(path, f"photo.jpg: {what}, not an image that can be read: ")
+    line = refused(path, f"photo.jpg: {what}, not a picture that can be read: ")
     assert advice in line and len(line) < 400
     assert not is_picture(data) and not is_pdf(data)
 
 
 def test_what_is_nothing_known_is_told_what_is_read(tmp_path):
-    refused(b"\0\1\2\3" * 20, "not an image that can be read; allowed: PNG, JPEG")
+    refused(b"\0\1\2\3" * 20, "not a picture that can be read; allowed: PNG, JPEG")
     refused(b"", "0 bytes")
 
 

@@ -151,7 +151,7 @@ def test_what_is_not_a_source():
     refused("ftp://host/a.png", "scheme 'ftp'; allowed: https")
     refused("file://host/a.png", "on the host 'host'")
     refused("data:image/png", "allowed: data:image/png;base64")
-    refused("data:image/png,abc", "not an image that can be read")
+    refused("data:image/png,abc", "not a picture that can be read")
     refused("data:image/png;base64,!!!", "not valid base64")
 
 
@@ -222,7 +222,7 @@ NOT_IMAGES = {
 def test_other_files_called_png(tmp_path, content):
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    line = refused(path, "not an image that can be read; allowed: PNG, JPEG")
+    line = refused(path, "not a picture that can be read; allowed: PNG, JPEG")
     assert "convert it" in line
 
 

@@ -175,4 +175,4 @@ def test_the_command(model, large, tmp_path, capsys):
     assert cli.main([*ask, "--image-budget", "1"]) == 2
     assert "image_budget must be 2 or more, got 1" in capsys.readouterr().err
     assert cli.main(["inspect", folder, "--image-budget", "50"]) == 2
-    assert "--image-budget is for an image" in capsys.readouterr().err
+    assert "--image-budget is for a picture" in capsys.readouterr().err

@@ -52,9 +52,9 @@ def test_messages_as_for_encode_and_bad_requests(model, prompt):
         with pytest.raises(ValueError, match=f"^block must be {allowed}, got {block}$"):
             model.occlusion_map(prompt, 0, block)
     for token in (-1, "a"):
-        with pytest.raises(IndexError, match="they are counted from 0"):
+        with pytest.raises(IndexError, match="the first token is 0"):
             model.occlusion_map(prompt, token)
-    with pytest.raises(IndexError, match="the prompt has no image"):
+    with pytest.raises(IndexError, match="the prompt has no picture"):
         model.occlusion_map("Hello", 0)
 
 

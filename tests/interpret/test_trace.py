@@ -363,5 +363,5 @@ def test_states_that_do_not_exist_are_named(model, prompt, site):
 def test_no_image(model):
     trace = model.generate("Hello", max_tokens=2, trace=True).trace
     assert trace.token_attention(1, 0).sum() == pytest.approx(1, abs=1e-5)
-    with pytest.raises(IndexError, match="the prompt has no image"):
+    with pytest.raises(IndexError, match="the prompt has no picture"):
         trace.image_attention(0)

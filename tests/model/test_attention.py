@@ -145,5 +145,5 @@ def test_the_encoder_gives_its_states_layer_by_layer(model):
     patches = [h * w // 256 for h, w in sizes]
     assert [s.shape[0] for s in steps[::layers]] == [patches[0] + 1, *patches[2:], sum(patches)]
     np.testing.assert_array_equal(steps[-1], encoder(images))
-    with pytest.raises(px.ImageError, match="given no image"):
+    with pytest.raises(px.ImageError, match="given no picture"):
         encoder([])
