@@ -136,7 +136,7 @@ class Worker:
         self.close()
 
     def _withdraw(self, stream: "WorkerStream") -> None:
-        """A stream that still waits ends here; one that is begun does so before the next step."""
+        """A stream that the batch has not got yet ends here; others do so before the next step."""
         with self._wake:
             if stream not in self._streams:
                 return
@@ -202,7 +202,7 @@ class Worker:
                 batch.cancel(number)
                 self._written.pop(number).end()
         with self._wake:
-            while self._streams and not batch.waiting:
+            while self._streams:
                 stream = self._streams.popleft()
                 request = {**stream.options, "messages": stream.messages}
                 self._written[batch.add(request, reply=stream.reply)] = stream
@@ -280,7 +280,7 @@ class WorkerStream(Iterator[Piece]):
         self.pieces.put(problem if isinstance(problem, BaseException) else self.reply)
 
     def stop(self) -> None:
-        """End the answer: at once if it waits, also for the model to be loaded, else before the
-        next step; `reply` keeps what there is."""
+        """End the answer before the next step, whether it is being written, read or waits; at once
+        while the model is being loaded. `reply` keeps what there is."""
         self.stopped = True
         self._withdraw(self)

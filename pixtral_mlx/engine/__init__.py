@@ -18,6 +18,8 @@ It knows neither where a prompt or a model came from nor who reads the answer. I
 `prompt_cache`: keys, values and features of earlier calls
 `prompt_folder`: the same in a folder, for other processes
 `capacity`: will it fit?
+`request`: one of many: what it asks for, and how far it has come
+`turns`: whose prompt is read next
 `batch`: many requests at once: the one scheduler
 `batch_stream`: many requests in one call
 """

@@ -6,10 +6,8 @@ written as `generate` writes it; where there are more, their keys and values joi
 which takes a step of all of them at a time. What is finished leaves, and what waits joins.
 """
 
-from collections import deque
-from collections.abc import Generator, Mapping
-from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from itertools import count
 from typing import Any
 
@@ -17,115 +15,27 @@ import mlx.core as mx
 
 from ..checks import whole
 from ..cost.buffers import bounded_buffers
-from ..errors import PixtralError
-from .capacity import need_of, room_bytes
+from .capacity import room_bytes
 from .engine import Engine
-from .generate import GenerationStream
-from .grammar import FormSampler
-from .options import ENCODING, GenerationOptions
-from .reply import Piece, Reply
-from .run import Run
+from .options import GenerationOptions
+from .reply import Reply
+from .request import Event, Request
 from .sampling import Choice, Sampler, is_greedy, likeliest
+from .turns import Turns
 
 BATCH_SIZE = 8
 """How many answers are written at once, unless told otherwise."""
-
-Event = tuple[int, Piece | Reply | Exception]
-"""The number of a request, and a piece of its answer, or the whole of it, or what went wrong."""
-
-
-class _Request:
-    """One request: its arguments while it waits, then the stream that answers it."""
-
-    stream: GenerationStream
-
-    def __init__(self, number: int, arguments: Mapping[str, Any], reply: Reply):
-        self.number, self.reply, self._arguments = number, reply, dict(arguments)
-        self.steps: Generator[Choice | None, None, None] | None = None
-        self.most_tokens = self.cache = self.activations = self.kept = 0
-        self.over = False
-        self.joins = False  # whether mlx-lm's batch has all that it asks for
-        self.form: FormSampler | None = None  # in that batch, of an answer that keeps a form
-
-    def open(self, engine: Engine, shares: int) -> None:
-        """Encode it, which opens its pictures, and check it; see `GenerationStream`."""
-        given, self._arguments = self._arguments, {}
-        messages, pictures = given.pop("messages", ""), given.pop("images", ())
-        encoding = {name: given.pop(name) for name in ENCODING if name in given}
-        options = GenerationOptions.of(given)
-        prompt = engine.as_prompt(messages, pictures, options.tools, **encoding)
-        self.stream = GenerationStream(engine, prompt, options, reply=self.reply, shares=shares)
-        self.most_tokens = len(self.stream.prompt.tokens) + self.stream.limit
-        step = options.prefill_step_size
-        need = need_of(
-            engine.model, self.stream.prompt, self.stream.limit,
-            kv=options.kv_format, prefill_step_size=step, trace=options.trace_options,
-        )  # fmt: skip
-        self.cache = need.cache
-        self.activations = need.activations
-        self.kept = need.kept if options.trace else 0
-        plain = options.kv_bits is None and not options.prompt_lookup_num_tokens
-        self.joins = plain and not options.trace and not options.edits
-
-    def advance(self) -> Choice | None:
-        """Its next part of the prompt, or its next token."""
-        if self.steps is None:
-            self.steps = self.stream.steps()
-        with mx.stream(mx.default_stream(mx.default_device())):  # mlx-lm leaves its own on
-            return next(self.steps)
-
-    def write(self, choice: Choice) -> list[Event]:
-        """Add a token to the answer: its pieces, and the reply if it was the last."""
-        try:
-            events: list[Event] = [(self.number, piece) for piece in self.stream.answer.add(choice)]
-        except PixtralError as error:
-            return self.fail(error)
-        if self.stream.answer.finished:
-            self.close()
-            self.over = True
-            events.append((self.number, self.reply))
-        return events
-
-    def leave(self) -> tuple[Run, list[Event]]:
-        """Stop computing here: the run that was, with all tokens, their sampler, and keys and
-        values of all but the last; and what became of the tokens that were on their way."""
-        run, events = self.stream.run, []
-        left = [run.leave(), *(self.steps or () if run.form else ())]
-        self.close()
-        # The pixels have been seen, and whoever goes on has a cache of its own.
-        self.stream.prompt = replace(self.stream.prompt, images=[])
-        for chosen in filter(None, left):
-            events += [] if self.over else self.write(chosen)
-        return run, events
-
-    def fail(self, error: Exception) -> list[Event]:
-        """It ends with an error."""
-        self.over = True
-        if self.steps is not None:
-            with suppress(Exception):
-                self.steps.throw(error)  # nothing is kept of what failed
-        return [(self.number, error)]
-
-    def interrupt(self) -> Reply:
-        """It ends here."""
-        self.close()
-        self.reply.finish_reason = "interrupted"
-        return self.reply
-
-    def close(self) -> None:
-        """Compute no more, and leave to later requests what there is."""
-        if self.steps is not None:
-            self.steps.close()
 
 
 class Batch:
     """Answers to requests that come and go, a step at a time; it never waits for one to come.
 
     A step is one token of every answer that is being written, or one part of one prompt: opening
-    its pictures, encoding them, one chunk of its tokens. They take turns, so that between two
-    tokens of an answer stands at most one part of somebody's prompt. Prompts are read in the order
-    in which they came, one to its end before the next begins: a first token waits for what came
-    before it, and for nothing that came after.
+    its pictures (where it is no `Prompt` yet), a layer of the encoder, one chunk of its tokens.
+    They take turns, so that between two tokens of an answer stands at most one part of somebody's
+    prompt. Prompts are read in the order in which they came, but that short ones overtake long
+    ones: a first token waits for what came before it, and at most as long again for what came
+    after, see `Turns`. Several prompts may be half read, and each of them has a place.
 
     An answer that is alone, and one with `trace`, `edits`, `prompt_lookup_num_tokens` or `kv_bits`,
     is written as `generate` writes it; others are written together by mlx-lm's batch.
@@ -146,10 +56,9 @@ class Batch:
     def __init__(self, engine: Engine, *, batch_size: int = BATCH_SIZE):
         whole("batch_size", batch_size, 1)
         self._engine, self._size, self._numbers = engine, batch_size, count()
-        self._waiting: deque[_Request] = deque()
-        self._reading: _Request | None = None  # the one that is opened, or waits for room, or read
-        self._alone: list[_Request] = []
-        self._rows: dict[int, _Request] = {}  # by mlx-lm's number
+        self._turns = Turns(engine.prompt_cache)
+        self._alone: list[Request] = []
+        self._rows: dict[int, Request] = {}  # by mlx-lm's number
         self._samplers: dict[Any, Any] = {}
         self._generator: Any = None
         self._held = ExitStack()
@@ -158,13 +67,12 @@ class Batch:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._waiting or self._reading or self._alone or self._rows)
+        return bool(self._turns or self._alone or self._rows)
 
     @property
     def waiting(self) -> int:
         """Requests whose prompts nobody has begun to read."""
-        begun = self._reading is None or self._reading.steps is not None
-        return len(self._waiting) + (not begun)
+        return len(self._turns) - len(self._turns.begun)
 
     def add(self, request: Mapping[str, Any], *, reply: Reply | None = None) -> int:
         """One request more; nothing is computed yet, and mistakes are seen when it is opened.
@@ -177,7 +85,7 @@ class Batch:
             Its number, which every event has; the first is 0.
         """
         number = next(self._numbers)
-        self._waiting.append(_Request(number, request, Reply() if reply is None else reply))
+        self._turns.add(Request(number, request, Reply() if reply is None else reply))
         return number
 
     def step(self) -> list[Event]:
@@ -190,9 +98,14 @@ class Batch:
         if not self.busy:
             return []
         self._wake()
+        events = self._open_prompts()
         their_turn = self._read_last and bool(self._alone or self._rows)
-        self._read_last = not their_turn and self._can_read()
-        events = self._read() if self._read_last else self._write_alone() + self._write_rows()
+        request = None if their_turn else self._turns.next(self._fits)
+        self._read_last = request is not None
+        if request is not None:
+            events += self._read(request)
+        else:
+            events += self._write_alone() + self._write_rows()
         self._rest()
         return events
 
@@ -208,23 +121,19 @@ class Batch:
     def close(self) -> list[tuple[int, Reply]]:
         """Stop here: what there is of all that have not ended, in the order of their numbers."""
         left = sorted(self._requests(), key=lambda request: request.number)
-        self._waiting.clear()
+        self._turns.clear()
         self._alone.clear()
         self._rows.clear()
-        self._reading = None
         self._rest()
         return [(request.number, request.interrupt()) for request in left]
 
-    def _requests(self) -> list[_Request]:
+    def _requests(self) -> list[Request]:
         """All that have not ended."""
-        reading = [] if self._reading is None else [self._reading]
-        return [*self._waiting, *reading, *self._alone, *self._rows.values()]
+        return [*self._turns, *self._alone, *self._rows.values()]
 
-    def _forget(self, request: _Request) -> None:
+    def _forget(self, request: Request) -> None:
         """Take one out, wherever it is."""
-        if request is self._reading:
-            self._reading = None
-        for held in (self._waiting, self._alone):
+        for held in (self._turns, self._alone):
             if request in held:
                 held.remove(request)
         for uid in [uid for uid, row in self._rows.items() if row is request]:
@@ -254,52 +163,66 @@ class Batch:
 
     # Reading -----------------------------------------------------------------------------------
 
-    def _can_read(self) -> bool:
-        """Whether there is a prompt of which a part can be read now."""
-        request = self._reading
-        if request is None:
-            return bool(self._waiting)
-        return request.steps is not None or self._fits(request)
+    def _open_prompts(self) -> list[Event]:
+        """Those that are encoded already are only checked, which nobody has to wait for; but what
+        pictures show has to be hashed, so that of those with pictures one is opened at a time."""
+        events: list[Event] = []
+        pictures = False
+        for request in list(self._turns):
+            prompt = request.encoded
+            if prompt is not None and not (pictures and prompt.images):
+                pictures = pictures or bool(prompt.images)
+                events += self._open(request)
+        return events
 
-    def _read(self) -> list[Event]:
-        """One part of one prompt; the answers that can be written when it is the last."""
-        opening = self._reading is None
-        request = self._reading = self._reading or self._waiting.popleft()
+    def _open(self, request: Request) -> list[Event]:
         try:
-            if opening:
-                request.open(self._engine, self._size)
-                return []
-            if request.steps is None:
-                for other in self._alone:
+            request.open(self._engine, self._size)
+        except Exception as error:
+            self._turns.remove(request)
+            return request.fail(error)
+        for other in self._alone:  # which leave what they have when somebody begins
+            request.cached = max(request.cached, request.shared(other))
+        return []
+
+    def _read(self, request: Request) -> list[Event]:
+        """One part of a prompt; the answers that can be written when it is the last."""
+        if not request.opened:
+            return self._open(request)
+        try:
+            if not request.begun:
+                begun = [other for other in self._turns.begun if request.gains(other)]
+                for other in [*self._alone, *begun]:
                     other.stream.run.keep()  # it may begin as they did
             request.advance()
             if not request.stream.run.ready:
                 return []
         except Exception as error:
-            self._reading = None
+            self._turns.remove(request)
             return request.fail(error)
-        self._reading = None
+        self._turns.finish(request)
         return self._join(request)
 
-    def _fits(self, request: _Request) -> bool:
-        """Whether a request may join those that are running; answers that were kept make way.
+    def _fits(self, request: Request) -> bool:
+        """Whether a request may join those that have begun; answers that were kept make way.
 
         In mlx-lm's batch every row is as long as the longest.
         """
-        running = [*self._alone, *self._rows.values()]
-        together = [row.most_tokens for row in [*running, request] if row.joins]
+        reading = [*self._turns.begun, request]
+        begun = [*self._alone, *self._rows.values(), *reading]
+        together = [row.most_tokens for row in begun if row.joins]
         room = room_bytes(self._engine.model, len(together) * max(together, default=0))
-        room -= sum(row.cache for row in [*running, request] if not row.joins)
-        room -= sum(row.kept for row in [*running, request])  # in traces
-        room -= request.activations  # while its prompt is read
-        if running and (len(running) >= self._size or room < 0):
+        room -= sum(row.cache for row in begun if not row.joins)
+        room -= sum(row.kept for row in begun)  # in traces
+        room -= sum(row.activations for row in reading)
+        if len(begun) > 1 and (len(begun) > self._size or room < 0):
             return False
         self._engine.prompt_cache.shrink(max(0, room))
         return True
 
     # Writing -----------------------------------------------------------------------------------
 
-    def _join(self, request: _Request) -> list[Event]:
+    def _join(self, request: Request) -> list[Event]:
         """Write it from now on, with others if there are others."""
         single = [other for other in self._alone if other.joins]
         if not request.joins or not (self._rows or single):

@@ -7,6 +7,7 @@ written is an `Answer`.
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, redirect_stdout
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -19,11 +20,12 @@ from ..interpret.trace_source import live_trace
 from ..model.prompt import Prompt
 from .answer import Answer
 from .capacity import check_context, check_memory, most_answer_tokens
+from .content import Content, content_of
 from .engine import Engine
 from .grammar import constraint_of
 from .options import GenerationOptions
 from .reply import Piece, Reply
-from .run import Run
+from .run import Run, reuses
 from .sampling import Choice
 
 
@@ -82,6 +84,15 @@ class GenerationStream(Iterator[Piece]):
             self._recorder = Recorder(length - 1, keep)
         self._pieces = self._run()
 
+    @cached_property
+    def content(self) -> Content | None:
+        """What its keys and values depend on; None: they are not reused."""
+        options, model = self.options, self._engine.model
+        if not reuses(options, self._recorder):
+            return None
+        kv = options.kv_format.of(model.config.text)
+        return content_of(self.prompt, options.edits, model, kv)
+
     def __next__(self) -> Piece:
         return next(self._pieces)
 
@@ -112,7 +123,7 @@ class GenerationStream(Iterator[Piece]):
         self.answer.start()
         stats = self.reply.stats
         run = self.run = Run(
-            self._engine, self.prompt, self.options, self._recorder, self._constraint
+            self._engine, self.prompt, self.options, self._recorder, self._constraint, self.content
         )
         run.make_room(self.limit)
         stats.cached_tokens = run.computed

@@ -97,11 +97,7 @@ class PromptCache:
             content: of the prompt.
             fresh: an empty cache, given back if nothing fits.
         """
-        best, length = None, 0
-        for kept in self._conversations():
-            shared = min(content.shared(kept.content), len(content.tokens) - 1)  # type: ignore
-            if shared and shared >= length:  # of equals the latest, so that the order stays
-                best, length = kept, shared
+        best, length = self._longest(content)
         found = None if self.folder is None else self.folder.load(content, length)
         if found is not None:
             own, layers = found
@@ -115,6 +111,19 @@ class PromptCache:
         else:
             self._kept.move_to_end(best.content)
         return layers, length
+
+    def known(self, content: Content) -> int:
+        """How many positions a run would find here (not counted what is in `folder`)."""
+        return self._longest(content)[1]
+
+    def _longest(self, content: Content) -> tuple[_Kept | None, int]:
+        """The entry that shares most with a prompt, and how many positions that is."""
+        best, length = None, 0
+        for kept in self._conversations():
+            shared = min(content.shared(kept.content), len(content.tokens) - 1)  # type: ignore
+            if shared and shared >= length:  # of equals the latest, so that the order stays
+                best, length = kept, shared
+        return best, length
 
     def keep(self, content: Content, layers: list[Any]) -> None:
         """Keep the keys and values of `content`, which `layers` hold and perhaps more.

@@ -13,13 +13,23 @@ from ..interpret.recorder import Recorder
 from ..model.prompt import Prompt
 from ..model.tap import NO_TAP, Tap, TappedDecoder
 from .capacity import need_of
-from .content import content_of
+from .content import Content
 from .engine import Engine
 from .features import Steps, embedding_steps, feature_steps
 from .grammar import MOST_FORCED, CallConstraint, Constraint, FormSampler
 from .lookup import Drafter, can_pay, check_draft
 from .options import GenerationOptions
 from .sampling import Choice, Sampler
+
+
+def reuses(options: GenerationOptions, recorder: Recorder | None) -> bool:
+    """Whether an answer takes over what earlier ones left, and leaves its own.
+
+    States of the decoder are promised for every position, so every one is computed. A cache that is
+    quantized on the way is neither the one nor the other.
+    """
+    states = recorder is not None and recorder.sees_positions
+    return options.reuse and not states and not options.kv_format.start
 
 
 class Run:
@@ -32,6 +42,7 @@ class Run:
         prompt: as it is run, after edits.
         recorder: keeps what a trace needs, or None.
         constraint: the form that the answer keeps, at its beginning, or None.
+        content: what its keys and values depend on; None: they are not reused.
     """
 
     def __init__(
@@ -41,6 +52,7 @@ class Run:
         options: GenerationOptions,
         recorder: Recorder | None,
         constraint: Constraint | CallConstraint | None = None,
+        content: Content | None = None,
     ):
         model = engine.model
         self._model, self._prompt, self._recorder = model, prompt, recorder
@@ -52,15 +64,11 @@ class Run:
             self.decoder = TappedDecoder(model.decoder, self._tap)
         self.kv = options.kv_format.of(model.config.text)
         self.cache, self.computed = self.kv.new_cache(model.decoder), 0
-        self._kept = self._content = None
+        self._kept, self._content = None, content
         self._written: list[int] = []
-        # States of the decoder are promised for every position, so every one is computed. A cache
-        # that is quantized on the way is neither the one nor the other.
-        states = recorder is not None and recorder.sees_positions
-        if options.reuse and not states and not self.kv.start:
+        if reuses(options, recorder):
             self._kept = engine.prompt_cache
             self._kept.check(model)
-            self._content = content_of(prompt, options.edits, model, self.kv)
             self._began = (self._kept.emptied, threading.get_ident())
         if self._kept is not None and self._content is not None:
             self.cache, self.computed = self._kept.take(self._content, self.cache)

@@ -175,7 +175,7 @@ def test_answers_come_as_they_are_finished_and_requests_as_there_is_room(model):
 
 @pytest.mark.parametrize("activations", [0, 90])
 def test_fewer_at_once_where_memory_is_short(model, monkeypatch, activations):
-    from pixtral_mlx.engine import batch
+    from pixtral_mlx.engine import batch, request
 
     asked = []
 
@@ -184,7 +184,7 @@ def test_fewer_at_once_where_memory_is_short(model, monkeypatch, activations):
         return 200 - tokens
 
     monkeypatch.setattr(
-        batch, "need_of", lambda *_, **__: SimpleNamespace(activations=activations, cache=0)
+        request, "need_of", lambda *_, **__: SimpleNamespace(activations=activations, cache=0)
     )
 
     model.generate("An earlier question?", max_tokens=2)
@@ -197,8 +197,8 @@ def test_fewer_at_once_where_memory_is_short(model, monkeypatch, activations):
     assert watched.most == (2 if activations else 3)
     assert max(asked) > 200 and len(finished) == 6
     assert not model.prompt_cache.nbytes  # what was kept has made way
-    for number, request in enumerate(requests):
-        same(finished[number], model.generate(request, max_tokens=60, reuse=False))
+    for number, asked_for in enumerate(requests):
+        same(finished[number], model.generate(asked_for, max_tokens=60, reuse=False))
 
 
 # What goes wrong -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from cases import picture
 from checkpoints import make_official
 from questions import user
+from watching import Watched, same
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.batch import Batch
@@ -48,49 +49,6 @@ def calls(monkeypatch):
     return found
 
 
-class Watched:
-    """A batch, and what came of it."""
-
-    def __init__(self, model, **options):
-        self.batch, self.pieces, self.ended = Batch(model.engine, **options), {}, {}
-
-    def add(self, messages, **options):
-        number = self.batch.add({"messages": messages, **options})
-        self.pieces[number] = []
-        return number
-
-    def step(self):
-        events = self.batch.step()
-        for number, event in events:
-            assert number not in self.ended
-            if isinstance(event, px.Piece):
-                self.pieces[number].append(event)
-            else:
-                self.ended[number] = event
-        return events
-
-    def until(self, condition, most=2000):
-        for _ in range(most):
-            if condition():
-                return
-            self.step()
-        raise AssertionError("it never came to that")
-
-    def finish(self):
-        self.until(lambda: not self.batch.busy)
-        for number, reply in self.ended.items():
-            if isinstance(reply, px.Reply):
-                assert "".join(piece.text for piece in self.pieces[number]) == reply.text
-                assert [piece.token for piece in self.pieces[number]] == reply.tokens
-        return self.ended
-
-
-def same(reply, alone):
-    assert (reply.tokens, reply.text) == (alone.tokens, alone.text)
-    assert reply.finish_reason == alone.finish_reason
-    assert reply.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
-
-
 # What a step is --------------------------------------------------------------------------------
 
 
@@ -102,7 +60,7 @@ def test_between_two_steps_of_the_answers_stands_at_most_one_part_of_a_prompt(wi
     for _ in range(2):
         watched.add(user(picture(64, 64), LONG), max_tokens=4, **STEP)
     since, parts = 0, 0  # the last step of the answers
-    while watched.batch.waiting or watched.batch._reading:
+    while watched.batch._turns:
         calls.clear()
         watched.step()
         read = [length for rows, length in calls if length > 1]
@@ -217,7 +175,7 @@ def test_cancelled_at_any_time(wide, endless, when):
         watched.add(text, max_tokens=30, **endless)
     watched.until(lambda: all(watched.pieces[n] for n in range(len(others))))
     gone = watched.add(user(picture(64, 64), LONG), max_tokens=200, **endless)
-    request = watched.batch._waiting[-1]
+    *_, request = watched.batch._turns
     steps = {"waiting": 0, "opened": 2, "image": 4, "prompt": 10}.get(when)
     for _ in range(steps or 0):
         watched.step()
