@@ -29,6 +29,13 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes"
 
 
+def format_share(share: float) -> str:
+    """A share in two digits, as `share` in drawing/numbers.js has it: 41 %, 5.6 %, < 0.1 %."""
+    if share >= 0.0995:
+        return f"{100 * share:.0f} %"
+    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %" if share > 0 else "0 %"
+
+
 def format_bytes(nbytes: int) -> str:
     """Decimal units, as disks and the documents count: 7.71 GB, 2.0 MB, 0.3 kB."""
     if nbytes < 1e5:

@@ -6,7 +6,7 @@ import pytest
 import pixtral_mlx as px
 from pixtral_mlx.cost.chips import CHIPS, expected_usable_bytes
 from pixtral_mlx.engine import capacity
-from pixtral_mlx.tables import format_bytes, format_memory
+from pixtral_mlx.tables import format_bytes, format_memory, format_share
 
 SOLD = sorted({size for chip in CHIPS.values() for size in chip.memory_gb})
 
@@ -38,3 +38,8 @@ def test_an_error_says_the_memory_of_a_mac_as_sold(model, prompt, monkeypatch):
     monkeypatch.setattr(capacity, "weights_bytes", lambda model: 60 * 10**9)
     with pytest.raises(px.CapacityError, match=r"; 48 of 64 GB are available: "):
         capacity.check_memory(model, prompt, 10)
+
+
+def test_a_share_has_two_digits():
+    said = {0.414: "41 %", 0.0996: "10 %", 0.056: "5.6 %", 0.0002: "< 0.1 %", 0: "0 %"}
+    assert {share: format_share(share) for share in said} == said

@@ -24,7 +24,7 @@ from ..interpret.activations import FLOAT16_MOST, largest_activations
 from ..interpret.picture import MAX_SIDE, draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import patch_grid
-from ..tables import format_bytes, format_table
+from ..tables import format_bytes, format_share, format_table
 from .inspect_pages import describe_pages, pages_text
 from .question import image_options
 from .status import Status
@@ -141,10 +141,10 @@ def _image_text(report: dict[str, Any]) -> str:
         + (f", turned upright (EXIF orientation {turned})" if turned > 1 else ""),
         f"resized to {report['resized_width']} x {report['resized_height']}: "
         f"{rows} rows x {columns} columns = {report['patches']:,} patches of 16 x 16",
-        f"{report['tokens']:,} tokens, {report['context_share']:.1%} of "
+        f"{report['tokens']:,} tokens, {format_share(report['context_share'])} of "
         f"{PIXTRAL_12B.text.max_seq_len:,}:",
-        *([f"  row {'1' if rows < 3 else f'1 to {rows - 1}':<9} {body}"] if rows > 1 else []),
-        f"  row {rows:<9} [IMG] x {columns}  [IMG_END]",
+        *([f"  {'row 1' if rows < 3 else f'rows 1 to {rows - 1}':<13} {body}"] if rows > 1 else []),
+        f"  {f'row {rows}':<13} [IMG] x {columns}  [IMG_END]",
     ]
     return "\n".join(lines)
 

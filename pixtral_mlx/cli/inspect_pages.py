@@ -14,7 +14,7 @@ from ..inputs.pixels import shrunk
 from ..interpret.picture import MAX_SIDE, draw_patch_grid, save_new
 from ..model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
 from ..model.prompt import PatchGrid, patch_grid
-from ..tables import format_table
+from ..tables import format_share, format_table
 from .status import Status
 
 
@@ -95,7 +95,8 @@ def pages_text(report: dict[str, Any]) -> str:
     name = report.get("pdf") or report.get("tiff")
     return "\n".join(
         [
-            f"{name}: {report['tokens']:,} tokens, {report['context_share']:.1%} of {context:,}",
+            f"{name}: {report['tokens']:,} tokens, {format_share(report['context_share'])} "
+            f"of {context:,}",
             *format_table(rows),
             "seconds: until Pixtral 12B has read it on this machine, an estimate from "
             f"{report['seconds_from']}",

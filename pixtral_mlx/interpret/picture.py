@@ -12,6 +12,7 @@ from ..errors import ImageError
 from ..files import new_file, refuse_existing
 from ..inputs.pixels import to_pixels
 from ..model.prompt import PatchGrid
+from ..tables import format_share
 from .letters import Lettering, right_to_left
 from .light import LIGHT, lit, spotlit
 from .words import Word, close, words_of
@@ -204,11 +205,12 @@ def _card(
     if likely < UNCERTAIN:
         end = lettering.width(text, WORD_SIZE)
         pen.line((0, size[1] + 33, end, size[1] + 33), fill=END_COLOUR, width=3)
-    where = f"image {best + 1}" if count > 1 else "image"
-    numbers = f"p {likely:.2f}   {attention.sum():.0%} on {where}, max {attention.max():.1%}"
+    where = f"picture {best + 1}" if count > 1 else "the picture"
+    on, most = format_share(attention.sum()), format_share(attention.max())
+    numbers = f"p {likely:.2f}   {on} on {where}, max {most}"
     pen.text((0, size[1] + 42), numbers, fill=QUIET_INK, font=_font(13))
     if count > 1:
-        shares = "   ".join(f"image {n}: {m.sum():.0%}" for n, m in enumerate(maps, 1))
+        shares = "   ".join(f"picture {n}: {format_share(m.sum())}" for n, m in enumerate(maps, 1))
         text = lettering.shortened(shares, CARD, 13)
         pen.text((0, size[1] + 60), text, fill=QUIET_INK, font=_font(13))
     return card

@@ -17,7 +17,7 @@ from ..checkpoint import layouts
 from ..checkpoint.scheme import AFFINE_GROUPS, DTYPES, RECIPES, Scheme
 from ..errors import ConfigError
 from ..model.config import PixtralConfig
-from ..tables import format_bytes, format_table
+from ..tables import format_bytes, format_share, format_table
 from .options import ConversionOptions
 
 
@@ -184,8 +184,8 @@ def format_plan(plan: Plan) -> str:
     """The plan for people: what it comes to, each part, and then every tensor."""
     quantized = sum(prod(tensor.shape) for tensor in plan.tensors if tensor.scheme)
     head = (
-        f"{plan.parameters:,} weights, {quantized / plan.parameters:.1%} of them quantized: "
-        f"{format_bytes(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight"
+        f"{plan.parameters:,} weights, {format_share(quantized / plan.parameters)} of them "
+        f"quantized: {format_bytes(plan.nbytes)}, {plan.bits_per_weight:.2f} bits per weight"
     )
     rows = [("tensor", "shape", "becomes", "size")]
     for tensor in plan.tensors:

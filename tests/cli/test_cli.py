@@ -218,7 +218,7 @@ def test_inspect_an_image(here, places, capsys, tmp_path):
     said = capsys.readouterr().out
     assert "3 rows x 5 columns = 15 patches" in said
     assert re.search(
-        r"row 1 to 2 +\[IMG\] x 5  \[IMG_BREAK\]\n +row 3 +\[IMG\] x 5  \[IMG_END\]", said
+        r"rows 1 to 2 +\[IMG\] x 5  \[IMG_BREAK\]\n +row 3 +\[IMG\] x 5  \[IMG_END\]", said
     )
     assert Image.open(tmp_path / "grid.png").size > (70, 40)
     assert here("inspect", "-", "--json", stdin=(places / "picture.png").read_bytes()) == 0
