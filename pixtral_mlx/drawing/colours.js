@@ -85,7 +85,7 @@ const LIGHT = [255, 200, 40];   // what the legend of a spotlight shows in more 
 export function legend(unit = "of the attention", onPlain = null) {
   const bar = tag("canvas", { class: "px-bar", width: 128, height: 10, "aria-hidden": "true" });
   const top = tag("span", {}, "");
-  const plainly = checkbox({ label: "as a map of colours", onChange: (plain) => { draw(plain); onPlain?.(plain); } });
+  const plainly = checkbox({ label: "as a colour map", onChange: (plain) => { draw(plain); onPlain?.(plain); } });
   const root = tag("div", { class: "px-legend", hidden: true },
     tag("span", {}, "0"), bar, top, tag("span", { class: "px-quiet" }, unit), onPlain ? plainly.root : null);
   function draw(plain) {

@@ -121,7 +121,7 @@ def test_the_word_that_leans_most_on_the_picture_is_lit_where_it_looked(answers,
 
 
 def test_the_reader_may_want_a_map_of_colours(answers, lens):
-    canvas, switch = heat(lens), lens.get_by_text("as a map of colours").locator("input")
+    canvas, switch = heat(lens), lens.get_by_text("as a colour map").locator("input")
     values = np.array(answers.kernel("looked(lens.at())"), float)
     switch.check()
     answers.eventually("lens.plain", True)

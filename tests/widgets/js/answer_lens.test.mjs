@@ -74,9 +74,9 @@ test("where a word looked is said with layer, head and picture", () => {
 
 test("settings, speed and spaces are told", () => {
   assert.equal(effect(0, 1, 1), "Temperature 0: always the likeliest.");
-  assert.match(effect(1.3, 0.9, 2), /flatter, cut at top-p 0.9: 2 tokens are left/);
-  assert.match(effect(0.5, 1, 1), /sharper: 1 token is left/);
+  assert.match(effect(1.3, 0.9, 2), /a flatter distribution, cut at top-p 0.9: 2 tokens are left/);
+  assert.match(effect(0.5, 1, 1), /a sharper distribution: 1 token is left/);
   assert.equal(pace({ speed: 18.3, prompt: 433, cached: 412, finished: "stop" }, false), "18 tokens/s, 412 of 433 prompt tokens known from before");
-  assert.match(pace({ speed: 1, prompt: 4, cached: 0, finished: "length" }, false), /^1\.0 tokens\/s, cut at the most/);
+  assert.match(pace({ speed: 1, prompt: 4, cached: 0, finished: "length" }, false), /^1\.0 tokens\/s, cut off at the token limit/);
   assert.equal(visible(" four\n"), "␣four⏎");
 });

@@ -126,7 +126,7 @@ test("where nobody tells of the kernel, it is waited for", async () => {
   const { ask } = connect(model, { wait: (text) => said.push(text) });
   const question = ask("pixels");
   for (let i = 0; i < 10; i++) { mock.timers.tick(4000); await settle(); }
-  assert.match(said.at(-1), /^Waiting for the kernel\. If it was started again, run the cell\./);
+  assert.match(said.at(-1), /^Waiting for the kernel\. If it was restarted, run the cell again\./);
   model.tell({ id: model.sent[0].id, data: "at last" });
   assert.equal(await question, "at last");
 });

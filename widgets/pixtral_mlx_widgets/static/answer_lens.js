@@ -18,8 +18,8 @@ export function sight(word, p, found, layer, head, pictures, image) {
 export function effect(temperature, topP, left) {
   if (temperature < 1e-4) return "Temperature 0: always the likeliest.";
   const tokens = left === 1 ? "1 token is left" : `${count(left)} tokens are left`;
-  const heat = temperature === 1 ? "as it is" : temperature < 1 ? "sharper" : "flatter";
-  return `Drawn from a distribution ${heat}${topP > 0 && topP < 1 ? `, cut at top-p ${topP}` : ""}: ${tokens}.`;
+  const heat = temperature === 1 ? "the distribution as it is" : `a ${temperature < 1 ? "sharper" : "flatter"} distribution`;
+  return `Drawn from ${heat}${topP > 0 && topP < 1 ? `, cut at top-p ${topP}` : ""}: ${tokens}.`;
 }
 
 // Speed and cache, in words.
@@ -27,7 +27,7 @@ export function pace(stats, running) {
   if (stats.prompt == null) return "";
   const speed = stats.speed ? `${digits(stats.speed)} tokens/s` : "";
   const known = stats.cached ? `${count(stats.cached)} of ${count(stats.prompt)} prompt tokens known from before` : "";
-  const ends = { length: "cut at the most tokens allowed", interrupted: "stopped" };
+  const ends = { length: "cut off at the token limit", interrupted: "stopped" };
   return [speed, known, running ? "" : ends[stats.finished]].filter(Boolean).join(", ");
 }
 

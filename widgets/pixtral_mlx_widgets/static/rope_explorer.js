@@ -53,8 +53,8 @@ function pairsCanvas(onHover) {
     const width = Math.max(Math.min(root.clientWidth, 460), 120);
     const pen = sized(canvas, width, HEIGHT + 34);
     const { wavelength, axis } = now.pairs;
-    title.textContent = `Patches that each pair takes to turn once: ${far(Math.min(...wavelength))} to `
-      + `${far(Math.max(...wavelength))}, logarithmic`;
+    title.textContent = `Patches per turn of each pair: ${far(Math.min(...wavelength))} to `
+      + `${far(Math.max(...wavelength))} (logarithmic)`;
     const top = Math.log10(Math.max(...wavelength) * 1.3);
     const y = (patches) => 6 + HEIGHT * (1 - Math.log10(patches) / top);
     const wide = width / wavelength.length;
@@ -225,10 +225,10 @@ export function render({ model, el }) {
     const [patch, probe, facts] = [model.get("patch"), model.get("probe"), model.get("facts")];
     if (!facts.pairs) return;
     const large = Math.max(model.get("rows"), model.get("columns")) > facts.made_for;
-    note.textContent = `${facts.model}: ${facts.pairs} pairs a head, base ${count(facts.theta)}. Pairs `
+    note.textContent = `${facts.model}: ${facts.pairs} pairs per head, base ${count(facts.theta)}. Pairs `
       + "below the dashed line turn more than once across this grid."
-      + (large ? ` The encoder was made for ${facts.made_for} × ${facts.made_for}: beyond it, angles `
-        + "come that it never saw." : "");
+      + (large ? ` The encoder was made for ${facts.made_for} × ${facts.made_for}: beyond that come `
+        + "angles that it never saw." : "");
     if (!patch) {
       panel.say("Choose patch A, with a click or the arrow keys: the map shows how alike the others are.");
     } else if (!probe || !shown?.pair) {

@@ -72,8 +72,8 @@ const KEPT = 128;
 const SOON = 1000;       // ms until a reader is told what is waited for
 const PATIENCE = 4000;   // ms until a kernel that is idle is doubted
 const WAITING = "Waiting for the kernel: it is busy, and answers when it is idle.";
-const SILENT = "Waiting for the kernel. If it was started again, run the cell.";
-const NO_ANSWER = "No answer from the kernel: what was saved is shown, this was not saved. "
+const SILENT = "Waiting for the kernel. If it was restarted, run the cell again.";
+const NO_ANSWER = "No answer from the kernel: what was saved is shown, and this was not saved. "
   + "Run the cell to ask again.";
 
 // Sorted like Python's json.dumps(sort_keys=True), so that both find an answer under one name.

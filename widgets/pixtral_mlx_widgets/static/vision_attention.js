@@ -109,9 +109,9 @@ export function render({ model, el }) {
     heads.show({ maps: answer.maps, distance: answer.distance, even: answer.even, heads: count - 1,
       rows, columns, patch: shownPatch(), chosen: mode === "head" ? model.get("head") : null });
     key.hidden = false;
-    key.textContent = `The heads of layer ${model.get("layer")}, each by its own greatest value. Below: its `
-      + `number, and how far it looks from this patch on average, in patches. A full bar `
-      + `(${digits(answer.even)}) is as far as looking evenly at everything.`;
+    key.textContent = `The heads of layer ${model.get("layer")}, each scaled to its own maximum. Below `
+      + "each: its number, and how far from this patch it looks on average, in patches. A full bar "
+      + `means as far as looking at everything evenly (${digits(answer.even)}).`;
     say();
   }
 
@@ -131,7 +131,7 @@ export function render({ model, el }) {
     else if (mode === "rollout" && all) {
       panel.say(model.get("work").stage ? "Attention is being followed back through all layers."
         : model.page ? "The rollout of this patch is not in this page."
-          : "The rollout was stopped: choose a patch, or rollout again.");
+          : "The rollout was stopped: choose a patch, or press “rollout” again.");
     }
   }
 
