@@ -15,6 +15,9 @@ export const share = (p) => p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0
 export const operations = (n) => n >= 9.95e11 ? `${digits(n / 1e12)} TFLOP` : n >= 9.95e8 ? `${digits(n / 1e9)} GFLOP` : `${digits(n / 1e6)} MFLOP`;
 export const bytes = (n) => n >= 9.95e8 ? `${digits(n / 1e9)} GB` : n >= 9.95e5 ? `${digits(n / 1e6)} MB` : `${digits(n / 1e3)} kB`;
 
+// A distance in patches: 0.0, 2.6, 33. A head that looks at its own patch alone looks 0.0 far.
+export const patchesFar = (n) => n < 9.95 ? n.toFixed(1) : digits(n);
+
 // Memory as it is sold: a 64 GB Mac holds 64 x 2^30 bytes, and nobody calls it 68.72 GB.
 export const sold = (n) => `${count(n / 2 ** 30)} GB`;
 

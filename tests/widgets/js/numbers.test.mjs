@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-const { bytes, digits, nats, operations, share, sold } = await import(`${process.env.STATIC}/numbers.js`);
+const { bytes, digits, nats, operations, patchesFar, share, sold } = await import(`${process.env.STATIC}/numbers.js`);
 
 // A number as it is read, without the zeros that only say how large it is.
 const significant = (words) => words.match(/[\d,.]+/)[0].replaceAll(",", "").replace(/^[0.]+/, "").replace(/0+$/, "").replace(".", "").length;
@@ -21,6 +21,10 @@ test("a size has two digits in each unit, and never a thousand of one", () => {
     for (const words of [bytes(n), operations(n), `${digits(n)} tokens/s`]) assert.ok(significant(words) <= 2, words);
   }
   for (let p = 1; p > 1e-6; p *= 0.83) assert.ok(significant(share(p)) <= (p > 0.995 ? 3 : 2), share(p));
+});
+
+test("a distance in patches has one place behind the point, and none from ten on", () => {
+  assert.deepEqual([0.00018, 0.31, 2.64, 9.96, 32.6].map(patchesFar), ["0.0", "0.3", "2.6", "10", "33"]);
 });
 
 test("a Mac's memory is what it is sold as", () => {

@@ -2,7 +2,7 @@
 
 import { heatCanvas } from "./colours.js";
 import { eachFrame, ink, onTheme, OWN_KEYS, sized, tag } from "./elements.js";
-import { count, digits } from "./numbers.js";
+import { count, patchesFar } from "./numbers.js";
 
 const GAP = 8;
 const WORDS = 15;
@@ -70,7 +70,7 @@ export function headStrip({ onChoose }) {
     pen.font = `${head === chosen ? "600 " : ""}10px ${getComputedStyle(root).fontFamily}`;
     pen.textBaseline = "top";
     // As much of "head 0, 2.6 patches" as there is room for.
-    const far = digits(distance[head]);
+    const far = patchesFar(distance[head]);
     const words = [`head ${head}, ${far} patches`, `${head}: ${far} patches`, `${head}: ${far}`, String(head)];
     pen.fillText(words.find((text) => pen.measureText(text).width <= at.wide + GAP - 2) ?? words[3], x, bar + 5);
   }
@@ -101,7 +101,7 @@ export function headStrip({ onChoose }) {
       const { heads, chosen, distance } = now;
       canvas.setAttribute("aria-label", `Small maps of ${count(heads)} heads; ` + (chosen == null
         ? "none is chosen"
-        : `head ${chosen} is chosen, looks ${digits(distance[chosen] ?? 0)} patches far`));
+        : `head ${chosen} is chosen, looks ${patchesFar(distance[chosen] ?? 0)} patches far`));
       redraw();
     },
     close() { watch.disconnect(); stop(); },

@@ -3,7 +3,7 @@
 import { headStrip } from "./head_strip.js";
 import { legend } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
-import { capital, digits, patchBoth, patchName, share } from "./numbers.js";
+import { capital, patchBoth, patchName, patchesFar, share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -29,7 +29,7 @@ export function describe(who, [row, column], map) {
           + `${share(map.near)} within two patches`
         : `looks most at ${patchName(map.peak)} (${share(map.top)}): `
           + `${share(map.near)} within two patches of itself`;
-  const far = `${digits(map.distance)} patches away on average (evenly spread: ${digits(map.even)})`;
+  const far = `${patchesFar(map.distance)} patches away on average (evenly spread: ${patchesFar(map.even)})`;
   const rest = map.sum < 0.995 ? ` ${share(1 - map.sum)} goes to other pictures.` : "";
   return `${who}: ${patchName([row, column])} ${looks}, ${far}.${rest}`;
 }
@@ -111,7 +111,7 @@ export function render({ model, el }) {
     key.hidden = false;
     key.textContent = `The heads of layer ${model.get("layer")}, each scaled to its own maximum. Below `
       + "each: its number, and how far from this patch it looks on average, in patches. A full bar "
-      + `means as far as looking at everything evenly (${digits(answer.even)}).`;
+      + `means as far as looking at everything evenly (${patchesFar(answer.even)}).`;
     say();
   }
 
