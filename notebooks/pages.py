@@ -18,15 +18,34 @@ from run import WIDGET, notebooks
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 """What a page may load: what is in it. It needs no script."""
 
+FOLDED = """
+.folded > summary {
+  margin: 0.4em 0 0.4em 6em; cursor: pointer; font: 13px sans-serif; color: #555;
+}
+"""
+"""What is folded in a notebook is folded in its page, and opens at a click."""
+
 TEMPLATE = f"""{{%- extends 'lab/index.html.j2' -%}}
 {{%- block html_head_js -%}}
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<style>{FOLDED}</style>
 {{%- endblock -%}}
 {{%- block jupyter_widgets -%}}{{%- endblock -%}}
+{{%- block input_group -%}}
+{{%- if cell.metadata.get("jupyter", {{}}).get("source_hidden") -%}}
+<details class="folded"><summary>Code</summary>{{{{ super() }}}}</details>
+{{%- else -%}}{{{{ super() }}}}{{%- endif -%}}
+{{%- endblock -%}}
+{{%- block output_group -%}}
+{{%- if cell.metadata.get("jupyter", {{}}).get("outputs_hidden") -%}}
+<details class="folded"><summary>Check</summary>{{{{ super() }}}}</details>
+{{%- else -%}}{{{{ super() }}}}{{%- endif -%}}
+{{%- endblock -%}}
 {{%- block html_head_js_mathjax -%}}{{%- endblock -%}}
 {{%- block html_head_js_mermaidjs -%}}{{%- endblock -%}}
 """
-"""nbconvert's own page without what it loads: require.js, MathJax, Mermaid, and widgets."""
+"""nbconvert's own page without what it loads: require.js, MathJax, Mermaid, and widgets; folded as
+the notebook is."""
 
 LATEX = re.compile(r"\$[^$\n]+\$|\$\$|\\\(|\\\[|\\begin\{")
 DRAWN_LATER = re.compile(r"```mermaid")

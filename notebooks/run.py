@@ -27,10 +27,10 @@ SECONDS = 300
 PICTURES = FOLDER / "pictures"
 CHOSEN = {
     "0": "looked",
-    "1": "load",
+    "1": "drawn",
     "2": "measure",
-    "3": "load",
-    "4": "load",
+    "3": "alike",
+    "4": "who",
     "5": "figure",
     "6": "lens",
     "7": "cloud",

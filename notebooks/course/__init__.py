@@ -31,6 +31,7 @@ from .exercises import (
     questions,
     relative_error,
     scenes,
+    shared,
     tolerance,
     whole_numbers,
 )
@@ -38,5 +39,6 @@ from .exercises import (
 __all__ = [
     "Verdict", "accuracy", "answers", "check_bits", "check_grids", "check_mask", "check_quiet",
     "check_rebuild", "check_shift", "colour_number", "dtype_for", "is_mini", "large_scenes",
-    "numbers", "questions", "relative_error", "scenes", "tolerance", "whole_numbers",
+    "numbers", "questions", "relative_error", "scenes", "shared", "tolerance",
+    "whole_numbers",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ import pixtral_mlx as px
 from pixtral_mlx.engine.capacity import kv_bytes_per_token
 
 from .exercises import Verdict, numbers
+from .figures import short
 
 # Notebook 8 -----------------------------------------------------------------------------------
 
@@ -40,7 +41,7 @@ def check_kv(answer: Any, config: px.PixtralConfig, tokens: int) -> Verdict:
     text, grid = config.text, px.patch_grid(1024, 1024, config.vision)
     right = tokens * kv_bytes_per_token(text)
     wrong = {
-        2: "Keys and values: twice that.",
+        2: "Keys and values: twice as much.",
         text.n_kv_heads / text.n_heads: "Only the key and value heads are kept, and there are "
         f"{text.n_kv_heads} of them for {text.n_heads} query heads.",
         0.5: "In 16 bits a number takes two bytes, not four.",
@@ -52,7 +53,9 @@ def check_kv(answer: Any, config: px.PixtralConfig, tokens: int) -> Verdict:
         if abs(found * factor / right - 1) < 0.005:
             return Verdict(False, text_of_error)
     if abs(found / right - 1) > 0.01:
-        return Verdict(False, "2 (key, value) x layers x key heads x head width x bytes x tokens.")
+        return Verdict(
+            False, "Multiply 2 (key and value), layers, key heads, head width, bytes and tokens."
+        )
     return Verdict(True, f"{right:,} bytes for one picture.")
 
 
@@ -64,12 +67,14 @@ def check_speed(answer: Any, bandwidth: float, read: int, whole: int) -> Verdict
     """
     found = _number(answer)
     if found is None or found <= 0:
-        return Verdict(False, "Give a number of tokens a second, as in 25.")
+        return Verdict(False, "Give a number of tokens per second, as in 25.")
     if abs(found * whole / bandwidth - 1) < 0.02:
-        return Verdict(False, "A step reads the decoder, not the encoder and not the whole table.")
+        return Verdict(
+            False, "A step reads the decoder, but not the encoder, nor the whole embedding table."
+        )
     if abs(found * read / bandwidth - 1) > 0.05:
-        return Verdict(False, "Bytes a second by bytes a step: reading limits writing.")
-    return Verdict(True, f"At most {bandwidth / read:.1f} tokens a second.")
+        return Verdict(False, "Divide bytes per second by bytes per step.")
+    return Verdict(True, f"At most {bandwidth / read:.0f} tokens per second.")
 
 
 def _number(answer: Any) -> float | None:
@@ -131,7 +136,7 @@ def check_part(answer: Any, effects: Mapping[str, float]) -> Verdict:
     if not isinstance(answer, str) or answer not in effects:
         return Verdict(False, f"Give one of: {', '.join(effects)}.")
     own, worse = effects[answer], [name for name in effects if effects[name] > effects[answer]]
-    seen = f"Rounding it alone moves the answers by {own:.2g} nats a token"
+    seen = f"Rounding it alone moves the answers by {short(own)} nats per token"
     if worse:
         return Verdict(False, f"{seen}; parts that move them more: {len(worse)}.")
     return Verdict(True, f"{seen}, more than any other part.")
@@ -145,5 +150,5 @@ def check_bytes(answer: Any, right: float) -> Verdict:
     if found == int(right):
         return Verdict(False, "Each group has a scale and a bias of 16 bits too.")
     if abs(found - right) > 1e-6:
-        return Verdict(False, "Share the 32 bits of scale and bias among the group.")
-    return Verdict(True, f"{right} bits.")
+        return Verdict(False, "Share the 32 bits of scale and bias among the weights of the group.")
+    return Verdict(True, f"{right} bits per weight.")

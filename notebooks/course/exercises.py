@@ -1,6 +1,7 @@
 """New scenes, accuracy, and checks of answers to exercises."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from random import Random
 from typing import Any, NamedTuple
 
@@ -45,6 +46,17 @@ def tolerance(model: px.Pixtral) -> float:
 
     exact = model.vision_encoder.ln_pre.weight.dtype == mx.float32
     return px.machine().tolerance(1e-4) if exact else 3e-2
+
+
+def shared(model: px.Pixtral) -> px.Pixtral:
+    """The same weights once more, for a widget: it computes on a thread of its own, and cells go
+    on with `model`. Nothing is copied; only the cache of prompts is another."""
+    import mlx.core as mx
+
+    mx.eval(model.parameters())
+    other = copy(model)
+    vars(other).pop("prompt_cache", None)
+    return other
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
@@ -120,20 +132,22 @@ def numbers(answer: Any, count: int) -> tuple[float, ...] | None:
 
 
 def check_bits(answer: Any) -> Verdict:
-    """Bits a weight takes in 4 bits, with groups of 64 and of 32."""
+    """Bits per weight at 4 bits, with groups of 64 and of 32."""
     found = numbers(answer, 2)
     if found is None:
         return Verdict(False, "Give two numbers, as in (4.1, 4.2).")
     first, second = found
     if (first, second) == (4, 4):
-        return Verdict(False, "The ruler counts too: each group stores a scale and a bias.")
+        return Verdict(False, "The ruler takes space too: each group stores a scale and a bias.")
     if (first, second) == (4.25, 4.5):
         return Verdict(False, "Each group stores two 16-bit numbers, the scale and the bias.")
     if (first, second) == (5, 4.5):
-        return Verdict(False, "The other way round: a smaller group shares its ruler among fewer.")
+        return Verdict(
+            False, "The other way round: in a smaller group, fewer weights share the ruler."
+        )
     if (first, second) != (4.5, 5):
         return Verdict(False, "Share the 32 bits of scale and bias among the weights of a group.")
-    return Verdict(True, "4 + 32/64 and 4 + 32/32: smaller groups fit better and cost more.")
+    return Verdict(True, "4 + 32/64 and 4 + 32/32: smaller groups fit more closely and cost more.")
 
 
 # Notebook 1 -----------------------------------------------------------------------------------
@@ -156,7 +170,7 @@ def check_grids(answer: Any) -> Verdict:
             wrong.append(f"{width} × {height}: {_why_not(found, right, width, height)}")
     if wrong:
         return Verdict(False, f"{5 - len(wrong)} of 5. " + " ".join(wrong))
-    return Verdict(True, "Round up, rows first, and shrink what is larger than 1024.")
+    return Verdict(True, "Rows first, round up, and shrink anything longer than 1024 pixels first.")
 
 
 def _why_not(found: tuple | None, right: tuple, width: int, height: int) -> str:
@@ -169,12 +183,12 @@ def _why_not(found: tuple | None, right: tuple, width: int, height: int) -> str:
         (height // 16, width // 16),
         (-(-height // 16), -(-width // 16)),
     ):
-        return "it is shrunk first, so that its longest side has 1024 pixels."
+        return "it is shrunk first, until its longest side is 1024 pixels."
     if found == (height // 16, width // 16):
-        return "what is left over needs a patch of its own: round up."
+        return "the leftover pixels need a patch of their own: round up."
     if largest > 1024:
         width, height = round(width * 1024 / largest), round(height * 1024 / largest)
-        return f"shrunk it has {width} × {height} pixels."
+        return f"once shrunk, it is {width} × {height} pixels."
     return "divide each side by 16 and round up."
 
 
@@ -196,25 +210,28 @@ def check_rebuild(answer: Any, image_ids: tuple[int, int, int]) -> Verdict:
         if not isinstance(found, (tuple, list)) or tuple(found) != right:
             why = ""
             if isinstance(found, (tuple, list)) and tuple(found)[:1] == (right[0] - 1,):
-                why = " The last row ends too, with another token."
+                why = " The last row ends too, but with a different token."
             elif isinstance(found, (tuple, list)) and tuple(found) == right[::-1]:
                 why = " Rows come first."
             return Verdict(False, f"For {right} it gives {found!r}.{why}")
-    return Verdict(True, "As many rows as tokens that end one; the patches share them evenly.")
+    return Verdict(
+        True, "One row for every token that ends a row, and the patches divide evenly among them."
+    )
 
 
 # Notebook 3 -----------------------------------------------------------------------------------
 
 
 def check_shift(answer: Any, rope: Any) -> Verdict:
-    """Where B goes from (5, 1) when A goes from (2, 3) to (9, 9) and their score stays."""
+    """Where B goes from row 5, column 1 when A goes from row 2, column 3 to row 9, column 9 and
+    their score stays. Only differences count, so it does not matter where counting begins."""
     found = whole_numbers(answer, 2)
-    if found is None or min(found) < 0 or max(found) > 40:
-        return Verdict(False, "Give (row, column), whole numbers from 0 to 40.")
+    if found is None or min(found) < 1 or max(found) > 40:
+        return Verdict(False, "Give (row, column), whole numbers from 1 to 40.")
     angles = np.array(rope.angles([(41, 41)]), np.float64).reshape(41, 41, -1)
     before = np.cos(angles[5, 1] - angles[2, 3]).mean()
     after = np.cos(angles[found] - angles[9, 9]).mean()
-    scores = f"The score was {before:.3f} and is {after:.3f}."
+    scores = f"The score was {before:.2f} and is now {after:.2f}."
     if found == (12, 7):
         return Verdict(True, f"{scores} B is three rows below A and two columns to its left again.")
     down, right = found[0] - 9, found[1] - 9
@@ -251,7 +268,10 @@ def colour_number(thing: Any) -> int:
 def check_mask(answer: Any) -> Verdict:
     """A function from numbers of patches to a square array of who may see whom."""
     if not callable(answer):
-        return Verdict(False, "Give a function of one argument, a list of numbers of patches.")
+        return Verdict(
+            False,
+            "Give a function of one argument: a list with the number of patches in each picture.",
+        )
     for lengths in ([2, 3], [4], [1, 1, 2]):
         owner = [number for number, length in enumerate(lengths) for _ in range(length)]
         try:
@@ -267,8 +287,9 @@ def check_mask(answer: Any) -> Verdict:
                 if bool(found[i, j]) != (mine == other):
                     may = "may" if found[i, j] else "may not"
                     whose = "of its own picture" if mine == other else "of another picture"
-                    return Verdict(False, f"For {lengths}, patch {i} {may} see patch {j}, {whose}.")
-    return Verdict(True, "Blocks along the diagonal, one for each picture.")
+                    seen = f"patch {i + 1} {may} see patch {j + 1}, {whose}."
+                    return Verdict(False, f"For {lengths}, {seen}")
+    return Verdict(True, "Blocks along the diagonal, one per picture.")
 
 
 def check_quiet(answer: Any, first: Any, model: px.Pixtral) -> Verdict:

@@ -51,7 +51,7 @@ def bars(
         y = top + i * line
         pen.text((left - 12, y + 15), name, fill=INK, font=font, anchor="rm")
         pen.rectangle((left, y + 4, left + max(1, round(room * value / most)), y + 26), SERIES[0])
-        number = f"{value:.0%}" if unit == "%" else f"{value:,.3g} {unit}".strip()
+        number = f"{value:.0%}" if unit == "%" else f"{short(value)} {unit}".strip()
         pen.text((left + room * value / most + 8, y + 15), number, fill=INK, font=font, anchor="lm")
     if chance is not None:
         x, bottom = left + room * chance / most, top + line * len(values)
@@ -78,7 +78,12 @@ class Axis(NamedTuple):
 
     def label(self, mark: float) -> str:
         """What is written at a mark."""
-        return f"{10**mark:g}" if self.log else f"{mark:,.4g}"
+        return _power(mark) if self.log else f"{mark:,.4g}"
+
+
+def _power(mark: float) -> str:
+    """Of ten: 0.01, 1, 100; and 10^-5, which Pillow's font has no small digits for."""
+    return f"{10**mark:g}" if abs(mark) < 4 else f"10^{mark:.0f}"
 
 
 LEAST = 1e-7
@@ -187,7 +192,7 @@ def heat(values: np.ndarray, title: str = "", marks: Mapping[tuple[int, int], st
         pen.text(at, letter, fill=colour, font=_font(max(12, cell // 2)), anchor="mm")
     bar = Image.fromarray(cividis(np.tile(np.linspace(0, 1, 120), (12, 1))))
     top = 40 + rows * cell + 14
-    for x, text, anchor in ((PAD, f"{low:.3g}", "lm"), (PAD + 190, f"{high:.3g}", "lm")):
+    for x, text, anchor in ((PAD, short(low), "lm"), (PAD + 190, short(high), "lm")):
         pen.text((x, top + 6), text, fill=QUIET_INK, font=_font(14), anchor=anchor)
     page.paste(bar, (PAD + 60, top))
     return page
@@ -256,6 +261,16 @@ class _Pen(ImageDraw.ImageDraw):
 
 def _font(size: int):
     return ImageFont.load_default(size)
+
+
+def short(value: float) -> str:
+    """A number for a picture, in two digits: 0.13, 12, 420, 1,300; what is under a thousandth is
+    said to be so."""
+    if 0 < abs(value) < 0.001:
+        return "under 0.001" if value > 0 else "above -0.001"
+    if abs(value) < 10:
+        return f"{value:.2g}"
+    return f"{round(value, 1 - int(np.floor(np.log10(abs(value))))):,.0f}"
 
 
 def ceiling(value: float) -> float:

@@ -9,6 +9,7 @@ import pixtral_mlx as px
 from pixtral_mlx.interpret.maps import block_means
 
 from .exercises import Verdict, whole_numbers
+from .figures import short
 
 
 def some(count: int, most: int) -> list[int]:
@@ -55,9 +56,10 @@ def check_heads(answer: Any, distances: np.ndarray) -> Verdict:
             return Verdict(False, f"There is no layer {layer}, head {head}: {sizes}, from 0.")
     near, far = (float(distances[one]) for one in found)
     nearer, farther = int((distances < near).sum()), int((distances > far).sum())
-    seen = f"They look {near:.2f} and {far:.2f} patches far on average;"
+    seen = f"On average they look {near:.1f} and {far:.1f} patches far;"
     if nearer or farther:
-        return Verdict(False, f"{seen} heads that look nearer: {nearer}, farther: {farther}.")
+        others = f"nearer than the first look {nearer}, farther than the second {farther}"
+        return Verdict(False, f"{seen} of all heads, {others}.")
     return Verdict(True, f"{seen} no head looks nearer, none farther.")
 
 
@@ -143,7 +145,7 @@ def check_settled(answer: Any, lens: Sequence[str]) -> Verdict:
     """
     found = whole_numbers([answer], 1)
     if found is None or not 0 <= found[0] < len(lens):
-        return Verdict(False, f"Give the number of a layer, 0 to {len(lens) - 1}.")
+        return Verdict(False, f"Give the number of a layer, from 0 to {len(lens) - 1}.")
     layer, right = found[0], len(lens) - 1
     while right and lens[right - 1] == lens[-1]:
         right -= 1
@@ -151,7 +153,7 @@ def check_settled(answer: Any, lens: Sequence[str]) -> Verdict:
         other = next(n for n in range(layer, right + 1) if lens[n] != lens[-1])
         return Verdict(False, f"After layer {other} the lens says {lens[other]!r}.")
     if layer > right:
-        return Verdict(False, f"It says {lens[-1]!r} earlier already.")
+        return Verdict(False, f"The lens says {lens[-1]!r} earlier than that.")
     return Verdict(True, f"From layer {right} on the lens says {lens[-1]!r}.")
 
 
@@ -167,7 +169,7 @@ def check_says(answer: Any, words: Sequence[tuple[str, float]]) -> Verdict:
     place = next((n for n, (text, _) in enumerate(words) if text.strip() == answer.strip()), None)
     if place == 0:
         return Verdict(True, f"The lens says {told}.")
-    where = "not among its words" if place is None else f"its number {place + 1}"
+    where = "not on its list" if place is None else f"number {place + 1} on its list"
     return Verdict(False, f"{answer!r} is {where}. The lens says {told}.")
 
 
@@ -236,18 +238,21 @@ def check_block(answer: Any, drops: np.ndarray) -> Verdict:
     """The block of patches that is missed most.
 
     Arguments:
-        answer: its (row, column) among the blocks.
+        answer: its (row, column) among the blocks, counted from one.
         drops: shape (block rows, block columns), in nats.
     """
-    found = whole_numbers(answer, 2)
-    if found is None or not all(0 <= n < size for n, size in zip(found, drops.shape, strict=True)):
-        rows, columns = drops.shape
-        return Verdict(False, f"Give (row, column), from (0, 0) to ({rows - 1}, {columns - 1}).")
-    own, most = float(drops[found]), float(drops.max())
+    found, (rows, columns) = whole_numbers(answer, 2), drops.shape
+    if found is None or not (1 <= found[0] <= rows and 1 <= found[1] <= columns):
+        return Verdict(False, f"Give (row, column), from (1, 1) to ({rows}, {columns}).")
+    own, most = float(drops[found[0] - 1, found[1] - 1]), float(drops.max())
     if own < most:
         more = int((drops > own).sum())
-        return Verdict(False, f"Hiding it costs {own:.2f} nats; blocks that cost more: {more}.")
-    return Verdict(True, f"Hiding it costs {own:.2f} nats, more than any other.")
+        return Verdict(False, f"Hiding it costs {short(own)} nats; {_blocks(more)} more.")
+    return Verdict(True, f"Hiding it costs {short(own)} nats, more than any other.")
+
+
+def _blocks(count: int) -> str:
+    return "one block costs" if count == 1 else f"{count} blocks cost"
 
 
 def check_rank(answer: Any) -> Verdict:

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixtral_mlx.interpret.picture import INK, PAPER, QUIET_INK, cividis
 
-from .figures import PAD, RULE, SERIES, axis, legend, plane
+from .figures import PAD, RULE, SERIES, axis, legend, plane, short
 
 
 def sheet(
@@ -33,10 +33,10 @@ def sheet(
     pen = ImageDraw.Draw(page)
     for number, (name, values) in enumerate(maps.items()):
         left, top = PAD + number % columns * step[0], PAD + number // columns * step[1]
-        most = max(float(values.max()), 1e-12)
+        most = float(values.max())
         size = (values.shape[1] * cell, values.shape[0] * cell)
-        lit = Image.fromarray(cividis(np.clip(values / most, 0, 1))).resize(size, 0)
-        pen.text((left, top), f"{name}: {_short(most)}", fill=INK, font=_font(13))
+        lit = Image.fromarray(cividis(np.clip(values / max(most, 1e-12), 0, 1))).resize(size, 0)
+        pen.text((left, top), f"{name}: {short(most)}", fill=INK, font=_font(13))
         page.paste(lit, (left, top + 20))
         if ring is not None:
             x, y = left + ring[1] * cell, top + 20 + ring[0] * cell
@@ -89,10 +89,6 @@ def words_on(picture: Image.Image, words: np.ndarray, marked: np.ndarray):
         colour = INK if marked[row, column] else QUIET_INK
         pen.text(at, str(word), fill=colour, font=_font(14), anchor="mm")
     return page
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
 
 
 def _font(size: int):

@@ -15,19 +15,19 @@ run = pytest.importorskip("run", reason=reason)
 CELLS = {
     "0": ["load", "studio"],
     "1": ["load", "widget"],
-    "2": ["load", "ids", "widget"],
+    "2": ["load", "widget"],
     "3": ["load", "widget"],
     "4": ["load", "widget"],
-    "5": ["load", "figure", "widget"],
-    "6": ["load", "lens", "widget"],
-    "7": ["load", "figure", "hand", "widget", "ablation"],
-    "8": ["load", "widget", "widget-12b"],
-    "9": ["load", "first-picture", "widget"],
-    "claims": ["load", "breaks-figure"],
+    "5": ["load", "widget", "widget-again"],
+    "6": ["load", "widget", "widget-again"],
+    "7": ["load", "widget", "figure", "hand", "second", "ablation"],
+    "8": ["load", "widget-12b", "widget"],
+    "9": ["load", "widget"],
+    "claims": ["load", "widget"],
 }
 """By the notebook's first word: what is run, the widgets among them."""
 
-WITH_CANVAS = {"1", "2", "3", "4", "5", "6", "7"}
+WITH_CANVAS = {"1", "2", "3", "4", "5", "6", "7", "claims"}
 """Notebooks whose widgets show a picture, a map or a strip at once."""
 
 RUN_CELL = """async id => {

@@ -129,8 +129,8 @@ def test_rebuild():
         ((5, 1), "now -4 and -8"),
         ((7, 12), "now -2 and +3"),
         ((6, 11), "mirror image"),
-        ((-1, 3), "from 0 to 40"),
-        ((99, 3), "from 0 to 40"),
+        ((0, 3), "from 1 to 40"),
+        ((99, 3), "from 1 to 40"),
     ],
 )
 def test_shift(wrong, why):
@@ -157,8 +157,8 @@ def test_mask():
     assert course.check_mask(own).right
     assert course.check_mask(lambda lengths: own(lengths).astype(int).tolist()).right
     for wrong, why in (
-        (lambda n: np.ones((sum(n), sum(n))), "patch 0 may see patch 2, of another picture"),
-        (lambda n: np.tril(own(n)), "patch 0 may not see patch 1, of its own picture"),
+        (lambda n: np.ones((sum(n), sum(n))), "patch 1 may see patch 3, of another picture"),
+        (lambda n: np.tril(own(n)), "patch 1 may not see patch 2, of its own picture"),
         (lambda n: np.eye(3), r"its shape is (3, 3); it should be (5, 5)"),
         (lambda n: n / 2, "TypeError"),
         (lambda n: own([2, 3]) if n == [2, 3] else own([1] * sum(n)), "For [4]"),

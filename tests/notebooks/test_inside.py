@@ -176,7 +176,7 @@ CHECKS = {
         ("heads", ((1, 0), (0, 1)), [((0, 0), (0, 1)), ((1, 0), (1, 1)), ((5, 0), (0, 1))]),
         ("settled", 2, [0, 1, 3, 4, -1]),
         ("says", "star", ["two", "moon"]),
-        ("block", (0, 2), [(0, 0), (0, 1), (1, 0), (0, -1)]),
+        ("block", (1, 3), [(1, 1), (1, 2), (2, 1), (0, 3), (1, 4)]),
     ],
 )
 def test_checks_know_right_from_wrong_and_say_why(name, right, wrong):

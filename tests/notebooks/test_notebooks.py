@@ -23,6 +23,7 @@ SHOWN = {
     "7": ("AnswerLens", "Ablation"),
     "8": ("MemoryView",),
     "9": ("QuantizationView",),
+    "claims": ("PatchGrid",),
 }
 """The widgets that a notebook shows, by the beginning of its name."""
 
@@ -41,7 +42,8 @@ SOLUTIONS = {
         "most_local, most_global = (divmod(int(n), heads) for n in ends)"
     ),
     "says-answer": (
-        "guess = trace.position_lens(prompt.spans[0].position(*patch), last)[0][0].strip()"
+        "there = about.spans[0].position(patch[0] - 1, patch[1] - 1)\n"
+        "guess = reading.position_lens(there, last)[0][0].strip()"
     ),
     "settled-answer": (
         "settled_from = last\n"
@@ -58,7 +60,7 @@ SOLUTIONS = {
     ),
     "block-answer": (
         "drops = block_means(found, 2)\n"
-        "missed_most = tuple(int(n) for n in np.unravel_index(drops.argmax(), drops.shape))"
+        "missed_most = tuple(int(n) + 1 for n in np.unravel_index(drops.argmax(), drops.shape))"
     ),
 }
 """What makes the checks content, by the id of the cell that holds the answer."""
