@@ -24,6 +24,9 @@ STATE = "application/vnd.jupyter.widget-state+json"
 SECONDS = 300
 """At most, for one notebook."""
 
+KEPT = "Kept from the last run:\n"
+"""The first line of an output that is folded."""
+
 PICTURES = FOLDER / "pictures"
 CHOSEN = {
     "0": "looked",
@@ -143,6 +146,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     if widgets:
         notebook.metadata["widgets"] = widgets
     for cell in notebook.cells:
+        fold(cell)
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if "image/png" in data:  # Pillow sends the same picture as a JPEG too
@@ -150,6 +154,14 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
             if WIDGET in data:
                 name = re.split(r"[( ]", data["text/plain"].lstrip("<"))[0].rpartition(".")[2]
                 data["text/plain"] = f"{name}: run this cell to see it and use it"
+
+
+def fold(cell: nbformat.NotebookNode) -> None:
+    """Begin a folded output with a line that says nothing: JupyterLab shows the first."""
+    outputs = cell.get("outputs", [])
+    hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden")
+    if outputs and hidden and outputs[0].get("text") != KEPT:
+        outputs.insert(0, nbformat.v4.new_output("stream", name="stdout", text=KEPT))
 
 
 def picture(path: Path, notebook: nbformat.NotebookNode) -> bytes:

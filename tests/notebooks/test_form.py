@@ -94,6 +94,9 @@ def test_a_prediction_comes_before_its_answer(path):
                 if not shows_widget(cell) and not is_picture_of_the_question(cell):
                     assert folded(cell, "outputs"), f"{cell.id}: its answer stands open"
                     assert cell.metadata.get("collapsed") is True
+                    assert cell.outputs[0].get("text", "").startswith(run.KEPT), (
+                        f"{cell.id}: JupyterLab shows the first line of a folded output"
+                    )
             elif asks is not None and text:
                 assert text.startswith("<details><summary>After the check</summary>"), cell.id
                 assert text.endswith("</details>")
