@@ -139,6 +139,17 @@ def test_a_page_offers_nothing_that_only_a_kernel_does(lab, saved, kind, width):
     page.close()
 
 
+def test_a_page_of_the_studio_tells_nobody_to_press_what_is_not_there(lab, saved):
+    page = lab.new_page()
+    page.goto((saved / "Studio.html").as_uri())
+    page.get_by_role("tab", name="Bits").click()
+    bits = page.locator(".px-part .px-caption:visible")
+    page.wait_for_function("/when this page was saved/.test(document.body.innerText)")
+    assert bits.last.inner_text() == "Nothing had been measured when this page was saved."
+    assert page.get_by_role("button", name="Measure every matrix").is_hidden()
+    page.close()
+
+
 def test_a_page_is_dark_as_a_whole(lab, saved):
     """The browser's own checkboxes too."""
     page = lab.new_page()

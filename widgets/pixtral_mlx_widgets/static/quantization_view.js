@@ -306,6 +306,7 @@ export function render({ model, el }) {
     if (chosen) panel.say(describe(chosen));
     else if (comparison.pieces) panel.say(parted(comparison));
     else if (errors.length) panel.say(total(errors));
+    else if (model.page) panel.say("Nothing had been measured when this page was saved.");
     else if (model.get("state") !== "loading") panel.say(`Press “Measure every matrix” to see what ${scheme()} lose.`);
   }
 
