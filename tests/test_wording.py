@@ -103,6 +103,12 @@ def test_a_picture_is_a_picture_in_every_widget(read):
     assert [one for one in said if not re.search(r"change:image|^\S+: data:image|\$\{", one)] == []
 
 
+def test_a_picture_is_a_picture_in_every_command(read):
+    """Options and arguments keep their names: `--image`, `images=`."""
+    told = [(where, text) for where, text in read if where.startswith("pixtral_mlx/cli/")]
+    assert containing(told, r"\b(?:an?|the|no|of|about) images?\b") == []
+
+
 def test_places_are_said_in_one_way(read):
     """Patches by row and column, never "row 2 column 3", "(2, 3)" or "r2c3" in a caption."""
     captions = [(where, text) for where, text in read if where.startswith(WIDGETS)]

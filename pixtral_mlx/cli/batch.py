@@ -160,7 +160,7 @@ def _next_command(output: str) -> str:
 def find_items(
     names: Sequence[str], password: str | None = None, *, per_page: bool = False
 ) -> list[Item]:
-    """The files that are named, and the images and PDFs of the folders that are; each once.
+    """The files that are named, and the pictures and PDFs of the folders that are; each once.
 
     Arguments:
         password: of the PDFs.

@@ -1,4 +1,4 @@
-"""`pixtral-mlx generate`: answer one question about images."""
+"""`pixtral-mlx generate`: answer one question about pictures."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`pixtral-mlx inspect`: what is in a model, or what an image or a PDF becomes."""
+"""`pixtral-mlx inspect`: what is in a model, or what a picture or a PDF becomes."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ PARTS = {"vision encoder": "vision_encoder.", "projector": "projector.", "decode
 
 
 def run(arguments: Namespace) -> int:
-    """Look at a model or at an image; the kind of thing decides."""
+    """Look at a model or at a picture; the kind of thing decides."""
     image = _is_image(arguments.what)
     if arguments.output and not image:
         raise ValueError("-o draws the patch grid of a picture: give a picture")
@@ -99,15 +99,15 @@ def _is_image(what: str) -> bool:
 def describe_image(
     data: bytes, name: str, output: str | None = None, image_budget: int | None = None
 ) -> dict[str, Any]:
-    """What Pixtral 12B makes of an image: its grid, its tokens and their share of the context.
+    """What Pixtral 12B makes of a picture: its grid, its tokens and their share of the context.
 
     Arguments:
         data, name: of the file, and what it is called.
-        output: a new file that takes a picture of the image under its patch grid.
+        output: a new file for a drawing of it under its patch grid.
         image_budget: the most tokens that it may take, see `patch_grid`.
 
     Raises:
-        ImageError: the image cannot be read, or the picture not written.
+        ImageError: the picture cannot be read, or the drawing not written.
     """
     options = ImageOptions(image_budget=image_budget)
     stored = decode_image(data, name, replace(options, orient=False))
