@@ -25,6 +25,7 @@ The commands:
 `explain`: an answer, and where the model looked for every word
 `lab`: JupyterLab on the course
 `chat`: a conversation
+`serve`: the model for other programs, and a page for people
 `models`: the models on this machine, and the default one
 `inspect`: what is in a model, or what becomes of a picture
 `inspect_pages`: what becomes of the pages of a PDF

@@ -115,6 +115,7 @@ def build_parser() -> Parser:
     _add_explain(commands)
     _add_lab(commands)
     _add_chat(commands)
+    _add_serve(commands)
     _add_models(commands)
     _add_inspect(commands)
     _add_bench(commands)
@@ -202,13 +203,8 @@ def _fill_batch(batch) -> None:
     add("-o", "--output", type=file_name, required=True, metavar="FILE", help=rows)
     add("--per-page", action="store_true", help="a row for each page of a PDF or TIFF")
     add("--overwrite", action="store_true", help="discard the rows already in the file")
-    add(
-        "--batch-size",
-        type=int,
-        default=8,
-        metavar="N",
-        help="answers written at the same time (default 8)",
-    )
+    size = "answers written at the same time (default 8)"
+    add("--batch-size", type=int, default=8, metavar="N", help=size)
     add_form(batch)
     add_template(batch)
     add_sampling(batch, 256)
@@ -281,6 +277,31 @@ def _fill_chat(chat) -> None:
     chat.set_defaults(run=".chat:run")
 
 
+def _add_serve(commands) -> None:
+    commands.add_parser(
+        "serve",
+        help="answer other programs over HTTP, and people on a page",
+        description="Serve the API of OpenAI and Mistral, and a page for people at the address "
+        "itself. Each option is an environment variable too: PIXTRAL_MLX_PORT is --port.",
+        fill=_fill_serve,
+    )
+
+
+def _fill_serve(serve) -> None:
+    from ..server.options import ServerOptions, from_environment
+    from .flags import add_options
+
+    add_model_name(serve)
+    add_dtype(serve)
+    try:
+        environment = from_environment(os.environ)
+    except ValueError as error:
+        serve.error(str(error))
+    shown = {name: value for name, value in environment.items() if name != "api_key"}
+    add_options(serve, ServerOptions, defaults=shown)
+    serve.set_defaults(run=".serve:run", environment=environment)
+
+
 def _add_models(commands) -> None:
     models = commands.add_parser(
         "models",
@@ -310,19 +331,10 @@ def _fill_inspect(inspect) -> None:
 
     check = "for a model: read every weight, look for NaN, and measure activations on one picture"
     add = inspect.add_argument
-    add(
-        "what",
-        type=file_name,
-        metavar="MODEL|FILE",
-        help="a model folder, a hub id or mini; or a picture or PDF: a path, a URL, or - (stdin)",
-    )
-    add(
-        "-o",
-        "--output",
-        type=file_name,
-        metavar="PNG",
-        help="for a picture: draw its patch grid into a new file",
-    )
+    what = "a model folder, a hub id or mini; or a picture or PDF: a path, a URL, or - (stdin)"
+    add("what", type=file_name, metavar="MODEL|FILE", help=what)
+    grid = "for a picture: draw its patch grid into a new file"
+    add("-o", "--output", type=file_name, metavar="PNG", help=grid)
     add_options(inspect, ImageOptions, "image_budget")
     add_pdf_password(inspect)
     add("--check", action="store_true", help=check)
@@ -346,13 +358,8 @@ def _fill_bench(bench) -> None:
     add("--random", type=float, metavar="SHARE", help=random)
     sizes = "sizes of the pictures (default 512 768 1024); 512 means 512x512"
     add("--image-size", nargs="+", default=["512", "768", "1024"], metavar="WxH", help=sizes)
-    add(
-        "--prompt-tokens",
-        type=int,
-        default=256,
-        metavar="N",
-        help="length of the text prompt (default 256)",
-    )
+    length = "length of the text prompt (default 256)"
+    add("--prompt-tokens", type=int, default=256, metavar="N", help=length)
     add(
         "--max-tokens",
         type=int,
@@ -360,13 +367,8 @@ def _fill_bench(bench) -> None:
         metavar="N",
         help="tokens written per run (default 32)",
     )
-    add(
-        "--runs",
-        type=int,
-        default=3,
-        metavar="N",
-        help="runs, whose median is reported (default 3)",
-    )
+    runs = "runs, whose median is reported (default 3)"
+    add("--runs", type=int, default=3, metavar="N", help=runs)
     bandwidth = "bandwidth of the memory, if you know it (default: published, or measured here)"
     add("--bandwidth", type=float, metavar="GB/S", help=bandwidth)
     where = "print JSON instead of the table, or write it to a new FILE as well"

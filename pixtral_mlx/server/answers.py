@@ -1,0 +1,243 @@
+"""From a request that a dialect has read to tokens, and back: places, preparing, cancelling.
+
+Nothing here knows a dialect, and nothing there knows the model's thread.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..engine.generate import GenerationStream
+from ..engine.options import GenerationOptions
+from ..engine.reply import Piece, Reply
+from ..inputs.image_options import ImageOptions
+from ..interpret.recorder import TraceOptions
+from .host import ModelHost
+from .looks import Looks
+from .metrics import Metrics
+from .options import ServerOptions
+from .refusals import Refusal, refusal_of
+
+if TYPE_CHECKING:
+    from ..model.prompt import Prompt
+    from ..pixtral import Pixtral
+
+MOST_CHOICES = 16
+AHEAD = 2
+"""For each answer that may be written so many prompts are ready, so that short ones overtake."""
+
+_END = object()
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Question:
+    """What a dialect has made of a request.
+
+    Arguments:
+        messages: as `px` takes them; a string with `raw`.
+        options: fields of `GenerationOptions`.
+        count: how many answers are wanted.
+        raw: no chat template.
+        looks: say of every token where it looked; "maps" gives the whole maps too.
+        pictures: how they are prepared.
+    """
+
+    messages: Any
+    options: dict[str, Any] = field(default_factory=dict)
+    count: int = 1
+    raw: bool = False
+    looks: str = ""
+    pictures: ImageOptions = field(default_factory=ImageOptions)
+
+
+class Answers:
+    """The answers to one question; a `Service` opens them.
+
+    Attributes:
+        replies: one for each choice; whole when `events` has ended.
+        prompt: what the model reads.
+        model: the one that answers.
+    """
+
+    def __init__(self, service: "Service", prompt: "Prompt", question: Question, model: "Pixtral"):
+        self._service, self._question = service, question
+        self.prompt, self.model = prompt, model
+        self._queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+        self._streams: list[Any] = []
+        self._looks = Looks(question.looks, prompt) if question.looks else None
+        self._started = time.monotonic()
+
+    @property
+    def replies(self) -> list[Reply]:
+        """What there is of each answer."""
+        return [stream.reply for stream in self._streams]
+
+    def begin(self) -> None:
+        """Hand everything to the model's thread."""
+        loop = asyncio.get_running_loop()
+        for number in range(self._question.count):
+            options = dict(self._question.options)
+            if self._question.looks:
+                options["trace"] = TraceOptions(vision_layers=())
+            if options.get("seed") is not None:
+                options["seed"] = (options["seed"] + number) % 2**64
+            sink = _Sink(loop, self._queue, number)
+            self._streams.append(
+                self._service.host.worker.stream(self.prompt, pieces=sink, **options)
+            )
+
+    async def events(self) -> AsyncIterator[tuple[int, Piece | Reply]]:
+        """(number of the choice, a piece of it), and of each at last its reply.
+
+        Raises:
+            Refusal: an answer failed.
+        """
+        metrics = self._service.metrics
+        left, last = self._question.count, dict[int, float]()
+        while left:
+            number, item = await self._queue.get()
+            reply = self.replies[number]
+            if isinstance(item, Piece):
+                now = time.monotonic()
+                if number in last:
+                    metrics.between_tokens.observe(now - last[number])
+                else:
+                    metrics.first_token.observe(now - self._started)
+                last[number] = now
+                metrics.generated_tokens.inc()
+                yield number, item
+                continue
+            if isinstance(item, BaseException):
+                raise refusal_of(item) from item
+            left -= 1
+            metrics.cached_tokens.inc(reply.stats.cached_tokens)
+            if reply.parse_error:
+                log.info("answer %d: %s", number, reply.parse_error)
+            yield number, reply
+
+    async def look(self, number: int, token: int) -> dict[str, Any] | None:
+        """Where a token of a choice looked, if the question asks for it."""
+        trace = self.replies[number].trace
+        if self._looks is None or trace is None or not self.prompt.grids:
+            return None
+        look = partial(self._looks.of, trace, token)
+        found = self._service.host.worker.submit(lambda _: look())
+        return await asyncio.wrap_future(found)
+
+    def stop(self) -> None:
+        """Nobody wants the rest."""
+        for stream in self._streams:
+            stream.stop()
+
+
+class _Sink:
+    """Where the model's thread puts what it writes, for the event loop to take."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue, number: int):
+        self._loop, self._queue, self._number = loop, queue, number
+
+    def put(self, item: Any) -> None:
+        """Called on the model's thread."""
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, (self._number, item))
+
+
+class Service:
+    """Answers questions with one model: who gets a place, who waits, who is sent away.
+
+    Attributes:
+        closing: set when the server is ending: nobody new is let in.
+        ended: set when what still runs must end too.
+    """
+
+    def __init__(self, host: ModelHost, options: ServerOptions, metrics: Metrics):
+        self.host, self.options, self.metrics = host, options, metrics
+        self.closing, self.ended = asyncio.Event(), asyncio.Event()
+        self._places = asyncio.Semaphore(options.max_concurrency * AHEAD)
+        self._inside = 0
+
+    async def open(self, question: Question) -> "Answers":
+        """Wait for a place, prepare the prompt, and begin to answer; `close` gives the place back.
+
+        Raises:
+            Refusal: too many wait, the model is not there, or the question cannot be answered.
+        """
+        self._enter(question.count)
+        try:
+            model = await self.host.model()
+            await self._places.acquire()
+        except BaseException:
+            self._leave(question.count)
+            raise
+        try:
+            prompt = await asyncio.to_thread(self._prepare, model, question)
+            self.metrics.prompt_tokens.inc(len(prompt.tokens))
+            self.metrics.images.inc(len(prompt.grids))
+            answers = Answers(self, prompt, question, model)
+            answers.begin()
+        except BaseException as error:
+            self._places.release()
+            self._leave(question.count)
+            if isinstance(error, Exception):
+                raise refusal_of(error) from error
+            raise
+        return answers
+
+    def close(self, answers: "Answers", question: Question) -> None:
+        """The answers have ended, or nobody wants them any more."""
+        answers.stop()
+        self._places.release()
+        self._leave(question.count)
+
+    def _enter(self, count: int) -> None:
+        if self.closing.is_set():
+            raise Refusal(503, "the server is shutting down", code="shutting_down")
+        most = self.options.max_concurrency + self.options.max_waiting
+        if self._inside and self._inside + count > most:
+            raise Refusal(
+                429,
+                f"{self._inside} answers are being written or wait; allowed: {most} "
+                "(--max-concurrency and --max-waiting): try again in a few seconds",
+                code="too_many_requests",
+                headers={"retry-after": "5"},
+            )
+        self._inside += count
+        self.host.enter()
+        self._count()
+
+    def _leave(self, count: int) -> None:
+        self._inside -= count
+        self.host.leave()
+        self._count()
+
+    def _count(self) -> None:
+        running = min(self._inside, self.options.max_concurrency)
+        self.metrics.running.set(running)
+        self.metrics.waiting.set(self._inside - running)
+
+    def _prepare(self, model: "Pixtral", question: Question) -> "Prompt":
+        """Read, decode and resize the pictures, on a thread of its own."""
+        options = GenerationOptions.of(question.options)
+        prompt = model.engine.encode(
+            question.messages,
+            image_options=question.pictures,
+            raw=question.raw,
+            tools=options.tools,
+        )
+        if len(prompt.grids) > self.options.max_images:
+            raise Refusal(
+                400,
+                f"the request has {len(prompt.grids)} pictures and pages; allowed: "
+                f"{self.options.max_images} (--max-images)",
+                param="messages",
+                code="too_many_images",
+            )
+        GenerationStream(model.engine, prompt, options)  # checks all the rest and computes nothing
+        return prompt
