@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml uv.lock
 	@rm -f .venv/.ready*
 	@if uv --version >/dev/null 2>&1; then \
 		set -ex; \
-		UV_PROJECT_ENVIRONMENT=.venv uv sync --extra dev --extra lab $(addprefix --extra ,$(BACKEND)); \
+		UV_PROJECT_ENVIRONMENT=.venv uv sync --extra dev --extra lab --extra serve $(addprefix --extra ,$(BACKEND)); \
 	else \
 		set -e; \
 		for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -65,6 +65,6 @@ $(STAMP): pyproject.toml uv.lock
 		set -x; \
 		$$python -m venv $(if $(STALE),--clear) .venv; \
 		$(BIN)/python -m pip install --quiet --upgrade pip; \
-		$(BIN)/python -m pip install --quiet -e '.[dev,lab$(addprefix $(comma),$(BACKEND))]'; \
+		$(BIN)/python -m pip install --quiet -e '.[dev,lab,serve$(addprefix $(comma),$(BACKEND))]'; \
 	fi
 	@touch $@

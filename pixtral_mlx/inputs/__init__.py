@@ -4,7 +4,8 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 
 `messages`: what was sent, checked message by message, with every picture opened
 `clients`: what other programs call the same things
-`image_source`: where pictures come from, bounded in size and time
+`sources`: where pictures may come from
+`image_source`: where they do come from, bounded in size and time
 `file_kind`: what a file is, by its first bytes
 `image_options`: how they are prepared
 `size_limit`: what a picture may take once it is decoded

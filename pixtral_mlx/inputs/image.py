@@ -60,7 +60,7 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
     elif hasattr(source, "__array__"):
         image, name = _from_array(_as_numpy(source)), "array"
     else:
-        return decode_image(*read_source(source), options)
+        return decode_image(*read_source(source, options.sources), options)
     return _decoded(image, name, options)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..checks import check_fields, option
+from .sources import ANYWHERE, Sources
 
 FEWEST_TOKENS = 2  # of an image: one patch and the end token
 
@@ -22,6 +23,7 @@ class ImageOptions:
         image_budget: most tokens that a picture may take; None: as many as the model allows. See
             `patch_grid`.
         pdf_password: opens PDFs that are locked; it is never shown or written.
+        sources: where pictures may come from.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -55,6 +57,7 @@ class ImageOptions:
 
     # No option of a command, where others could read it in the list of processes.
     pdf_password: str | None = field(default=None, repr=False)
+    sources: Sources = ANYWHERE
 
     def __post_init__(self):
         check_fields(self)

@@ -21,6 +21,7 @@ from typing import Any
 from .. import __version__
 from ..errors import ImageError
 from .file_kind import is_pdf, is_picture
+from .sources import ANYWHERE, Sources
 
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm",
@@ -39,19 +40,21 @@ _LEAST_BASE64, _LONGEST_NAME = 32, 1024
 _URL_LETTERS = "%/:=&?~#+!$,;'@()*[]|"  # what an address may hold beside letters and digits
 
 
-def read_source(source: Any) -> tuple[bytes, str]:
+def read_source(source: Any, sources: Sources = ANYWHERE) -> tuple[bytes, str]:
     """The encoded bytes of a picture, and a short name of it for messages.
 
     Arguments:
         source: a path, a `file://`, `data:`, `http://` or `https://` URL, base64, an open file, or
             the bytes themselves.
+        sources: the rule that says which of these are allowed.
 
     Raises:
-        ImageError: not there, not readable, too large, or not fetched in time.
+        ImageError: not allowed, not there, not readable, too large, or not fetched in time.
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), "image bytes"
     if isinstance(source, os.PathLike):
+        sources.check_file()
         return _read_file(os.fsdecode(source))
     if hasattr(source, "read"):
         return _read_open_file(source)
@@ -64,16 +67,19 @@ def read_source(source: Any) -> tuple[bytes, str]:
     if scheme == "data":
         return _read_data_url(source.strip())
     if scheme in ("http", "https"):
-        return _read_url(source.strip())
+        return _read_url(source.strip(), sources)
     if scheme == "file":
+        sources.check_file()
         return _read_file(_path_of_url(source))
     if "://" in source:
         raise ImageError(
             f"{short_name(source)}: scheme {short_name(scheme)!r}; allowed: https, http, file "
             "and data, or a path"
         )
-    data = _bare_base64(source)
-    return _read_file(source) if data is None else (data, "base64")
+    if (data := _bare_base64(source)) is not None:
+        return data, "base64"
+    sources.check_file()
+    return _read_file(source)
 
 
 def is_file(source: Any) -> bool:
@@ -230,7 +236,7 @@ def _without_password(url: str) -> tuple[str, str | None]:
     return urllib.parse.urlunsplit(parts._replace(netloc=host)), f"Basic {key}"
 
 
-def _read_url(url: str) -> tuple[bytes, str]:
+def _read_url(url: str, sources: Sources) -> tuple[bytes, str]:
     """Fetch at most MAX_URL_BYTES in at most URL_SECONDS, looking up the name included.
 
     A thread does it, since neither a name server nor a server that sends its headers letter by
@@ -244,7 +250,7 @@ def _read_url(url: str) -> tuple[bytes, str]:
 
     def fetch() -> None:
         try:
-            found.append(_fetch(public, key, name))
+            found.append(_fetch(public, key, name, sources))
         except Exception as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()  # it is an answer too, and holds the connection
@@ -262,8 +268,8 @@ def _read_url(url: str) -> tuple[bytes, str]:
     return result, name
 
 
-def _fetch(url: str, key: str | None, name: str) -> bytes:
-    opener = urllib.request.build_opener(_HttpOnlyRedirects)
+def _fetch(url: str, key: str | None, name: str, sources: Sources) -> bytes:
+    opener = urllib.request.build_opener(_HttpOnlyRedirects, *sources.handlers())
     agent = {"User-Agent": f"pixtral-mlx/{__version__}"}
     request = urllib.request.Request(_ascii(url), headers=agent)
     if key is not None:

@@ -82,7 +82,7 @@ def open_picture(
     if not is_file(source):
         return [{"type": "image", "image": open_image(source, options)}]
     place, choice = split_choice(source)
-    data, name = read_source(place)
+    data, name = read_source(place, options.sources)
     if has_pages(data, choice):
         if vision is None:
             raise PromptError(NO_VISION)

@@ -8,14 +8,16 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
 from ..engine.reply import Piece, Reply
+from ..inputs.clients import DOCUMENTS, IMAGES
 from ..inputs.image_options import ImageOptions
+from ..inputs.sources import Sources
 from ..interpret.recorder import TraceOptions
 from .host import ModelHost
 from .looks import Looks
@@ -162,6 +164,8 @@ class Service:
         self.closing, self.ended = asyncio.Event(), asyncio.Event()
         self._places = asyncio.Semaphore(options.max_concurrency * AHEAD)
         self._inside = 0
+        hosts = tuple(host.lower().rstrip(".") for host in options.allow_net)
+        self._sources = Sources(files=False, private=False, hosts=hosts)
 
     async def open(self, question: Question) -> "Answers":
         """Wait for a place, prepare the prompt, and begin to answer; `close` gives the place back.
@@ -225,19 +229,35 @@ class Service:
     def _prepare(self, model: "Pixtral", question: Question) -> "Prompt":
         """Read, decode and resize the pictures, on a thread of its own."""
         options = GenerationOptions.of(question.options)
+        self._check_pictures(_pictures(question.messages))
         prompt = model.engine.encode(
             question.messages,
-            image_options=question.pictures,
+            image_options=replace(question.pictures, sources=self._sources),
             raw=question.raw,
             tools=options.tools,
         )
-        if len(prompt.grids) > self.options.max_images:
+        self._check_pictures(len(prompt.grids))
+        GenerationStream(model.engine, prompt, options)  # checks all the rest and computes nothing
+        return prompt
+
+    def _check_pictures(self, found: int) -> None:
+        """Refuse too many, before they are opened and with their pages counted."""
+        if found > self.options.max_images:
             raise Refusal(
                 400,
-                f"the request has {len(prompt.grids)} pictures and pages; allowed: "
-                f"{self.options.max_images} (--max-images)",
+                f"the request has {found} pictures and pages; allowed: {self.options.max_images} "
+                "(--max-images)",
                 param="messages",
                 code="too_many_images",
             )
-        GenerationStream(model.engine, prompt, options)  # checks all the rest and computes nothing
-        return prompt
+
+
+def _pictures(messages: Any) -> int:
+    """Parts of messages that are no text, as many as there are at least."""
+    parts = (
+        part
+        for message in (messages if isinstance(messages, list) else ())
+        for part in (message.get("content") if isinstance(message, dict) else None) or ()
+        if isinstance(part, dict)
+    )
+    return sum(part.get("type") in (*IMAGES, *DOCUMENTS) for part in parts)

@@ -16,6 +16,10 @@ OPEN = ("/", "/health")
 ready."""
 LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
+HEAD_SECONDS = 20.0
+"""In which the head of a request must have come."""
+HEAD_BYTES = 32_768
+
 _METHODS = b"GET, POST, DELETE, OPTIONS"
 _HEADERS = b"authorization, content-type, x-api-key, anthropic-version"
 
@@ -43,6 +47,7 @@ class Guard:
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
         try:
+            self._check_head(headers)
             self._check_host(headers.get("host", ""))
             named = self._check_origin(origin, headers.get("host", ""), scope["scheme"])
             reply = self._with_origin(send, origin) if named else send
@@ -95,6 +100,11 @@ class Guard:
                 code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )
+
+    def _check_head(self, headers: Headers) -> None:
+        size = sum(len(name) + len(value) for name, value in headers.raw)
+        if size > HEAD_BYTES:
+            raise Refusal(431, f"the headers have {size:,} bytes; allowed: {HEAD_BYTES:,}")
 
     def _check_length(self, length: str) -> None:
         most = self._options.body_bytes
@@ -167,7 +177,3 @@ def patient_protocol() -> Any:
                 self.transport.close()
 
     return PatientProtocol
-
-
-HEAD_SECONDS = 20.0
-"""In which the head of a request must have come."""

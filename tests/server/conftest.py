@@ -95,6 +95,20 @@ def server():
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def start():
+    """Starts a server with these flags and variables; it ends with the file."""
+    started = []
+
+    def begin(*arguments: str, **variables: str) -> Server:
+        started.append(Server(*arguments, **variables))
+        return started[-1]
+
+    yield begin
+    for server in started:
+        server.stop()
+
+
 @pytest.fixture(scope="session")
 def drawing(tmp_path_factory):
     """A scene that pixtral-mini knows: its picture as a data URL, and the scene."""
