@@ -83,20 +83,6 @@ def test_folded_code_says_what_it_does(path):
 
 
 @EVERY
-def test_folded_code_says_what_it_does(path):
-    """JupyterLab shows the first line of folded code."""
-    hidden = [cell for cell in read(path) if folded(cell, "source")]
-    assert [cell.id for cell in hidden if not re.match(r"# .+\.\n", cell.source)] == []
-
-
-@EVERY
-def test_folded_code_says_what_it_does(path):
-    """JupyterLab shows the first line of folded code."""
-    hidden = [cell for cell in read(path) if folded(cell, "source")]
-    assert [cell.id for cell in hidden if not re.match(r"# .+\.\n", cell.source)] == []
-
-
-@EVERY
 def test_a_prediction_comes_before_its_answer(path):
     asked = 0
     for section in sections(read(path)):
