@@ -5,6 +5,7 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `messages`: what was sent, checked message by message, with every picture opened
 `clients`: what other programs call the same things
 `sources`: where pictures may come from
+`checked_http`: HTTP within that rule
 `image_source`: where they do come from, bounded in size and time
 `file_kind`: what a file is, by its first bytes
 `image_options`: how they are prepared

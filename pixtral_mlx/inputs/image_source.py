@@ -20,6 +20,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ImageError
+from .checked_http import handlers
 from .file_kind import is_pdf, is_picture
 from .sources import ANYWHERE, Sources
 
@@ -269,7 +270,7 @@ def _read_url(url: str, sources: Sources) -> tuple[bytes, str]:
 
 
 def _fetch(url: str, key: str | None, name: str, sources: Sources) -> bytes:
-    opener = urllib.request.build_opener(_HttpOnlyRedirects, *sources.handlers())
+    opener = urllib.request.build_opener(_HttpOnlyRedirects, *handlers(sources))
     agent = {"User-Agent": f"pixtral-mlx/{__version__}"}
     request = urllib.request.Request(_ascii(url), headers=agent)
     if key is not None:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 import pixtral_mlx as px
+from pixtral_mlx.inputs.checked_http import is_public
 from pixtral_mlx.inputs.image_source import read_source
-from pixtral_mlx.inputs.sources import Sources, is_public
+from pixtral_mlx.inputs.sources import Sources
 
 STRICT = Sources(files=False, private=False)
 
@@ -112,8 +113,8 @@ def test_a_name_is_looked_up_once_and_the_connection_goes_there(web, monkeypatch
             connected.append(address[0])
             raise ConnectionRefusedError
 
-    monkeypatch.setattr("pixtral_mlx.inputs.sources.socket.getaddrinfo", lookup)
-    monkeypatch.setattr("pixtral_mlx.inputs.sources.socket.socket", Connection)
+    monkeypatch.setattr("pixtral_mlx.inputs.checked_http.socket.getaddrinfo", lookup)
+    monkeypatch.setattr("pixtral_mlx.inputs.checked_http.socket.socket", Connection)
     with pytest.raises(px.ImageError):
         read_source("http://rebinding.example/x.png", STRICT)
     assert connected == ["93.184.215.14"] and asked == []
@@ -125,7 +126,9 @@ def test_one_private_address_among_public_ones_is_enough(monkeypatch):
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))
         for address in ("93.184.215.14", "10.0.0.1")
     ]
-    monkeypatch.setattr("pixtral_mlx.inputs.sources.socket.getaddrinfo", lambda *_, **__: places)
+    monkeypatch.setattr(
+        "pixtral_mlx.inputs.checked_http.socket.getaddrinfo", lambda *_, **__: places
+    )
     with pytest.raises(px.ImageError, match="allowed: addresses of the public internet"):
         read_source("http://mixed.example/x.png", STRICT)
 
