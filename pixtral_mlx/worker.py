@@ -12,6 +12,7 @@ thread touches MLX.
 """
 
 import atexit
+import logging
 import queue
 import threading
 from collections import deque
@@ -27,6 +28,8 @@ from .engine.reply import Piece, Reply
 if TYPE_CHECKING:
     from .pixtral import Pixtral
 
+log = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 IDLE_SECONDS = 1.0
 """With nothing to do for so long, the worker gives back the buffers that MLX keeps for the next
@@ -37,7 +40,7 @@ class Sink(Protocol):
     """Where a stream's items go."""
 
     def put(self, item: "Piece | Reply | BaseException", /) -> None:
-        """Take one; it must neither wait nor raise."""
+        """Take one, without waiting. If it raises, the answer is stopped."""
 
 
 class Worker:
@@ -175,7 +178,7 @@ class Worker:
             self._take(batch)
             for number, event in batch.step():
                 if isinstance(event, Piece):
-                    self._written[number].pieces.put(event)
+                    self._written[number].write(event)
                 else:
                     self._written.pop(number).end(event)
         batch.close()
@@ -277,7 +280,15 @@ class WorkerStream(Iterator[Piece]):
 
     def end(self, problem: Any = None) -> None:
         """Nothing comes after the pieces there are but the reply, or an exception."""
-        self.pieces.put(problem if isinstance(problem, BaseException) else self.reply)
+        self.write(problem if isinstance(problem, BaseException) else self.reply)
+
+    def write(self, item: Piece | Reply | BaseException) -> None:
+        """Hand it on; where that fails, nobody wants the rest."""
+        try:
+            self.pieces.put(item)
+        except Exception:
+            log.exception("a piece of an answer could not be handed on: the answer is stopped")
+            self.stopped = True
 
     def stop(self) -> None:
         """End the answer before the next step, whether it is being written, read or waits; at once

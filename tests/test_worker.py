@@ -159,6 +159,19 @@ def test_pieces_go_where_they_are_wanted(worker, image, expected):
     assert [type(item) for item, _ in sinks[1]] == [px.ImageError]
 
 
+def test_a_sink_that_breaks_stops_its_own_answer(worker, image, expected, caplog):
+    class Broken:
+        def put(self, item):
+            raise RuntimeError("the loop is closed")
+
+    broken = worker.stream("Hi", max_tokens=10**5, logit_bias={2: -1e9}, pieces=Broken())
+    plain = worker.stream("Hi", images=[image], max_tokens=12)
+    assert [piece.token for piece in plain] == expected.tokens
+    worker.submit(lambda model: 0).result(timeout=10)
+    assert broken.reply.finish_reason == "interrupted"
+    assert "could not be handed on" in caplog.text
+
+
 def test_a_stream_that_waits_is_stopped_at_once(folder, monkeypatch):
     loads, load = threading.Event(), px.load
     monkeypatch.setattr(

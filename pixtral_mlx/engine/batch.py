@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 import mlx.core as mx
 
@@ -19,7 +20,8 @@ from .capacity import room_bytes
 from .engine import Engine
 from .options import GenerationOptions
 from .reply import Reply
-from .request import Event, Request
+from .request import Event, Request, RowForm
+from .run import Run
 from .sampling import Choice, Sampler, is_greedy, likeliest
 from .turns import Turns
 
@@ -59,7 +61,7 @@ class Batch:
         self._turns = Turns(engine.prompt_cache)
         self._alone: list[Request] = []
         self._rows: dict[int, Request] = {}  # by mlx-lm's number
-        self._samplers: dict[Any, Any] = {}
+        self._samplers = WeakValueDictionary[Any, Any]()  # those that a row has
         self._generator: Any = None
         self._held = ExitStack()
         self._read_last = False
@@ -231,21 +233,28 @@ class Batch:
         events = []
         for joining in [*single, request]:
             self._forget(joining)
-            run, written = joining.leave()
-            tokens = run.tokens
-            events += written
-            if joining.over:
-                continue
-            (uid,) = self._generator.insert(
-                [tokens[-1:]],
-                max_tokens=[joining.stream.answer.left],
-                caches=[run.cache],
-                all_tokens=[tokens[:-1]],
-                samplers=[run.form or self._draw(joining.stream.options, run.sampler)],
-                logits_processors=[[run.form.process] if run.form else run.sampler.processors],
-            )
-            self._rows[uid], joining.form = joining, run.form
+            try:
+                run, written = joining.leave()
+                events += written
+                if not joining.over:
+                    self._insert(joining, run)
+            except Exception as error:
+                events += joining.fail(error)
         return events
+
+    def _insert(self, request: Request, run: Run) -> None:
+        """A row more in mlx-lm's batch, which goes on where a run has ended."""
+        tokens = run.tokens
+        request.form = form = None if run.form is None else RowForm(run.form)
+        (uid,) = self._generator.insert(
+            [tokens[-1:]],
+            max_tokens=[request.stream.answer.left],
+            caches=[run.cache],
+            all_tokens=[tokens[:-1]],
+            samplers=[form or self._draw(request.stream.options, run.sampler)],
+            logits_processors=[[form.process] if form else run.sampler.processors],
+        )
+        self._rows[uid] = request
 
     def _draw(self, options: GenerationOptions, sampler: Sampler) -> Any:
         """Requests that want the same share a sampler, which then draws for all of them at once. A
@@ -287,11 +296,12 @@ class Batch:
             return events
         for response in responses:
             request = self._rows[response.uid]
-            events += request.write(
-                request.form.read()
-                if request.form
-                else _choice(response, request.stream.options.top_logprobs)
-            )
+            try:
+                top = request.stream.options.top_logprobs
+                choice = request.form.read() if request.form else _choice(response, top)
+                events += request.write(choice)
+            except Exception as error:
+                events += request.fail(error)
             if request.over:
                 del self._rows[response.uid]
                 if response.finish_reason is None:

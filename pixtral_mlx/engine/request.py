@@ -7,7 +7,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..errors import PixtralError
 from ..model.prompt import Prompt
 from .capacity import need_of
 from .engine import Engine
@@ -38,7 +37,7 @@ class Request:
         self.cached = self.most_tokens = self.cache = self.activations = self.kept = 0
         self.over = False
         self.joins = False  # whether mlx-lm's batch has all that it asks for
-        self.form: FormSampler | None = None  # in that batch, of an answer that keeps a form
+        self.form: RowForm | None = None  # in that batch, of an answer that keeps a form
 
     @property
     def encoded(self) -> Prompt | None:
@@ -116,7 +115,7 @@ class Request:
         """Add a token to the answer: its pieces, and the reply if it was the last."""
         try:
             events: list[Event] = [(self.number, piece) for piece in self.stream.answer.add(choice)]
-        except PixtralError as error:
+        except Exception as error:  # also of a validator, which is the caller's
             return self.fail(error)
         if self.stream.answer.finished:
             self.close()
@@ -154,3 +153,44 @@ class Request:
         """Compute no more, and leave to later requests what there is."""
         if self.steps is not None:
             self.steps.close()
+
+
+class RowForm:
+    """The form of an answer in mlx-lm's batch, where a step is everybody's: what goes wrong with it
+    is kept until its own answer is read.
+
+    Arguments:
+        form: how far it has come.
+    """
+
+    def __init__(self, form: FormSampler):
+        self._form = form
+        self._error: Exception | None = None
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        """As `FormSampler`."""
+        try:
+            if self._error is None:
+                return self._form(logprobs)
+        except Exception as error:
+            self._error = error
+        return mx.argmax(logprobs, axis=-1)
+
+    def process(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """As `FormSampler.process`."""
+        try:
+            if self._error is None:
+                return self._form.process(tokens, logits)
+        except Exception as error:
+            self._error = error
+        return logits.astype(mx.float32)
+
+    def read(self) -> Choice:
+        """As `FormSampler.read`.
+
+        Raises:
+            Exception: what went wrong.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._form.read()

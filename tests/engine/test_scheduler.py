@@ -1,8 +1,11 @@
 """The scheduler: what a step is, who comes, goes and fails meanwhile."""
 
 import gc
+import json
 import weakref
 
+import mlx.core as mx
+import pydantic
 import pytest
 from cases import picture
 from checkpoints import make_official
@@ -12,6 +15,9 @@ from watching import Watched, same
 import pixtral_mlx as px
 from pixtral_mlx.engine.batch import Batch
 from pixtral_mlx.engine.capacity import need_of
+from pixtral_mlx.engine.generate import GenerationStream
+from pixtral_mlx.engine.request import Request
+from pixtral_mlx.engine.run import Run
 from pixtral_mlx.engine.sampling import Sampler
 from pixtral_mlx.model.decoder import Decoder
 from pixtral_mlx.model.kv_cache import KVFormat
@@ -322,3 +328,121 @@ def test_stop_strings(wide):
     ended = watched.finish()
     assert [ended[n].text for n in range(3)] == [words[:3], words, words[:1]]
     assert [ended[n].finish_reason for n in range(3)] == ["stop", "length", "stop"]
+
+
+FORM = {"type": "object", "properties": {"seats": {"type": "integer"}}, "required": ["seats"]}
+
+
+class Seats(pydantic.BaseModel):
+    seats: int
+
+    @pydantic.field_validator("seats")
+    @classmethod
+    def refuse(cls, value):
+        raise TypeError("a mistake of the caller's")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("what", ["allowed", "accept", "validator"])
+def test_a_form_that_breaks_ends_its_own_answer(wide, monkeypatch, what, place):
+    """Also in the middle of a step in which all rows are computed."""
+    form = Seats if what == "validator" else FORM
+    requests = [{"messages": f"Question {n}?", "max_tokens": 40, **STEP} for n in range(3)]
+    for number in (place, 2):
+        requests[number]["response_format"] = FORM
+    alone = [wide.generate(**request) for request in requests]
+    requests[place]["response_format"] = form
+    watched = Watched(wide)
+    for request in requests:
+        watched.add(**request)
+    watched.until(lambda: len(watched.batch._rows) == 3)
+    if what != "validator":
+        broken = watched.batch._rows[place].form._form.constraint
+
+        def fail(*_):
+            raise ValueError("the matcher has given up")
+
+        monkeypatch.setattr(broken, what, fail)
+    ended = watched.finish()
+    error = ended.pop(place)
+    assert isinstance(error, TypeError if what == "validator" else ValueError)
+    assert len(ended) == 2
+    for number, reply in ended.items():
+        same(reply, alone[number])
+    assert json.loads(ended[2].text) == ended[2].parsed
+
+
+def test_an_answer_that_cannot_join_touches_no_other(wide, monkeypatch, endless):
+    watched = Watched(wide)
+    for text in ("Why?", "How?"):
+        watched.add(text, max_tokens=30, **endless)
+    watched.until(lambda: all(watched.pieces.values()))
+    watched.add(LONG, max_tokens=5, **STEP)
+    (request,) = watched.batch._turns
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(request, "leave", fail)
+    ended = watched.finish()
+    assert isinstance(ended[2], RuntimeError)
+    for number, text in enumerate(("Why?", "How?")):
+        same(ended[number], wide.generate(text, max_tokens=30, **endless))
+
+
+def test_a_cancelled_reader_gives_its_place_and_its_memory_back(wide, endless):
+    watched = Watched(wide, batch_size=1)
+    gone = watched.add(wide.encode(user(picture(64, 64), LONG)), max_tokens=9, **endless)
+    for _ in range(8):
+        watched.step()
+    (request,) = watched.batch._turns
+    held = weakref.ref(request.stream.run.cache[0])
+    watched.add(wide.encode("Why?"), max_tokens=2, **STEP)
+    del request
+    watched.batch.cancel(gone)
+    gc.collect()
+    assert held() is None
+    for _ in range(2):  # the prompt, the first token
+        watched.step()
+    assert watched.pieces[1]
+    watched.batch.close()
+
+
+def test_what_is_cancelled_before_it_begins_computes_nothing(wide, calls, endless, monkeypatch):
+    watched = Watched(wide, batch_size=1)
+    watched.add("Why?", max_tokens=10, **endless)
+    watched.until(lambda: watched.pieces[0])
+    opened = []
+    monkeypatch.setattr("pixtral_mlx.engine.request.Request.open", lambda *_: opened.append(0))
+    gone = [watched.add(user(picture(64, 64), LONG), max_tokens=9, **STEP) for _ in range(3)]
+    calls.clear()
+    for number in gone:
+        assert watched.batch.cancel(number).finish_reason == "interrupted"
+    watched.finish()
+    assert not opened and set(calls) == {(1, 1)}
+
+
+def test_a_thousand_that_are_cancelled_leave_nothing(wide, endless):
+    prompts = [wide.encode(user(picture(64, 64), LONG)), wide.encode("Why?")]
+    kinds = (Request, GenerationStream, Run, px.Reply)
+
+    def left():
+        gc.collect()
+        mx.clear_cache()
+        found = [sum(isinstance(one, kind) for one in gc.get_objects()) for kind in kinds]
+        return found, mx.get_active_memory()
+
+    def come_and_go(count):
+        for n in range(count):
+            number = batch.add({"messages": prompts[n % 2], "max_tokens": 9, **endless})
+            for _ in range((0, 1, 0, 2, 0, 5)[n % 6]):
+                batch.step()
+            assert batch.cancel(number).finish_reason == "interrupted"
+
+    batch = Batch(wide.engine)
+    come_and_go(20)
+    before, bytes_before = left()
+    come_and_go(1000)
+    after, bytes_after = left()
+    assert after == before and bytes_after <= bytes_before
+    assert not batch.busy
