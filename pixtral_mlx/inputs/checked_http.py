@@ -94,7 +94,7 @@ class _Https(urllib.request.HTTPSHandler):
 
 
 def _with(kind: type[http.client.HTTPConnection], rule: Sources) -> Any:
-    """A connection class that connects as the rule does; names are checked by TLS as ever."""
+    """A connection class that connects as the rule does; TLS still checks the name."""
 
     def build(host: str, **options: Any) -> http.client.HTTPConnection:
         connection = kind(host, **options)
