@@ -10,6 +10,7 @@ from checkpoints import make_official, shipped_tokenizer
 import pixtral_mlx as px
 from pixtral_mlx.engine.answer import _overlap, _StopText
 from pixtral_mlx.engine.options import GenerationOptions
+from pixtral_mlx.engine.sampling import Choice
 from pixtral_mlx.inputs.tokenizer import Tokenizer
 
 SCRIPTS = {
@@ -117,7 +118,7 @@ def test_stop_string_across_tokens_is_cut_and_never_shown(model, prompt):
     a, b = 97 + 20, 98 + 20  # bytes stand after the 20 control tokens
     script = iter([a, a, b, a])
     stream = model.stream(prompt, stop="ab", max_tokens=8)
-    stream.steps = lambda: ((token, -1.0) for token in script)
+    stream.steps = lambda: (Choice(token, -1.0) for token in script)
     pieces = [piece.text for piece in stream]
     assert "".join(pieces) == stream.reply.text == "a"
     assert stream.reply.finish_reason == "stop"
@@ -128,7 +129,7 @@ def test_beginning_of_a_stop_string_that_does_not_come_is_kept(model, prompt):
     a, b = 97 + 20, 98 + 20
     script = iter([a, b, a])
     stream = model.stream(prompt, stop="abc", max_tokens=3)
-    stream.steps = lambda: ((token, -1.0) for token in script)
+    stream.steps = lambda: (Choice(token, -1.0) for token in script)
     assert "".join(piece.text for piece in stream) == "aba"
     assert stream.reply.finish_reason == "length"
 
@@ -210,7 +211,7 @@ def test_scripts_of_single_bytes_stream_whole_characters(model):
 def test_answer_cut_inside_a_character_drops_the_half(model, prompt):
     tokens = [b + 20 for b in "é狐".encode()][:-1]
     stream = model.stream(prompt, max_tokens=len(tokens))
-    stream.steps = lambda: ((token, -1.0) for token in tokens)
+    stream.steps = lambda: (Choice(token, -1.0) for token in tokens)
     assert "".join(piece.text for piece in stream) == "é"
     assert stream.reply.tokens == tokens
 
@@ -223,7 +224,7 @@ def test_answer_cut_inside_a_character_drops_the_half(model, prompt):
     [
         {"max_tokens": 0}, {"temperature": -1}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": 2},
         {"prefill_step_size": 0}, {"repetition_penalty": 0}, {"stop": [""]}, {"stop": [3]},
-        {"max_tokens": None}, {"max_tokens": 2.5}, {"temperature": None}, {"temperature": "hot"},
+        {"max_tokens": 2.5}, {"temperature": None}, {"temperature": "hot"},
         {"prefill_step_size": True},
     ],
 )  # fmt: skip
