@@ -53,9 +53,9 @@ LARGE = {
     "PatchGrid": "Patch row 64, column 64 (in Python: 63, 63): patch 4,096 of 4,096, token ",
     "VisionAttention": "Patch row 64, column 64 (in Python: 63, 63) gets ",
     "RopeExplorer": "Patch row 96, column 96 (in Python: 95, 95) has a score of ",
-    "SequenceStrip": "Token ", "MaskView": "Patch row ", "AnswerLens": "", "Ablation": "",
+    "SequenceStrip": "Token ", "MaskView": "Patch row ", "AnswerLens": "",
 }  # fmt: skip
-"""What is said with the pointer at the last patch."""
+"""What is said with the pointer at the last patch, by all that have patches on a saved page."""
 
 
 @pytest.mark.parametrize("kind", LARGE)

@@ -70,8 +70,8 @@ FAULTS = {
     ),
     "too little memory is enough": (
         "memory_view",
-        "return found.fits\n",
-        "return !found.fits\n",
+        "return found.fits ?",
+        "return !found.fits ?",
     ),
     "a prediction is judged upside down": (
         "memory_view",
