@@ -152,14 +152,16 @@ def test_a_connection_that_says_nothing_is_ended(monkeypatch):
         await send({"type": "http.response.body", "body": b""})
 
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, http=guard.patient_protocol(), lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        app, http=guard.patient_protocol(), lifespan="off", log_config=None, timeout_keep_alive=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     whole = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     try:
         for sent in (b"", b"POST / HTTP/1.1\r\nHost:", whole, whole + b"GET / HT"):
-            with socket.create_connection(listener.getsockname(), 5) as slow:
+            with socket.create_connection(listener.getsockname(), 20) as slow:
                 slow.sendall(sent)
                 answered = b""
                 while data := slow.recv(1000):
