@@ -111,6 +111,11 @@ class Worker:
         self._add(self._streams, stream)
         return stream
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be answered here."""
+        return self._closed
+
     def answer_waiting(self, model: "Pixtral") -> None:
         """For long functions given to `submit`: run here, between two of their steps, the
         requests that came in meanwhile. Only on the worker's thread."""

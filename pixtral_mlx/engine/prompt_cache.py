@@ -56,8 +56,8 @@ class PromptCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept now."""
-        return sum(kept.nbytes for kept in self._kept.values())
+        """Bytes kept now; any thread may ask."""
+        return sum(kept.nbytes for kept in list(self._kept.values()))
 
     def __len__(self) -> int:
         """Conversations kept now."""

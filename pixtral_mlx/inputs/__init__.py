@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from .pdf import open_pages, page_numbers
     from .pixels import preprocess, shrunk, to_pixels
     from .placeholders import gradient, text_prompt
+    from .sources import Sources
 
 __all__ = [
-    "gradient", "open_pages", "page_numbers", "preprocess", "shrunk", "text_prompt", "to_pixels",
+    "Sources", "gradient", "open_pages", "page_numbers", "preprocess", "shrunk", "text_prompt",
+    "to_pixels",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazily(
@@ -42,5 +44,6 @@ __getattr__, __dir__ = lazily(
         "pdf": "open_pages page_numbers",
         "pixels": "preprocess shrunk to_pixels",
         "placeholders": "gradient text_prompt",
+        "sources": "Sources",
     },
 )

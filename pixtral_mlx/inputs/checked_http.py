@@ -16,7 +16,7 @@ def handlers(rule: Sources) -> Sequence[urllib.request.BaseHandler]:
     """What urllib needs to keep the rule."""
     if rule.private:
         return ()
-    return urllib.request.ProxyHandler({}), _Http(rule), _Https(rule)
+    return urllib.request.ProxyHandler({}), _Checked(rule)
 
 
 def connect(
@@ -75,19 +75,15 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
-class _Http(urllib.request.HTTPHandler):
+class _Checked(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Takes the place of both of urllib's own."""
+
     def __init__(self, rule: Sources):
         super().__init__()
         self._rule = rule
 
     def http_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(_with(http.client.HTTPConnection, self._rule), req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, rule: Sources):
-        super().__init__()
-        self._rule = rule
 
     def https_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(_with(http.client.HTTPSConnection, self._rule), req)

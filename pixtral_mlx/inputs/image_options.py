@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..checks import check_fields, option
+from ..checks import check_fields, option, shown
 from .sources import ANYWHERE, Sources
 
 FEWEST_TOKENS = 2  # of an image: one patch and the end token
@@ -23,7 +23,7 @@ class ImageOptions:
         image_budget: most tokens that a picture may take; None: as many as the model allows. See
             `patch_grid`.
         pdf_password: opens PDFs that are locked; it is never shown or written.
-        sources: where pictures may come from.
+        sources: where pictures may come from, see `inputs.Sources`.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -61,6 +61,8 @@ class ImageOptions:
 
     def __post_init__(self):
         check_fields(self)
+        if not isinstance(self.sources, Sources):
+            raise ValueError(f"sources must be a Sources, got {shown(self.sources)}")
         if not isinstance(self.pdf_password, str | None):
             kind = type(self.pdf_password).__name__  # and not what it says
             raise ValueError(f"pdf_password must be a string or None, got {kind}")

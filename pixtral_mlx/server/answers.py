@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
 from ..engine.reply import Piece, Reply
+from ..errors import CapacityError
 from ..inputs.clients import DOCUMENTS, IMAGES
 from ..inputs.image_options import ImageOptions
 from ..inputs.sources import Sources
@@ -230,12 +231,14 @@ class Service:
         """Read, decode and resize the pictures, on a thread of its own."""
         options = GenerationOptions.of(question.options)
         self._check_pictures(_pictures(question.messages))
-        prompt = model.engine.encode(
-            question.messages,
-            image_options=replace(question.pictures, sources=self._sources),
-            raw=question.raw,
-            tools=options.tools,
-        )
+        pictures = replace(question.pictures, sources=self._sources)
+        try:
+            prompt = model.engine.encode(
+                question.messages, image_options=pictures, raw=question.raw, tools=options.tools
+            )
+        except CapacityError as error:  # of the context: memory is looked at below
+            code = "context_length_exceeded"
+            raise Refusal(400, str(error), param="messages", code=code) from error
         self._check_pictures(len(prompt.grids))
         GenerationStream(model.engine, prompt, options)  # checks all the rest and computes nothing
         return prompt

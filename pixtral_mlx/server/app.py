@@ -64,9 +64,9 @@ def build_app(source: str, options: ServerOptions, dtype: Any = None) -> Starlet
 
 
 def _told(opening: "asyncio.Task[Any]") -> None:
-    """Somebody has looked at what opening raised; requests say it."""
-    if not opening.cancelled() and opening.exception() is not None:
-        log.error("%s", opening.exception())
+    """Somebody has looked at what opening raised; whoever serves says it, and so do requests."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 def _dialects(service: Service) -> list[Route]:
@@ -132,7 +132,8 @@ def _counted(request: Request, refusal: Refusal) -> Response:
     metrics = request.app.state.service.metrics
     metrics.errors.labels(refusal.code or refusal.kind).inc()
     metrics.requests.labels(_route_of(request), str(refusal.status)).inc()
-    log.info("%s %s: %d %s", request.method, request.url.path, refusal.status, refusal.message)
+    route = _route_of(request)
+    log.info("%s %s: %d %s", request.method, route, refusal.status, refusal.message)
     return refused(refusal)
 
 

@@ -46,11 +46,12 @@ class Guard:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
+        reply = send
         try:
             self._check_head(headers)
             self._check_host(headers.get("host", ""))
             named = self._check_origin(origin, headers.get("host", ""), scope["scheme"])
-            reply = self._with_origin(send, origin) if named else send
+            reply = self._with_origin(send, origin) if named else send  # refusals too
             if named and scope["method"] == "OPTIONS":
                 await reply({"type": "http.response.start", "status": 204, "headers": []})
                 await reply({"type": "http.response.body", "body": b""})
@@ -59,7 +60,7 @@ class Guard:
                 self._check_key(headers)
             self._check_length(headers.get("content-length", "0"))
         except Refusal as refusal:
-            await refused(refusal)(scope, receive, send)
+            await refused(refusal)(scope, receive, reply)
             return
         await self._app(scope, receive, reply)
 

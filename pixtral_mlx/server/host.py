@@ -57,6 +57,8 @@ class ModelHost:
             CheckpointError: it cannot be opened.
         """
         self._used = time.monotonic()
+        if self._worker is not None and self._worker.ended:
+            await self._close()  # something went wrong on its thread: begin anew
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
         try:

@@ -30,7 +30,7 @@ class Refusal(Exception):
 
     Arguments:
         status: of HTTP.
-        message: one sentence.
+        message: one sentence; what a log or a terminal could stumble over is replaced.
         param: the field of the request, if one is at fault.
         code: a word for programs, such as "model_not_found".
         headers: of the response.
@@ -45,6 +45,7 @@ class Refusal(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ):
+        message = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.headers = headers or {}
@@ -76,8 +77,7 @@ def refusal_of(error: BaseException, param: str | None = None) -> Refusal:
         return error
     message = " ".join(str(error).split())
     if isinstance(error, CapacityError):
-        code = "context_length_exceeded" if "context" in message else "insufficient_memory"
-        return Refusal(400, message, param=param or "messages", code=code)
+        return Refusal(400, message, param=param or "messages", code="insufficient_memory")
     if isinstance(error, CheckpointError | ConfigError):
         return Refusal(500, message, code="model_error")
     if isinstance(error, PixtralError | ValueError | TypeError):

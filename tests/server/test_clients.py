@@ -184,3 +184,12 @@ def test_the_snippets_of_the_page_on_the_server(server, drawing, snippet, capsys
     text = text.replace("What is this?", QUESTION)
     exec(compile(text, "server.md", "exec"), {"picture": drawing[0]})
     assert capsys.readouterr().out == "two\n"
+
+
+def test_the_trace_of_the_page_is_what_comes(server, about):
+    (stated,) = map(json.loads, blocks("server", "json"))
+    found = server.post({"messages": about(QUESTION), "trace": True}).json()
+    (look,) = found["choices"][0]["trace"]
+    assert look.keys() == stated.keys()
+    for name, value in stated.items():
+        assert look[name] == (pytest.approx(value, abs=2e-3) if name != "token" else value), name
