@@ -3,6 +3,7 @@
 CELLS = (
     """
 import time
+from pathlib import Path
 import pixtral_mlx_widgets as w
 from pixtral_mlx.mini import scene
 session = w.Session("mini", dtype="float32")
@@ -13,13 +14,16 @@ every = [kind(session) for kind in (
 for one in every:
     display(one)
 """,
-    "time.sleep(10)",
-    "time.sleep(10)",
+    "while not Path({first!r}).exists(): time.sleep(0.1)",
+    "while not Path({second!r}).exists(): time.sleep(0.1)",
 )
+"""The last two last as long as the test wants; between them the kernel is idle for a moment."""
 
 
-def test_a_busy_kernel_is_waited_for_and_then_there_is_something_to_see(notebook):
-    book = notebook(*CELLS, run=False)
+def test_a_busy_kernel_is_waited_for_and_then_there_is_something_to_see(notebook, tmp_path):
+    gates = {name: tmp_path / name for name in ("first", "second")}
+    places = {name: str(path) for name, path in gates.items()}
+    book = notebook(CELLS[0], *(cell.format(**places) for cell in CELLS[1:]), run=False)
     book.start()
     lens, page = book.widget(0), book.page
     waits = lens.locator(".px-waiting-for")
@@ -27,9 +31,13 @@ def test_a_busy_kernel_is_waited_for_and_then_there_is_something_to_see(notebook
     assert waits.inner_text().startswith("Waiting for the kernel")
     page.wait_for_timeout(9500)  # longer than a kernel that is idle is waited for
     prompts = page.locator(".jp-InputArea-prompt").all_inner_texts()
-    assert any("*" in one for one in prompts), "the cells ended too soon for this test"
+    assert any("*" in one for one in prompts), "the kernel is busy"
     assert page.locator(".px-problem:visible").all_inner_texts() == []
     assert waits.is_visible()
+    gates["first"].touch()
+    page.wait_for_timeout(1000)
+    assert waits.is_visible(), "the next cell runs"
+    gates["second"].touch()
     waits.wait_for(state="hidden")
     for number in range(5):
         book.widget(number).scroll_into_view_if_needed()

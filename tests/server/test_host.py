@@ -1,12 +1,19 @@
 """The model behind the server, opened and closed."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pixtral_mlx.server.host import ModelHost
 from pixtral_mlx.server.options import ServerOptions
 from pixtral_mlx.server.refusals import Refusal
+
+
+def in_a_loop(ask):
+    """On a thread of its own: a browser may have left a loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(ask())).result()
 
 
 def test_requests_are_told_to_wait_while_it_is_opened_for_the_first_time(folder):
@@ -23,7 +30,7 @@ def test_requests_are_told_to_wait_while_it_is_opened_for_the_first_time(folder)
         finally:
             await host.close()
 
-    asyncio.run(ask())
+    in_a_loop(ask)
 
 
 def test_a_model_whose_thread_has_ended_is_opened_again(folder):
@@ -41,7 +48,7 @@ def test_a_model_whose_thread_has_ended_is_opened_again(folder):
         finally:
             await host.close()
 
-    asyncio.run(ask())
+    in_a_loop(ask)
 
 
 def test_a_folder_that_is_none_is_said_and_tried_again(tmp_path):
@@ -53,4 +60,4 @@ def test_a_folder_that_is_none_is_said_and_tried_again(tmp_path):
         assert not host.ready
         await host.close()
 
-    asyncio.run(ask())
+    in_a_loop(ask)
