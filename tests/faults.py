@@ -67,8 +67,7 @@ def rotate_half_in_vision(patch, pixtral):
 
 def rotate_half_in_text(patch, pixtral):
     def call(self, x, offset=0):
-        settings = {"base": None, "scale": 1.0, "offset": offset, "freqs": self._wavelengths}
-        return mx.fast.rope(x, self._dims, traditional=False, **settings)
+        return self._turn(x, offset=offset, traditional=False)
 
     patch.setattr(rope.Rope1D, "__call__", call)
 

@@ -35,12 +35,14 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, mask: Any, cache: Any, tap: Any = NO_TAP) -> mx.array:
         """Arguments and result as in `DecoderBlock`."""
         B, L, _ = x.shape
-        queries = self.wq(x).reshape(B, L, self.n_heads, -1).transpose(0, 2, 1, 3)
-        keys = self.wk(x).reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
-        values = self.wv(x).reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
+        queries, keys, values = self.wq(x), self.wk(x), self.wv(x)
+        queries = queries.reshape(B, L, self.n_heads, -1).transpose(0, 2, 1, 3)
+        keys = keys.reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
+        values = values.reshape(B, L, self.n_kv_heads, -1).transpose(0, 2, 1, 3)
 
         offset = 0 if cache is None else cache.offset
-        queries, keys = tap("queries", self.rope(queries, offset)), self.rope(keys, offset)
+        rope = self.rope
+        queries, keys = tap("queries", rope(queries, offset)), rope(keys, offset)
         if cache is not None:
             keys, values = cache.update_and_fetch(keys, values)
 

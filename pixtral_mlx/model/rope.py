@@ -5,6 +5,7 @@ rotate-half order of transformers are put back in this order when they are loade
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,10 +24,14 @@ class Rope1D(nn.Module):
 
     def __init__(self, config: TextConfig):
         super().__init__()
-        self._dims = config.head_dim
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
         # `mx.fast.rope` takes wave lengths (over 2 pi), the inverse of the frequencies.
-        self._wavelengths = mx.array((config.rope_theta**exponents).astype(np.float32))
+        wavelengths = mx.array((config.rope_theta**exponents).astype(np.float32))
+        # Bound once: an array that a module holds costs a lookup in Python at every call.
+        self._turn = partial(
+            mx.fast.rope, dims=config.head_dim, traditional=True, base=None, scale=1.0,
+            freqs=wavelengths,
+        )  # fmt: skip
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
         """Turn queries or keys.
@@ -38,10 +43,7 @@ class Rope1D(nn.Module):
         Returns:
             The same shape and dtype.
         """
-        return mx.fast.rope(
-            x, self._dims, traditional=True, base=None, scale=1.0, offset=offset,
-            freqs=self._wavelengths,
-        )  # fmt: skip
+        return self._turn(x, offset=offset)
 
 
 class Rope2D(nn.Module):
