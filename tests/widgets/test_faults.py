@@ -40,7 +40,10 @@ SCRIPT_FAULTS = {
         "shared", "shared", 'if (question.what === "alive") giveUp', "if (question.what) giveUp",
     ),
     "a busy kernel is given up": (
-        "shared", "shared", 'state !== "idle" || kernel.idleFor() < PATIENCE', "false",
+        "shared", "shared", 'else if (state !== "idle") wait();', "",
+    ),
+    "a cell that runs behind an idle status is not seen": (
+        "shared", "shared", "asked !== null && Date.now() - asked >= TURN", "false",
     ),
     "a dead kernel is waited for": (
         "shared", "shared", 'now.status === "dead" || ', "",

@@ -64,9 +64,9 @@ test("what was saved needs no kernel, and a page says what was not saved", async
 
 // A kernel as JupyterLab shows it to widgets.
 function kernel(status) {
-  const heard = [];
-  const one = { status, statusChanged: { connect: (tell) => heard.push(tell), disconnect() {} } };
-  one.becomes = (next) => { one.status = next; heard.forEach((tell) => tell(one, next)); };
+  const one = { status, waiting: [], free: true };
+  one.requestKernelInfo = () => new Promise((answer) => one.free ? answer() : one.waiting.push(answer));
+  one.becomes = (next) => { one.status = next; };
   return one;
 }
 
@@ -109,6 +109,28 @@ test("a kernel that is busy is waited for, however long, and the reader is told"
   model.tell({ id: model.sent[0].id, data: "at last" });
   assert.equal(await question, "at last");
   assert.equal(said.at(-1), null);
+});
+
+test("a cell that runs while widgets' own messages make the kernel look idle is waited for", async () => {
+  const [one, said] = [kernel("idle"), []];
+  one.free = false;
+  const model = { ...standIn(), widget_manager: { kernel: one } };
+  const { ask } = connect(model, { wait: (text) => said.push(text) });
+  const question = ask("pixels");
+  for (let i = 0; i < 20; i++) { mock.timers.tick(1000); await settle(); }
+  assert.match(said.at(-1), /^Waiting for the kernel: it is busy/);
+  assert.deepEqual(model.sent.map(({ what }) => what), ["pixels"]);
+  assert.equal(one.waiting.length, 1, "asked once while there is no answer");
+  one.free = true;
+  one.waiting[0]();
+  await settle();
+  mock.timers.tick(4000);   // the kernel has nothing to do, and says nothing: now it is doubted
+  await settle();
+  mock.timers.tick(4000);
+  await settle();
+  assert.equal(model.sent.at(-1).what, "alive");
+  mock.timers.tick(4000);
+  await assert.rejects(question, /No answer from the kernel/);
 });
 
 test("a kernel that is dead is not waited for", async () => {

@@ -71,6 +71,7 @@ export function on(model, event, handler) {
 const KEPT = 128;
 const SOON = 1000;       // ms until a reader is told what is waited for
 const PATIENCE = 4000;   // ms until a kernel that is idle is doubted
+const TURN = 400;        // ms in which a kernel with nothing to do answers
 const WAITING = "Waiting for the kernel: it is busy, and answers when it is idle.";
 const SILENT = "Waiting for the kernel. If it was restarted, run the cell again.";
 const NO_ANSWER = "No answer from the kernel: what was saved is shown, and this was not saved. "
@@ -113,25 +114,29 @@ export function unpacked(data, buffers) {
     Object.entries(data).map(([key, value]) => [key, unpacked(value, buffers)]));
 }
 
-// What is known of the kernel: "idle", "busy", "gone", or "unknown" where the notebook does not tell;
-// and for how many ms it has been idle. JupyterLab tells; a kernel that computes answers nobody.
+// What is known of the kernel: "idle", "busy", "gone", or "unknown" where the notebook does not tell.
+// Its status is that of its last message, and widgets' messages have a thread of their own in newer
+// kernels: "idle" may be said while a cell runs. What stands in line behind the cell tells: `look`
+// asks for something that every kernel answers, in its turn.
 export function kernelOf(model) {
   const manager = model.widget_manager;
   const kernel = () => manager && "kernel" in manager ? manager.kernel : undefined;
-  let idleSince = Date.now();
-  const watched = kernel();
-  const changed = (_, status) => { if (status !== "idle") idleSince = Infinity; else idleSince = Date.now(); };
-  watched?.statusChanged?.connect(changed);
+  let asked = null;   // when, while there is no answer
   return {
+    look() {
+      const now = kernel();
+      if (asked !== null || now?.status !== "idle" || !now.requestKernelInfo) return;
+      asked = Date.now();
+      now.requestKernelInfo().catch(() => {}).then(() => { asked = null; });
+    },
     state() {
       const now = kernel();
       if (now === undefined) return "unknown";
       if (now === null || now.isDisposed || now.connectionStatus === "disconnected") return "gone";
       if (now.status === "dead" || now.status === "terminating") return "gone";
-      return now.status === "idle" ? "idle" : "busy";
+      const behind = asked !== null && Date.now() - asked >= TURN;
+      return now.status === "idle" && !behind ? "idle" : "busy";
     },
-    idleFor: () => Math.max(Date.now() - idleSince, 0),
-    close() { watched?.statusChanged?.disconnect(changed); },
   };
 }
 
@@ -168,9 +173,10 @@ export function connect(model, panel = null) {
     return new Promise((resolve, reject) => {
       const id = ++number;
       const question = { what, resolve, reject, timer: null, asked: Date.now() };
-      question.timer = setTimeout(() => doubt(id, question), PATIENCE);
-      setTimeout(tell, SOON);
       waiting.set(id, question);
+      expect(id, question);
+      setTimeout(() => look(id), SOON - TURN);
+      setTimeout(tell, SOON);
       try { model.send({ id, what, arguments: args }, undefined, buffers); }
       catch { giveUp(id, question); }   // the kernel was started again, and knows nothing of this
     });
@@ -178,11 +184,18 @@ export function connect(model, panel = null) {
 
   // An answer may wait for a long step of the model, or for a cell that runs. A kernel that is idle
   // and lives says so at once; then the question waits on, else nobody will answer it.
+  function expect(id, question) {
+    setTimeout(() => look(id), PATIENCE - TURN);
+    question.timer = setTimeout(() => doubt(id, question), PATIENCE);
+  }
+
+  function look(id) { if (waiting.has(id)) kernel.look(); }
+
   function doubt(id, question) {
-    const wait = () => { question.timer = setTimeout(() => doubt(id, question), PATIENCE); tell(); };
+    const wait = () => { expect(id, question); tell(); };
     const state = kernel.state();
     if (state === "gone") giveUp(id, question);
-    else if (state !== "idle" || kernel.idleFor() < PATIENCE) wait();
+    else if (state !== "idle") wait();
     else if (question.what === "alive") giveUp(id, question);
     else act("alive").then(() => { if (waiting.has(id)) wait(); }, () => giveUp(id, question));
   }
@@ -230,7 +243,7 @@ export function connect(model, panel = null) {
   // Whether an answer is to be had: of a kernel any, of a page what it holds.
   const has = (what, args) => !model.page || nameOf(what, args) in (model.get("saved") ?? {});
 
-  return { ask, act, has, close() { stops.forEach((stop) => stop()); kernel.close(); } };
+  return { ask, act, has, close() { stops.forEach((stop) => stop()); } };
 }
 
 // Calls that come in while one is under way: only the last of them is made, and answers that were
