@@ -14,18 +14,25 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .answers import Service
+from .anthropic import MessagesRequest
 from .chat import ChatRequest
+from .completions import CompletionRequest
 from .guard import Guard
 from .host import ModelHost
 from .metrics import Metrics
+from .ollama import OllamaChat, OllamaGenerate, show, tags
 from .options import ServerOptions
 from .refusals import Refusal, refusal_of
 from .wire import Answering, Dialect, read_json, refused
 
 log = logging.getLogger(__name__)
 
-DIALECTS: dict[str, Callable[[dict[str, Any], str], Dialect]] = {
+DIALECTS: dict[str, Any] = {
     "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+    "/v1/messages": MessagesRequest,
+    "/api/chat": OllamaChat,
+    "/api/generate": OllamaGenerate,
 }
 """{path: what reads its requests}."""
 
@@ -92,7 +99,22 @@ def _models(service: Service) -> list[Route]:
         context = config.text.max_seq_len
         return JSONResponse(service.host.described(name, config.vision is not None, context))
 
-    return [Route("/v1/models", models), Route("/v1/models/{name:path}", model)]
+    async def ollama_tags(_: Request) -> Response:
+        await service.host.model()
+        return JSONResponse(tags(service.host.names))
+
+    async def ollama_show(request: Request) -> Response:
+        body = await read_json(request, service.options.body_bytes)
+        service.host.check_name(body.get("model", body.get("name")))
+        config = (await service.host.model()).config
+        return JSONResponse(show(config.text.max_seq_len, config.vision is not None))
+
+    return [
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+        Route("/api/tags", ollama_tags),
+        Route("/api/show", ollama_show, methods=["POST"]),
+    ]
 
 
 def _state(service: Service) -> list[Route]:
@@ -134,7 +156,8 @@ def _counted(request: Request, refusal: Refusal) -> Response:
     metrics.requests.labels(_route_of(request), str(refusal.status)).inc()
     route = _route_of(request)
     log.info("%s %s: %d %s", request.method, route, refusal.status, refusal.message)
-    return refused(refusal)
+    dialect = DIALECTS.get(route, ChatRequest)
+    return refused(refusal, dialect.error_body(refusal))
 
 
 def _route_of(request: Request) -> str:

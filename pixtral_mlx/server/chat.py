@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from ..checks import one_of
@@ -73,7 +74,7 @@ class ChatRequest:
         self._name = name
         self._head = {"id": "", "object": "", "created": int(time.time()), "model": name}
         self.streamed = flag(body, "stream")
-        self._with_usage = _usage_wanted(body)
+        self._with_usage = usage_wanted(body)
         self._logprobs = flag(body, "logprobs")
         self.question = question_of(body, self._logprobs)
         self.question.messages = messages_of(body)
@@ -110,7 +111,7 @@ class ChatRequest:
             choice["trace"] = [
                 _traced(piece, look) for piece, look in zip(kept.pieces, kept.looks, strict=True)
             ]
-        return {**choice, **_end_of(reply)}
+        return {**choice, **end_of(reply)}
 
     # In pieces ---------------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class ChatRequest:
                 left -= 1
                 for index in range(calls[number], len(item.tool_calls)):
                     yield self._call(number, index, item)
-                last = {"index": number, "delta": {}, **_end_of(item)}
+                last = {"index": number, "delta": {}, **end_of(item)}
                 usage = {} if left or self._with_usage else {"usage": usage_of(answers)}
                 yield self._chunk(last, **usage)
                 continue
@@ -168,6 +169,11 @@ class ChatRequest:
     def refused_event(self, refusal: Refusal) -> bytes:
         """An error in a stream that has begun."""
         return event(refusal.body(), "error") + DONE
+
+    @staticmethod
+    def error_body(refusal: Refusal) -> dict[str, Any]:
+        """An error as OpenAI and Mistral write it."""
+        return refusal.body()
 
 
 class _Kept:
@@ -211,11 +217,9 @@ def messages_of(body: Mapping[str, Any]) -> list[Any]:
     return [{"role": "system", "content": SAFE_PROMPT}, *messages]
 
 
-def new_id() -> str:
+def new_id(kind: str = "chatcmpl") -> str:
     """Of a completion."""
-    from secrets import token_hex
-
-    return f"chatcmpl-{token_hex(12)}"
+    return f"{kind}-{token_hex(12)}"
 
 
 def usage_of(answers: Answers) -> dict[str, Any]:
@@ -250,14 +254,14 @@ def _traced(piece: Piece, look: Mapping[str, Any]) -> dict[str, Any]:
     return {"token": piece.text, "confidence": round(exp(piece.logprob), 4), **look}
 
 
-def _end_of(reply: Reply) -> dict[str, Any]:
+def end_of(reply: Reply) -> dict[str, Any]:
     """Why an answer ended, and what is wrong with its form, if anything is."""
     reason = "error" if reply.finish_reason == "interrupted" else reply.finish_reason
     problem = {} if reply.parse_error is None else {"parse_error": reply.parse_error}
     return {"finish_reason": reason, **problem}
 
 
-def _usage_wanted(body: Mapping[str, Any]) -> bool:
+def usage_wanted(body: Mapping[str, Any]) -> bool:
     """Whether usage comes in a chunk of its own (OpenAI's way)."""
     stated = body.get("stream_options", {})
     if not isinstance(stated, Mapping):

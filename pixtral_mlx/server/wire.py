@@ -56,6 +56,11 @@ class Dialect(Protocol):
         """An error in a stream that has begun."""
         ...
 
+    @staticmethod
+    def error_body(refusal: Refusal) -> dict[str, Any]:
+        """An error before that."""
+        ...
+
 
 async def read_json(request: Request, most_bytes: int) -> dict[str, Any]:
     """The body of a request; null is as good as absent.
@@ -217,7 +222,7 @@ class Answering(Response):
                     await self._send(send, self._dialect.refused_event(refusal))
                     await send({"type": "http.response.body", "body": b""})
                     return
-                response = refused(refusal)
+                response = refused(refusal, self._dialect.error_body(refusal))
                 headers = {
                     name.decode(): value.decode("latin-1")
                     for name, value in response.raw_headers

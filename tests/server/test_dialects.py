@@ -1,0 +1,120 @@
+"""Completions, Anthropic's messages and Ollama's paths, by the clients that speak them."""
+
+import base64
+import json
+
+import anthropic
+import ollama
+import openai
+import pytest
+
+QUESTION = "How many rows are there?"
+SCHEMA = {
+    "type": "object",
+    "properties": {"rows": {"type": "string", "enum": ["one", "two", "three"]}},
+    "required": ["rows"],
+}
+
+
+@pytest.fixture(scope="module")
+def claude(server):
+    with anthropic.Anthropic(base_url=server.address, api_key="none") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def llama(server):
+    return ollama.Client(host=server.address)
+
+
+def asked(drawing):
+    data = drawing[0].partition(",")[2]
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    parts = [{"type": "image", "source": source}, {"type": "text", "text": QUESTION}]
+    return [{"role": "user", "content": parts}]
+
+
+def test_a_text_goes_on(server):
+    with openai.OpenAI(base_url=f"{server.address}/v1", api_key="none") as client:
+        given = {"model": "pixtral-12b", "prompt": "the letter", "max_tokens": 4}
+        found = client.completions.create(**given, logprobs=2, echo=True).choices[0]
+        assert found.text.startswith("the letter") and len(found.text) > len("the letter")
+        assert len(found.logprobs.tokens) == len(found.logprobs.token_logprobs) > 0
+        assert all(len(top) == 2 for top in found.logprobs.top_logprobs)
+        chunks = list(client.completions.create(**given, stream=True))
+        assert "the letter" + "".join(c.choices[0].text for c in chunks) == found.text
+        assert chunks[-1].choices[0].finish_reason == found.finish_reason
+        assert chunks[-1].usage.completion_tokens == len(found.logprobs.tokens)
+    for prompt in ("", ["a", "b"], [1, 2], 3):
+        error = server.post({"prompt": prompt}, "/v1/completions").json()["error"]
+        assert error["param"] == "prompt"
+
+
+def test_anthropic_answers_whole_and_streamed(claude, drawing):
+    given = {"model": "pixtral-12b", "max_tokens": 20, "messages": asked(drawing)}
+    found = claude.messages.create(**given, system="Be brief.")
+    assert [block.text for block in found.content] == ["two"]
+    assert found.stop_reason == "end_turn" and found.usage.input_tokens > 0
+    with claude.messages.stream(**given) as stream:
+        assert "".join(stream.text_stream) == "two"
+        last = stream.get_final_message()
+    assert last.content[0].text == "two" and last.stop_reason == "end_turn"
+    assert last.usage.input_tokens + last.usage.cache_read_input_tokens > 20
+
+
+def test_anthropic_calls_tools_and_hears_of_them(claude, drawing):
+    tool = {"name": "report_rows", "description": "Report.", "input_schema": SCHEMA}
+    choice = {"type": "tool", "name": "report_rows", "disable_parallel_tool_use": True}
+    given = {"model": "pixtral-12b", "max_tokens": 80, "tools": [tool]}
+    found = claude.messages.create(**given, tool_choice=choice, messages=asked(drawing))
+    (call,) = found.content
+    assert (call.type, call.name, found.stop_reason) == ("tool_use", "report_rows", "tool_use")
+    assert call.input["rows"] in SCHEMA["properties"]["rows"]["enum"]
+    with claude.messages.stream(**given, tool_choice=choice, messages=asked(drawing)) as stream:
+        assert stream.get_final_message().content[0].input == call.input
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "done"}
+    messages = [
+        *asked(drawing),
+        {"role": "assistant", "content": [block.model_dump() for block in found.content]},
+        {"role": "user", "content": [result]},
+    ]
+    assert claude.messages.create(**{**given, "max_tokens": 5}, messages=messages).content
+
+
+def test_anthropic_s_errors_are_its_own(claude, server):
+    with pytest.raises(anthropic.NotFoundError, match="there is no model 'opus'"):
+        claude.messages.create(
+            model="opus", max_tokens=5, messages=[{"role": "user", "content": "x"}]
+        )
+    found = server.post({"messages": [{"role": "user", "content": "x"}]}, "/v1/messages").json()
+    assert found["type"] == "error" and "max_tokens is missing" in found["error"]["message"]
+
+
+def test_ollama_lists_answers_and_streams(llama, drawing):
+    assert [model.model for model in llama.list().models] == ["pixtral-mini:latest"]
+    assert "vision" in llama.show("pixtral-mini:latest").capabilities
+    picture = base64.b64decode(drawing[0].partition(",")[2])
+    messages = [{"role": "user", "content": QUESTION, "images": [picture]}]
+    found = llama.chat(model="pixtral-mini:latest", messages=messages)
+    assert found.message.content == "two" and found.done_reason == "stop"
+    assert found.prompt_eval_count > 20 and found.eval_count == 1
+    lines = list(llama.chat(model="pixtral-mini", messages=messages, stream=True))
+    assert "".join(line.message.content for line in lines) == "two"
+    assert [line.done for line in lines] == [False] * (len(lines) - 1) + [True]
+    told = llama.generate(model="pixtral-mini", prompt=QUESTION, images=[picture])
+    assert told.response == "two"
+
+
+def test_ollama_keeps_a_schema_and_calls_tools(llama, drawing):
+    picture = drawing[0].partition(",")[2]
+    messages = [{"role": "user", "content": QUESTION, "images": [picture]}]
+    found = llama.chat(model="pixtral-mini", messages=messages, format=SCHEMA)
+    assert set(json.loads(found.message.content)) == {"rows"}
+    tool = {
+        "type": "function",
+        "function": {"name": "report_rows", "description": "Report.", "parameters": SCHEMA},
+    }
+    options = {"num_predict": 5}
+    assert llama.chat(model="pixtral-mini", messages=messages, tools=[tool], options=options).done
+    with pytest.raises(ollama.ResponseError, match="there is no model"):
+        llama.chat(model="llama3", messages=messages)
