@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.applications import Starlette
@@ -27,7 +27,7 @@ from .wire import Answering, Dialect, read_json, refused
 
 log = logging.getLogger(__name__)
 
-DIALECTS: dict[str, Any] = {
+DIALECTS: dict[str, type[Dialect]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
     "/v1/messages": MessagesRequest,
@@ -58,7 +58,7 @@ def build_app(source: str, options: ServerOptions, dtype: Any = None) -> Starlet
 
     app = Starlette(
         routes=[*_dialects(service), *_models(service), *_state(service)],
-        middleware=[Middleware(Guard, options=options)],
+        middleware=[Middleware(Guard, options=options, refused=_refused)],
         exception_handlers={
             Refusal: _refusal,
             HTTPException: _http_error,
@@ -77,7 +77,7 @@ def _told(opening: "asyncio.Task[Any]") -> None:
 
 
 def _dialects(service: Service) -> list[Route]:
-    def route(path: str, dialect: Callable[[dict[str, Any], str], Dialect]) -> Route:
+    def route(path: str, dialect: type[Dialect]) -> Route:
         async def answer(request: Request) -> Response:
             body = await read_json(request, service.options.body_bytes)
             await service.host.model()
@@ -156,8 +156,13 @@ def _counted(request: Request, refusal: Refusal) -> Response:
     metrics.requests.labels(_route_of(request), str(refusal.status)).inc()
     route = _route_of(request)
     log.info("%s %s: %d %s", request.method, route, refusal.status, refusal.message)
-    dialect = DIALECTS.get(route, ChatRequest)
-    return refused(refusal, dialect.error_body(refusal))
+    return _refused(request.url.path, refusal)
+
+
+def _refused(path: str, refusal: Refusal) -> Response:
+    """A refusal in the shape of those who ask there."""
+    usual = OllamaChat if path.startswith("/api/") else ChatRequest
+    return refused(refusal, DIALECTS.get(path, usual).error_body(refusal))
 
 
 def _route_of(request: Request) -> str:

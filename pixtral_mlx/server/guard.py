@@ -1,15 +1,16 @@
 """Who may ask: hosts, origins, keys; and connections that say nothing."""
 
 import hmac
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .options import ServerOptions
 from .refusals import Refusal
-from .wire import refused
 
 OPEN = ("/", "/health")
 """What anybody may see who reaches this server: the page, which asks for the key, and whether it is
@@ -30,10 +31,15 @@ class Guard:
     A page of another site that a browser shows can send requests here: so the name under which this
     machine is asked (`Host`, against DNS rebinding) and the page that asks (`Origin`) are checked
     before anything is read. Where there is a key, everything but `OPEN` needs it.
+
+    Arguments:
+        refused: a refusal as a response, for the path that was asked.
     """
 
-    def __init__(self, app: ASGIApp, options: ServerOptions):
-        self._app, self._options = app, options
+    def __init__(
+        self, app: ASGIApp, options: ServerOptions, refused: Callable[[str, Refusal], Response]
+    ):
+        self._app, self._options, self._refused = app, options, refused
         self._hosts = {host.lower() for host in options.allow_host}
         if options.is_local:
             self._hosts |= LOCAL_HOSTS | {options.host.lower()}
@@ -60,7 +66,7 @@ class Guard:
                 self._check_key(headers)
             self._check_length(headers.get("content-length", "0"))
         except Refusal as refusal:
-            await refused(refusal)(scope, receive, reply)
+            await self._refused(scope["path"], refusal)(scope, receive, reply)
             return
         await self._app(scope, receive, reply)
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +31,7 @@ OPTIONS = {
 _KNOWN = {"model", "stream", "options", "format", "keep_alive", "think"}
 
 
-class OllamaRequest:
+class OllamaRequest(ABC):
     """One request for a chat, or for an answer to a prompt.
 
     Arguments:
@@ -63,11 +64,13 @@ class OllamaRequest:
         form = {"type": "json_object"} if form == "json" else form
         return {} if not form else options_from({"format": form}, {"format": "response_format"})
 
-    def _messages(self, body: Mapping[str, Any]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _messages(self, body: Mapping[str, Any]) -> list[Any]:
+        """What is asked, as everybody else's messages."""
 
+    @abstractmethod
     def _said(self, text: str, reply: Reply | None) -> dict[str, Any]:
-        raise NotImplementedError
+        """Text as this path gives it; with `reply`, all that is left to be said."""
 
     async def whole(self, answers: Answers) -> dict[str, Any]:
         """The answer in one."""

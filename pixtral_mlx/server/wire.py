@@ -40,6 +40,10 @@ class Dialect(Protocol):
     media_type: str
     ping: bytes
 
+    def __init__(self, body: Mapping[str, Any], name: str):
+        """Read a request whose fields are not null, for the model of that name."""
+        ...
+
     def opening(self) -> bytes:
         """What a stream begins with, before the prompt is read."""
         ...

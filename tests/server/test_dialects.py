@@ -1,12 +1,17 @@
 """Completions, Anthropic's messages and Ollama's paths, by the clients that speak them."""
 
+import asyncio
 import base64
 import json
+from types import SimpleNamespace
 
 import anthropic
 import ollama
 import openai
 import pytest
+
+from pixtral_mlx.engine.reply import Piece, Reply
+from pixtral_mlx.server.anthropic import MessagesRequest
 
 QUESTION = "How many rows are there?"
 SCHEMA = {
@@ -24,7 +29,8 @@ def claude(server):
 
 @pytest.fixture(scope="module")
 def llama(server):
-    return ollama.Client(host=server.address)
+    with ollama.Client(host=server.address) as client:
+        yield client
 
 
 def asked(drawing):
@@ -36,13 +42,13 @@ def asked(drawing):
 
 def test_a_text_goes_on(server):
     with openai.OpenAI(base_url=f"{server.address}/v1", api_key="none") as client:
-        given = {"model": "pixtral-12b", "prompt": "the letter", "max_tokens": 4}
+        given = {"model": "pixtral-12b", "prompt": "How many", "max_tokens": 4}
         found = client.completions.create(**given, logprobs=2, echo=True).choices[0]
-        assert found.text.startswith("the letter") and len(found.text) > len("the letter")
+        assert found.text.startswith("How many") and len(found.text) > len("How many")
         assert len(found.logprobs.tokens) == len(found.logprobs.token_logprobs) > 0
         assert all(len(top) == 2 for top in found.logprobs.top_logprobs)
         chunks = list(client.completions.create(**given, stream=True))
-        assert "the letter" + "".join(c.choices[0].text for c in chunks) == found.text
+        assert "How many" + "".join(c.choices[0].text for c in chunks) == found.text
         assert chunks[-1].choices[0].finish_reason == found.finish_reason
         assert chunks[-1].usage.completion_tokens == len(found.logprobs.tokens)
     for prompt in ("", ["a", "b"], [1, 2], 3):
@@ -81,6 +87,58 @@ def test_anthropic_calls_tools_and_hears_of_them(claude, drawing):
     assert claude.messages.create(**{**given, "max_tokens": 5}, messages=messages).content
 
 
+def test_a_text_and_two_calls_are_three_blocks():
+    """Mini never writes them together."""
+    calls = [
+        {"id": f"call{i:05}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        for i in range(2)
+    ]
+    reply = Reply("I look.", finish_reason="tool_calls", tool_calls=calls)
+
+    class Written:
+        prompt, replies = SimpleNamespace(tokens=range(9)), [reply]
+
+        async def events(self):
+            yield 0, Piece("I look.", 5, 0.0)
+            yield 0, reply
+
+    async def written():
+        request = MessagesRequest({"max_tokens": 9, "messages": [{"role": "user"}]}, "m")
+        chunks = [chunk async for chunk in request.chunks(Written())]
+        return chunks, (await request.whole(Written()))["content"]
+
+    chunks, content = asyncio.run(written())
+    events = [json.loads(chunk.partition(b"data: ")[2]) for chunk in chunks]
+    opened = [event for event in events if event["type"] == "content_block_start"]
+    assert [event["index"] for event in opened] == [0, 1, 2]
+    assert [event["content_block"]["type"] for event in opened] == [b["type"] for b in content]
+    closed = [event["index"] for event in events if event["type"] == "content_block_stop"]
+    assert closed == [0, 1, 2]
+
+
+def test_anthropic_hears_of_tools_and_the_user_at_once(claude, drawing):
+    """Its results stand in the user's message, beside whatever the user says."""
+    messages = [
+        *asked(drawing),
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "I look."},
+                {"type": "tool_use", "id": "toolu_1", "name": "report_rows", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": "done"},
+                {"type": "text", "text": QUESTION},
+            ],
+        },
+    ]
+    found = claude.messages.create(model="pixtral-12b", max_tokens=5, messages=messages)
+    assert found.usage.output_tokens
+
+
 def test_anthropic_s_errors_are_its_own(claude, server):
     with pytest.raises(anthropic.NotFoundError, match="there is no model 'opus'"):
         claude.messages.create(
@@ -88,6 +146,14 @@ def test_anthropic_s_errors_are_its_own(claude, server):
         )
     found = server.post({"messages": [{"role": "user", "content": "x"}]}, "/v1/messages").json()
     assert found["type"] == "error" and "max_tokens is missing" in found["error"]["message"]
+    with pytest.raises(anthropic.BadRequestError) as caught:  # seen only with its messages
+        claude.messages.create(
+            model="pixtral-12b", max_tokens=5, messages=[{"role": "robot", "content": "x"}]
+        )
+    assert caught.value.body["type"] == "error" and "robot" in caught.value.message
+    refused = server.post({}, "/v1/messages", headers={"origin": "https://example.com"})
+    assert refused.json()["error"]["type"] == "permission_error", refused.text
+    assert refused.json()["type"] == "error"
 
 
 def test_ollama_lists_answers_and_streams(llama, drawing):
@@ -116,5 +182,8 @@ def test_ollama_keeps_a_schema_and_calls_tools(llama, drawing):
     }
     options = {"num_predict": 5}
     assert llama.chat(model="pixtral-mini", messages=messages, tools=[tool], options=options).done
-    with pytest.raises(ollama.ResponseError, match="there is no model"):
-        llama.chat(model="llama3", messages=messages)
+    for ask in (llama.show, lambda name: llama.chat(model=name, messages=messages)):
+        with pytest.raises(ollama.ResponseError, match=r"^there is no model 'llama3'"):
+            ask("llama3")
+    with pytest.raises(ollama.ResponseError, match=r"^messages\[0\]"):
+        llama.chat(model="pixtral-mini", messages=[{"role": "robot", "content": "x"}])
