@@ -8,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test test-clients lint bench
 
 BIN := .venv/bin
 WORKERS ?= 2
@@ -25,8 +25,11 @@ comma := ,
 STAMP := .venv/.ready$(addprefix -,$(BACKEND))
 STALE := $(filter-out $(STAMP),$(wildcard .venv/.ready*))
 
+ASKING := tests/server/clients
+CLIENTS := $(addprefix $(ASKING)/,.openai-2/.ready .openai-3/.ready node_modules/.ready)
+
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP)  ## make the environment in .venv (the others do it by themselves)
 
@@ -36,6 +39,9 @@ demo: $(STAMP)  ## run the main job
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-clients: $(STAMP) $(CLIENTS)  ## ask the server with clients that CI does not install
+	PIXTRAL_REQUIRE_CLIENTS=1 $(BIN)/python -m pytest $(ASKING) $(ARGS)
+
 lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -43,6 +49,16 @@ lint: $(STAMP)  ## check style and types
 
 bench: $(STAMP)  ## measure tokens/s, GB/s, time to first token and peak memory
 	$(BIN)/pixtral-mlx bench $(ARGS)
+
+# An environment for each list of clients. The one of Node is where Node looks for it.
+$(ASKING)/.openai-%/.ready: $(ASKING)/openai-%.txt | $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python -r $<
+	@touch $@
+
+$(ASKING)/node_modules/.ready: $(ASKING)/package.json
+	npm install --prefix $(ASKING) --no-package-lock --no-fund --no-audit --loglevel=error
+	@touch $@
 
 # Runs when there is no environment, when the dependencies changed, or when the backend did.
 $(STAMP): pyproject.toml uv.lock

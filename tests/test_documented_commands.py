@@ -82,8 +82,8 @@ def test_what_is_installed_made_and_started_is_there(page):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extras in re.findall(r'pip install "\.\[([\w,]+)\]"', TEXTS[page]):
         assert set(extras.split(",")) <= set(project["optional-dependencies"]), extras
-    targets = re.findall(r"(?m)^(\w+):", (ROOT / "Makefile").read_text())
-    for target in re.findall(r"`make (\w+)`", TEXTS[page]):
+    targets = re.findall(r"(?m)^([\w-]+):", (ROOT / "Makefile").read_text())
+    for target in re.findall(r"`make ([\w-]+)`", TEXTS[page]):
         assert target in targets
     for script in re.findall(r"`python (\w+/[\w/]+\.py)", TEXTS[page]):
         assert (ROOT / script).is_file(), script

@@ -1,0 +1,42 @@
+"""langchain-openai, as its page on ChatOpenAI shows it."""
+
+from common import (
+    BASE_URL,
+    KEY,
+    MODEL,
+    PARTS,
+    TEXT,
+    Rows,
+    report_rows,
+    tell,
+)  # fmt: skip
+from langchain_core.messages import HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+llm = ChatOpenAI(model=MODEL, base_url=BASE_URL, api_key=KEY, stream_usage=True)
+question = HumanMessage(content=PARTS)
+
+whole = llm.invoke([question])
+streamed = None
+for chunk in llm.stream([question]):
+    streamed = chunk if streamed is None else streamed + chunk
+
+asked = llm.bind_tools([tool(report_rows)], tool_choice="required", parallel_tool_calls=False)
+called = asked.invoke([question])
+streamed_call = None
+for chunk in asked.stream([question]):
+    streamed_call = chunk if streamed_call is None else streamed_call + chunk
+results = [ToolMessage("reported", tool_call_id=call["id"]) for call in called.tool_calls]
+
+tell(
+    text=llm.invoke(TEXT).content,
+    picture=whole.content,
+    stream=streamed.content,
+    schema=isinstance(llm.with_structured_output(Rows).invoke([question]), Rows),
+    tools=[(call["name"], call["args"]) for call in called.tool_calls[:1]],
+    streamed_tools=[(call["name"], call["args"]) for call in streamed_call.tool_calls[:1]],
+    after_tools=llm.invoke([question, called, *results]).content,
+    usage=whole.usage_metadata["total_tokens"],
+    streamed_usage=streamed.usage_metadata["total_tokens"],
+)
