@@ -13,6 +13,7 @@ scheduler (`engine.batch`, behind `Worker`) and one parser of messages (`inputs.
 `wire`: requests off the wire, answers onto it
 `fields`: fields of a request as options of a generation
 `chat`: chat completions, OpenAI's and Mistral's
+`responses`: OpenAI's responses
 `completions`: a text that goes on
 `anthropic`: Anthropic's messages
 `ollama`: Ollama's chat and answers

@@ -23,12 +23,14 @@ from .metrics import Metrics
 from .ollama import OllamaChat, OllamaGenerate, show, tags
 from .options import ServerOptions
 from .refusals import Refusal, refusal_of
+from .responses import ResponsesRequest
 from .wire import Answering, Dialect, read_json, refused
 
 log = logging.getLogger(__name__)
 
 DIALECTS: dict[str, type[Dialect]] = {
     "/v1/chat/completions": ChatRequest,
+    "/v1/responses": ResponsesRequest,
     "/v1/completions": CompletionRequest,
     "/v1/messages": MessagesRequest,
     "/api/chat": OllamaChat,
