@@ -8,8 +8,10 @@ tested by node; a page gets them joined into one module. This room imports nothi
 `numbers.js`: numbers, sizes and places as a reader wants them
 `colours.js`: maps of colours and their legends
 `patches.js`: a picture under its patches: spotlight, zoom, loupe, rings
+`light.js`: the light that goes from word to word
+`drawing.css`: how all of it looks
 
-`bundle`: from modules to the one text that a page loads
+`bundle`: from modules and style sheets to the one text that a page loads
 """
 
 from typing import TYPE_CHECKING
@@ -17,8 +19,8 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from .bundle import FOLDER, joined
+    from .bundle import FOLDER, joined, styled
 
-__all__ = ["FOLDER", "joined"]
+__all__ = ["FOLDER", "joined", "styled"]
 
-__getattr__, __dir__ = lazily(__name__, {"bundle": "FOLDER joined"})
+__getattr__, __dir__ = lazily(__name__, {"bundle": "FOLDER joined styled"})

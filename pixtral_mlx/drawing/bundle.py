@@ -30,6 +30,12 @@ def joined(name: str, folders: Sequence[Path] = ()) -> str:
     return "\n".join(parts)
 
 
+def styled(*more: Path) -> str:
+    """The style sheet of what is drawn, and what a page adds to it."""
+    sheets = (FOLDER / "drawing.css", *more)
+    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
+
+
 def _collect(name: str, folders: Sequence[Path], parts: list[str], seen: set[str]) -> None:
     seen.add(name)
     paths = [folder / f"{name}.js" for folder in folders]

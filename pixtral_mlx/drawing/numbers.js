@@ -11,6 +11,9 @@ export function digits(n) {
 // A difference in nats without its sign.
 export const nats = (value) => digits(Math.abs(value));
 
+export const probability = (p) => p >= 0.9995 ? "1.00" : p > 0 && p < 0.005 ? "< 0.01" : p.toFixed(2);
+export const UNCERTAIN = 0.5;   // a word that is less likely than this is marked
+
 export const share = (p) => p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.001 ? `${(100 * p).toFixed(1)} %` : p > 0 ? "< 0.1 %" : "0 %";
 export const operations = (n) => n >= 9.95e11 ? `${digits(n / 1e12)} TFLOP` : n >= 9.95e8 ? `${digits(n / 1e9)} GFLOP` : `${digits(n / 1e6)} MFLOP`;
 export const bytes = (n) => n >= 9.95e8 ? `${digits(n / 1e9)} GB` : n >= 9.95e5 ? `${digits(n / 1e6)} MB` : `${digits(n / 1e3)} kB`;

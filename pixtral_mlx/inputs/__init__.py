@@ -29,20 +29,20 @@ from ..lazy import lazily
 
 if TYPE_CHECKING:
     from .pdf import open_pages, page_numbers
-    from .pixels import preprocess, shrunk, to_pixels
+    from .pixels import picture_file, preprocess, shrunk, to_pixels
     from .placeholders import gradient, text_prompt
     from .sources import Sources
 
 __all__ = [
-    "Sources", "gradient", "open_pages", "page_numbers", "preprocess", "shrunk", "text_prompt",
-    "to_pixels",
+    "Sources", "gradient", "open_pages", "page_numbers", "picture_file", "preprocess", "shrunk",
+    "text_prompt", "to_pixels",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "pdf": "open_pages page_numbers",
-        "pixels": "preprocess shrunk to_pixels",
+        "pixels": "picture_file preprocess shrunk to_pixels",
         "placeholders": "gradient text_prompt",
         "sources": "Sources",
     },

@@ -48,7 +48,7 @@ class Question:
         options: fields of `GenerationOptions`.
         count: how many answers are wanted.
         raw: no chat template.
-        looks: say of every token where it looked; "maps" gives the whole maps too.
+        looks: say of every token where it looked, in one of the ways of `Looks`; "": do not.
         pictures: how they are prepared.
     """
 
@@ -133,6 +133,10 @@ class Answers:
         look = partial(self._looks.of, trace, token)
         found = self._service.host.worker.submit(lambda _: look())
         return await asyncio.wrap_future(found)
+
+    async def pictures(self) -> list[dict[str, Any]] | None:
+        """The pictures as the model sees them, if the question asks for them."""
+        return None if self._looks is None else await asyncio.to_thread(self._looks.pictures)
 
     def stop(self) -> None:
         """Nobody wants the rest."""

@@ -89,9 +89,10 @@ class ChatRequest:
                 kept[number].pieces.append(item)
                 look = await answers.look(number, len(kept[number].pieces) - 1)
                 kept[number].looks += [] if look is None else [look]
-        model = answers.model
+        model, pictures = answers.model, await answers.pictures()
         return {
             **self._headed("chat.completion", answers),
+            **({} if pictures is None else {"pictures": pictures}),
             "choices": [
                 self._choice(number, reply, kept[number], model)
                 for number, reply in enumerate(answers.replies)
@@ -128,6 +129,8 @@ class ChatRequest:
         """The answer in pieces; the last says why it ended, and what it took."""
         tokens, left = [0] * self.question.count, self.question.count
         calls = [0] * self.question.count
+        if (pictures := await answers.pictures()) is not None:
+            yield event({**self._head, "choices": [], "pictures": pictures})
         async for number, item in answers.events():
             if isinstance(item, Reply):
                 left -= 1
@@ -271,7 +274,7 @@ def usage_wanted(body: Mapping[str, Any]) -> bool:
 
 
 def _looks_wanted(body: Mapping[str, Any]) -> str:
-    """What `trace` says: false, true for boxes, or "boxes" or "maps"."""
+    """What `trace` says: false, true for boxes, or one of `KINDS`."""
     try:
         stated = one_of("trace", body.get("trace", False), (False, True, *KINDS))
     except ValueError as error:

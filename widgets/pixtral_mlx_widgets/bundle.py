@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from pixtral_mlx.drawing import joined
+from pixtral_mlx.drawing import joined, styled
 
 STATIC = Path(__file__).parent / "static"
 
@@ -17,4 +17,4 @@ def module(name: str) -> str:
 @cache
 def style() -> str:
     """The style sheet that all widgets share."""
-    return (STATIC / "widgets.css").read_text(encoding="utf-8")
+    return styled(STATIC / "widgets.css")

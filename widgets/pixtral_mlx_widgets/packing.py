@@ -1,14 +1,9 @@
-"""How numbers and pictures travel to the browser."""
+"""How numbers travel to the browser."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
-
-LOSSLESS_PIXELS = 400_000
-"""A larger picture travels as JPEG."""
 
 
 def packed(answer: Any) -> tuple[Any, list[bytes]]:
@@ -40,10 +35,3 @@ def heat(values: np.ndarray) -> dict[str, Any]:
     top = float(np.max(values, initial=0.0))
     scaled = np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)
     return {"top": top, "sum": float(values.sum()), "map": np.round(scaled).astype(np.uint8)}
-
-
-def picture_file(pixels: np.ndarray) -> dict[str, Any]:
-    """uint8 (H, W, 3) as a file: {"mime", "file"}."""
-    file, lossless = io.BytesIO(), pixels.shape[0] * pixels.shape[1] <= LOSSLESS_PIXELS
-    Image.fromarray(pixels).save(file, "PNG" if lossless else "JPEG", quality=90)
-    return {"mime": "image/png" if lossless else "image/jpeg", "file": file.getvalue()}

@@ -7,10 +7,9 @@ import traitlets
 
 import pixtral_mlx as px
 from pixtral_mlx.cost import CHIPS, prefill_operations
-from pixtral_mlx.inputs import preprocess, to_pixels
+from pixtral_mlx.inputs import picture_file, preprocess
 from pixtral_mlx.model import PIXTRAL_12B
 
-from .packing import picture_file
 from .session import Session, sentence
 from .view import View, config_of
 
@@ -91,7 +90,7 @@ class PatchGrid(View):
         if self._picture is None:
             return super().answer_pixels(model, image)
         pixels = preprocess(self._picture, _vision(self._config), px.ImageOptions())
-        return picture_file(to_pixels(pixels))
+        return picture_file(pixels)
 
     def answer_size(self, model: Any, image: int, side: int) -> dict[str, Any]:
         """What the picture would be if its longest side had `side` pixels (0: as it is)."""

@@ -13,12 +13,12 @@ import traitlets
 
 import pixtral_mlx as px
 from pixtral_mlx.files import expanded
-from pixtral_mlx.inputs import to_pixels
+from pixtral_mlx.inputs import picture_file
 from pixtral_mlx.mini import CHECKPOINT
 
 from . import bundle, page
 from .opening import opening
-from .packing import packed, picture_file
+from .packing import packed
 from .questions import Questions
 from .session import Session
 
@@ -230,7 +230,7 @@ class View(Questions):
         prompt = self.prompt_shown()
         if prompt is None or not 0 <= image < len(prompt.images):
             raise IndexError(f"image {image}: ask a question with a picture first")
-        return picture_file(to_pixels(prompt.images[image]))
+        return picture_file(prompt.images[image])
 
     # Without a kernel --------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@ import test from "node:test";
 
 const { effect, pace, sight } = await import(`${process.env.STATIC}/answer_lens.js`);
 const {
-  agreement, blockSide, doubts, knockOut, probability, signed, signedValues, span, tokenAt, visible, wordOf,
+  agreement, blockSide, doubts, knockOut, signed, signedValues, span, tokenAt, visible, wordOf,
 } = await import(`${process.env.STATIC}/word_view.js`);
+const { probability } = await import(`${process.env.STATIC}/numbers.js`);
 
 const words = [
   { text: "about", tokens: [0], p: 0.9 },

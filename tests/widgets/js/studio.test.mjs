@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 const { htmlIn, promptWords, sortFiles } = await import(`${process.env.STATIC}/studio.js`);
-const { between, nextStep, stepTo } = await import(`${process.env.STATIC}/stage.js`);
+const { between, stepTo } = await import(`${process.env.STATIC}/light.js`);
+const { nextStep } = await import(`${process.env.STATIC}/stage.js`);
 
 test("words come one by one, however fast they were written", () => {
   let state = { shown: 0, at: -1, count: 3, running: true, touched: false };

@@ -2,10 +2,10 @@
 
 import { CHOSEN, DIFFERENT, HIDDEN, key } from "./colours.js";
 import { checkbox, choice, eachFrame, slider, tag } from "./elements.js";
-import { nats } from "./numbers.js";
+import { nats, probability } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
-import { lookPanel, meter, probability, showLongWork, tokenShown, wordChips, wordOf } from "./word_view.js";
+import { lookPanel, meter, showLongWork, tokenShown, wordChips, wordOf } from "./word_view.js";
 
 const ordinal = (n) => `${n}${n % 100 >= 11 && n % 100 <= 13 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th"}`;
 

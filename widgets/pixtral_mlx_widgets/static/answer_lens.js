@@ -1,9 +1,9 @@
 // AnswerLens: an answer while it is written; any word of it shows where it looked and its rivals.
 
 import { eachFrame, slider, tag } from "./elements.js";
-import { count, digits, patchName, share } from "./numbers.js";
+import { count, digits, patchName, probability, share } from "./numbers.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
-import { doubts, lookPanel, meter, probability, tokenShown, visible, wordChips, wordOf } from "./word_view.js";
+import { doubts, lookPanel, meter, tokenShown, visible, wordChips, wordOf } from "./word_view.js";
 
 // Where a word looked, in words.
 export function sight(word, p, found, layer, head, pictures, image) {

@@ -3,14 +3,13 @@
 
 import { bitmap, patchCanvas } from "./patches.js";
 import { tag } from "./elements.js";
-import { patchName, share } from "./numbers.js";
+import { fader, sight, stepTo } from "./light.js";
 import { connect, latest, on } from "./shared.js";
 import { tokenShown, wordOf } from "./word_view.js";
 
 const PACE = 450;       // ms between two words at least, so that eyes can follow
 const REST = 3500;      // ms at the end of an answer before the light goes through it again
 const WALK = 1500;      // ms on each word then
-const FADE = 260;       // ms from one word's light to the next one's
 
 // Which word comes next on the stage, and after how many ms; null: nothing until something changes.
 //   shown: words that stand there; at: the one that is lit; count: words that are written;
@@ -22,26 +21,12 @@ export function nextStep({ shown, at, count, running, touched }) {
   return { shown, at: last ? 0 : at + 1, wait: last ? REST : WALK };
 }
 
-// A step of the reader among the words that stand there.
-export const stepTo = (at, step, shown) => Math.min(Math.max(at + step, 0), Math.max(shown - 1, 0));
-
-// A map on its way from one to another: part is 0 to 1.
-export function between(from, to, part) {
-  if (!from || from.length !== to.length) return to;
-  return Uint8Array.from(to, (value, i) => Math.round(from[i] + (value - from[i]) * part));
-}
-
-// What is said of a lit word.
-export const sight = (word, { peak, shares }, image) => {
-  const where = shares.length > 1 ? ` of picture ${image + 1}` : "";
-  return `“${word.text}” looks most at ${patchName(peak)}${where}; ${share(shares[image])} of its attention is on ${shares.length > 1 ? "that picture" : "the picture"}.`;
-};
-
 // lens: the model of an AnswerLens on the same session. question(): the text of the last question.
 export function stage({ lens, question, onLeave, fail }) {
   const wires = connect(lens);
   const canvas = patchCanvas({ label: "The picture, lit where the word looks" });
   canvas.show({ lines: false });
+  const light = fader(canvas);
   const asked = tag("p", { class: "px-stage-question" });
   const line = tag("div", { class: "px-stage-words", role: "group", "aria-label": "The answer, word by word" });
   const caption = tag("p", { class: "px-stage-caption" });
@@ -55,10 +40,9 @@ export function stage({ lens, question, onLeave, fail }) {
   const root = tag("div", { class: "px-stage", tabindex: -1 }, picture, side);
 
   const now = { shown: 0, at: -1, touched: false, epoch: null };
-  let timer = null, lit = null, frame = null, painted = null;
+  let timer = null, painted = null;
   const words = () => lens.get("words");
   const running = () => lens.get("state") === "running";
-  const calm = window.matchMedia?.("(prefers-reduced-motion: reduce)").matches;
 
   function schedule() {
     if (timer != null) return;
@@ -104,7 +88,7 @@ export function stage({ lens, question, onLeave, fail }) {
     const images = lens.get("facts").images ?? [];
     picture.hidden = !images.length;
     if (word && images.length) look(word, now.epoch);
-    else if (!word) { caption.textContent = ""; canvas.show({ values: null }); lit = null; }
+    else if (!word) { caption.textContent = ""; canvas.show({ values: null }); light.forget(); }
     else caption.textContent = "This question has no picture.";
   }
 
@@ -120,24 +104,11 @@ export function stage({ lens, question, onLeave, fail }) {
     if (epoch !== now.epoch || words()[now.at]?.tokens[0] !== word.tokens[0]) return;
     const grid = lens.get("facts").images[image];
     if (!grid) return;
-    if (painted !== `${epoch}:${image}`) { lit = null; painted = `${epoch}:${image}`; }
+    if (painted !== `${epoch}:${image}`) { light.forget(); painted = `${epoch}:${image}`; }
     canvas.show({ picture: drawn, rows: grid.rows, columns: grid.columns });
-    fade(found.map);
-    caption.textContent = sight(word, found, image);
+    light.to(found.map);
+    caption.textContent = sight(word.text, found.peak, found.shares[image], image, found.shares.length);
   }, (error) => fail(error.message));
-
-  function fade(to) {
-    cancelAnimationFrame(frame);
-    const from = lit;
-    const start = performance.now();
-    const draw = (time) => {
-      const part = calm ? 1 : Math.min(Math.max((time - start) / FADE, 0), 1);
-      lit = between(from, to, part);
-      canvas.show({ values: lit });
-      if (part < 1) frame = requestAnimationFrame(draw);
-    };
-    draw(start + (from ? 0 : FADE));
-  }
 
   // A page that was saved opens on the whole answer, lit by the word that leans most on the picture.
   function whole() {
@@ -177,5 +148,5 @@ export function stage({ lens, question, onLeave, fail }) {
   }, true);
   const stops = ["words", "state", "facts"].map((name) => on(lens, `change:${name}`, update));
   update();
-  return { root, side, close() { clearTimeout(timer); cancelAnimationFrame(frame); stops.forEach((stop) => stop()); wires.close(); canvas.close(); } };
+  return { root, side, close() { clearTimeout(timer); light.forget(); stops.forEach((stop) => stop()); wires.close(); canvas.close(); } };
 }

@@ -2,14 +2,11 @@
 
 import { CHOSEN, HIDDEN, diverging, key, legend } from "./colours.js";
 import { choice, eachFrame, slider, tag } from "./elements.js";
-import { capital, nats, patchBoth, patchName, share } from "./numbers.js";
+import { UNCERTAIN, capital, nats, patchBoth, patchName, probability, share } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { latest, on } from "./shared.js";
 
-export const UNCERTAIN = 0.5;
 export const ALL = -1;   // the slider's place for "all layers" and "all heads"
-
-export const probability = (p) => p >= 0.9995 ? "1.00" : p > 0 && p < 0.005 ? "< 0.01" : p.toFixed(2);
 
 // A token's text with its space and line ends visible: " four" and "four" are two tokens.
 export const visible = (text) => text.replace(/^ +/, (spaces) => "␣".repeat(spaces.length)).replaceAll("\n", "⏎");
