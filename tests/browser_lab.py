@@ -9,15 +9,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+from browsers import FLAGS
 from playwright.sync_api import expect, sync_playwright
 
 import pixtral_mlx
 import pixtral_mlx_widgets
 
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 SECONDS = 90
 SOURCES = (pixtral_mlx, pixtral_mlx_widgets)
 

@@ -8,6 +8,7 @@ tested by node; a page gets them joined into one module. This room imports nothi
 `numbers.js`: numbers, sizes and places as a reader wants them
 `colours.js`: maps of colours and their legends
 `patches.js`: a picture under its patches: spotlight, zoom, loupe, rings
+`files.js`: files that people drop, paste or choose
 `light.js`: the light that goes from word to word
 `drawing.css`: how all of it looks
 

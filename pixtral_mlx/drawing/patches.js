@@ -214,7 +214,7 @@ function drawEnds(canvas, rows, { top, cell, height }, ratio, wide) {
 // The whole -------------------------------------------------------------------------------------
 
 // The picture of the model under its patch grid: the one way in which any page shows patches.
-//   label: what a screen reader calls it; most: longest side in CSS pixels
+//   label: what a screen reader calls it; most: longest side in CSS pixels; tallest(): most height
 //   onHover(patch or null), onChoose(patch): patch is [row, column]
 //   onPaint(patch): while the pointer is dragged over patches, where that means something
 //   onEnd(row or null): the pointer is at the end of a row, where row ends are drawn
@@ -223,7 +223,7 @@ function drawEnds(canvas, rows, { top, cell, height }, ratio, wide) {
 // it. plain: they are colours of cividis instead; colour: of another map. hidden: a Set of row-major
 // numbers. named: [[[row, column], "A"], ...] are ringed, their letters beside them. ends: whether
 // the tokens at the row ends are drawn.
-export function patchCanvas({ label, most = 1200, onHover, onChoose, onPaint, onEnd }) {
+export function patchCanvas({ label, most = 1200, tallest = () => TALLEST_PICTURE, onHover, onChoose, onPaint, onEnd }) {
   const canvas = tag("canvas", { class: "px-patches", role: "img", tabindex: 0, "aria-label": label, ...OWN_KEYS });
   const ends = tag("canvas", { class: "px-ends", hidden: true, "aria-hidden": "true" });
   const loupe = tag("canvas", { class: "px-loupe", hidden: true, "aria-hidden": "true" });
@@ -284,7 +284,7 @@ export function patchCanvas({ label, most = 1200, onHover, onChoose, onPaint, on
     const { rows, columns } = now;
     const room = Math.max((root.clientWidth || most) * ratio - (now.ends ? endsWide(ratio) + 4 * ratio : 0), 96 * ratio);
     cell = Math.max(Math.floor(Math.min(room / columns, most * ratio / Math.max(rows, columns),
-      TALLEST_PICTURE * ratio / rows, LARGEST_CELL * ratio)), 1);
+      tallest() * ratio / rows, LARGEST_CELL * ratio)), 1);
   }
 
   const endsWide = (ratio) => Math.round(Math.min(Math.max(cell, 6 * ratio), 14 * ratio));

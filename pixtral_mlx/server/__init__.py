@@ -18,6 +18,7 @@ scheduler (`engine.batch`, behind `Worker`) and one parser of messages (`inputs.
 `anthropic`: Anthropic's messages
 `ollama`: Ollama's chat and answers
 `guard`: hosts, origins, keys
+`page`: the page for people
 `app`: the routes
 `run`: serving until a signal
 """

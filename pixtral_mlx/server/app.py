@@ -22,6 +22,7 @@ from .host import ModelHost
 from .metrics import Metrics
 from .ollama import OllamaChat, OllamaGenerate, show, tags
 from .options import ServerOptions
+from .page import page
 from .refusals import Refusal, refusal_of
 from .responses import ResponsesRequest
 from .wire import Answering, Dialect, read_json, refused
@@ -129,7 +130,10 @@ def _state(service: Service) -> list[Route]:
         text = service.metrics.text(service.host.kept_bytes)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return [Route("/health", health), Route("/metrics", metrics)]
+    async def people(_: Request) -> Response:
+        return page()
+
+    return [Route("/", people), Route("/health", health), Route("/metrics", metrics)]
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

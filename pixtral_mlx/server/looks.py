@@ -53,7 +53,7 @@ class Looks:
             row by row, 255 where it looked most.
         """
         layers = [trace.token_attention(token, layer) for layer in trace.text_layers]
-        row = np.mean(layers, axis=0, dtype=np.float32)  # once for all pictures
+        row = np.stack(layers).mean(axis=0, dtype=np.float32)  # once for all pictures
         shares = [row[places].sum() for places in self._places]
         image = int(np.argmax(shares))
         rows, columns = self._prompt.grids[image]

@@ -254,7 +254,7 @@ def test_light_and_dark(page, lab):
 
 
 def test_pages_work_without_a_kernel_and_load_nothing(page, tmp_path):
-    from browser_lab import FLAGS
+    from browsers import FLAGS
     from playwright.sync_api import sync_playwright
 
     page.run_code("view.image, view.patch, view.layer, view.head = 0, (4, 7), 1, 1")

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-const { htmlIn, promptWords, sortFiles } = await import(`${process.env.STATIC}/studio.js`);
+const { htmlIn, promptWords } = await import(`${process.env.STATIC}/studio.js`);
+const { sortFiles } = await import(`${process.env.STATIC}/files.js`);
 const { between, stepTo } = await import(`${process.env.STATIC}/light.js`);
 const { nextStep } = await import(`${process.env.STATIC}/stage.js`);
 

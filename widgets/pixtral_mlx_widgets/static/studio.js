@@ -1,11 +1,11 @@
 // Studio: pictures and questions at the left, what is inside at the right, one bar on top.
 
 import { slider, tag } from "./elements.js";
+import { sortFiles } from "./files.js";
 import { count } from "./numbers.js";
 import { answersPictures, connect, follow, frame, on } from "./shared.js";
 import { stage } from "./stage.js";
 
-const LARGEST_FILE = 50e6;
 const MOST_LEAVES = 100;
 const QUIET = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
   + "style-src 'unsafe-inline'; img-src data:\">";
@@ -19,18 +19,6 @@ export function htmlIn(text) {
 
 // What a preview shows: without scripts, without network.
 export const quietPage = (html) => QUIET + html;
-
-// Which of the files that a person dropped are pictures or PDFs, and what to say of the others.
-export function sortFiles(files) {
-  const [pictures, documents, refused] = [[], [], []];
-  for (const file of files) {
-    const pdf = file.type === "application/pdf";
-    if (!pdf && !file.type.startsWith("image/")) refused.push(`${file.name} is neither a picture nor a PDF`);
-    else if (file.size > LARGEST_FILE) refused.push(`${file.name} is larger than 50 MB`);
-    else (pdf ? documents : pictures).push(file);
-  }
-  return { pictures, documents, refused };
-}
 
 function address({ mime, file }) {
   return URL.createObjectURL(new Blob([file], { type: mime }));

@@ -1,0 +1,408 @@
+// The page that `pixtral-mlx serve` shows: ask about pictures, and see where each word looked.
+
+import { eachFrame, tag } from "./elements.js";
+import { composer } from "./composer.js";
+import { keeper, newId } from "./kept.js";
+import { lookSide } from "./look.js";
+import { blobOf, namesOf, newAnswer, newTalk, requestOf, take } from "./talks.js";
+import { turnView } from "./talk.js";
+import { Problem, server } from "./wire.js";
+import { opening } from "./words.js";
+
+const KEY = "pixtral-mlx key";
+const HERE = "pixtral-mlx conversation";   // of this tab
+const FOLLOW = 150;   // ms at least between two words that the light follows while they are written
+const RETRY = 3;      // s until a server that does not answer is asked again
+
+const blobs = new Map();
+const http = server(() => sessionStorage.getItem(KEY) ?? "");
+let talk = newTalk();
+let views = [];         // of the turns
+let kept = null;        // where conversations are kept, null if nowhere
+let writing = null;     // { stop: AbortController, touched: whether the reader chose a word }
+let editing = null;     // number of the question that is asked anew
+let chosen = null;      // { turn, word }, or { image } alone
+let seeing = true;      // whether the model sees pictures
+
+// The parts -------------------------------------------------------------------------------------
+
+const model = tag("span", { class: "px-chip px-model" }, "…");
+const fresh = tag("button", { type: "button", onclick: () => begin() }, "New conversation");
+const past = tag("select", { class: "px-past", "aria-label": "Earlier conversations", hidden: true });
+const problem = tag("p", { class: "px-problem", role: "alert", hidden: true });
+const notice = tag("p", { class: "px-notice", role: "status", hidden: true });
+const keyField = tag("input", { type: "password", autocomplete: "off", "aria-label": "Key of this server", placeholder: "Key", required: true });
+const keyForm = tag("form", { class: "px-key-form", hidden: true },
+  tag("label", {}, "This server asks for its key: ", keyField), tag("button", { type: "submit", class: "px-send" }, "Open"));
+const look = lookSide({
+  tallest: () => window.innerHeight * (window.matchMedia("(max-width: 899px)").matches ? 0.36 : 0.8) - 90,
+  onPicture(image) { if (writing) writing.touched = true; chosen = { image }; show(); },
+  onClear() { if (writing) writing.touched = true; chosen = { image: imageShown() }; show(); },
+});
+const hello = tag("div", { class: "px-hello" },
+  tag("h2", {}, "Ask about a picture"),
+  tag("p", {}, "Drop a picture or a PDF anywhere on this page, ask about it, and click a word of the answer to see where it looked."));
+const line = tag("div", { class: "px-talk", role: "log", "aria-label": "Conversation", tabindex: -1 });
+const box = composer({
+  blobs, refuse: fail, onChange: () => show(),
+  onAsk: (asked) => ask(asked),
+  onStop: () => writing?.stop.abort(),
+  onCancel() { editing = null; box.take(); show(); box.focus(); },
+});
+const root = document.getElementById("page");
+root.append(
+  tag("header", { class: "px-head" }, tag("h1", {}, "Pixtral"), model, tag("span", { class: "px-gap" }), past, fresh),
+  tag("div", { class: "px-both" }, look.root,
+    tag("div", { class: "px-side" }, tag("div", { class: "px-scroll" }, hello, line),
+      tag("div", { class: "px-below" }, notice, problem, keyForm, box.root))));
+const scroll = line.parentElement;
+
+function fail(text) { problem.textContent = text ?? ""; problem.hidden = !text; }
+function tell(text) { notice.textContent = text ?? ""; notice.hidden = !text; }
+
+// What is seen ----------------------------------------------------------------------------------
+
+// All pictures of the conversation, and those that wait to be sent.
+function pictures() {
+  const names = talk.turns.flatMap(({ files, pictures: n }) => namesOf(files, n ?? 0));
+  const known = talk.pictures.map(({ id, rows, columns }, i) => ({ blob: blobs.get(id), rows, columns, name: names[i] ?? `picture ${i + 1}` }));
+  const asked = talk.turns.filter((turn) => turn.pictures == null).flatMap(({ files }) => files);
+  const waiting = [...asked, ...box.files].filter(({ type }) => type.startsWith("image/"));
+  return [...known, ...waiting.map(({ id, name }) => ({ blob: blobs.get(id), name }))].filter(({ blob }) => blob);
+}
+
+const answerAt = (turn) => talk.turns[turn]?.answer;
+
+function imageShown() {
+  if (chosen?.image != null) return chosen.image;
+  const word = chosen && views[chosen.turn]?.answer.words[chosen.word];
+  return word ? answerAt(chosen.turn).tokens[word.tokens[0]].image : pictures().length - 1;
+}
+
+const show = eachFrame(draw);
+function draw() {
+  while (views.length > talk.turns.length) views.pop().root.remove();
+  talk.turns.forEach((turn, i) => {
+    if (views[i]?.turn !== turn) {
+      const view = turnView(turn, {
+        blobs, onEdit: () => edit(i), onCopy: (button) => copy(turn.answer.text, button),
+        onChoose(word) { if (writing) writing.touched = true; choose(i, word); },
+      });
+      view.turn = turn;
+      if (views[i]) views[i].root.replaceWith(view.root); else line.append(view.root);
+      views[i] = view;
+    }
+    const now = writing && i === talk.turns.length - 1;
+    const { root: element, answer, edit: button } = views[i];
+    answer.root.hidden = !turn.answer;
+    if (turn.answer) answer.show(turn.answer, { writing: Boolean(now), chosen: chosen?.turn === i ? chosen.word ?? -1 : -1, waiting: now ? writing.waiting : "" });
+    button.hidden = Boolean(writing);
+    element.classList.toggle("px-past-edit", editing != null && i > editing);
+  });
+  line.setAttribute("aria-busy", String(Boolean(writing)));
+  hello.hidden = talk.turns.length > 0;
+  box.set({ busy: Boolean(writing), editing: editing != null, placeholder: talk.turns.length ? "Ask on" : "Ask about a picture" });
+  fresh.disabled = Boolean(writing) || !talk.turns.length;
+  past.disabled = Boolean(writing);
+  drawLook();
+}
+
+function drawLook() {
+  const all = pictures();
+  root.classList.toggle("px-pictured", all.length > 0);
+  const image = Math.min(Math.max(imageShown(), 0), all.length - 1);
+  const view = chosen?.word != null ? views[chosen.turn]?.answer : null;
+  const word = view?.words[chosen.word] ?? null;
+  const found = word && answerAt(chosen.turn).tokens[word.tokens[0]];
+  const words = views.some(({ answer }) => answer.words.length);
+  const hint = words ? "Click a word of the answer to see where it looked." : writing ? "" : all.length ? "Now ask about it." : "";
+  look.show({ pictures: all, image, word, look: found?.map ? found : null, hint });
+}
+
+function choose(turn, word) {
+  chosen = { turn, word };
+  views[turn].answer.reveal(word);
+  show();
+}
+
+const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+const toEnd = () => requestAnimationFrame(() => requestAnimationFrame(() => { scroll.scrollTop = scroll.scrollHeight; }));
+
+// Asking ----------------------------------------------------------------------------------------
+
+async function ask(asked) {
+  const before = { turns: talk.turns, pictures: talk.pictures, chosen };
+  const from = editing ?? talk.turns.length;
+  const turns = talk.turns.slice(0, from);
+  const turn = { ...asked, pictures: asked.files.length ? null : 0, answer: newAnswer() };
+  talk.turns = [...turns, turn];
+  talk.pictures = talk.pictures.slice(0, turns.reduce((sum, { pictures: n }) => sum + n, 0));
+  talk.draft = null;
+  writing = { stop: new AbortController(), touched: false, waiting: "" };
+  editing = chosen = null;
+  fail("");
+  draw();
+  toEnd();
+  keep({ turns: before.turns, pictures: before.pictures, draft: { ...asked, editing: from < before.turns.length ? from : null } });
+  let trouble = null;
+  try {
+    await answerTo(turn);
+  } catch (error) {
+    trouble = error.name === "AbortError" ? "" : error.message;
+    if (turn.answer.text) turn.answer.end = trouble ? "broken" : "stopped";
+    if (error.status === 401) askForKey();
+  }
+  writing = null;
+  if (turn.answer.text) {
+    if (!chosen) choose(talk.turns.length - 1, opening(views.at(-1).answer.words, turn.answer.tokens));
+  } else {   // a question without an answer is not lost: it stands again where it was written
+    Object.assign(talk, { turns: before.turns, pictures: before.pictures });
+    chosen = before.chosen;
+    editing = from < before.turns.length ? from : null;
+    box.put(asked);
+    trouble ??= "The model said nothing: ask in other words.";
+  }
+  fail(trouble);
+  show();
+  keep();
+  box.focus();
+}
+
+async function answerTo(turn) {
+  const { answer } = turn;
+  const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
+  const body = await requestOf(talk.turns.map((one) => one === turn ? { ...one, answer: null } : one), talk.pictures.length, blobs);
+  const reading = turn.files.length ? "Reading the picture" : "Reading";
+  const clock = setInterval(() => {
+    writing.waiting = answer.text ? "" : writing.until ? writing.until() : `${reading} … ${Math.round(seconds())} s`;
+    show();
+  }, 500);
+  let followed = 0;
+  try {
+    for await (const chunk of patiently(body)) {
+      if (chunk.pictures) learn(turn, chunk.pictures);
+      const end = atEnd();
+      if (!take(answer, chunk)) continue;
+      answer.first ||= seconds();
+      writing.waiting = "";
+      const { words } = views.at(-1).answer;
+      if (!writing.touched && words.length > 1 && performance.now() - followed > FOLLOW) {
+        followed = performance.now();
+        chosen = { turn: talk.turns.length - 1, word: words.length - 2 };   // the last one may grow
+      }
+      show();
+      if (end) toEnd();
+    }
+    if (!writing.touched) chosen = null;
+  } finally {
+    clearInterval(clock);
+    answer.seconds = Math.max(seconds() - answer.first, 0.001);
+    draw();   // so that all of its words are there
+  }
+}
+
+// The answer's chunks; while the server is loading or has no place, it is asked again.
+async function* patiently(body) {
+  for (;;) {
+    try {
+      yield* http.answer(body, writing.stop.signal);
+      return;
+    } catch (error) {
+      if (!(error instanceof Problem) || !error.wait) throw error;
+      const again = performance.now() + error.wait * 1000;
+      const why = error.status === 429 ? "All places are taken" : "The model is being opened";
+      writing.until = () => `${why}: asking again in ${Math.max(Math.ceil((again - performance.now()) / 1000), 0)} s`;
+      await pause(error.wait, writing.stop.signal);
+      writing.until = null;
+    }
+  }
+}
+
+const pause = (seconds, signal) => new Promise((resolve, reject) => {
+  const timer = setTimeout(resolve, seconds * 1000);
+  signal?.addEventListener("abort", () => { clearTimeout(timer); reject(new DOMException("stopped", "AbortError")); }, { once: true });
+});
+
+// The pictures as the model sees them; those of earlier turns are known.
+function learn(turn, all) {
+  const added = all.slice(talk.pictures.length).map(({ url, grid: [rows, columns] }) => {
+    const blob = blobOf(url);
+    const id = newId();
+    blobs.set(id, blob);
+    return { id, type: blob.type, size: blob.size, rows, columns };
+  });
+  turn.pictures = added.length;
+  talk.pictures = [...talk.pictures, ...added];
+  show();
+}
+
+function edit(i) {
+  if (!box.empty && editing == null) { fail("There is a question in the box: ask it or clear it first."); box.focus(); return; }
+  box.take();
+  editing = i;
+  const { text, files } = talk.turns[i];
+  box.put({ text, files: files.map((file) => ({ ...file })) });
+  show();
+  box.focus();
+}
+
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {   // on a page that came without TLS from another machine
+    const all = tag("textarea", { class: "px-hidden" });
+    all.value = text;
+    root.append(all);
+    all.select();
+    document.execCommand("copy");
+    all.remove();
+    button.focus();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+}
+
+// Keeping ---------------------------------------------------------------------------------------
+
+let saving = Promise.resolve();
+function keep(instead = {}) {
+  if (!kept) return saving;
+  const mine = talk;
+  saving = saving.then(() => kept.save({ ...mine, ...instead })).then((saved) => {
+    Object.assign(mine, saved);
+    if (mine === talk) sessionStorage.setItem(HERE, mine.id);
+    tell("");
+    return listPast();
+  }).catch((error) => notKept(error));
+  return saving;
+}
+
+const notKept = (error) => tell(`This browser does not keep this conversation (${error?.message || error?.name || error}): `
+  + "it is lost when the page is closed. Delete earlier ones to make room, or copy what you need.");
+
+// Whoever leaves in the middle of an answer finds what there was of it.
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "hidden" && writing && talk.turns.at(-1).answer.text) keep();
+});
+
+async function listPast() {
+  const all = kept ? await kept.list() : [];
+  past.hidden = !all.some(({ id }) => id !== talk.id);
+  const others = all.map(({ id, title }) => tag("option", { value: id, selected: id === talk.id }, title || "…"));
+  past.replaceChildren(tag("option", { value: "", selected: !all.some(({ id }) => id === talk.id) }, "Earlier conversations"), ...others,
+    tag("option", { value: "delete" }, "Delete this conversation"));
+}
+
+past.addEventListener("change", async () => {
+  const id = past.value;
+  if (id === "delete") {
+    if (talk.turns.length && window.confirm("Delete this conversation from this browser?")) {
+      await kept.remove(talk.id);
+      begin(false);
+    }
+  } else if (id && id !== talk.id) await openTalk(id);
+  await listPast();
+});
+
+async function openTalk(id) {
+  const found = await kept.load(id);
+  if (!found) return;
+  const { draft } = found;
+  talk = { ...found, draft: null };
+  for (const { answer } of talk.turns) answer.end ??= "stopped";
+  editing = draft?.editing ?? null;
+  chosen = null;
+  box.take();
+  if (draft) box.put(draft);
+  sessionStorage.setItem(HERE, talk.id);
+  fail("");
+  draw();
+  const last = talk.turns.length - 1;
+  if (last >= 0) {
+    const word = opening(views[last].answer.words, talk.turns[last].answer.tokens);
+    if (word >= 0) choose(last, word);
+  }
+  toEnd();
+}
+
+function begin() {
+  talk = newTalk();
+  editing = chosen = null;
+  sessionStorage.setItem(HERE, "");
+  fail("");
+  show();
+  listPast();
+  box.focus();
+}
+
+// The server ------------------------------------------------------------------------------------
+
+function askForKey() {
+  keyForm.hidden = false;
+  model.textContent = "locked";
+  if (sessionStorage.getItem(KEY)) fail("That is not the key of this server.");
+  sessionStorage.removeItem(KEY);
+  keyField.value = "";
+  keyField.focus();
+}
+
+keyForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(KEY, keyField.value.trim());
+  fail("");
+  greet();
+});
+
+// Who is there: asked until somebody is.
+async function greet() {
+  for (;;) {
+    try {
+      const { id, capabilities } = await http.model();
+      model.textContent = id;
+      seeing = capabilities.vision;
+      keyForm.hidden = true;
+      if (!seeing) tell("This model reads text alone: it sees no pictures.");
+      return;
+    } catch (error) {
+      if (error.status === 401) { askForKey(); return; }
+      model.textContent = error.status === 503 ? "opening the model …" : "no server";
+      if (error.status && !error.wait) { fail(error.message); return; }
+      await pause(error.wait || RETRY);
+    }
+  }
+}
+
+for (const type of ["dragenter", "dragover"]) {
+  root.addEventListener(type, (event) => {
+    if (![...event.dataTransfer.types].includes("Files")) return;
+    event.preventDefault();
+    root.classList.add("px-over");
+  });
+}
+root.addEventListener("dragleave", (event) => { if (!root.contains(event.relatedTarget)) root.classList.remove("px-over"); });
+root.addEventListener("drop", (event) => {
+  root.classList.remove("px-over");
+  if (!event.dataTransfer.files.length) return;
+  event.preventDefault();
+  box.add([...event.dataTransfer.files]);
+});
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length) { event.preventDefault(); box.add(files); }
+});
+
+async function start() {
+  show();
+  greet();
+  try {
+    kept = await keeper(blobs);
+    const all = await kept.list();
+    const here = sessionStorage.getItem(HERE);   // "" in a tab that has begun a new one
+    const id = here ?? all[0]?.id;
+    if (id && talk.turns.length === 0 && box.empty) await openTalk(id);
+    await listPast();
+  } catch (error) { notKept(error); }
+  if (keyForm.hidden) box.focus();
+}
+start();

@@ -1,0 +1,118 @@
+// The words of an answer: which tokens they are made of, and how its Markdown is laid out.
+
+// Scripts without blanks between words, as pixtral_mlx.interpret.words has them.
+const UNSPACED = /[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\u{20000}-\u{3ffff}]/u;
+
+// Whether a piece begins a word behind the text of the last one.
+function begins(piece, before) {
+  const [first, last] = [[...piece][0], [...before].at(-1)];
+  if (/\s/.test(first)) return true;
+  if (!before.trim()) return false;
+  if (/\s/.test(last)) return true;
+  return !/[\p{M}\p{P}]/u.test(first) && (UNSPACED.test(first) || UNSPACED.test(last));
+}
+
+// Tokens [{ text, p }] grouped into words as pixtral_mlx.interpret.words_of does: each { text, tokens
+// (their numbers), p (of the least likely one), start, end (in the whole text) }.
+export function wordsOf(tokens) {
+  const words = [];
+  let begun = [];   // tokens of a character that is not complete yet
+  let at = 0;
+  tokens.forEach(({ text, p }, number) => {
+    begun.push({ number, p });
+    if (!text) return;
+    if (!words.length || begins(text, words.at(-1).text)) words.push({ text: "", tokens: [], p: 1, start: at });
+    const word = words.at(-1);
+    word.text += text;
+    at += text.length;
+    for (const one of begun) { word.tokens.push(one.number); word.p = Math.min(word.p, one.p); }
+    begun = [];
+  });
+  if (words.length) words.at(-1).tokens.push(...begun.map(({ number }) => number));
+  return words.filter(({ text }) => text.trim()).map(({ text, start, ...rest }) => {
+    const from = start + text.length - text.trimStart().length;
+    return { ...rest, text: text.trim(), start: from, end: from + text.trim().length };
+  });
+}
+
+// The word that leans most on one patch: on it an answer opens. -1 if none looks anywhere.
+export function opening(words, tokens) {
+  let [best, most] = [-1, 0];
+  words.forEach(({ text, tokens: [first] }, i) => {
+    const { map, share } = tokens[first];
+    if (!map || !/[\p{L}\p{N}]/u.test(text)) return;
+    const peak = share * 255 / map.reduce((sum, value) => sum + value, 0);
+    if (peak > most) [best, most] = [i, peak];
+  });
+  return best;
+}
+
+// Markdown --------------------------------------------------------------------------------------
+
+const KINDS = [
+  ["heading", /^(#{1,6}) +/],
+  ["item", /^(\s*)([-*+•]|\d{1,3}[.)]) +/],
+  ["table", /^\s*\|/],
+  ["rule", /^\s*([-*_])(?:\s*\1){2,}\s*$/],
+];
+
+// Blocks of a text, each { kind, start, end }: "text", "heading" (level), "item" (depth, mark),
+// "code", "rule", or "table" (rows of cells, each [start, end]). What a block says stands between
+// start and end; its marks do not.
+export function blocksOf(text) {
+  const blocks = [];
+  let at = 0, open = null;   // a block that the next line may join
+  for (const line of text.split("\n")) {
+    const [start, end] = [at, at + line.length];
+    at = end + 1;
+    if (/^\s*```/.test(line)) {
+      if (open?.kind === "code") { open = null; continue; }
+      blocks.push(open = { kind: "code", start: Math.min(at, text.length), end: Math.min(at, text.length) });
+      continue;
+    }
+    if (open?.kind === "code") { open.end = end; continue; }
+    if (!line.trim()) { open = null; continue; }
+    const [kind = "text", pattern] = KINDS.find(([name, look]) => look.test(line)
+      && !(name === "item" && KINDS[3][1].test(line))) ?? [];
+    if (open && open.kind === kind && (kind === "text" || kind === "table")) {
+      open.end = end;
+    } else if (kind === "heading" || kind === "item") {
+      const [all, first, mark] = pattern.exec(line);
+      const own = kind === "heading" ? { level: first.length } : { depth: first.length, mark: /\d/.test(mark) ? mark : "•" };
+      blocks.push({ kind, ...own, start: start + all.length, end });
+      open = null;
+    } else {
+      blocks.push(open = { kind, start, end });
+    }
+    if (kind === "table") (open.rows ??= []).push(...cellsOf(line, start));
+  }
+  return blocks;
+}
+
+// The cells of a line of a table, in one row; none of a line that only divides.
+function cellsOf(line, start) {
+  if (/^[\s|:-]+$/.test(line)) return [];
+  const cells = [...line.matchAll(/[^|]+/g)].filter(([cell], i, { length }) => cell.trim() || (i && i < length - 1));
+  return [cells.map(({ 0: cell, index }) => {
+    const from = start + index + cell.length - cell.trimStart().length;
+    return [from, from + cell.trim().length];
+  })];
+}
+
+const INLINE = /\*\*(?=\S)([^\n]+?)(?<=\S)\*\*|(?<![*\w])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![*\w])|`([^`\n]+)`/g;
+
+// A stretch of a text as runs, each { kind ("", "b", "em" or "code"), start, end }; marks are in none.
+export function runsOf(text, start, end) {
+  const runs = [];
+  let at = start;
+  for (const found of text.slice(start, end).matchAll(INLINE)) {
+    const number = [1, 2, 3].find((i) => found[i] != null);
+    const from = start + found.index;
+    const inner = from + (number === 1 ? 2 : 1);
+    if (from > at) runs.push({ kind: "", start: at, end: from });
+    runs.push({ kind: ["b", "em", "code"][number - 1], start: inner, end: inner + found[number].length });
+    at = from + found[0].length;
+  }
+  if (at < end) runs.push({ kind: "", start: at, end });
+  return runs;
+}
