@@ -128,14 +128,13 @@ def _classified(logits: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]
     return (losses * known).sum() / total, 1 - ((1 - hits) * known).sum() / total
 
 
-def text_loss(pupil: Pupil, lesson: Lesson, frozen: bool) -> tuple[mx.array, mx.array]:
+def text_loss(pupil: Pupil, lesson: Lesson) -> tuple[mx.array, mx.array]:
     """Loss on the answers, and the shares of (answers, places) that are right.
 
-    Arguments:
-        frozen: whether the vision encoder is left as it is.
+    The vision encoder is left as it is.
     """
     model = pupil.model
-    prefix = _prefix_embeddings(model, lesson, frozen)
+    prefix = _prefix_embeddings(model, lesson)
     recorders = [_Recorder() for _ in model.decoder.layers]
     x, watched = prefix, prefix
     for i, (layer, recorder) in enumerate(zip(model.decoder.layers, recorders, strict=True)):
@@ -164,7 +163,7 @@ def rounded_text_loss(pupil: Pupil, lesson: Lesson, group_size: int) -> tuple[mx
     for part, parameters in zip(parts, kept, strict=True):
         part.update(tree_map(partial(_rounded, group_size), parameters))
     try:
-        return text_loss(pupil, lesson, frozen=True)
+        return text_loss(pupil, lesson)
     finally:
         for part, parameters in zip(parts, kept, strict=True):
             part.update(parameters)
@@ -222,16 +221,14 @@ def _look_loss(attention: Attention, x: mx.array, cache: Any, lesson: Lesson) ->
     return losses.sum() / mx.maximum(known.sum() * scores.shape[1], 1)
 
 
-def _prefix_embeddings(model: Pixtral, lesson: Lesson, frozen: bool) -> mx.array:
+def _prefix_embeddings(model: Pixtral, lesson: Lesson) -> mx.array:
     """As `Pixtral.embed`, for a batch of prompts with pictures of the same sizes."""
     if model.vision_encoder is None or model.projector is None:
         raise ValueError("the later stages need a vision encoder and a projector")
     features = mx.concatenate(
         [encode_batch(model.vision_encoder, mx.array(p)) for p in lesson.pixels], axis=1
     )
-    if frozen:
-        features = mx.stop_gradient(features)
-    features = model.projector(features)
+    features = model.projector(mx.stop_gradient(features))
     embeddings = model.decoder.embed(mx.array(lesson.prefix))
     batch = mx.broadcast_to(embeddings, (features.shape[0], *embeddings.shape))
     # Rather than writing into the batch, take each position from where it is: the gradient of a

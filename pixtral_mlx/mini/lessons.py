@@ -6,7 +6,7 @@ pixels pipeline as a user's. `Feeder` draws them in other processes, ahead of ti
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -124,7 +124,7 @@ def _pixels(layouts: list[Layout], config: VisionConfig) -> np.ndarray:
 
 def text_lesson(
     seed: int, step: int, config: VisionConfig, *, tokenizer: "Words", progress: float,
-    budget: int = 4500, counting: float = 1.0, most: int = HIGHEST,
+    budget: int = 4500, counting: float = 1.0, most: int = HIGHEST, earlier: int = 0,
 ) -> Lesson:  # fmt: skip
     """Pictures with questions and answers, for the later stages.
 
@@ -134,6 +134,7 @@ def text_lesson(
         budget: tokens in the batch, about.
         counting: how much more often than usual it is asked to count.
         most: counts go up to this number.
+        earlier: up to so many questions and answers about the same pictures come before.
     """
     random = text_random(seed, step)
     kind, scenes = text_scenes(random, progress=progress, budget=budget)
@@ -142,7 +143,10 @@ def text_lesson(
     prefix, places = tokenizer.prefix(shapes)
     ask_about = partial(_questions, random, kind, questions, counting, most)
     asked = [question for scene in scenes for question in ask_about(scene)]
-    tokens, learnt = tokenizer.encode(asked)
+    turns = random.randint(0, earlier) if earlier else 0
+    before = partial(_questions, random, "which" if kind == "which" else "", turns, counting, most)
+    told = [(*before(scenes[i // questions]), question) for i, question in enumerate(asked)]
+    tokens, learnt = tokenizer.encode(told)
     evidence = np.zeros((*tokens.shape, len(prefix)), bool)
     for i, question in enumerate(asked):
         _mark(evidence[i], learnt[i], question, places, scenes[i // questions])
@@ -276,10 +280,20 @@ class Words:
                 places.append((row // PATCHES, -1, number))
         return tokens, np.array(places, np.int32)
 
-    def encode(self, asked: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
-        """`tokens` and `learnt` of a lesson, padded at the right with the end token."""
+    def encode(self, conversations: Sequence[Sequence[Asked]]) -> tuple[np.ndarray, np.ndarray]:
+        """`tokens` and `learnt` of a lesson, padded at the right with the end token.
+
+        Only the last answer of a conversation is learnt: those before it are what was said.
+        """
         eos = self._tokenizer.eos_id
-        pairs = [([*self._ids(a.text), self._end], [*self._ids(a.answer), eos]) for a in asked]
+        pairs: list[tuple[list[int], list[int]]] = []
+        for conversation in conversations:
+            said: list[int] = []
+            for asked in conversation:
+                question = [*said, *self._ids(asked.text), self._end]
+                answer = [*self._ids(asked.answer), eos]
+                said = [*question, *answer, self._begin]
+            pairs.append((question, answer))
         longest = max(len(question) + len(answer) for question, answer in pairs)
         tokens = np.full((len(pairs), longest), eos, np.int32)
         learnt = np.zeros(tokens.shape, np.float32)

@@ -1,4 +1,4 @@
-"""The eight stages of training, one step after another, resumable at any of them.
+"""The nine stages of training, one step after another, resumable at any of them.
 
 1. `see`: the vision encoder alone names what each patch and its neighbour show.
 2. `answer`: projector and decoder learn to answer; the vision encoder stays as it is.
@@ -11,8 +11,10 @@
    (Izmailov et al., 2018).
 8. `anneal`: the same at a low rate that falls to nothing, three of four lessons rounded: weights
    that rounding does not hurt need not have a mean that it does not hurt.
+9. `converse`: the same, and most questions come after others about the same pictures.
 
-Weights that are trained already go through `polish`: everything together, at a lower rate.
+Weights that are trained already go through `heads`, in which the throw-away heads alone learn
+again, and through `converse`.
 
 The state folder holds `state.safetensors` (weights, optimizer, step), `log.jsonl` and the curves.
 Started by `mlx.launch`, several processes share the work: each takes a lesson of its own.
@@ -73,6 +75,7 @@ class Stage:
             would teach to give that shape's number of rows to every question.
         counting: how much more often than usual it is asked to count.
         most: counts go up to this number.
+        earlier: up to so many questions and answers come before each question.
     """
 
     name: str
@@ -82,7 +85,10 @@ class Stage:
     lessons: int = 1
     counting: float = 1.0
     most: int = HIGHEST
+    earlier: int = 0
 
+
+CONVERSE = Stage("converse", 900, 0.003, 1500, 4, counting=3.0, most=COUNTED, earlier=3)
 
 STAGES = (
     Stage("see", 600, 0.02, 1500),
@@ -93,24 +99,23 @@ STAGES = (
     Stage("finish", 600, 0.004, 1500, 4, counting=2.5),
     Stage("average", 2000, 0.006, 1500, 4, counting=3.0, most=COUNTED),
     Stage("anneal", 700, 0.003, 1500, 4, counting=3.0, most=COUNTED),
+    CONVERSE,
 )
 """What the bundled checkpoint went through."""
 
-CONTINUED = (Stage("polish", 3000, 0.006, 750, 4),)
+CONTINUED = (Stage("heads", 150, 0.05, 1500, most=COUNTED), CONVERSE)
 """What weights go through that are trained already; another seed gives them new lessons."""
 
 FIRST_LESSON = {
-    "answer": 0, "count": 10**6, "settle": 2 * 10**6, "polish": 3 * 10**6, "round": 4 * 10**6,
+    "answer": 0, "count": 10**6, "settle": 2 * 10**6, "heads": 3 * 10**6, "round": 4 * 10**6,
     "finish": 5 * 10**6, "average": 6 * 10**6, "anneal": 7 * 10**6,
+    "converse": 8 * 10**6,
 }  # fmt: skip
 """Numbers of lessons, so that no stage sees those of another."""
 
-FROZEN_VISION = ("answer", "count", "settle", "round", "finish", "average", "anneal")
-"""Stages that leave the vision encoder as it is."""
-
 ROUNDED: dict[str, tuple[int | None, ...]] = {
     "round": (None, 64), "finish": (None, 64, None, 32), "average": (None, 64, None, 32),
-    "anneal": (None, 64, 32, 64),
+    "anneal": (None, 64, 32, 64), "converse": (None, 64, 32, 64),
 }  # fmt: skip
 """Stages with rounded weights: the sizes of the groups in the lessons of a step; None is exact."""
 
@@ -219,7 +224,9 @@ class Course:
         if name == "see":
             model.projector.freeze()  # type: ignore[union-attr]
             model.decoder.freeze()
-        if name in FROZEN_VISION:
+        elif name == "heads":
+            model.freeze()
+        else:
             model.vision_encoder.freeze()  # type: ignore[union-attr]
         self.optimizer = learning.make_optimizer()
         self.optimizer.init(self.pupil.trainable_parameters())
@@ -230,7 +237,7 @@ class Course:
     def _losses(self, name: str) -> list[Callable[[Lesson], tuple[mx.array, mx.array]]]:
         if name == "see":
             return [partial(learning.vision_loss, self.pupil)]
-        plain = partial(learning.text_loss, self.pupil, frozen=name in FROZEN_VISION)
+        plain = partial(learning.text_loss, self.pupil)
         rounded = partial(learning.rounded_text_loss, self.pupil)
         sizes = ROUNDED.get(name, (None,))
         return [partial(rounded, group_size=size) if size else plain for size in sizes]
@@ -312,6 +319,7 @@ def make_lesson(
         seed, number + FIRST_LESSON[stage.name], vision,
         tokenizer=_words(tokenizer_file, vision), budget=stage.budget,
         progress=_progress(stage, lesson), counting=stage.counting, most=stage.most,
+        earlier=stage.earlier,
     )  # fmt: skip
 
 

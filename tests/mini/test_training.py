@@ -1,5 +1,6 @@
 """pixtral-mini's recipe: lessons are real requests, and training resumes bit for bit."""
 
+import itertools
 import json
 import os
 import re
@@ -61,12 +62,30 @@ def test_lessons_are_what_a_request_becomes(tokenizer):
             layouts = (s.layout, s.other)[: len(question.images)]
             prefix, places = maker.prefix([(x.rows, x.columns) for x in layouts])
             asked = Asked(question.kind, question.text, question.answer)
-            tokens, learnt = maker.encode([asked])
+            tokens, learnt = maker.encode([[asked]])
             stop = len(prompt.tokens) - len(prefix)
             assert prefix + tokens[0, :stop].tolist() == prompt.tokens
             assert learnt[0].tolist() == [0.0] * stop + [1.0] * (tokens.shape[1] - stop)
             assert tokenizer.decode(tokens[0, stop:-1].tolist()) == question.answer
             assert len(places) == len(prefix)
+
+
+def test_a_conversation_is_what_a_request_becomes_and_only_its_end_is_learnt(tokenizer):
+    s = scene(3)
+    maker, picture = Words(tokenizer), s.questions[0].images[0]
+    turns = [Asked(q.kind, q.text, q.answer) for q in s.questions[:3]]
+    messages = [{"role": "user", "content": [{"type": "image", "image": picture}]}]
+    messages[0]["content"].append({"type": "text", "text": turns[0].text})
+    for before, turn in itertools.pairwise(turns):
+        messages.append({"role": "assistant", "content": before.answer})
+        messages.append({"role": "user", "content": turn.text})
+    prompt = tokenizer.encode(messages)
+    tokens, learnt = maker.encode([turns])
+    prefix, _ = maker.prefix([(s.layout.rows, s.layout.columns)])
+    stop = len(prompt.tokens) - len(prefix)
+    assert prefix + tokens[0, :stop].tolist() == prompt.tokens
+    assert learnt[0].tolist() == [0.0] * stop + [1.0] * (tokens.shape[1] - stop)
+    assert tokenizer.decode(tokens[0, stop:-1].tolist()) == turns[-1].answer
 
 
 def test_a_lesson_depends_on_its_number_only(tokenizer):
@@ -211,7 +230,7 @@ def test_the_loss_is_that_of_whole_prompts(tokenizer):
 
     learning._answers = catch
     try:
-        text_loss(pupil, lesson, frozen=True)
+        text_loss(pupil, lesson)
     finally:
         learning._answers = original
     questions = len(lesson.tokens) // len(lesson.pixels[0])
@@ -239,8 +258,8 @@ def test_rounded_lessons_see_what_a_conversion_leaves(tmp_path, tokenizer):
     pupil.model.decoder.unfreeze()
     loss = partial(rounded_text_loss, pupil, group_size=64)
     (found, _), gradients = nn.value_and_grad(pupil, loss)(lesson)
-    wanted, _ = text_loss(converted, lesson, frozen=True)
-    plain, _ = text_loss(pupil, lesson, frozen=True)
+    wanted, _ = text_loss(converted, lesson)
+    plain, _ = text_loss(pupil, lesson)
     assert found.item() == pytest.approx(wanted.item(), abs=1e-5)
     assert abs(found.item() - plain.item()) > 1e-3
     after = dict(tree_flatten(pupil.parameters()))
@@ -250,7 +269,7 @@ def test_rounded_lessons_see_what_a_conversion_leaves(tmp_path, tokenizer):
         n: learning._rounded(64, mx.array(a)) for n, a in before.items() if "vision" not in n
     }
     pupil.load_weights([(n, a) for n, a in rounded.items() if n.startswith("model.")], strict=False)
-    there = nn.value_and_grad(pupil, partial(text_loss, pupil, frozen=True))(lesson)[1]
+    there = nn.value_and_grad(pupil, partial(text_loss, pupil))(lesson)[1]
     for (name, one), (_, two) in zip(tree_flatten(gradients), tree_flatten(there), strict=True):
         assert mx.allclose(one, two, rtol=1e-3, atol=1e-6), name
 
@@ -261,8 +280,9 @@ STAGES = (
     Stage("see", 3, 0.02, 64),
     Stage("answer", 3, 0.02, 300, 2),
     Stage("round", 3, 0.02, 300, 2),
+    Stage("heads", 2, 0.05, 300),
     Stage("average", 4, 0.02, 300, 2),
-    Stage("polish", 3, 0.006, 300),
+    Stage("converse", 3, 0.003, 300, 2, earlier=2),
 )
 
 
@@ -303,7 +323,7 @@ def test_a_run_that_stops_goes_on_bit_for_bit(tmp_path, tokenizer, monkeypatch):
         for name in ("whole", "parts")
     ]
     assert logs[0] == logs[1]
-    assert len(logs[0]) == 16
+    assert len(logs[0]) == 18
     with pytest.raises(CheckpointError, match="seed 0, not 1"):
         Course(tmp_path / "parts", TEKKEN, config=config, stages=STAGES, seed=1)
 
@@ -343,8 +363,8 @@ def test_stages_move_what_they_should(tmp_path, tokenizer):
     course.run(report)
     assert moved["see"] == {"model.vision_encoder", "heads.patches"}
     assert moved["answer"] == {"model.projector", "model.decoder", "heads.places"}
-    assert moved["round"] == moved["average"] == moved["answer"]
-    assert moved["polish"] >= {"model.vision_encoder", "model.projector", "model.decoder"}
+    assert moved["round"] == moved["average"] == moved["converse"] == moved["answer"]
+    assert moved["heads"] == {"heads.places"}
 
 
 def test_averaging_ends_with_the_mean_of_all_but_the_first_quarter(tmp_path, tokenizer):
