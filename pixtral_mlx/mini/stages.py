@@ -88,7 +88,7 @@ class Stage:
     earlier: int = 0
 
 
-CONVERSE = Stage("converse", 900, 0.003, 1500, 4, counting=3.0, most=COUNTED, earlier=3)
+CONVERSE = Stage("converse", 600, 0.003, 1500, 4, counting=3.0, most=COUNTED, earlier=6)
 
 STAGES = (
     Stage("see", 600, 0.02, 1500),
