@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from ..interpret.edits import NoBreakTokens
 from ..interpret.recorder import TraceOptions
@@ -20,13 +21,16 @@ from .looking import Looked, look
 from .processes import worker_processes
 from .questions import NUMBERS, outline
 from .scene_layout import Layout
-from .scenes import scene
+from .scenes import Question, Scene, scene
 
 FIRST_SEED = 10**9
 """Evaluation counts up from here; training draws its scenes in another way altogether."""
 
 GRID_KINDS = ("rows", "columns", "wide")
 """What only the break tokens tell."""
+
+IN_TURN = ("second turn", "conversation")
+"""Questions about a picture that was asked about before."""
 
 ANSWER_TOKENS = 40
 """More than the longest answer has."""
@@ -46,7 +50,9 @@ class Findings:
         asked, right: answers, and exact ones, for each (kind of question, variant). Variants are
             "stored"; those of `QUANTIZED`; and for `GRID_KINDS` "no breaks" (the prompt without
             break tokens) and "transposed" (with break tokens where the transposed picture has them;
-            only pictures that are not square; what follows the breaks counts as right).
+            only pictures that are not square; what follows the breaks counts as right); and those
+            of `IN_TURN`, for questions about one picture: after the question before it and what was
+            answered, and after all questions before it and what was answered to each.
         looked: for each kind, where right answers of "stored" looked.
     """
 
@@ -144,9 +150,27 @@ def _examine(folders: _Folders, dtype: str | None, seed: int) -> Findings:
             turned = transposed(prompt, stored.tokenizer.image_ids)
             reply = stored.generate(turned, max_tokens=ANSWER_TOKENS)
             found.count(question.kind, "transposed", reply.text == expected[question.kind])
+    for question, variant, text in _in_turn(stored, shown):
+        found.count(question.kind, variant, text == question.answer)
     for model in models.values():
         model.clear_cache()  # no other scene has these pictures
     return found
+
+
+def _in_turn(model: Pixtral, shown: Scene) -> Iterator[tuple[Question, str, str]]:
+    """(question, variant of `IN_TURN`, answer) for all but the first question about the picture."""
+    questions = [question for question in shown.questions if len(question.images) == 1]
+    for variant, turns in zip(IN_TURN, (2, len(questions)), strict=True):
+        for start in range(len(questions) - turns + 1):
+            messages: list[dict[str, Any]] = []
+            for question in questions[start : start + turns]:
+                images = [] if messages else [{"type": "image", "image": shown.image}]
+                text = {"type": "text", "text": question.text}
+                messages.append({"role": "user", "content": [*images, text]})
+                answer = model.generate(messages, max_tokens=ANSWER_TOKENS).text
+                if len(messages) > 1:
+                    yield question, variant, answer
+                messages.append({"role": "assistant", "content": answer})
 
 
 def transposed(prompt: Prompt, image_ids: tuple[int, int, int]) -> Prompt:

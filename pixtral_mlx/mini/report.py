@@ -13,7 +13,7 @@ from ..cost.machine import machine
 from ..errors import CheckpointError
 from ..files import new_file
 from ..tables import format_table
-from .evaluation import QUANTIZED, Findings
+from .evaluation import IN_TURN, QUANTIZED, Findings
 from .looking import Looked
 from .questions import KINDS
 
@@ -23,7 +23,7 @@ BEGIN, END = "<!-- evaluate: begin -->", "<!-- evaluate: end -->"
 WHOLE = ("stored", *QUANTIZED)
 """Variants that every question is asked of."""
 
-VARIANTS = (*WHOLE, "no breaks", "transposed")
+VARIANTS = (*WHOLE, *IN_TURN, "no breaks", "transposed")
 
 
 def report(found: Findings, conditions: Sequence[str]) -> list[str]:
@@ -82,7 +82,7 @@ def answers_table(found: Findings) -> list[str]:
             rows.append((kind, str(found.asked[kind, "stored"]), *shares))
     asked = {v: sum(found.asked[kind, v] for kind in KINDS) for v in variants}
     right = {v: sum(found.right[kind, v] for kind in KINDS) for v in variants}
-    shares = (_percent(right[v], asked[v]) if v in WHOLE else "" for v in variants)
+    shares = (_percent(right[v], asked[v]) if v in (*WHOLE, *IN_TURN) else "" for v in variants)
     return format_table([*rows, ("all", str(asked["stored"]), *shares)])
 
 

@@ -16,7 +16,9 @@ from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.evaluation import (
     FIRST_SEED,
     GRID_KINDS,
+    IN_TURN,
     Findings,
+    _in_turn,
     evaluate,
     transposed,
     transposed_answers,
@@ -58,7 +60,8 @@ def test_evaluation_counts_exact_answers(mini):
                 right[q.kind, variant] += reply.text == q.answer
                 if not edits and reply.text == q.answer and q.patches:
                     seen.append(reply.trace.image_rows(0, q.evidence_image))
-    here = {key: count for key, count in alone.asked.items() if key[1] != "transposed"}
+    variants = ("stored", "no breaks")
+    here = {key: count for key, count in alone.asked.items() if key[1] in variants}
     assert here == asked
     assert all(alone.right[key] == right[key] for key in asked)
     assert 0 < right.total() < asked.total()
@@ -68,6 +71,27 @@ def test_evaluation_counts_exact_answers(mini):
     for kind, own in alone.looked.items():
         for one, other in zip(own, several.looked[kind], strict=True):
             np.testing.assert_array_equal(one.shares, other.shares)
+
+
+def test_later_turns_are_what_a_conversation_asks(mini):
+    """Each of the ten questions about the picture after the one before, and all in a row."""
+    shown = scene(FIRST_SEED)
+    questions = [q for q in shown.questions if q.kind != "which"]
+    found, said = evaluate(CHECKPOINT, 1, quantized=False, dtype="float32"), []
+    right = Counter()
+    for question in questions:
+        content = [{"type": "text", "text": question.text}]
+        if not said:
+            content.insert(0, {"type": "image", "image": shown.image})
+        said.append({"role": "user", "content": content})
+        answer = mini.generate(said).text
+        right[question.kind] += answer == question.answer
+        said.append({"role": "assistant", "content": answer})
+    for variant in IN_TURN:
+        asked = {kind for kind, v in found.asked if v == variant}
+        assert asked == {q.kind for q in questions[1:]}
+    later = [q.kind for q in questions[1:]]
+    assert [found.right[kind, "conversation"] for kind in later] == [right[k] for k in later]
 
 
 def test_four_bits_are_asked_too():
@@ -141,12 +165,13 @@ def test_tables_say_what_was_counted():
     other.count("wide", "stored", True)
     other.count("wide", "no breaks", False)
     other.count("wide", "transposed", True)
+    other.count("wide", "second turn", True)
     found.add(other)
     rows = [re.split("  +", line.strip()) for line in answers_table(found)]
-    assert rows[0] == ["kind", "questions", "stored", "no breaks", "transposed"]
+    assert rows[0] == ["kind", "questions", "stored", "second turn", "no breaks", "transposed"]
     assert rows[1] == ["at", "4", "75.0 %"]
-    assert rows[2] == ["wide", "1", "100.0 %", "0.0 %", "100.0 %"]
-    assert rows[3] == ["all", "5", "80.0 %"]
+    assert rows[2] == ["wide", "1", "100.0 %", "100.0 %", "0.0 %", "100.0 %"]
+    assert rows[3] == ["all", "5", "80.0 %", "100.0 %"]
     assert "1 of 1 pictures" in "\n".join(report(found, []))
 
 
@@ -217,6 +242,7 @@ def test_the_readme_holds_what_the_command_writes_about_these_weights(mini):
             "stored",
             "4-bit/64",
             "4-bit/32",
+            *(IN_TURN * (kind != "which")),
             *(("no breaks", "transposed") * about_grid),
         ):
             found.count(kind, variant, True)
@@ -237,6 +263,16 @@ def test_the_shipped_checkpoint_sees(mini):
     asked = [q for seed in range(6) for q in scene(2 * 10**9 + seed).questions if q.kind in kinds]
     right = [mini.generate(q.text, images=q.images).text == q.answer for q in asked]
     assert sum(right) / len(right) > 0.9
+
+
+def test_the_shipped_checkpoint_goes_on(mini):
+    """Right after another question about the same picture as often as alone."""
+    said = [
+        (answer, question.answer)
+        for seed in range(6)
+        for question, _, answer in _in_turn(mini, scene(2 * 10**9 + seed))
+    ]
+    assert sum(answer == right for answer, right in said) >= 0.95 * len(said)
 
 
 def test_an_answer_rests_on_the_evidence(mini):
