@@ -189,7 +189,7 @@ def _answers(pupil: Pupil, lesson: Lesson, caches: list[Any]) -> tuple[mx.array,
     for i, (layer, cache) in enumerate(zip(decoder.layers, caches, strict=True)):
         if i == LOOKING_LAYER:
             looked = _look_loss(layer.attention, layer.attention_norm(x), cache, lesson)
-            before = mx.array(lesson.learnt.argmax(axis=1) - 1)[:, None, None]
+            before = mx.array(lesson.asking)[:, None, None]
             asking = mx.take_along_axis(x, before, axis=1)[:, 0]
             for head, labels in zip(heads, lesson.target.T, strict=False):
                 looked = looked + _classified(head(asking), mx.array(labels))[0]

@@ -60,7 +60,7 @@ class Lesson:
         prefix: ids before the question, the same for the whole batch.
         places: (P, 3) of each id of the prefix: cell row, cell column, picture; -1 for no patch.
         tokens: (B * Q, L) ids of question and answer.
-        learnt: (B * Q, L) whether the id belongs to the answer.
+        learnt: (B * Q, L) whether the id belongs to an answer; what follows here is about the last.
         target: (B * Q, 2) cell row and column that a question names, -1 where it names none.
         by_place: (B * Q,) whether the evidence is found by its place rather than by what it is.
         evidence: (B * Q, L, P) which ids of the prefix hold the evidence for this id of the answer.
@@ -77,6 +77,12 @@ class Lesson:
     by_place: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     evidence: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), bool))
     share: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @property
+    def asking(self) -> np.ndarray:
+        """(B * Q,) where the last question ends, and its answer is about to begin."""
+        begins = np.diff(self.learnt, axis=1) > 0
+        return begins.shape[1] - 1 - begins[:, ::-1].argmax(axis=1)
 
 
 def vision_lesson(seed: int, step: int, config: VisionConfig, budget: int = 1500) -> Lesson:
@@ -138,27 +144,34 @@ def text_lesson(
     """
     random = text_random(seed, step)
     kind, scenes = text_scenes(random, progress=progress, budget=budget)
-    questions = FEWER_QUESTIONS.get(kind, QUESTIONS)
+    turns = random.randint(0, earlier) if earlier else 0
+    # As many answers as without: one reading of the pictures serves a conversation too.
+    questions = max(FEWER_QUESTIONS.get(kind, QUESTIONS) // (1 + turns), 1)
     shapes = [(layout.rows, layout.columns) for layout in scenes[0]]
     prefix, places = tokenizer.prefix(shapes)
-    ask_about = partial(_questions, random, kind, questions, counting, most)
+    often = WEIGHTS | {"count": counting * WEIGHTS["count"]}
+    ask_about = partial(_questions, random, {kind: 1.0} if kind else often, questions, most)
     asked = [question for scene in scenes for question in ask_about(scene)]
-    turns = random.randint(0, earlier) if earlier else 0
-    before = partial(_questions, random, "which" if kind == "which" else "", turns, counting, most)
-    told = [(*before(scenes[i // questions]), question) for i, question in enumerate(asked)]
+    told = [[question] for question in asked]
+    if turns:
+        before = {kind: 1.0} if kind == "which" else often | {"describe": 0.5}
+        for i, conversation in enumerate(told):
+            conversation[:0] = _questions(random, before, turns, most, scenes[i // questions])
     tokens, learnt = tokenizer.encode(told)
     evidence = np.zeros((*tokens.shape, len(prefix)), bool)
-    for i, question in enumerate(asked):
-        _mark(evidence[i], learnt[i], question, places, scenes[i // questions])
     pixels = [_pixels([scene[i] for scene in scenes], config) for i in range(len(shapes))]
     labels = np.stack([_labels(scene[0]) for scene in scenes])
     target = [_target(question, scenes[i // questions][0]) for i, question in enumerate(asked)]
     by_place = np.array([question.kind in ("at", "describe") for question in asked])
     share = np.array([_share(question) for question in asked], np.float32)
-    return Lesson(
+    lesson = Lesson(
         pixels, labels, prefix, places, tokens, learnt, np.array(target, np.int32), by_place,
         evidence, share,
     )  # fmt: skip
+    for i, (question, start) in enumerate(zip(asked, lesson.asking + 1, strict=True)):
+        end = start + int(learnt[i, start:].sum()) - 1
+        _mark(evidence[i], (start, end), question, places, scenes[i // questions])
+    return lesson
 
 
 def text_random(seed: int, step: int) -> Random:
@@ -195,14 +208,18 @@ def _share(asked: Asked) -> float:
 
 
 def _mark(
-    evidence: np.ndarray, learnt: np.ndarray, asked: Asked, places: np.ndarray, scene: list[Layout]
+    evidence: np.ndarray,
+    answer: tuple[int, int],
+    asked: Asked,
+    places: np.ndarray,
+    scene: list[Layout],
 ) -> None:
-    """Fill one question's part of `Lesson.evidence`.
+    """Fill one question's part of `Lesson.evidence`; `answer` is where its words begin and end.
 
     A code is read cell by cell, a description looks at what it is naming, a neighbour is seen by
     the patch that knows it, and other questions look at all their cells at once.
     """
-    first, end = int(learnt.argmax()), int(learnt.argmax() + learnt.sum()) - 1
+    first, end = answer
     layout = scene[-1] if asked.second else scene[0]
     cells = [np.array([*layout.place(cell), int(asked.second)]) for cell in asked.cells]
     patches = [(places == cell).all(axis=1) for cell in cells]
@@ -231,15 +248,15 @@ def _outward(layout: Layout, cell: int, neighbour: int) -> int:
 
 
 def _questions(
-    random: Random, kind: str, number: int, counting: float, most: int, scene: list[Layout]
+    random: Random, kinds: dict[str, float], number: int, most: int, scene: list[Layout]
 ) -> list[Asked]:
-    """`number` questions about one scene; those that it does not allow give way to others."""
+    """`number` questions about one scene, of these kinds and as often as they say; those that the
+    scene does not allow give way to others."""
     found: list[Asked] = []
-    weights = WEIGHTS | {"count": counting * WEIGHTS["count"]}
     while len(found) < number:
-        chosen = kind or _weighted(random, weights)
+        chosen = _weighted(random, kinds) if len(kinds) > 1 else next(iter(kinds))
         asked = ask(chosen, scene[0], random, scene[-1], most=most)
-        if asked is None and kind == "which":
+        if asked is None and chosen == "which":
             asked = Asked("which", "Describe the picture.", "nothing")
         if asked is not None:
             found.append(asked)
@@ -281,26 +298,23 @@ class Words:
         return tokens, np.array(places, np.int32)
 
     def encode(self, conversations: Sequence[Sequence[Asked]]) -> tuple[np.ndarray, np.ndarray]:
-        """`tokens` and `learnt` of a lesson, padded at the right with the end token.
-
-        Only the last answer of a conversation is learnt: those before it are what was said.
-        """
+        """`tokens` and `learnt` of a lesson, padded at the right with the end token."""
         eos = self._tokenizer.eos_id
-        pairs: list[tuple[list[int], list[int]]] = []
+        rows: list[tuple[list[int], list[int]]] = []
         for conversation in conversations:
-            said: list[int] = []
+            said, told = list[int](), list[int]()
             for asked in conversation:
-                question = [*said, *self._ids(asked.text), self._end]
+                question = [*self._ids(asked.text), self._end]
+                question[:0] = [self._begin] if said else []
                 answer = [*self._ids(asked.answer), eos]
-                said = [*question, *answer, self._begin]
-            pairs.append((question, answer))
-        longest = max(len(question) + len(answer) for question, answer in pairs)
-        tokens = np.full((len(pairs), longest), eos, np.int32)
+                said += question + answer
+                told += [0] * len(question) + [1] * len(answer)
+            rows.append((said, told))
+        longest = max(len(said) for said, _ in rows)
+        tokens = np.full((len(rows), longest), eos, np.int32)
         learnt = np.zeros(tokens.shape, np.float32)
-        for i, (question, answer) in enumerate(pairs):
-            stop = len(question) + len(answer)
-            tokens[i, :stop] = question + answer
-            learnt[i, len(question) : stop] = 1
+        for i, (said, told) in enumerate(rows):
+            tokens[i, : len(said)], learnt[i, : len(told)] = said, told
         return tokens, learnt
 
 

@@ -27,7 +27,7 @@ from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.curves import HEIGHT, LOSS, MARGIN, RIGHT, WIDTH, draw_curves
 from pixtral_mlx.mini.export import export, take_weights
 from pixtral_mlx.mini.learning import Pupil, mini_config, rounded_text_loss, text_loss
-from pixtral_mlx.mini.lessons import SINK, Feeder, Words, text_lesson, vision_lesson
+from pixtral_mlx.mini.lessons import SINK, Feeder, Lesson, Words, text_lesson, vision_lesson
 from pixtral_mlx.mini.questions import Asked
 from pixtral_mlx.mini.stages import Course, Stage, rate_at
 from pixtral_mlx.model.prompt import Prompt
@@ -70,7 +70,7 @@ def test_lessons_are_what_a_request_becomes(tokenizer):
             assert len(places) == len(prefix)
 
 
-def test_a_conversation_is_what_a_request_becomes_and_only_its_end_is_learnt(tokenizer):
+def test_a_conversation_is_what_a_request_becomes(tokenizer):
     s = scene(3)
     maker, picture = Words(tokenizer), s.questions[0].images[0]
     turns = [Asked(q.kind, q.text, q.answer) for q in s.questions[:3]]
@@ -84,8 +84,10 @@ def test_a_conversation_is_what_a_request_becomes_and_only_its_end_is_learnt(tok
     prefix, _ = maker.prefix([(s.layout.rows, s.layout.columns)])
     stop = len(prompt.tokens) - len(prefix)
     assert prefix + tokens[0, :stop].tolist() == prompt.tokens
-    assert learnt[0].tolist() == [0.0] * stop + [1.0] * (tokens.shape[1] - stop)
-    assert tokenizer.decode(tokens[0, stop:-1].tolist()) == turns[-1].answer
+    lesson = Lesson([], np.zeros(0), tokens=tokens, learnt=learnt)
+    assert lesson.asking.tolist() == [stop - 1]
+    said = tokenizer.decode(tokens[learnt == 1].tolist())
+    assert said == "".join(turn.answer for turn in turns)
 
 
 def test_a_lesson_depends_on_its_number_only(tokenizer):
