@@ -110,11 +110,10 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from .export import export
-    from .stages import Course
+    from .export import export, pupil_of
 
-    course = Course(arguments.state, CHECKPOINT / "tekken.json", seed=None)
-    export(course.pupil.model, CHECKPOINT / "tekken.json", arguments.dst)
+    pupil = pupil_of(arguments.state)
+    export(pupil.model, CHECKPOINT / "tekken.json", arguments.dst)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from ..checkpoint import layouts
 from ..files import new_file
 from ..pixtral import Pixtral, load
 from .learning import Pupil
+from .state import read_state
 
 
 def export(model: Pixtral, tokenizer_file: Path, folder: Path) -> None:
@@ -34,6 +35,14 @@ def export(model: Pixtral, tokenizer_file: Path, folder: Path) -> None:
     }
     with new_file(folder / "consolidated.safetensors", replace=True) as hidden:
         mx.save_safetensors(str(hidden), weights)
+
+
+def pupil_of(state: Path) -> Pupil:
+    """What a run has learnt, wherever it stands; errors as `read_state`."""
+    found = read_state(state)
+    pupil = Pupil(found.config)
+    pupil.update(found.trees["pupil"])
+    return pupil
 
 
 def take_weights(pupil: Pupil, folder: Path) -> None:

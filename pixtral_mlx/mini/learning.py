@@ -189,10 +189,9 @@ def _answers(pupil: Pupil, lesson: Lesson, caches: list[Any]) -> tuple[mx.array,
     for i, (layer, cache) in enumerate(zip(decoder.layers, caches, strict=True)):
         if i == LOOKING_LAYER:
             looked = _look_loss(layer.attention, layer.attention_norm(x), cache, lesson)
-            before = mx.array(lesson.asking)[:, None, None]
-            asking = mx.take_along_axis(x, before, axis=1)[:, 0]
-            for head, labels in zip(heads, lesson.target.T, strict=False):
-                looked = looked + _classified(head(asking), mx.array(labels))[0]
+            for i, head in enumerate(heads[:2]):
+                labels = mx.array(lesson.target[:, :-1, i])
+                looked = looked + _classified(head(x), labels)[0]
         x = layer(x, "causal", cache)
     return decoder.output(decoder.norm(x)), looked
 
@@ -205,13 +204,13 @@ def _look_loss(attention: Attention, x: mx.array, cache: Any, lesson: Lesson) ->
     K = attention.n_kv_heads
     queries = attention.wq(x).reshape(B, L, attention.n_heads, -1).transpose(0, 2, 1, 3)
     queries = attention.rope(queries, cache.offset).reshape(B, K, -1, L, queries.shape[-1])
-    by_place = mx.array(lesson.by_place.astype(np.int32))[:, None, None, None]
-    chosen = by_place[..., None] * (K - 1)
-    queries = mx.take_along_axis(queries, chosen, axis=1)[:, 0]
-    keys = mx.take_along_axis(cache.keys, by_place * (K - 1), axis=1)
-    scores = attention.scale * queries @ keys.swapaxes(-1, -2)
+    by_name, by_place = (
+        attention.scale * queries[:, i] @ cache.keys[:, i : i + 1].swapaxes(-1, -2)
+        for i in (0, K - 1)
+    )
+    scores = mx.where(mx.array(lesson.by_place)[:, None, 1:, None], by_place, by_name)
     evidence = mx.array(lesson.evidence)[:, None, 1:]
-    share = mx.array(lesson.share)[:, None, None]
+    share = mx.array(lesson.share)[:, None, 1:]
     there, elsewhere = (
         mx.logsumexp(mx.where(part, scores, -1e9), axis=-1) for part in (evidence, ~evidence)
     )

@@ -60,11 +60,12 @@ class Lesson:
         prefix: ids before the question, the same for the whole batch.
         places: (P, 3) of each id of the prefix: cell row, cell column, picture; -1 for no patch.
         tokens: (B * Q, L) ids of question and answer.
-        learnt: (B * Q, L) whether the id belongs to an answer; what follows here is about the last.
-        target: (B * Q, 2) cell row and column that a question names, -1 where it names none.
-        by_place: (B * Q,) whether the evidence is found by its place rather than by what it is.
+        learnt: (B * Q, L) whether the id belongs to an answer.
+        target: (B * Q, L, 2) where a question ends, the cell row and column that it names; -1
+            elsewhere, and where it names none.
+        by_place: (B * Q, L) whether the evidence is found by its place rather than by what it is.
         evidence: (B * Q, L, P) which ids of the prefix hold the evidence for this id of the answer.
-        share: (B * Q,) how much of the attention is to fall on it, 0 to 1.
+        share: (B * Q, L) how much of the attention is to fall on it, 0 to 1.
     """
 
     pixels: list[np.ndarray]
@@ -73,16 +74,10 @@ class Lesson:
     places: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int32))
     tokens: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int32))
     learnt: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    target: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
-    by_place: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    target: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 2), np.int32))
+    by_place: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     evidence: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), bool))
-    share: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-
-    @property
-    def asking(self) -> np.ndarray:
-        """(B * Q,) where the last question ends, and its answer is about to begin."""
-        begins = np.diff(self.learnt, axis=1) > 0
-        return begins.shape[1] - 1 - begins[:, ::-1].argmax(axis=1)
+    share: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 def vision_lesson(seed: int, step: int, config: VisionConfig, budget: int = 1500) -> Lesson:
@@ -158,20 +153,38 @@ def text_lesson(
         for i, conversation in enumerate(told):
             conversation[:0] = _questions(random, before, turns, most, scenes[i // questions])
     tokens, learnt = tokenizer.encode(told)
-    evidence = np.zeros((*tokens.shape, len(prefix)), bool)
     pixels = [_pixels([scene[i] for scene in scenes], config) for i in range(len(shapes))]
     labels = np.stack([_labels(scene[0]) for scene in scenes])
-    target = [_target(question, scenes[i // questions][0]) for i, question in enumerate(asked)]
-    by_place = np.array([question.kind in ("at", "describe") for question in asked])
-    share = np.array([_share(question) for question in asked], np.float32)
     lesson = Lesson(
-        pixels, labels, prefix, places, tokens, learnt, np.array(target, np.int32), by_place,
-        evidence, share,
+        pixels, labels, prefix, places, tokens, learnt,
+        target=np.full((*tokens.shape, 2), -1, np.int32),
+        by_place=np.zeros(tokens.shape, bool),
+        evidence=np.zeros((*tokens.shape, len(prefix)), bool),
+        share=np.ones(tokens.shape, np.float32),
     )  # fmt: skip
-    for i, (question, start) in enumerate(zip(asked, lesson.asking + 1, strict=True)):
-        end = start + int(learnt[i, start:].sum()) - 1
-        _mark(evidence[i], (start, end), question, places, scenes[i // questions])
+    for i, conversation in enumerate(told):
+        for question, answer in zip(conversation, _runs(learnt[i]), strict=True):
+            _explain(lesson, i, answer, question, scenes[i // questions])
     return lesson
+
+
+def _runs(learnt: np.ndarray) -> list[slice]:
+    """Where a row's answers stand, with the tokens that end them."""
+    edges = np.flatnonzero(np.diff(learnt, prepend=0, append=0))
+    return [slice(start, stop) for start, stop in edges.reshape(-1, 2)]
+
+
+def _explain(
+    lesson: Lesson, row: int, answer: slice, asked: Asked, scene: list[Layout]
+) -> None:  # fmt: skip
+    """Write into a lesson what the model is to look for and look at for one answer."""
+    things = len(asked.cells)
+    lesson.by_place[row, answer] = asked.kind in ("at", "describe")
+    if asked.kind == "count":
+        lesson.share[row, answer] = things / (things + SINK)
+    if asked.kind == "at":
+        lesson.target[row, answer.start - 1] = scene[0].place(asked.cells[0])
+    _mark(lesson.evidence[row], (answer.start, answer.stop - 1), asked, lesson.places, scene)
 
 
 def text_random(seed: int, step: int) -> Random:
@@ -196,15 +209,6 @@ def text_scenes(random: Random, *, progress: float, budget: int) -> tuple[str, l
     length = 2 + images + FEWER_QUESTIONS.get(kind, QUESTIONS) * 18
     count = max(budget // length, 4)
     return kind, [[make_layout(random, *shape) for shape in shapes] for _ in range(count)]
-
-
-def _target(asked: Asked, layout: Layout) -> tuple[int, int]:
-    return layout.place(asked.cells[0]) if asked.kind == "at" else (-1, -1)
-
-
-def _share(asked: Asked) -> float:
-    things = len(asked.cells)
-    return things / (things + SINK) if asked.kind == "count" else 1.0
 
 
 def _mark(

@@ -9,12 +9,13 @@
 7. `average`: the same at a level rate, with numbers up to those that scenes ask for. It ends with
    the mean of the weights that it went through, which is more often right than any of them
    (Izmailov et al., 2018).
-8. `anneal`: the same at a low rate that falls to nothing, three of four lessons rounded: weights
+8. `converse`: most questions come after others about the same pictures, and every answer of such a
+   conversation is learnt.
+9. `anneal`: the same at a low rate that falls to nothing, three of four lessons rounded: weights
    that rounding does not hurt need not have a mean that it does not hurt.
-9. `converse`: the same, and most questions come after others about the same pictures.
 
 Weights that are trained already go through `heads`, in which the throw-away heads alone learn
-again, and through `converse`.
+again, and through the last two.
 
 The state folder holds `state.safetensors` (weights, optimizer, step), `log.jsonl` and the curves.
 Started by `mlx.launch`, several processes share the work: each takes a lesson of its own.
@@ -88,7 +89,10 @@ class Stage:
     earlier: int = 0
 
 
-CONVERSE = Stage("converse", 600, 0.003, 1500, 4, counting=3.0, most=COUNTED, earlier=6)
+LAST = (
+    Stage("converse", 2400, 0.006, 1500, 4, counting=2.0, most=COUNTED, earlier=6),
+    Stage("anneal", 700, 0.003, 1500, 4, counting=3.0, most=COUNTED, earlier=6),
+)
 
 STAGES = (
     Stage("see", 600, 0.02, 1500),
@@ -98,12 +102,11 @@ STAGES = (
     Stage("round", 800, 0.006, 1500, 4, counting=3.0),
     Stage("finish", 600, 0.004, 1500, 4, counting=2.5),
     Stage("average", 2000, 0.006, 1500, 4, counting=3.0, most=COUNTED),
-    Stage("anneal", 700, 0.003, 1500, 4, counting=3.0, most=COUNTED),
-    CONVERSE,
+    *LAST,
 )
 """What the bundled checkpoint went through."""
 
-CONTINUED = (Stage("heads", 150, 0.05, 1500, most=COUNTED), CONVERSE)
+CONTINUED = (Stage("heads", 150, 0.05, 1500, most=COUNTED), *LAST)
 """What weights go through that are trained already; another seed gives them new lessons."""
 
 FIRST_LESSON = {
@@ -115,7 +118,7 @@ FIRST_LESSON = {
 
 ROUNDED: dict[str, tuple[int | None, ...]] = {
     "round": (None, 64), "finish": (None, 64, None, 32), "average": (None, 64, None, 32),
-    "anneal": (None, 64, 32, 64), "converse": (None, 64, 32, 64),
+    "anneal": (None, 64, 32, 64),
 }  # fmt: skip
 """Stages with rounded weights: the sizes of the groups in the lessons of a step; None is exact."""
 
