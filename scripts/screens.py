@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def written(folder: Path, only: list[str] | None) -> Iterator[Path]:
     """The widgets' pages, one after the other."""
     for kinds, question, picture, ending in (
-        (ON_A_SCENE, "Describe the picture.", scene(3, 4, 5).image, ""),
+        (ON_A_SCENE, "Describe the picture.", scene(1, 4, 5).image, ""),
         (ON_A_PAGE, "What does it say?", document(), "-document"),
     ):
         kinds = [kind for kind in kinds if not only or kind in only]

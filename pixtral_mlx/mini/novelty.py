@@ -18,7 +18,7 @@ from .evaluation import ANSWER_TOKENS, Findings
 from .questions import KINDS
 from .scene_layout import Layout, Thing, make_layout, shuffled
 from .scenes import Scene, scene
-from .stages import STAGES, layouts
+from .stages import CONTINUED, STAGES, layouts
 
 SEED = 0
 """Of the run that the bundled weights come from."""
@@ -42,8 +42,9 @@ def content(layout: Layout) -> Content:
 
 def drawn_by_training() -> Iterator[Layout]:
     """Every layout that the run behind the bundled weights drew, and those that "answer" would have
-    drawn if it had followed one plan: rather too many than too few."""
-    plans = (layouts(stage, SEED) for stage in STAGES)
+    drawn if it had followed one plan: rather too many than too few. The heads learnt again before
+    "converse"."""
+    plans = (layouts(stage, SEED) for stage in (*STAGES, *CONTINUED[:1]))
     return chain(chain.from_iterable(plans), layouts(FIRST_PLAN, SEED, FIRST_STEPS))
 
 
