@@ -1,5 +1,7 @@
 """What quantization does, by the view of it: the errors and answers of the core."""
 
+import threading
+
 import pytest
 import traitlets
 from views import SCENE, answer_to
@@ -56,6 +58,28 @@ def test_another_choice_forgets_what_was_measured(pair, rough):
     rough.wait(60)
     assert len(rough.errors) == len(two) + 4 * 7
     assert max(e["error"] for e in rough.errors) < min(e["error"] for e in two) / 10
+
+
+def test_a_step_under_way_is_not_of_the_next_choice(pair, rough, monkeypatch):
+    begun, free = threading.Event(), threading.Event()
+    real = px.quantization_errors
+
+    def slow(model, **options):
+        for error in real(model, **options):
+            begun.set()
+            free.wait(10)
+            yield error
+
+    monkeypatch.setattr(px, "quantization_errors", slow)
+    rough.do_measure()
+    assert begun.wait(10)
+    rough.bits = 8
+    free.set()
+    pair.look(lambda _: None).result()
+    assert rough.errors == [] and rough.work == {}
+    rough.do_measure()
+    rough.wait(30)
+    assert {one["scheme"] for one in rough.errors} == {"8 bits, groups of 64"}
 
 
 def test_answers_are_compared_as_the_core_does(pair, rough):

@@ -162,6 +162,28 @@ def test_long_work_stops(pair):
     assert not ended
 
 
+def test_long_work_says_nothing_once_it_is_stopped(pair):
+    """Nor of the step that was under way then."""
+    begun, free, told = threading.Event(), threading.Event(), []
+
+    def one_step(_):
+        begun.set()
+        free.wait(10)
+        time.sleep(0.05)  # longer than a turn: it would be reported
+        yield 1, 2, None
+
+    work = LongWork(
+        pair, one_step, report=lambda *_: told.append("report"),
+        finish=lambda *_: told.append("finish"),
+    )  # fmt: skip
+    work.start()
+    assert begun.wait(10)
+    work.stop()
+    free.set()
+    pair.look(lambda _: None).result()
+    assert told == []
+
+
 def test_an_error_of_long_work_is_one_sentence(pair):
     def broken(_):
         raise IndexError("layer 9: there are 3")

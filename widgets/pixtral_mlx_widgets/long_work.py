@@ -18,8 +18,8 @@ class LongWork:
         session: whose worker computes.
         make: called with the model; yields (done, total, what there is so far).
         report: called with (done, total) while it goes on.
-        finish: called once, with the last thing and "", or with None and one sentence; not called
-            after `stop`.
+        finish: called once, with the last thing and "", or with None and one sentence. Neither is
+            called after `stop`.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class LongWork:
         self._steps: Iterator[tuple[int, int, Any]] | None = None
         self._latest: Any = None
         self._stopped = False
+        self._telling = threading.RLock()  # so that nothing is told after `stop` has returned
         self.ended = threading.Event()
 
     def start(self) -> None:
@@ -42,15 +43,21 @@ class LongWork:
         self._go_on()
 
     def stop(self) -> None:
-        """End before the next step."""
-        self._stopped = True
+        """End before the next step; nothing is reported any more."""
+        with self._telling:
+            self._stopped = True
         self.ended.set()
+
+    def _tell(self, what: Callable[..., None], *found: Any) -> None:
+        with self._telling:
+            if not self._stopped:
+                what(*found)
 
     def _go_on(self) -> None:
         try:
             step = self._session.look(self._step)
         except Exception as closed:
-            self._finish(None, sentence(closed))
+            self._tell(self._finish, None, sentence(closed))
             self.ended.set()
         else:
             step.add_done_callback(self._after)
@@ -66,7 +73,7 @@ class LongWork:
                 return False
             done, total, self._latest = found
             if time.perf_counter() > end:
-                self._report(done, total)
+                self._tell(self._report, done, total)
                 return True
         return False
 
@@ -75,8 +82,7 @@ class LongWork:
         if future.cancelled() or future.exception() is not None:
             error = "it was withdrawn" if future.cancelled() else sentence(future.exception())
         if error or not future.result():
-            if not self._stopped:
-                self._finish(None if error else self._latest, error)
+            self._tell(self._finish, None if error else self._latest, error)
             self.ended.set()
             return
         self._go_on()

@@ -1,6 +1,7 @@
 """`QuantizationView`: what fewer bits do to each matrix, and to the answer."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -152,7 +153,8 @@ class QuantizationView(View):
             return  # this is asked for by every place that shows the widget
         self._measures = True
         self.errors, self.layers, self.worst, self._found = [], [], [], []
-        self._start(self._measure, self._publish)
+        # A step that is under way when this is stopped ends later: it adds to a list of its own.
+        self._start(partial(self._measure, self._found), self._publish)
 
     def do_compare(self) -> None:
         """Answer the last question with both versions.
@@ -208,13 +210,13 @@ class QuantizationView(View):
             self._copy = px.quantized_copy(model, **self._options())
         return self._copy
 
-    def _measure(self, model: Any) -> Iterator[tuple[int, int, None]]:
-        """On the worker's thread: a matrix a step."""
+    def _measure(self, found: list[px.TensorError], model: Any) -> Iterator[tuple[int, int, None]]:
+        """On the worker's thread: a matrix a step, whose error is added to `found`."""
         self._stage = "matrix"
         given = self._quantized is not None
         options = {"quantized": self._second(model)} if given else self._options()
         for error in px.quantization_errors(model, **options):
-            self._found.append(error)
+            found.append(error)
             yield error.index + 1, error.count, None
 
     def _publish(self) -> None:
