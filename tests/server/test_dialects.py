@@ -42,7 +42,8 @@ def asked(drawing):
 
 def test_a_text_goes_on(server):
     with openai.OpenAI(base_url=f"{server.address}/v1", api_key="none") as client:
-        given = {"model": "pixtral-12b", "prompt": "How many", "max_tokens": 4}
+        never_ends = {"model": "pixtral-12b", "logit_bias": {"2": -100}}
+        given = {**never_ends, "prompt": "How many", "max_tokens": 4}
         found = client.completions.create(**given, logprobs=2, echo=True).choices[0]
         assert found.text.startswith("How many") and len(found.text) > len("How many")
         assert len(found.logprobs.tokens) == len(found.logprobs.token_logprobs) > 0
