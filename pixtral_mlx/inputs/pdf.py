@@ -23,6 +23,7 @@ from .size_limit import check_size
 
 _NO_PAGES = re.compile(rb"/Type\s*/Pages\b[^>]{0,200}/Count\s+0\b")
 _STANDARD_FONTS = re.compile(r"(Courier|Helvetica|Times|Symbol|ZapfDingbats|Arial)(-|,|$|New|MT)")
+_POINTS = 72  # an inch, the unit of a PDF's lengths
 _PDFIUM = threading.Lock()  # PDFium must not be used by two threads at once
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def open_pages(
         choice: "3", "2-5" or "1,4-6"; None is all pages.
 
     Returns:
-        (number of the page, RGB picture), in the order of the choice.
+        (number of the page, RGB picture that states its dpi), in the order of the choice.
 
     Raises:
         ImageError: not readable, too many pages, or a page that is too large; pypdfium2 is missing.
@@ -157,4 +158,6 @@ def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> 
         return budget is not None and patch_grid(width, height, vision).tokens > budget
 
     pixels = bisect_left(range(1, vision.image_size + 1), True, key=too_many)  # most that fit
-    return page.render(scale=scale(pixels)).to_pil()
+    picture = page.render(scale=scale(pixels)).to_pil()
+    picture.info["dpi"] = (_POINTS * scale(pixels),) * 2
+    return picture

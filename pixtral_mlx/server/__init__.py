@@ -15,6 +15,7 @@ scheduler (`engine.batch`, behind `Worker`) and one parser of messages (`inputs.
 `chat`: chat completions, OpenAI's and Mistral's
 `responses`: OpenAI's responses
 `completions`: a text that goes on
+`ocr`: Mistral's OCR
 `anthropic`: Anthropic's messages
 `ollama`: Ollama's chat and answers
 `guard`: hosts, origins, keys

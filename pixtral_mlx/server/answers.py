@@ -6,11 +6,11 @@ Nothing here knows a dialect, and nothing there knows the model's thread.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
@@ -34,7 +34,7 @@ MOST_CHOICES = 16
 AHEAD = 2
 """For each answer that may be written so many prompts are ready, so that short ones overtake."""
 
-_END = object()
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class Question:
     """What a dialect has made of a request.
 
     Arguments:
-        messages: as `px` takes them; a string with `raw`.
+        messages: as `px` takes them, a string with `raw`; or a function that gives them, called on
+            the thread that prepares the prompt.
         options: fields of `GenerationOptions`.
         count: how many answers are wanted.
         raw: no chat template.
@@ -160,6 +161,7 @@ class Service:
     """Answers questions with one model: who gets a place, who waits, who is sent away.
 
     Attributes:
+        sources: where pictures may come from.
         closing: set when the server is ending: nobody new is let in.
         ended: set when what still runs must end too.
     """
@@ -170,7 +172,7 @@ class Service:
         self._places = asyncio.Semaphore(options.max_concurrency * AHEAD)
         self._inside = 0
         hosts = tuple(host.lower().rstrip(".") for host in options.allow_net)
-        self._sources = Sources(files=False, private=False, hosts=hosts)
+        self.sources = Sources(files=False, private=False, hosts=hosts)
 
     async def open(self, question: Question) -> "Answers":
         """Wait for a place, prepare the prompt, and begin to answer; `close` gives the place back.
@@ -180,11 +182,34 @@ class Service:
         """
         self._enter(question.count)
         try:
-            model = await self.host.model()
-            await self._places.acquire()
+            return await self.begin(question)
         except BaseException:
             self._leave(question.count)
             raise
+
+    def close(self, answers: "Answers", question: Question) -> None:
+        """The answers have ended, or nobody wants them any more."""
+        self.end(answers)
+        self._leave(question.count)
+
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """Be counted for as long as the block lasts, with question after question: each of them
+        goes from `begin` to `end`.
+
+        Raises:
+            Refusal: too many wait.
+        """
+        self._enter(1)
+        try:
+            yield
+        finally:
+            self._leave(1)
+
+    async def begin(self, question: Question) -> "Answers":
+        """As `open`, for one who is counted already; `end` gives the place back."""
+        model = await self.host.model()
+        await self._places.acquire()
         try:
             prompt = await asyncio.to_thread(self._prepare, model, question)
             self.metrics.prompt_tokens.inc(len(prompt.tokens))
@@ -193,17 +218,27 @@ class Service:
             answers.begin()
         except BaseException as error:
             self._places.release()
-            self._leave(question.count)
             if isinstance(error, Exception):
                 raise refusal_of(error) from error
             raise
         return answers
 
-    def close(self, answers: "Answers", question: Question) -> None:
+    def end(self, answers: "Answers") -> None:
         """The answers have ended, or nobody wants them any more."""
         answers.stop()
         self._places.release()
-        self._leave(question.count)
+
+    async def read(self, function: Callable[[], T]) -> T:
+        """What a function gives that reads what somebody sent: at a place, on a thread of its own.
+
+        Raises:
+            Refusal: it cannot be read.
+        """
+        async with self._places:
+            try:
+                return await asyncio.to_thread(function)
+            except Exception as error:
+                raise refusal_of(error) from error
 
     def _enter(self, count: int) -> None:
         if self.closing.is_set():
@@ -234,21 +269,27 @@ class Service:
     def _prepare(self, model: "Pixtral", question: Question) -> "Prompt":
         """Read, decode and resize the pictures, on a thread of its own."""
         options = GenerationOptions.of(question.options)
-        self._check_pictures(_pictures(question.messages))
-        pictures = replace(question.pictures, sources=self._sources)
+        asked = question.messages
+        messages: Any = asked() if callable(asked) else asked
+        self.check_pictures(_pictures(messages))
+        pictures = replace(question.pictures, sources=self.sources)
         try:
             prompt = model.engine.encode(
-                question.messages, image_options=pictures, raw=question.raw, tools=options.tools
+                messages, image_options=pictures, raw=question.raw, tools=options.tools
             )
         except CapacityError as error:  # of the context: memory is looked at below
             code = "context_length_exceeded"
             raise Refusal(400, str(error), param="messages", code=code) from error
-        self._check_pictures(len(prompt.grids))
+        self.check_pictures(len(prompt.grids))
         GenerationStream(model.engine, prompt, options)  # checks all the rest and computes nothing
         return prompt
 
-    def _check_pictures(self, found: int) -> None:
-        """Refuse too many, before they are opened and with their pages counted."""
+    def check_pictures(self, found: int) -> None:
+        """Refuse too many, before they are opened and with their pages counted.
+
+        Raises:
+            Refusal: there are too many.
+        """
         if found > self.options.max_images:
             raise Refusal(
                 400,

@@ -20,6 +20,7 @@ from .completions import CompletionRequest
 from .guard import Guard
 from .host import ModelHost
 from .metrics import Metrics
+from .ocr import OcrRequest, Transcribing
 from .ollama import OllamaChat, OllamaGenerate, show, tags
 from .options import ServerOptions
 from .page import page
@@ -29,10 +30,11 @@ from .wire import Answering, Dialect, read_json, refused
 
 log = logging.getLogger(__name__)
 
-DIALECTS: dict[str, type[Dialect]] = {
+DIALECTS: dict[str, type[Dialect] | type[OcrRequest]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/responses": ResponsesRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/ocr": OcrRequest,
     "/v1/messages": MessagesRequest,
     "/api/chat": OllamaChat,
     "/api/generate": OllamaGenerate,
@@ -80,12 +82,15 @@ def _told(opening: "asyncio.Task[Any]") -> None:
 
 
 def _dialects(service: Service) -> list[Route]:
-    def route(path: str, dialect: type[Dialect]) -> Route:
+    def route(path: str, dialect: type[Dialect] | type[OcrRequest]) -> Route:
         async def answer(request: Request) -> Response:
             body = await read_json(request, service.options.body_bytes)
             await service.host.model()
             name = service.host.check_name(body.get("model"))
-            return Answering(service, dialect(body, name), path)
+            asked = dialect(body, name)
+            if isinstance(asked, OcrRequest):
+                return Transcribing(service, asked, path)
+            return Answering(service, asked, path)
 
         return Route(path, answer, methods=["POST"])
 

@@ -5,7 +5,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -121,15 +122,19 @@ def event(data: Mapping[str, Any], name: str = "") -> bytes:
     return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode(errors="replace")
 
 
-class Answering(Response):
-    """The response that asks the model, writes what comes, and stops when nobody listens.
+class Responding(Response, ABC):
+    """A response that takes a while: it has a time limit, a line in the log, and stops when nobody
+    listens.
 
     Arguments:
+        error_body: how an error is written.
         route: of the request, for the log.
     """
 
-    def __init__(self, service: Service, dialect: Dialect, route: str):
-        self._service, self._dialect, self._route = service, dialect, route
+    def __init__(
+        self, service: Service, error_body: Callable[[Refusal], dict[str, Any]], route: str
+    ):
+        self._service, self._error_body, self._route = service, error_body, route
         self._id = f"req_{secrets.token_hex(8)}"
         self._began = time.monotonic()
         self._started = False
@@ -163,45 +168,25 @@ class Answering(Response):
         seconds = self._service.options.timeout
         return Refusal(504, f"the answer took more than {seconds:g} s (--timeout)", code="timeout")
 
+    @abstractmethod
     async def _work(self, send: Send) -> None:
-        question = self._dialect.question
-        opening = asyncio.ensure_future(self._service.open(question))
-        answers = None
-        try:
-            if self._dialect.streamed:
-                await asyncio.wait({opening}, timeout=PATIENCE)
-                if opening.done():
-                    opening.result()  # raises what is to be a status
-                await self._start(send, 200, self._dialect.media_type)
-                await self._send(send, self._dialect.opening())
-                answers = await self._patiently(send, opening)
-                async for chunk in _pinged(self._dialect.chunks(answers), self._dialect.ping):
-                    await self._send(send, chunk)
-                await send({"type": "http.response.body", "body": b""})
-            else:
-                answers = await opening
-                found = await self._dialect.whole(answers)
-                await self._start(send, 200, "application/json")
-                body = json.dumps(found, ensure_ascii=False).encode(errors="replace")
-                await send({"type": "http.response.body", "body": body})
-        except Exception as error:
-            if not isinstance(error, Refusal):
-                log.debug("%s failed", self._id, exc_info=error)
-            await self._refuse(send, refusal_of(error))
-        finally:
-            if answers is None and not opening.done():
-                await _cancelled({opening})
-            elif answers is None and not opening.cancelled() and opening.exception() is None:
-                answers = opening.result()
-            if answers is not None:
-                self._told = _told(answers)
-                self._service.close(answers, question)
+        """Answer, or refuse."""
 
-    async def _patiently(self, send: Send, opening: "asyncio.Future[Answers]") -> Answers:
-        """Wait for a place, saying that somebody is there."""
-        while not (await asyncio.wait({opening}, timeout=PING_SECONDS))[0]:
-            await self._send(send, self._dialect.ping)
-        return opening.result()
+    def _late_refusal(self, refusal: Refusal) -> bytes:
+        """What to write of an error where an answer has begun."""
+        return b""
+
+    async def _write(self, send: Send, answer: Mapping[str, Any]) -> None:
+        """An answer in one."""
+        await self._start(send, 200, "application/json")
+        body = json.dumps(answer, ensure_ascii=False).encode(errors="replace")
+        await send({"type": "http.response.body", "body": body})
+
+    async def _fail(self, send: Send, error: Exception) -> None:
+        """Something went wrong while it was answered."""
+        if not isinstance(error, Refusal):
+            log.debug("%s failed", self._id, exc_info=error)
+        await self._refuse(send, refusal_of(error))
 
     async def _start(self, send: Send, status: int, media_type: str, **more: str) -> None:
         self._started, self._status = True, status
@@ -223,10 +208,10 @@ class Answering(Response):
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 if self._started:
-                    await self._send(send, self._dialect.refused_event(refusal))
+                    await self._send(send, self._late_refusal(refusal))
                     await send({"type": "http.response.body", "body": b""})
                     return
-                response = refused(refusal, self._dialect.error_body(refusal))
+                response = refused(refusal, self._error_body(refusal))
                 headers = {
                     name.decode(): value.decode("latin-1")
                     for name, value in response.raw_headers
@@ -240,6 +225,52 @@ class Answering(Response):
         status = str(self._status) if self._started else "the client left"
         self._service.metrics.requests.labels(self._route, str(self._status)).inc()
         log.info("%s %s: %s%s, %.1f s", self._id, self._route, status, self._told, seconds)
+
+
+class Answering(Responding):
+    """The response that asks the model and writes what comes."""
+
+    def __init__(self, service: Service, dialect: Dialect, route: str):
+        super().__init__(service, dialect.error_body, route)
+        self._dialect = dialect
+
+    async def _work(self, send: Send) -> None:
+        question = self._dialect.question
+        opening = asyncio.ensure_future(self._service.open(question))
+        answers = None
+        try:
+            if self._dialect.streamed:
+                await asyncio.wait({opening}, timeout=PATIENCE)
+                if opening.done():
+                    opening.result()  # raises what is to be a status
+                await self._start(send, 200, self._dialect.media_type)
+                await self._send(send, self._dialect.opening())
+                answers = await self._patiently(send, opening)
+                async for chunk in _pinged(self._dialect.chunks(answers), self._dialect.ping):
+                    await self._send(send, chunk)
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                answers = await opening
+                await self._write(send, await self._dialect.whole(answers))
+        except Exception as error:
+            await self._fail(send, error)
+        finally:
+            if answers is None and not opening.done():
+                await _cancelled({opening})
+            elif answers is None and not opening.cancelled() and opening.exception() is None:
+                answers = opening.result()
+            if answers is not None:
+                self._told = _told(answers)
+                self._service.close(answers, question)
+
+    async def _patiently(self, send: Send, opening: "asyncio.Future[Answers]") -> Answers:
+        """Wait for a place, saying that somebody is there."""
+        while not (await asyncio.wait({opening}, timeout=PING_SECONDS))[0]:
+            await self._send(send, self._dialect.ping)
+        return opening.result()
+
+    def _late_refusal(self, refusal: Refusal) -> bytes:
+        return self._dialect.refused_event(refusal)
 
 
 def _told(answers: Answers) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -71,6 +72,13 @@ class Server:
             for line in text.splitlines()
             if re.match(rf"pixtral_{name}(\{{|\s)", line)
         )
+
+    def rest(self) -> None:
+        """Wait until nothing is being answered."""
+        end = time.monotonic() + 10
+        while left := self.metric("running") + self.metric("waiting"):
+            assert time.monotonic() < end, f"{left:g} answers do not end"
+            time.sleep(0.02)
 
     def stop(self) -> int:
         """Ask it to end; returns its status."""
