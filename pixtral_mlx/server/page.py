@@ -6,12 +6,15 @@ of `drawing`. The conversation stays in the browser.
 
 import base64
 import hashlib
+import io
+import json
 from functools import cache
 from pathlib import Path
 
 from starlette.responses import HTMLResponse, Response
 
 from ..drawing import joined, styled
+from ..mini.demo_scene import demo_scene
 
 STATIC = Path(__file__).parent / "static"
 
@@ -19,8 +22,23 @@ STATIC = Path(__file__).parent / "static"
 @cache
 def parts() -> tuple[str, str, str]:
     """(HTML with {style} and {script} in it, the style, the script)."""
-    html = (STATIC / "page.html").read_text(encoding="utf-8")
+    html = (STATIC / "page.html").read_text(encoding="utf-8").replace("{sample}", sample())
     return html, styled(STATIC / "page.css"), joined("page", [STATIC])
+
+
+def sample() -> str:
+    """Something to ask about for those who have no picture at hand, as JSON."""
+    shown, questions = demo_scene()
+    file = io.BytesIO()
+    shown.image.save(file, "PNG")
+    address = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return json.dumps(
+        {
+            "picture": address,
+            "alt": "coloured shapes in three rows of four",
+            "question": questions[-1].text,
+        }
+    )
 
 
 @cache

@@ -22,18 +22,19 @@ export function thumb({ id, name, pages }, blobs) {
 }
 
 // blobs: a Map that takes the files by their ids. onAsk({ text, files }), onStop(), onCancel() of an
-// edit, refuse(text): what could not be taken.
+// edit, refuse(text): what could not be taken. onChange(whether there are more files).
 export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
   let files = [];
   let busy = false;
-  const picker = (label, options) => {
+  const picker = (label, short, options) => {
     const input = tag("input", { type: "file", hidden: true, "aria-label": label, ...options });
     input.addEventListener("change", () => { add([...input.files]); input.value = ""; });
-    const button = tag("button", { type: "button", class: "px-add", onclick: () => input.click() }, label);
+    const button = tag("button", { type: "button", "aria-label": label, onclick: () => input.click() },
+      tag("span", { class: "px-long" }, label), tag("span", { class: "px-short" }, short));
     return [button, input];
   };
-  const [choose, files_] = picker("Add pictures or PDFs", { accept: "image/*,application/pdf", multiple: true });
-  const [camera, shot] = picker("Take a photo", { accept: "image/*", capture: "environment" });
+  const [choose, files_] = picker("Add pictures or PDFs", "Add", { accept: "image/*,application/pdf", multiple: true });
+  const [camera, shot] = picker("Take a photo", "Photo", { accept: "image/*", capture: "environment" });
   camera.hidden = !window.matchMedia("(pointer: coarse)").matches;
   const list = tag("div", { class: "px-files", hidden: true });
   const editing = tag("p", { class: "px-editing px-quiet", hidden: true }, "Ask again: what came after this question goes away. ",
@@ -53,7 +54,7 @@ export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
       files.push({ id, name: file.name, type: file.type, size: file.size, pages: "" });
     }
     show();
-    onChange?.();
+    onChange(chosen.length > refused.length);
     words.focus();
   }
 
@@ -69,7 +70,7 @@ export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
       const remove = tag("button", { type: "button", class: "px-remove", "aria-label": `Remove ${file.name}`, onclick() {
         files = files.filter((other) => other !== file);
         show();
-        onChange?.();
+        onChange(false);
         words.focus();
       } }, "×");
       const chip = thumb({ ...file, pages: "" }, blobs);
@@ -107,7 +108,8 @@ export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
   return {
     root, add, focus: () => words.focus(),
     get files() { return files; },
-    get empty() { return !files.length && !words.value.trim(); },
+    // What is here, unless it is nothing.
+    draft: () => files.length || words.value.trim() ? { text: words.value, files } : null,
     // A question stands here again; what is here is not lost.
     put(asked) {
       words.value = [asked.text, words.value].filter(Boolean).join("\n");

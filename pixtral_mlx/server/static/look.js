@@ -14,20 +14,23 @@ export function about(width, height) {
   return [height, width].map((side) => Math.max(Math.ceil(side / ratio / PATCH), 1));
 }
 
-// tallest(): the most that the picture may take of the page's height, in CSS pixels.
-export function lookSide({ tallest, onPicture, onClear }) {
-  const canvas = patchCanvas({ label: "The picture", tallest });
+// tallest(above): the most that the picture may take of the page's height, in CSS pixels, when there
+// is something above it.
+// onStep(1 or -1): to the next word or the one before.
+export function lookSide({ tallest, onPicture, onClear, onStep }) {
+  const canvas = patchCanvas({ label: "The picture", tallest: () => tallest(strip.hidden ? 0 : strip.offsetHeight) });
   canvas.show({ lines: false });
   const light = fader(canvas);
   let plain = false;
   const scale = legend("of its attention", (now) => { plain = now; canvas.show({ plain }); });
-  const clear = tag("button", { type: "button", class: "px-clear", hidden: true, onclick: () => onClear() }, "Show the whole picture");
+  const clear = tag("button", { type: "button", class: "px-clear", hidden: true, "aria-label": "Show the whole picture", onclick: () => onClear() },
+    tag("span", { class: "px-long" }, "Show the whole picture"), tag("span", { class: "px-short" }, "×"));
   const caption = tag("p", { class: "px-sight", role: "status", "aria-live": "polite" });
   const strip = tag("div", { class: "px-strip", role: "group", "aria-label": "Pictures of this conversation", hidden: true });
   const root = tag("section", { class: "px-look", "aria-label": "The picture", ...OWN_KEYS, hidden: true },
     strip, canvas.root, caption, tag("div", { class: "px-row" }, scale.root, clear));
   let shown = null;    // { picture, image, look } that are to be seen
-  let bitmaps = new WeakMap();
+  const bitmaps = new WeakMap();
 
   async function drawn(blob) {
     if (!bitmaps.has(blob)) bitmaps.set(blob, bitmap({ mime: blob.type, file: blob }));
@@ -50,9 +53,10 @@ export function lookSide({ tallest, onPicture, onClear }) {
   }
 
   // pictures: [{ blob, name, rows, columns }]; image: which of them; word and look ({ map, share }):
-  // what is lit, or null.
-  async function show({ pictures, image, word = null, look = null, hint = "" }) {
+  // what is lit, or null; passing: it changes by itself, and nobody wants to hear of each.
+  async function show({ pictures, image, word = null, look = null, hint = "", passing = false }) {
     root.hidden = !pictures.length;
+    caption.setAttribute("aria-live", passing ? "off" : "polite");
     const mine = shown = { image, look };
     if (root.hidden) { light.forget(); return; }
     showStrip(pictures, image);
@@ -82,6 +86,14 @@ export function lookSide({ tallest, onPicture, onClear }) {
     canvas.describe(said);
   }
 
+  // The picture has arrow keys of its own, to choose patches with: here they go through the words.
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step || event.ctrlKey || event.metaKey || event.altKey || event.target.type === "checkbox") return;
+    event.preventDefault();
+    event.stopPropagation();
+    onStep(step);
+  }, true);
   window.addEventListener("resize", () => canvas.show({}));
   return { root, show };
 }

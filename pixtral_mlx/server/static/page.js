@@ -4,15 +4,18 @@ import { eachFrame, tag } from "./elements.js";
 import { composer } from "./composer.js";
 import { keeper, newId } from "./kept.js";
 import { lookSide } from "./look.js";
-import { blobOf, namesOf, newAnswer, newTalk, requestOf, take } from "./talks.js";
+import { blobOf, bytesOf, namesOf, newAnswer, newTalk, requestOf, take } from "./talks.js";
 import { turnView } from "./talk.js";
 import { Problem, server } from "./wire.js";
 import { opening } from "./words.js";
+import { stepTo } from "./light.js";
 
 const KEY = "pixtral-mlx key";
 const HERE = "pixtral-mlx conversation";   // of this tab
-const FOLLOW = 150;   // ms at least between two words that the light follows while they are written
+const FOLLOW = 300;   // ms at least between two words that the light follows while they are written
 const RETRY = 3;      // s until a server that does not answer is asked again
+const NARROW = window.matchMedia("(max-width: 899px)");   // the picture stands above the conversation
+const CALM = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const blobs = new Map();
 const http = server(() => sessionStorage.getItem(KEY) ?? "");
@@ -22,29 +25,44 @@ let kept = null;        // where conversations are kept, null if nowhere
 let writing = null;     // { stop: AbortController, touched: whether the reader chose a word }
 let editing = null;     // number of the question that is asked anew
 let chosen = null;      // { turn, word }, or { image } alone
-let seeing = true;      // whether the model sees pictures
 
 // The parts -------------------------------------------------------------------------------------
 
 const model = tag("span", { class: "px-chip px-model" }, "…");
-const fresh = tag("button", { type: "button", onclick: () => begin() }, "New conversation");
-const past = tag("select", { class: "px-past", "aria-label": "Earlier conversations", hidden: true });
+const fresh = tag("button", { type: "button", "aria-label": "New conversation", onclick: () => begin() },
+  tag("span", { class: "px-long" }, "New conversation"), tag("span", { class: "px-short" }, "New"));
+const list = tag("ul");
+const past = tag("details", { class: "px-menu", hidden: true }, tag("summary", { "aria-label": "Conversations" },
+  tag("span", { class: "px-long" }, "Conversations"), tag("span", { class: "px-short" }, "Earlier")), list);
 const problem = tag("p", { class: "px-problem", role: "alert", hidden: true });
 const notice = tag("p", { class: "px-notice", role: "status", hidden: true });
 const keyField = tag("input", { type: "password", autocomplete: "off", "aria-label": "Key of this server", placeholder: "Key", required: true });
 const keyForm = tag("form", { class: "px-key-form", hidden: true },
   tag("label", {}, "This server asks for its key: ", keyField), tag("button", { type: "submit", class: "px-send" }, "Open"));
 const look = lookSide({
-  tallest: () => window.innerHeight * (window.matchMedia("(max-width: 899px)").matches ? 0.36 : 0.8) - 90,
+  tallest: (above) => NARROW.matches ? 0.36 * window.innerHeight - 90 : Math.max(window.innerHeight - 250 - above, 200),
   onPicture(image) { if (writing) writing.touched = true; chosen = { image }; show(); },
   onClear() { if (writing) writing.touched = true; chosen = { image: imageShown() }; show(); },
+  onStep(step) {
+    const turn = chosen?.word != null ? chosen.turn : views.length - 1;
+    const { words = [] } = views[turn]?.answer ?? {};
+    if (!words.length) return;
+    if (writing) writing.touched = true;
+    choose(turn, stepTo(chosen?.word ?? -1, step, words.length));
+  },
 });
+const SAMPLE = JSON.parse(document.getElementById("sample").textContent);   // { picture, alt, question }
+const mini = tag("p", { class: "px-small", hidden: true }, "pixtral-mini knows only scenes like this one; for photographs and documents, serve a 12B.");
 const hello = tag("div", { class: "px-hello" },
   tag("h2", {}, "Ask about a picture"),
-  tag("p", {}, "Drop a picture or a PDF anywhere on this page, ask about it, and click a word of the answer to see where it looked."));
+  tag("p", {}, "Drop a picture or a PDF anywhere on this page, ask about it, and click a word of the answer to see where it looked."),
+  tag("button", { type: "button", class: "px-sample", onclick: trySample },
+    tag("img", { src: SAMPLE.picture, alt: SAMPLE.alt }), tag("span", {}, "No picture at hand? Ask about this one: ", tag("q", {}, SAMPLE.question))),
+  mini);
 const line = tag("div", { class: "px-talk", role: "log", "aria-label": "Conversation", tabindex: -1 });
 const box = composer({
-  blobs, refuse: fail, onChange: () => show(),
+  blobs, refuse: fail,
+  onChange(more) { if (more && !writing) chosen = null; show(); },   // the picture that came is seen
   onAsk: (asked) => ask(asked),
   onStop: () => writing?.stop.abort(),
   onCancel() { editing = null; box.take(); show(); box.focus(); },
@@ -100,29 +118,36 @@ function draw() {
     element.classList.toggle("px-past-edit", editing != null && i > editing);
   });
   line.setAttribute("aria-busy", String(Boolean(writing)));
-  hello.hidden = talk.turns.length > 0;
+  hello.hidden = talk.turns.length + box.files.length > 0;
   box.set({ busy: Boolean(writing), editing: editing != null, placeholder: talk.turns.length ? "Ask on" : "Ask about a picture" });
   fresh.disabled = Boolean(writing) || !talk.turns.length;
-  past.disabled = Boolean(writing);
+  for (const button of list.querySelectorAll("button")) button.disabled = Boolean(writing);
   drawLook();
 }
 
 function drawLook() {
   const all = pictures();
   root.classList.toggle("px-pictured", all.length > 0);
+  root.classList.toggle("px-new", !all.length && !talk.turns.length);
   const image = Math.min(Math.max(imageShown(), 0), all.length - 1);
   const view = chosen?.word != null ? views[chosen.turn]?.answer : null;
   const word = view?.words[chosen.word] ?? null;
   const found = word && answerAt(chosen.turn).tokens[word.tokens[0]];
   const words = views.some(({ answer }) => answer.words.length);
-  const hint = words ? "Click a word of the answer to see where it looked." : writing ? "" : all.length ? "Now ask about it." : "";
-  look.show({ pictures: all, image, word, look: found?.map ? found : null, hint });
+  const hint = words ? "Click a word of the answer to see where it looked; ← and → go from word to word." : "";
+  look.show({ pictures: all, image, word, look: found?.map ? found : null, hint, passing: Boolean(writing && !writing.touched) });
 }
 
-function choose(turn, word) {
+function choose(turn, word, reveal = true) {
   chosen = { turn, word };
-  views[turn].answer.reveal(word);
+  if (reveal) views[turn].answer.reveal(word);
   show();
+}
+
+// The word that leans most on the picture is lit until the reader chooses.
+function openOn(turn) {
+  const word = opening(views[turn].answer.words, answerAt(turn).tokens);
+  if (word >= 0) choose(turn, word, false);
 }
 
 const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
@@ -151,10 +176,11 @@ async function ask(asked) {
     trouble = error.name === "AbortError" ? "" : error.message;
     if (turn.answer.text) turn.answer.end = trouble ? "broken" : "stopped";
     if (error.status === 401) askForKey();
+    if (error.status === 0) greet();
   }
   writing = null;
   if (turn.answer.text) {
-    if (!chosen) choose(talk.turns.length - 1, opening(views.at(-1).answer.words, turn.answer.tokens));
+    if (!chosen) openOn(talk.turns.length - 1);
   } else {   // a question without an answer is not lost: it stands again where it was written
     Object.assign(talk, { turns: before.turns, pictures: before.pictures });
     chosen = before.chosen;
@@ -187,7 +213,7 @@ async function answerTo(turn) {
       answer.first ||= seconds();
       writing.waiting = "";
       const { words } = views.at(-1).answer;
-      if (!writing.touched && words.length > 1 && performance.now() - followed > FOLLOW) {
+      if (!CALM && !writing.touched && words.length > 1 && performance.now() - followed > FOLLOW) {
         followed = performance.now();
         chosen = { turn: talk.turns.length - 1, word: words.length - 2 };   // the last one may grow
       }
@@ -238,13 +264,21 @@ function learn(turn, all) {
 }
 
 function edit(i) {
-  if (!box.empty && editing == null) { fail("There is a question in the box: ask it or clear it first."); box.focus(); return; }
+  if (box.draft() && editing == null) { fail("There is a question in the box: ask it or clear it first."); box.focus(); return; }
   box.take();
   editing = i;
   const { text, files } = talk.turns[i];
   box.put({ text, files: files.map((file) => ({ ...file })) });
   show();
   box.focus();
+}
+
+async function trySample() {
+  const [type, base64] = /^data:(.*);base64,(.*)$/.exec(SAMPLE.picture).slice(1);
+  const blob = new Blob([bytesOf(base64)], { type });
+  box.add([new File([blob], "sample.png", { type })]);
+  const { files } = box.take();
+  ask({ text: SAMPLE.question, files });
 }
 
 async function copy(text, button) {
@@ -281,29 +315,41 @@ function keep(instead = {}) {
 const notKept = (error) => tell(`This browser does not keep this conversation (${error?.message || error?.name || error}): `
   + "it is lost when the page is closed. Delete earlier ones to make room, or copy what you need.");
 
-// Whoever leaves in the middle of an answer finds what there was of it.
+// Whoever leaves in the middle of an answer, or of a question, finds what there was of it.
+let drafted = "null";
 document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "hidden" && writing && talk.turns.at(-1).answer.text) keep();
+  if (document.visibilityState !== "hidden") return;
+  const draft = box.draft() && { ...box.draft(), editing };
+  if (writing ? !talk.turns.at(-1).answer.text : JSON.stringify(draft) === drafted) return;
+  drafted = JSON.stringify(draft);
+  keep({ draft });
 });
 
 async function listPast() {
   const all = kept ? await kept.list() : [];
-  past.hidden = !all.some(({ id }) => id !== talk.id);
-  const others = all.map(({ id, title }) => tag("option", { value: id, selected: id === talk.id }, title || "…"));
-  past.replaceChildren(tag("option", { value: "", selected: !all.some(({ id }) => id === talk.id) }, "Earlier conversations"), ...others,
-    tag("option", { value: "delete" }, "Delete this conversation"));
+  past.hidden = !all.length;
+  list.replaceChildren(...all.map(({ id, title, when }) => tag("li", {},
+    tag("button", { type: "button", class: "px-link", "aria-current": id === talk.id ? "true" : null, onclick: () => turnTo(id) },
+      tag("span", { class: "px-name" }, title || "…"), tag("span", { class: "px-quiet" }, new Date(when).toLocaleDateString())),
+    tag("button", { type: "button", class: "px-link", "aria-label": `Delete “${title}”`, onclick: () => remove(id, title) }, "×"))));
+  show();
 }
 
-past.addEventListener("change", async () => {
-  const id = past.value;
-  if (id === "delete") {
-    if (talk.turns.length && window.confirm("Delete this conversation from this browser?")) {
-      await kept.remove(talk.id);
-      begin(false);
-    }
-  } else if (id && id !== talk.id) await openTalk(id);
+async function turnTo(id) {
+  past.open = false;
+  if (id !== talk.id) await openTalk(id);
   await listPast();
-});
+  box.focus();
+}
+
+async function remove(id, title) {
+  if (!window.confirm(`Delete “${title}” from this browser?`)) return;
+  await kept.remove(id);
+  if (id === talk.id) begin(); else await listPast();
+}
+
+document.addEventListener("pointerdown", (event) => { if (!past.contains(event.target)) past.open = false; });
+past.addEventListener("keydown", (event) => { if (event.key === "Escape") { past.open = false; past.firstChild.focus(); } });
 
 async function openTalk(id) {
   const found = await kept.load(id);
@@ -315,14 +361,12 @@ async function openTalk(id) {
   chosen = null;
   box.take();
   if (draft) box.put(draft);
+  drafted = JSON.stringify(draft);
   sessionStorage.setItem(HERE, talk.id);
   fail("");
   draw();
   const last = talk.turns.length - 1;
-  if (last >= 0) {
-    const word = opening(views[last].answer.words, talk.turns[last].answer.tokens);
-    if (word >= 0) choose(last, word);
-  }
+  if (last >= 0) openOn(last);
   toEnd();
 }
 
@@ -354,15 +398,22 @@ keyForm.addEventListener("submit", (event) => {
   greet();
 });
 
+let greeting = false;
 // Who is there: asked until somebody is.
 async function greet() {
+  if (greeting) return;
+  greeting = true;
+  try { await meet(); } finally { greeting = false; }
+}
+
+async function meet() {
   for (;;) {
     try {
       const { id, capabilities } = await http.model();
       model.textContent = id;
-      seeing = capabilities.vision;
+      if (!capabilities.vision) model.textContent += ", reads text alone";
+      mini.hidden = id !== "pixtral-mini";
       keyForm.hidden = true;
-      if (!seeing) tell("This model reads text alone: it sees no pictures.");
       return;
     } catch (error) {
       if (error.status === 401) { askForKey(); return; }
@@ -400,7 +451,7 @@ async function start() {
     const all = await kept.list();
     const here = sessionStorage.getItem(HERE);   // "" in a tab that has begun a new one
     const id = here ?? all[0]?.id;
-    if (id && talk.turns.length === 0 && box.empty) await openTalk(id);
+    if (id && !talk.turns.length && !box.draft()) await openTalk(id);
     await listPast();
   } catch (error) { notKept(error); }
   if (keyForm.hidden) box.focus();

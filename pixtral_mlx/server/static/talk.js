@@ -1,7 +1,7 @@
 // The conversation: questions with their pictures, answers word by word.
 
 import { tag } from "./elements.js";
-import { UNCERTAIN, count } from "./numbers.js";
+import { UNCERTAIN, count, digits } from "./numbers.js";
 import { stepTo } from "./light.js";
 import { thumb } from "./composer.js";
 import { blocksOf, runsOf, wordsOf } from "./words.js";
@@ -104,9 +104,9 @@ export function answerView({ onChoose, onCopy }) {
 export function summary({ usage, first, seconds, tokens }) {
   if (!usage || !(seconds > 0)) return "";
   const known = usage.prompt_tokens_details?.cached_tokens ?? 0;
-  const read = `${count(usage.prompt_tokens)} tokens read${known ? ` (${count(known)} of them known from before)` : ""}`;
-  const pace = tokens.length > 1 ? `, ${count(usage.completion_tokens / seconds)} tokens/s` : "";
-  return `${read}; first word after ${first.toFixed(1)} s${pace}`;
+  const read = `${count(usage.prompt_tokens)} tokens read${known ? ` (${count(known)} known from before)` : ""}`;
+  const pace = tokens.length > 1 ? ` · ${digits(usage.completion_tokens / seconds)} tokens/s` : "";
+  return `${read} · first word after ${digits(first)} s${pace}`;
 }
 
 // A question and its answer.

@@ -36,7 +36,7 @@ export async function requestOf(turns, pictures, blobs) {
   return { messages, ...(fresh ? { trace: "pictures" } : pictures ? { trace: "maps" } : {}) };
 }
 
-const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+export const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
 // A picture of the server's as a blob.
 export function blobOf(url) {
