@@ -1,9 +1,13 @@
 """What tests of widgets show, and what a widget answers."""
 
+import os
 import re
 import shutil
+import subprocess
 import threading
 import time
+
+import pytest
 
 from pixtral_mlx import drawing
 from pixtral_mlx.mini import scene
@@ -43,9 +47,21 @@ def eventually(condition, seconds=20):
     assert condition()
 
 
-def scripts(folder):
+def scripts(folder, static=bundle.STATIC):
     """All ES modules in one new folder, where node finds what each of them imports."""
-    shutil.copytree(bundle.STATIC, folder)
+    shutil.copytree(static, folder)
     for module in drawing.FOLDER.glob("*.js"):
         shutil.copy(module, folder)
     return folder
+
+
+def in_node(file, static, **variables):
+    """A file of tests, run by node's own runner on the modules in a folder of `scripts`."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: JavaScript is not tested")
+    return subprocess.run(
+        [node, "--test", "--experimental-default-type=module", str(file)],
+        env=os.environ | {"STATIC": str(static), "LD_PRELOAD": "", **variables},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip

@@ -2,12 +2,69 @@
 
 import base64
 import io
+import json
 import re
+import time
+from pathlib import Path
 
 import pytest
 from browsers import FLAGS, needed_browser
+from pdfs import COLOURS, make_pdf
+from PIL import Image
+from views import EXTERNAL, in_node, scripts
 
-QUESTION = "What do you see?"
+from pixtral_mlx.interpret import words_of
+from pixtral_mlx.server.page import STATIC
+
+QUESTION, NEXT = "What do you see?", "How many rows are there?"
+CHAT = "**/v1/chat/completions"
+HOSTILE = '<img src=x onerror="document.title=1">'
+
+PIECES = [
+    ["A", " wide", " pic", "ture", ",", " two", " rows", "."],
+    ["One", ".\n\n", "Two", "\n", "-", " three"],
+    ["", " é", "t", "é"],
+    ["日", "本", "語", "。", "です", " and", " more"],
+    ["ส", "วั", "ส", "ดี"],
+    ["  ", "x", " ", " ", "y", ""],
+    ["\U0001f600", "\U0001f600", " ok", "!"],
+    ["", "", "a"],
+    [],
+]
+"""Tokens of answers, some of which end inside a character."""
+
+
+def test_the_modules_in_node(tmp_path):
+    samples = [
+        {"pieces": pieces, "words": [[word.text, word.tokens] for word in words_of(pieces)]}
+        for pieces in PIECES
+    ]
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps(samples), encoding="utf-8")
+    file = Path(__file__).parent / "js" / "page.test.mjs"
+    done = in_node(file, scripts(tmp_path / "static", STATIC), WORDS=str(words))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert re.search(r"pass [1-9]", done.stdout), "no test ran"
+
+
+def test_what_the_page_may_do(server):
+    found = server.http.get("/")
+    assert found.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(
+        part.split(" ", 1) for part in found.headers["content-security-policy"].split("; ")
+    )
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert policy["connect-src"] == "'self'" and policy["img-src"] == "data: blob:"
+    for kind in ("script-src", "style-src"):
+        assert re.fullmatch(r"'sha256-[\w+/]{43}='", policy[kind]), policy
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert found.headers["referrer-policy"] == "no-referrer"
+    assert not EXTERNAL.search(found.text)
+    for headers in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
+        assert server.http.get("/", headers=headers).status_code == 403
+
+
+# In a browser ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -23,35 +80,41 @@ def chromium():
 
 
 class Visitor:
-    """A page of the server in a browser that has never been there.
+    """The page of a server, in a browser that has never been there.
 
     Attributes:
-        troubles: errors of the console and of the script, violations of the policy among them.
+        asked: the requests for answers.
+        troubles: errors of the script and violations of the policy.
     """
 
-    def __init__(self, browser, server, **options):
-        self.server, self.troubles = server, []
-        size = {"width": 1280, "height": 800}
-        self.context = browser.new_context(**{"viewport": size, **options})
+    def __init__(self, browser, server, width=1280, **options):
+        self.server, self.asked, self.troubles = server, [], []
+        size = {"width": width, "height": 800}
+        self.context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
         self.context.set_default_timeout(20_000)
-        self.open()
-
-    def open(self):
         self.page = self.context.new_page()
-        self.page.on(
-            "console", lambda m: self.troubles.append(m.text) if m.type == "error" else None
-        )
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        self.page.goto(self.server.address)
+        self.page.on("request", self._note)
+        self.page.goto(server.address)
         self.words = self.page.locator("[data-word]")
         self.box = self.page.get_by_label("Your question")
-        self.sight = self.page.locator(".px-sight")
         self.problem = self.page.get_by_role("alert")
-        self.answers = self.page.locator(".px-answer")
+        self.answers = self.page.locator(".px-prose")
 
-    def add(self, name: str, kind: str, data: bytes):
-        file = {"name": name, "mimeType": kind, "buffer": data}
-        self.page.locator("input[type=file]").first.set_input_files([file])
+    def _hear(self, message):
+        refused = message.text.startswith("Failed to load resource")  # which a test asks for
+        if message.type == "error" and not refused:
+            self.troubles.append(message.text)
+
+    def _note(self, request):
+        if request.method == "POST":
+            self.asked.append(request.post_data_json)
+
+    def add(self, *files):
+        """Choose files, each (name, kind, bytes)."""
+        made = [{"name": name, "mimeType": kind, "buffer": data} for name, kind, data in files]
+        self.page.locator("input[type=file]").first.set_input_files(made)
 
     def ask(self, text: str):
         self.box.fill(text)
@@ -60,12 +123,39 @@ class Visitor:
     def answered(self, count: int = 1) -> str:
         """The text of the last of so many answers, when it is whole."""
         self.page.locator(".px-under:visible").nth(count - 1).wait_for()
-        return self.answers.nth(count - 1).locator(".px-prose").text_content()
+        return self.answers.nth(count - 1).text_content()
+
+    def says(self, text: str):
+        self.page.get_by_text(text).first.wait_for()
+
+    def endless(self):
+        """From now on answers never say their end token."""
+
+        def more(route):
+            body = route.request.post_data_json
+            body |= {"logit_bias": {"2": -1_000_000}, "max_tokens": 8000}
+            route.continue_(post_data=json.dumps(body))
+
+        self.page.route(CHAT, more)
+
+    def colours(self, grid) -> list[list[int]]:
+        """Near the middle of each patch, row by row."""
+        return self.page.locator("canvas.px-patches").evaluate(
+            """(canvas, [rows, columns]) => {
+                const pen = canvas.getContext('2d'), found = [];
+                for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+                    const x = (c + 0.4) / columns * canvas.width, y = (r + 0.4) / rows * canvas.height;
+                    found.push([...pen.getImageData(x, y, 1, 1).data].slice(0, 3));
+                }
+                return found;
+            }""",
+            grid,
+        )
 
 
 @pytest.fixture
 def visit(chromium, server):
-    """Opens the page in a browser of its own; nothing may go wrong in it unless a test says so."""
+    """Opens the page; nothing may go wrong in its script."""
     opened = []
 
     def open_page(at=None, **options):
@@ -78,68 +168,272 @@ def visit(chromium, server):
         assert visitor.troubles == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def png(drawing):
-    """The picture of `drawing` as a file."""
-    return base64.b64decode(drawing[0].partition(",")[2])
+    """The picture of `drawing` as a file to choose."""
+    return "scene.png", "image/png", base64.b64decode(drawing[0].partition(",")[2])
 
 
-def traced(server, messages) -> dict:
-    """What the server itself says: its answer, where it looked, and the pictures."""
-    return server.post({"messages": messages, "trace": "pictures"}).json()
+@pytest.fixture
+def said(server):
+    """What the server answers to messages, with pictures and where it looked."""
+
+    def ask(messages) -> dict:
+        return server.post({"messages": messages, "trace": "pictures"}).json()
+
+    return ask
 
 
-def expected_colour(look, pixels, patch):
-    """Of the middle of a patch: the picture's own colour, as strong as its light is, over grey."""
-    _, columns = look["grid"]
-    row, column = patch
-    values = base64.b64decode(look["map"])
-    light = (values[row * columns + column] / 255) ** 0.5
-    r, g, b = pixels.getpixel((int((column + 0.4) * 16), int((row + 0.4) * 16)))
-    dim = 0.4 * (0.299 * r + 0.587 * g + 0.114 * b)
-    return [dim + (own - dim) * light for own in (r, g, b)]
+def content(found) -> str:
+    return found["choices"][0]["message"]["content"]
 
 
-def even(pixels, patch):
-    """Whether the picture has no edge around the middle of a patch: the page draws the file, and
-    the model's picture, made smaller, has other edges."""
-    row, column = patch
-    left, top = int((column + 0.4) * 16) - 1, int((row + 0.4) * 16) - 1
-    around = pixels.crop((left, top, left + 3, top + 3)).getextrema()
-    return all(high - low < 40 for low, high in around)
+def events(*chunks) -> str:
+    """A stream of a server."""
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 
-def colour_at(visitor, patch, grid):
-    (row, column), (rows, columns) = patch, grid
-    return visitor.page.locator("canvas.px-patches").evaluate(
-        """(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(
-            Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data].slice(0, 3)""",
-        [(column + 0.4) / columns, (row + 0.4) / rows],
-    )
+def expected_colours(look, picture) -> list[list[float] | None]:
+    """Of each patch: the picture's own colour, as strong as its light is, over grey; None at the
+    edge of a shape."""
+    (rows, columns), values = look["grid"], base64.b64decode(look["map"])
+    pixels = Image.open(io.BytesIO(base64.b64decode(picture["url"].partition(",")[2])))
+    found = []
+    for number, value in enumerate(values):
+        row, column = divmod(number, columns)
+        x = int((column + 0.4) / columns * pixels.width)
+        y = int((row + 0.4) / rows * pixels.height)
+        near = pixels.crop((x - 1, y - 1, x + 2, y + 2)).getextrema()
+        if any(high - low > 6 for low, high in near):
+            found.append(None)
+            continue
+        r, g, b = pixels.getpixel((x, y))
+        dim = 0.4 * (0.299 * r + 0.587 * g + 0.114 * b)
+        found.append([dim + (own - dim) * (value / 255) ** 0.5 for own in (r, g, b)])
+    return found
 
 
-def test_a_word_lights_the_picture_where_it_looked(visit, server, png, about):
-    from PIL import Image
+def assert_colours(seen, expected):
+    wanted = {place: colour for place, colour in enumerate(expected) if colour is not None}
+    assert len(wanted) >= 8 and len(seen) == len(expected)
+    for place, colour in wanted.items():
+        assert seen[place] == pytest.approx(colour, abs=8), place
 
-    visitor = visit(reduced_motion="reduce")
-    visitor.add("scene.png", "image/png", png)
+
+def test_a_word_lights_the_picture_where_it_looked(visit, png, about, said):
+    visitor = visit()
+    visitor.add(png)
     visitor.ask(QUESTION)
-    text = visitor.answered()
-    found = traced(server, about(QUESTION))
-    assert text == found["choices"][0]["message"]["content"]
-    looks = found["choices"][0]["trace"]
-    assert re.fullmatch(r"data:image/png;base64,.*", found["pictures"][0]["url"])
-    pixels = Image.open(io.BytesIO(base64.b64decode(found["pictures"][0]["url"][22:])))
-    seen = [look["token"].strip() for look in looks]
-    for word in ("two", "three"):
-        look = looks[seen.index(word)]
-        visitor.words.get_by_text(word, exact=True).click()
-        visitor.page.get_by_text(f"“{word}” looks most at patch row").wait_for()
-        rows, columns = look["grid"]
-        places = [(row, column) for row in range(rows) for column in range(columns)]
-        places = [place for place in places if even(pixels, place)]
-        assert len(places) >= 10
-        colours = [colour_at(visitor, place, look["grid"]) for place in places]
-        for place, colour in zip(places, colours, strict=True):
-            wanted = expected_colour(look, pixels, place)
-            assert colour == pytest.approx(wanted, abs=25), (word, place)
+    text, found = visitor.answered(), said(about(QUESTION))
+    assert text == content(found)
+    (picture,), (choice,) = found["pictures"], found["choices"]
+    words = words_of([look["token"] for look in choice["trace"]])
+    for number in (0, len(words) // 2):
+        word, look = words[number].text, choice["trace"][words[number].tokens[0]]
+        visitor.words.nth(number).click()
+        visitor.says(f"“{word}” looks most at patch row")
+        assert_colours(visitor.colours(look["grid"]), expected_colours(look, picture))
+    visitor.page.keyboard.press("ArrowRight")
+    visitor.says(f"“{words[number + 1].text}” looks most")
+    visitor.page.get_by_role("button", name="Show the whole picture").click()
+    visitor.says("Click a word of the answer")
+    plain = expected_colours({**look, "map": base64.b64encode(b"\xff" * 24).decode()}, picture)
+    assert_colours(visitor.colours(look["grid"]), plain)
+
+
+def test_a_conversation_goes_on_is_kept_and_can_be_asked_anew(visit, png, about, said):
+    visitor = visit()
+    visitor.add(png)
+    visitor.ask(QUESTION)
+    first = visitor.answered()
+    visitor.ask(NEXT)
+    second = visitor.answered(2)
+    turns = [
+        *about(QUESTION), {"role": "assistant", "content": first}, {"role": "user", "content": NEXT},
+    ]  # fmt: skip
+    assert second == content(said(turns))
+    visitor.says("known from before")
+    assert [body["trace"] for body in visitor.asked] == ["pictures", "maps"]
+    assert [message["role"] for message in visitor.asked[1]["messages"]] == [
+        "user", "assistant", "user",
+    ]  # fmt: skip
+
+    visitor.page.reload()
+    assert [visitor.answered(1), visitor.answered(2)] == [first, second]
+    visitor.answers.first.locator("[data-word]").first.click()
+    visitor.says(f"“{first.split()[0]}” looks most")
+
+    visitor.page.get_by_role("button", name=f"Edit “{QUESTION}”").click()
+    assert visitor.box.input_value() == QUESTION
+    visitor.ask(NEXT)  # instead
+    visitor.page.locator(".px-turn").nth(1).wait_for(state="detached")
+    assert visitor.answered() == content(said(about(NEXT)))
+    assert len(visitor.asked[-1]["messages"]) == 1
+
+    visitor.page.get_by_role("button", name="New conversation").click()
+    visitor.says("Ask about a picture")
+    visitor.page.reload()
+    assert visitor.page.locator(".px-turn").count() == 0
+    visitor.page.locator("summary").click()
+    visitor.page.get_by_role("listitem").get_by_text(NEXT).click()
+    assert visitor.answered() == content(said(about(NEXT)))
+    assert visitor.page.evaluate("localStorage.length") == 0
+    visitor.page.on("dialog", lambda dialog: dialog.accept())
+    visitor.page.locator("summary").click()
+    visitor.page.get_by_role("button", name=f"Delete “{NEXT}”").click()
+    visitor.page.locator("summary").wait_for(state="hidden")
+
+
+def test_stop_frees_the_place_on_the_server(visit, server):
+    visitor = visit()
+    visitor.endless()
+    visitor.ask("Why?")
+    visitor.page.wait_for_timeout(300)
+    growing = visitor.answers.first.text_content()
+    assert server.metric("running") == 1
+    visitor.page.wait_for_timeout(300)
+    assert len(visitor.answers.first.text_content()) > len(growing) > 0
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.says("Stopped.")
+    end = time.monotonic() + 5
+    while server.metric("running"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    kept = visitor.answers.first.text_content()
+    visitor.page.unroute(CHAT)
+    visitor.ask("And now?")
+    visitor.page.locator(".px-turn").nth(1).wait_for()
+    assert visitor.asked[-1]["messages"][1] == {"role": "assistant", "content": kept}
+
+
+def test_the_pages_of_a_pdf_are_seen(visit):
+    visitor = visit()
+    visitor.add(("report.pdf", "application/pdf", make_pdf(3, (200, 16))))
+    visitor.page.get_by_label("Pages of report.pdf").fill("2-3")
+    visitor.endless()  # what it says of them does not matter
+    visitor.ask(QUESTION)
+    second = visitor.page.get_by_role("button", name="Picture 2: report.pdf, page 3")
+    visitor.words.nth(3).wait_for()
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.says("Stopped.")
+    second.click()
+    visitor.page.wait_for_timeout(200)
+    assert visitor.page.locator(".px-strip button").count() == 2
+    (colour,) = visitor.colours([1, 1])
+    assert colour == pytest.approx(COLOURS[2], abs=12)
+
+
+def test_a_key_is_asked_for_at_once_and_kept_in_the_tab(visit, start, png):
+    visitor = visit(start(PIXTRAL_MLX_API_KEY="Zebra-1"))
+    field = visitor.page.get_by_label("Key of this server")
+    field.fill("Zebra-2")
+    field.press("Enter")
+    visitor.says("That is not the key of this server.")
+    field.fill("Zebra-1")
+    field.press("Enter")
+    visitor.says("pixtral-mini")
+    field.wait_for(state="hidden")
+    visitor.add(png)
+    visitor.ask(QUESTION)
+    assert visitor.answered()
+    visitor.page.reload()
+    visitor.says("pixtral-mini")
+    assert not field.is_visible()
+    assert "Zebra" not in json.dumps(visitor.page.evaluate("({...localStorage})"))
+
+
+def test_what_is_hostile_stays_text(visit, png):
+    visitor = visit()
+    name = f"{HOSTILE}.png"
+    visitor.add((name, *png[1:]), (f"{HOSTILE}.txt", "text/plain", b"x"))
+    visitor.says(f"{HOSTILE}.txt is neither a picture nor a PDF")
+    token = f"**{HOSTILE}**\n| {HOSTILE} |\n```\n{HOSTILE}"
+    look = {"confidence": 1, "image": 0, "share": 0.1, "grid": [1, 1], "map": "/w=="}
+    delta = {"delta": {"content": token}, "trace": [{"token": token, **look}]}
+    body = events({"choices": [delta]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    headers = {"content-type": "text/event-stream"}
+    visitor.page.route(CHAT, lambda route: route.fulfill(body=body, headers=headers))
+    visitor.ask(HOSTILE)
+    assert visitor.answered().count(HOSTILE) == 3
+    visitor.page.unroute(CHAT)
+    error = {"error": {"message": HOSTILE}}
+    visitor.page.route(CHAT, lambda route: route.fulfill(status=400, json=error))
+    visitor.ask("And?")
+    visitor.problem.get_by_text(HOSTILE).wait_for()
+    visitor.page.reload()
+    visitor.answered()
+    visitor.page.locator("summary").click()
+    assert visitor.page.locator(".px-menu").text_content().count(HOSTILE) == 1
+    assert visitor.page.locator("img:not([src^='blob:']):not([src^='data:'])").count() == 0
+    assert visitor.page.title() == "Pixtral"
+
+
+def test_what_goes_wrong_is_one_line_and_no_question_is_lost(visit, png):
+    visitor = visit()
+    visitor.add(png)
+    busy = iter([(429, "All places are taken"), (503, "The model is being opened")])
+
+    def refuse(route):
+        status, _ = next(busy, (None, None))
+        if status is None:
+            route.continue_()
+        else:
+            error = {"error": {"message": "no"}}
+            route.fulfill(status=status, headers={"retry-after": "1"}, json=error)
+
+    visitor.page.route(CHAT, refuse)
+    visitor.ask(QUESTION)
+    for reason in ("All places are taken", "The model is being opened"):
+        visitor.page.locator(f".px-answer[data-waiting^='{reason}: asking again in']").wait_for()
+    assert visitor.answered()
+    visitor.page.unroute(CHAT)
+
+    visitor.page.route("**/v1/**", lambda route: route.abort())
+    visitor.add(("more.png", *png[1:]))
+    visitor.ask(NEXT)
+    visitor.says("The server does not answer")
+    visitor.says("no server")
+    assert visitor.box.input_value() == NEXT
+    assert visitor.page.get_by_role("button", name="Remove more.png").is_visible()
+    assert visitor.page.locator(".px-turn").count() == 1
+    visitor.page.reload()
+    assert visitor.box.input_value() == NEXT
+    visitor.page.unroute("**/v1/**")
+    visitor.box.press("Enter")
+    assert visitor.answered(2) is not None
+
+
+def test_a_browser_that_keeps_no_more_says_so(visit, png):
+    visitor = visit()
+    visitor.page.evaluate(
+        """() => { IDBObjectStore.prototype.put = () => {
+            throw new DOMException('full', 'QuotaExceededError');
+        }; }"""
+    )
+    visitor.ask("Why?")
+    visitor.says("This browser does not keep this conversation")
+    visitor.says("it is lost when the page is closed")
+
+
+@pytest.mark.parametrize("width", [390, 1920])
+def test_nothing_is_wider_than_the_screen(visit, png, width):
+    visitor = visit(width=width, color_scheme="dark")
+    fits = "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"
+    assert visitor.page.evaluate(fits)
+    visitor.add((f"{'long' * 60}.png", *png[1:]))
+    visitor.ask(f"{QUESTION} {'unbroken' * 40}")
+    visitor.answered()
+    assert visitor.page.evaluate(fits)
+    picture, answer, box = (
+        visitor.page.locator(name).first.bounding_box()
+        for name in ("canvas.px-patches", ".px-prose", ".px-composer")
+    )
+    if width == 390:
+        assert picture["y"] + picture["height"] < answer["y"]
+    else:
+        assert picture["x"] + picture["width"] < answer["x"]
+    assert box["y"] + box["height"] <= 800
+    paper = visitor.page.evaluate(
+        "getComputedStyle(document.getElementById('page')).backgroundColor"
+    )
+    assert paper == "rgb(23, 24, 26)"

@@ -5,14 +5,11 @@ Python are patched in this process. The control is `test_javascript.py`, which r
 tests on the files as they are.
 """
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from views import scripts
+from views import in_node, scripts
 
 import pixtral_mlx as px
 import pixtral_mlx_widgets as w
@@ -83,20 +80,13 @@ SCRIPT_FAULTS = {
 
 @pytest.mark.parametrize("fault", SCRIPT_FAULTS)
 def test_mistake_in_a_script_is_noticed(fault, tmp_path):
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed: the widgets' JavaScript is not tested")
     test, name, right, wrong = SCRIPT_FAULTS[fault]
     static = scripts(tmp_path / "static")
     file = static / f"{name}.js"
     source = file.read_text(encoding="utf-8")
     assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {name}.js"
     file.write_text(source.replace(right, wrong), encoding="utf-8")
-    done = subprocess.run(
-        [node, "--test", "--experimental-default-type=module", str(JS / f"{test}.test.mjs")],
-        env=os.environ | {"STATIC": str(static), "LD_PRELOAD": ""},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = in_node(JS / f"{test}.test.mjs", static)
     assert done.returncode != 0
     noticed = ("AssertionError", "still pending")  # the latter: an answer that never came
     assert any(words in done.stdout for words in noticed), done.stdout[-2000:]

@@ -4,15 +4,12 @@ Every JavaScript fault changes one place of a copy of `static/`, and the node te
 must then fail; the control runs them on the copy as it is. Python faults patch this process.
 """
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from noticing import load_tests
-from views import scripts
+from views import in_node, scripts
 
 import pixtral_mlx_widgets as w
 from pixtral_mlx_widgets import sequence_strip
@@ -83,12 +80,7 @@ FAULTS = {
 
 def run_node(static: Path, name: str) -> int:
     """The exit status of a file's tests."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed: the widgets' JavaScript is not tested")
-    environment = os.environ | {"STATIC": str(static), "LD_PRELOAD": ""}
-    command = [node, "--test", "--experimental-default-type=module", str(JS / f"{name}.test.mjs")]
-    return subprocess.run(command, capture_output=True, timeout=120, env=environment).returncode
+    return in_node(JS / f"{name}.test.mjs", static).returncode
 
 
 @pytest.fixture

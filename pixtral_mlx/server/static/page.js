@@ -168,7 +168,8 @@ async function ask(asked) {
   fail("");
   draw();
   toEnd();
-  keep({ turns: before.turns, pictures: before.pictures, draft: { ...asked, editing: from < before.turns.length ? from : null } });
+  const again = from < before.turns.length ? from : null;
+  keep({ turns: before.turns, pictures: before.pictures, draft: { ...asked, editing: again } });
   let trouble = null;
   try {
     await answerTo(turn);
@@ -184,13 +185,13 @@ async function ask(asked) {
   } else {   // a question without an answer is not lost: it stands again where it was written
     Object.assign(talk, { turns: before.turns, pictures: before.pictures });
     chosen = before.chosen;
-    editing = from < before.turns.length ? from : null;
+    editing = again;
     box.put(asked);
     trouble ??= "The model said nothing: ask in other words.";
   }
   fail(trouble);
   show();
-  keep();
+  keep({ draft: drafting() });
   box.focus();
 }
 
@@ -317,9 +318,10 @@ const notKept = (error) => tell(`This browser does not keep this conversation ($
 
 // Whoever leaves in the middle of an answer, or of a question, finds what there was of it.
 let drafted = "null";
+const drafting = () => box.draft() && { ...box.draft(), editing };
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState !== "hidden") return;
-  const draft = box.draft() && { ...box.draft(), editing };
+  const draft = drafting();
   if (writing ? !talk.turns.at(-1).answer.text : JSON.stringify(draft) === drafted) return;
   drafted = JSON.stringify(draft);
   keep({ draft });

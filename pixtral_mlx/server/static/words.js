@@ -92,11 +92,16 @@ export function blocksOf(text) {
 // The cells of a line of a table, in one row; none of a line that only divides.
 function cellsOf(line, start) {
   if (/^[\s|:-]+$/.test(line)) return [];
-  const cells = [...line.matchAll(/[^|]+/g)].filter(([cell], i, { length }) => cell.trim() || (i && i < length - 1));
-  return [cells.map(({ 0: cell, index }) => {
-    const from = start + index + cell.length - cell.trimStart().length;
-    return [from, from + cell.trim().length];
-  })];
+  const cells = [];
+  let at = line.indexOf("|") + 1;
+  while (line.slice(at).trim()) {
+    const bar = line.indexOf("|", at);
+    const cell = line.slice(at, bar < 0 ? undefined : bar);
+    const from = start + at + cell.length - cell.trimStart().length;
+    cells.push([from, from + cell.trim().length]);
+    at += cell.length + 1;
+  }
+  return [cells];
 }
 
 const INLINE = /\*\*(?=\S)([^\n]+?)(?<=\S)\*\*|(?<![*\w])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![*\w])|`([^`\n]+)`/g;
