@@ -144,7 +144,8 @@ class Visitor:
             """(canvas, [rows, columns]) => {
                 const pen = canvas.getContext('2d'), found = [];
                 for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-                    const x = (c + 0.4) / columns * canvas.width, y = (r + 0.4) / rows * canvas.height;
+                    const x = (c + 0.4) / columns * canvas.width;
+                    const y = (r + 0.4) / rows * canvas.height;
                     found.push([...pen.getImageData(x, y, 1, 1).data].slice(0, 3));
                 }
                 return found;
@@ -248,10 +249,8 @@ def test_a_conversation_goes_on_is_kept_and_can_be_asked_anew(visit, png, about,
     first = visitor.answered()
     visitor.ask(NEXT)
     second = visitor.answered(2)
-    turns = [
-        *about(QUESTION), {"role": "assistant", "content": first}, {"role": "user", "content": NEXT},
-    ]  # fmt: skip
-    assert second == content(said(turns))
+    answer = {"role": "assistant", "content": first}
+    assert second == content(said([*about(QUESTION), answer, {"role": "user", "content": NEXT}]))
     visitor.says("known from before")
     assert [body["trace"] for body in visitor.asked] == ["pictures", "maps"]
     assert [message["role"] for message in visitor.asked[1]["messages"]] == [
@@ -418,7 +417,7 @@ def test_a_browser_that_keeps_no_more_says_so(visit, png):
 @pytest.mark.parametrize("width", [390, 1920])
 def test_nothing_is_wider_than_the_screen(visit, png, width):
     visitor = visit(width=width, color_scheme="dark")
-    fits = "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"
+    fits = "[document.documentElement, document.body].every(e => e.scrollWidth <= innerWidth)"
     assert visitor.page.evaluate(fits)
     visitor.add((f"{'long' * 60}.png", *png[1:]))
     visitor.ask(f"{QUESTION} {'unbroken' * 40}")
