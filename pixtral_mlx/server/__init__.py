@@ -20,6 +20,7 @@ scheduler (`engine.batch`, behind `Worker`) and one parser of messages (`inputs.
 `ollama`: Ollama's chat and answers
 `guard`: hosts, origins, keys
 `page`: the page for people
+`bodies`: what requests hold in memory
 `app`: the routes
 `run`: serving until a signal
 """

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from .answers import Service
 from .anthropic import MessagesRequest
+from .bodies import Bodies
 from .chat import ChatRequest
 from .completions import CompletionRequest
 from .guard import Guard
@@ -63,7 +64,10 @@ def build_app(source: str, options: ServerOptions, dtype: Any = None) -> Starlet
 
     app = Starlette(
         routes=[*_dialects(service), *_models(service), *_state(service)],
-        middleware=[Middleware(Guard, options=options, refused=_refused)],
+        middleware=[
+            Middleware(Guard, options=options, refused=_refused),
+            Middleware(Bodies, options=options),
+        ],
         exception_handlers={
             Refusal: _refusal,
             HTTPException: _http_error,

@@ -1,7 +1,10 @@
 """Who may ask, and what is refused before it is read."""
 
+import contextlib
 import socket
 import threading
+import time
+from functools import partial
 
 import pytest
 
@@ -171,6 +174,32 @@ def test_a_connection_that_says_nothing_is_ended(monkeypatch):
         server.should_exit = True
         thread.join(10)
         listener.close()
+
+
+def test_bodies_have_room_together(locked):
+    """Ten of the largest at once, however slowly they come."""
+    key = {"Authorization": "Bearer Zebra-1"}
+    post = partial(locked.post, headers=key)
+    address = ("127.0.0.1", int(locked.address.rpartition(":")[2]))
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n"
+    head += b"Authorization: Bearer Zebra-1\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(10):
+            slow = stack.enter_context(socket.create_connection(address, 20))
+            slow.sendall(head + b" " * 9900)
+        body = {"messages": [{"role": "user", "content": "x" * 5000}], "max_tokens": 1}
+        end = time.monotonic() + 10
+        while (answer := post(body)).status_code == 200:  # they are still on their way
+            assert time.monotonic() < end
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("rate_limit_error", "too_many_requests")
+        assert "hold 0.1 MB; allowed: 0.1 MB (10 times --max-body)" in error["message"]
+        small = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        assert post(small).status_code == 200
+    end = time.monotonic() + 10
+    while post(body).status_code == 429:  # until it has seen that they have left
+        assert time.monotonic() < end
 
 
 @pytest.mark.parametrize(
