@@ -4,6 +4,7 @@ import importlib.util
 import os
 
 import pytest
+import webkit
 
 from pixtral_mlx_widgets.page import find_browser
 
@@ -22,8 +23,18 @@ def needed_browser(*modules: str) -> str:
     for name in ("playwright", *modules):
         if importlib.util.find_spec(name) is None:
             reason = f"{name} is not installed: pip install -e '.[dev,lab]'"
-    if not reason:
-        return found
+    if reason:
+        _missing(reason)
+    return found
+
+
+def needed_webkit() -> None:
+    """The same for WebKit's driver and a display for it."""
+    if not (webkit.DRIVER and webkit.DISPLAY):
+        _missing("no WebKit was found: apt-get install webkit2gtk-driver xvfb")
+
+
+def _missing(reason: str) -> None:
     if os.environ.get("PIXTRAL_REQUIRE_BROWSER"):
         pytest.fail(f"PIXTRAL_REQUIRE_BROWSER is set, but {reason}")
     pytest.skip(reason)

@@ -90,7 +90,11 @@ class WebKit:
         text = page.read_text(encoding="utf-8")
         assert "<head>" in text
         copy.write_text(text.replace("<head>", f"<head>{LISTEN}", 1), encoding="utf-8")
-        self._send("POST", "/url", url=copy.as_uri())
+        self.go(copy.as_uri())
+
+    def go(self, address: str) -> None:
+        """Load what is at an address, as it is."""
+        self._send("POST", "/url", url=address)
 
     def run(self, script: str, *arguments):
         """What a script returns, an awaited promise too."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webkit
+from browsers import needed_webkit
 from PIL import Image
 
 from pixtral_mlx.cli import main
@@ -32,11 +33,7 @@ COLOURS = """return [...document.querySelectorAll('canvas')].filter(one => one.c
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if not (webkit.DRIVER and webkit.DISPLAY):
-        reason = "no WebKit was found: apt-get install webkit2gtk-driver xvfb"
-        if os.environ.get("PIXTRAL_REQUIRE_BROWSER"):
-            pytest.fail(f"PIXTRAL_REQUIRE_BROWSER is set, but {reason}")
-        pytest.skip(reason)
+    needed_webkit()
     with webkit.WebKit(tmp_path_factory.mktemp("webkit")) as browser:
         yield browser
 

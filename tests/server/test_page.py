@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from browsers import FLAGS, needed_browser
+import webkit
+from browsers import FLAGS, needed_browser, needed_webkit
 from pdfs import COLOURS, make_pdf
 from PIL import Image
 from views import EXTERNAL, eventually, in_node, scripts
@@ -429,3 +430,25 @@ def test_nothing_is_wider_than_the_screen(visit, png, width):
         "getComputedStyle(document.getElementById('page')).backgroundColor"
     )
     assert paper == "rgb(23, 24, 26)"
+
+
+def test_safaris_engine_answers_and_keeps_the_conversation(server, tmp_path):
+    """In a private window, where it takes no blobs into its database and says nothing of it."""
+    needed_webkit()
+    prose = "return document.querySelector('.px-turn .px-prose')?.textContent"
+    with webkit.WebKit(tmp_path) as browser:
+        browser.go(server.address)
+        browser.wait("document.querySelector('.px-sample').click(); return true")
+        browser.wait("return document.querySelector('.px-under:not([hidden])') !== null")
+        answer = browser.run(prose)
+        word = browser.wait(
+            "const word = document.querySelectorAll('[data-word]')[1]; word.click();"
+            "return word.textContent"
+        )
+        browser.wait(
+            "return document.querySelector('.px-sight').textContent.startsWith(arguments[0])",
+            f"“{word}” looks most at patch row",
+        )
+        browser.wait("return document.querySelectorAll('.px-menu li').length > 0")  # it is kept
+        browser.go(server.address)
+        assert browser.wait(prose) == answer

@@ -1,11 +1,13 @@
 // Conversations, kept in this browser and nowhere else.
 //
 // A conversation is { id, revision, turns, pictures, draft }: its files and pictures are told by
-// their ids, and lie beside it as blobs. A list of all of them is small and quick to read.
+// their ids, and lie beside it: as { type, bytes }, since WebKit, in private windows, never answers
+// when it is given a blob. A list of all conversations is small and quick to read.
 
 const STORES = { list: "id", talks: "id", files: null };
 const MOST_BYTES = 400e6;   // of all conversations: browsers give a page more, but not much more
 const TITLE = 60;
+const PATIENCE = 20_000;   // ms
 
 export const newId = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 10)}`;
 
@@ -31,12 +33,23 @@ const filesOf = ({ turns, pictures, draft }) =>
 const mapBytes = ({ turns }) => turns.reduce((sum, { answer }) =>
   sum + (answer?.tokens ?? []).reduce((all, { map }) => all + 60 + (map?.length ?? 0), 0), 0);
 
+// Deletes those of some files that no conversation has any more.
+function sweep(files, all, some) {
+  const used = new Set(all.flatMap((talk) => talk.files));
+  for (const file of some) if (!used.has(file)) files.delete(file);
+}
+
 // blobs: a Map of ids to blobs, of everything that is open.
 export async function keeper(blobs) {
   const database = await openDatabase();
 
-  // Runs `work` in one transaction: all of it, or nothing.
-  async function within(mode, work) {
+  // Runs `work` in one transaction: all of it, or nothing. A browser that does not answer is given up.
+  function within(mode, work) {
+    const late = new Promise((resolve, reject) => { setTimeout(() => reject(new Error("it does not answer")), PATIENCE); });
+    return Promise.race([transact(mode, work), late]);
+  }
+
+  async function transact(mode, work) {
     const transaction = database.transaction(Object.keys(STORES), mode);
     const over = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
@@ -54,6 +67,22 @@ export async function keeper(blobs) {
     return result;
   }
 
+  async function put({ list, talks, files }, talk, ids, fresh) {
+    const all = await done(list.getAll());
+    const before = all.find(({ id }) => id === talk.id);
+    const id = before && before.revision !== talk.revision ? newId() : talk.id;
+    const others = all.filter((other) => other.id !== id);
+    const bytes = ids.reduce((sum, one) => sum + (blobs.get(one)?.size ?? 0), 0) + mapBytes(talk);
+    if (others.reduce((sum, other) => sum + other.bytes, bytes) > MOST_BYTES) throw new Error(`there is room for ${MOST_BYTES / 1e6} MB`);
+    const { text = "" } = talk.turns[0] ?? talk.draft ?? {};
+    const entry = { id, title: text.slice(0, TITLE), when: Date.now(), bytes, revision: newId(), files: ids };
+    list.put(entry);
+    talks.put({ id, revision: entry.revision, turns: talk.turns, pictures: talk.pictures, draft: talk.draft });
+    for (const [file, held] of fresh) files.put(held, file);
+    sweep(files, [...others, entry], before?.files ?? []);
+    return { id, revision: entry.revision };
+  }
+
   return {
     // [{ id, title, when }, ...], the latest one first.
     list: () => within("readonly", async ({ list }) => (await done(list.getAll())).sort((a, b) => b.when - a.when)),
@@ -61,37 +90,29 @@ export async function keeper(blobs) {
     load: (id) => within("readonly", async ({ talks, files }) => {
       const talk = await done(talks.get(id));
       for (const file of talk ? filesOf(talk) : []) {
-        const blob = await done(files.get(file));
-        if (blob) blobs.set(file, blob);
+        const found = await done(files.get(file));
+        if (found) blobs.set(file, new Blob([found.bytes], { type: found.type }));
       }
       return talk;
     }),
 
     // Its { id, revision } from then on: where another tab has gone on with the same conversation, this
     // one becomes one of its own.
-    save: (talk) => within("readwrite", async ({ list, talks, files }) => {
-      const all = await done(list.getAll());
-      const before = all.find(({ id }) => id === talk.id);
-      const id = before && before.revision !== talk.revision ? newId() : talk.id;
-      const old = id === talk.id ? before?.files ?? [] : [];
+    async save(talk) {
       const ids = filesOf(talk);
-      const bytes = ids.reduce((sum, id) => sum + (blobs.get(id)?.size ?? 0), 0) + mapBytes(talk);
-      const others = all.reduce((sum, other) => sum + (other.id === id ? 0 : other.bytes), 0);
-      if (others + bytes > MOST_BYTES) throw new Error(`there is room for ${MOST_BYTES / 1e6} MB`);
-      const { text = "" } = talk.turns[0] ?? talk.draft ?? {};
-      const revision = newId();
-      list.put({ id, title: text.slice(0, TITLE), when: Date.now(), bytes, revision, files: ids });
-      talks.put({ id, revision, turns: talk.turns, pictures: talk.pictures, draft: talk.draft });
-      for (const file of ids) if (!old.includes(file)) files.put(blobs.get(file), file);
-      for (const file of old) if (!ids.includes(file)) files.delete(file);
-      return { id, revision };
-    }),
+      const there = new Set(await within("readonly", ({ files }) => done(files.getAllKeys())));
+      const fresh = await Promise.all(ids.filter((id) => blobs.has(id) && !there.has(id)).map(async (id) => {
+        const blob = blobs.get(id);
+        return [id, { type: blob.type, bytes: await blob.arrayBuffer() }];
+      }));
+      return within("readwrite", (stores) => put(stores, talk, ids, fresh));
+    },
 
     remove: (id) => within("readwrite", async ({ list, talks, files }) => {
-      const known = await done(list.get(id));
-      for (const file of known?.files ?? []) files.delete(file);
+      const all = await done(list.getAll());
       list.delete(id);
       talks.delete(id);
+      sweep(files, all.filter((other) => other.id !== id), all.find((other) => other.id === id)?.files ?? []);
     }),
   };
 }

@@ -29,7 +29,7 @@ let chosen = null;      // { turn, word }, or { image } alone
 // The parts -------------------------------------------------------------------------------------
 
 const model = tag("span", { class: "px-chip px-model" }, "…");
-const fresh = tag("button", { type: "button", "aria-label": "New conversation", onclick: () => begin() },
+const another = tag("button", { type: "button", "aria-label": "New conversation", onclick: () => begin() },
   tag("span", { class: "px-long" }, "New conversation"), tag("span", { class: "px-short" }, "New"));
 const list = tag("ul");
 const past = tag("details", { class: "px-menu", hidden: true }, tag("summary", { "aria-label": "Conversations" },
@@ -69,7 +69,7 @@ const box = composer({
 });
 const root = document.getElementById("page");
 root.append(
-  tag("header", { class: "px-head" }, tag("h1", {}, "Pixtral"), model, tag("span", { class: "px-gap" }), past, fresh),
+  tag("header", { class: "px-head" }, tag("h1", {}, "Pixtral"), model, tag("span", { class: "px-gap" }), past, another),
   tag("div", { class: "px-both" }, look.root,
     tag("div", { class: "px-side" }, tag("div", { class: "px-scroll" }, hello, line),
       tag("div", { class: "px-below" }, notice, problem, keyForm, box.root))));
@@ -85,7 +85,8 @@ function pictures() {
   const names = talk.turns.flatMap(({ files, pictures: n }) => namesOf(files, n ?? 0));
   const known = talk.pictures.map(({ id, rows, columns }, i) => ({ blob: blobs.get(id), rows, columns, name: names[i] ?? `picture ${i + 1}` }));
   const asked = talk.turns.filter((turn) => turn.pictures == null).flatMap(({ files }) => files);
-  const waiting = [...asked, ...box.files].filter(({ type }) => type.startsWith("image/"));
+  const fresh = box.files.filter(({ id }) => !talk.turns.some(({ files }) => files.some((file) => file.id === id)));
+  const waiting = [...asked, ...fresh].filter(({ type }) => type.startsWith("image/"));
   return [...known, ...waiting.map(({ id, name }) => ({ blob: blobs.get(id), name }))].filter(({ blob }) => blob);
 }
 
@@ -120,7 +121,7 @@ function draw() {
   line.setAttribute("aria-busy", String(Boolean(writing)));
   hello.hidden = talk.turns.length + box.files.length > 0;
   box.set({ busy: Boolean(writing), editing: editing != null, placeholder: talk.turns.length ? "Ask on" : "Ask about a picture" });
-  fresh.disabled = Boolean(writing) || !talk.turns.length;
+  another.disabled = Boolean(writing) || !talk.turns.length;
   for (const button of list.querySelectorAll("button")) button.disabled = Boolean(writing);
   drawLook();
 }
@@ -384,8 +385,13 @@ function begin() {
 
 // The server ------------------------------------------------------------------------------------
 
+function lock(locked) {
+  keyForm.hidden = !locked;
+  root.classList.toggle("px-locked", locked);
+}
+
 function askForKey() {
-  keyForm.hidden = false;
+  lock(true);
   model.textContent = "locked";
   if (sessionStorage.getItem(KEY)) fail("That is not the key of this server.");
   sessionStorage.removeItem(KEY);
@@ -409,13 +415,15 @@ async function greet() {
 }
 
 async function meet() {
-  for (;;) {
+  for (let missed = false; ; missed = true) {
     try {
       const { id, capabilities } = await http.model();
       model.textContent = id;
       if (!capabilities.vision) model.textContent += ", reads text alone";
       mini.hidden = id !== "pixtral-mini";
-      keyForm.hidden = true;
+      lock(false);
+      if (missed) fail("");
+      box.focus();
       return;
     } catch (error) {
       if (error.status === 401) { askForKey(); return; }
@@ -456,6 +464,5 @@ async function start() {
     if (id && !talk.turns.length && !box.draft()) await openTalk(id);
     await listPast();
   } catch (error) { notKept(error); }
-  if (keyForm.hidden) box.focus();
 }
 start();
