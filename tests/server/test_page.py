@@ -138,6 +138,10 @@ class Visitor:
 
         self.page.route(CHAT, more)
 
+    def next_answer(self, **response):
+        """What a server will answer that is not there."""
+        self.page.route(CHAT, lambda route: route.fulfill(**response), times=1)
+
     def colours(self, grid) -> list[list[int]]:
         """Near the middle of each patch, row by row."""
         return self.page.locator("canvas.px-patches").evaluate(
@@ -342,15 +346,13 @@ def test_what_is_hostile_stays_text(visit, png):
     visitor.says(f"{HOSTILE}.txt is neither a picture nor a PDF")
     token = f"**{HOSTILE}**\n| {HOSTILE} |\n```\n{HOSTILE}"
     look = {"confidence": 1, "image": 0, "share": 0.1, "grid": [1, 1], "map": "/w=="}
-    delta = {"delta": {"content": token}, "trace": [{"token": token, **look}]}
-    body = events({"choices": [delta]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
-    headers = {"content-type": "text/event-stream"}
-    visitor.page.route(CHAT, lambda route: route.fulfill(body=body, headers=headers))
-    visitor.ask(HOSTILE)
-    assert visitor.answered().count(HOSTILE) == 3
-    visitor.page.unroute(CHAT)
-    error = {"error": {"message": HOSTILE}}
-    visitor.page.route(CHAT, lambda route: route.fulfill(status=400, json=error))
+    for number, trace in enumerate(([{"token": token, **look}], []), start=1):
+        delta = {"delta": {"content": token}, "trace": trace}
+        body = events({"choices": [delta]}, {"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        visitor.next_answer(body=body, headers={"content-type": "text/event-stream"})
+        visitor.ask(HOSTILE)
+        assert visitor.answered(number).count(HOSTILE) == 3
+    visitor.next_answer(status=400, json={"error": {"message": HOSTILE}})
     visitor.ask("And?")
     visitor.problem.get_by_text(HOSTILE).wait_for()
     visitor.page.reload()
