@@ -1,34 +1,67 @@
-"""Which Macs run Pixtral 12B at which width: the README's table, by arithmetic alone.
+"""Which Macs run which model at which width: the tables of README.md and docs/macs.md, by
+arithmetic alone.
 
     python benchmarks/which_mac.py
 
 Weights come from the same plan that a conversion carries out, the KV cache from the sizes. What a
 Mac lets a program use is an estimate: two thirds of its memory up to 36 GB, three quarters above;
 on a Mac, `mx.device_info()["max_recommended_working_set_size"]` has the true figure. What is left
-for the rest is `capacity.RESERVE_BYTES`. With --write README.md takes the table.
+for the rest is `capacity.RESERVE_BYTES`. With --write the pages take the tables.
 """
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from pixtral_mlx.cost.chips import expected_usable_bytes
 from pixtral_mlx.engine.capacity import Need
-from pixtral_mlx.model.config import PIXTRAL_12B, PIXTRAL_12B_VISION
+from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig, QueryScaling, TextConfig, Yarn
 from pixtral_mlx.model.prompt import patch_grid
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import plan_for
 
 MACS = (8, 16, 18, 24, 32, 36, 48, 64, 96, 128)
 TEXT_TOKENS = 1000
-README = Path(__file__).parents[1] / "README.md"
-TABLE = re.compile(r"^\| `--bits` \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
-"""That of README.md, up to the empty line after it."""
+ROOT = Path(__file__).parents[1]
+README, MACS_PAGE = ROOT / "README.md", ROOT / "docs" / "macs.md"
+MODELS_TABLE = re.compile(r"^\| model, at 4 bits \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
+BITS_TABLE = re.compile(r"^\| `--bits` \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
+"""Those of the two pages, up to the empty line after them."""
+
+_EYES = replace(
+    PIXTRAL_12B.vision, image_size=1540, patch_size=14, adapter_bias=False,
+    mm_projector_id="patch_merge", spatial_merge_size=2, add_pre_mm_projector_layer_norm=True,
+)  # fmt: skip
 
 
-def weight_bytes(bits: int) -> int:
+def _ministral(dim: int, layers: int, hidden: int, tied: bool = False) -> PixtralConfig:
+    text = TextConfig(
+        dim=dim, n_layers=layers, head_dim=128, hidden_dim=hidden, n_heads=32, n_kv_heads=8,
+        norm_eps=1e-5, rope_theta=1e6, vocab_size=131_072, max_seq_len=262_144,
+        tied_embeddings=tied, yarn=Yarn(16, 16_384), llama_4_scaling=QueryScaling(0.1, 16_384),
+    )  # fmt: skip
+    return PixtralConfig(text, _EYES)
+
+
+MODELS = {
+    "Ministral 3 3B": _ministral(3072, 26, 9216, tied=True),
+    "Ministral 3 8B": _ministral(4096, 34, 14336),
+    "Pixtral 12B": PIXTRAL_12B,
+    "Ministral 3 14B": _ministral(5120, 40, 16384),
+    "Mistral Small 3.2 24B": PixtralConfig(replace(PIXTRAL_12B.text, hidden_dim=32768), _EYES),
+}
+"""The published sizes of Pixtral and of those that inherited its encoder."""
+
+
+def weight_bytes(config: PixtralConfig, bits: int) -> int:
     """Bytes of the weights when converted with `--bits`."""
-    return plan_for(PIXTRAL_12B, ConversionOptions(bits=bits)).nbytes
+    return plan_for(config, ConversionOptions(bits=bits)).nbytes
+
+
+def picture_tokens(config: PixtralConfig) -> int:
+    """Of one picture of 1024 x 1024 pixels."""
+    return patch_grid(1024, 1024, config.vision).tokens
 
 
 def smallest_mac(needed_bytes: float) -> str:
@@ -37,28 +70,53 @@ def smallest_mac(needed_bytes: float) -> str:
     return fits[0] if fits else "none of these"
 
 
-def table() -> str:
-    """The table as Markdown, each line with its end."""
-    image = patch_grid(1024, 1024, PIXTRAL_12B_VISION).tokens
-    lines = ["| `--bits` | weights | Mac for one 1024 x 1024 picture | Mac for eight |"]
-    lines.append("|---|---|---|---|")
-    for bits in (3, 4, 5, 6, 8, 16):
-        weights = weight_bytes(bits)
-        macs = [
-            smallest_mac(Need(PIXTRAL_12B, weights, TEXT_TOKENS, (image,) * images).advised)
-            for images in (1, 8)
-        ]
-        lines.append(f"| {bits} | {weights / 1e9:.2f} GB | {macs[0]} | {macs[1]} |")
+def macs_for(config: PixtralConfig, bits: int) -> list[str]:
+    """For one picture and for eight."""
+    weights, image = weight_bytes(config, bits), picture_tokens(config)
+    return [
+        smallest_mac(Need(config, weights, TEXT_TOKENS, (image,) * images).advised)
+        for images in (1, 8)
+    ]
+
+
+def models_table() -> str:
+    """The table of models as Markdown, each line with its end."""
+    lines = ["| model, at 4 bits | weights | tokens of a 1024 x 1024 picture | Mac | for eight |"]
+    lines.append("|---|---|---|---|---|")
+    for name, config in MODELS.items():
+        one, eight = macs_for(config, 4)
+        weights = f"{weight_bytes(config, 4) / 1e9:.2f} GB"
+        lines.append(f"| {name} | {weights} | {picture_tokens(config):,} | {one} | {eight} |")
     return "".join(f"{line}\n" for line in lines)
 
 
+def bits_table() -> str:
+    """The table of widths of Pixtral 12B as Markdown, each line with its end."""
+    lines = ["| `--bits` | weights | Mac for one 1024 x 1024 picture | Mac for eight |"]
+    lines.append("|---|---|---|---|")
+    for bits in (3, 4, 5, 6, 8, 16):
+        one, eight = macs_for(PIXTRAL_12B, bits)
+        lines.append(
+            f"| {bits} | {weight_bytes(PIXTRAL_12B, bits) / 1e9:.2f} GB | {one} | {eight} |"
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
+TABLES = (
+    (README, MODELS_TABLE, models_table),
+    (MACS_PAGE, BITS_TABLE, bits_table),
+)
+"""(page, where its table is, what it says)."""
+
+
 def main() -> None:
-    """Print the table, or write it."""
+    """Print the tables, or write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--write", action="store_true", help="into README.md")
+    parser.add_argument("--write", action="store_true", help="into README.md and docs/macs.md")
     if parser.parse_args().write:
-        README.write_text(TABLE.sub(table(), README.read_text()))
-    print(table(), end="")
+        for page, place, table in TABLES:
+            page.write_text(place.sub(table(), page.read_text()))
+    print(models_table(), bits_table(), sep="\n", end="")
 
 
 if __name__ == "__main__":

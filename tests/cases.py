@@ -6,6 +6,7 @@ The same on every machine; nothing here depends on the package under test. Used 
 
 from __future__ import annotations
 
+import checkpoints
 import numpy as np
 from PIL import Image
 
@@ -119,6 +120,24 @@ CASES = {
     "large": _large,
     "wide": _wide,
 }
+
+
+def _two_sizes():
+    first, second = image(50, 80, seed=12), image(90, 30, seed=13)
+    return [user(text("Compare"), first, text(" with "), second, text(", please."))]
+
+
+def _beyond():
+    """More tokens than the original context of `MINISTRAL_TEXT`, three times over."""
+    return [user(image(60, 50, seed=14), text("One word follows the other. " * 6))]
+
+
+HEIRS = {
+    "small": (1, {}, _two_sizes),
+    "ministral": (1, checkpoints.MINISTRAL_TEXT, _beyond),
+    "tied": (1, {**checkpoints.MINISTRAL_TEXT, "tied_embeddings": True}, _two_sizes),
+}
+"""Models that inherited Pixtral's encoder: seed, what their decoder changes, and a conversation."""
 
 
 def long_tokens() -> np.ndarray:

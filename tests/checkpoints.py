@@ -44,6 +44,25 @@ VISION = {
     "num_attention_heads": 4,
     "image_token_id": 10,
 }
+HEIR_VISION = {
+    "image_size": 1540,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "mm_projector_id": "patch_merge",
+    "add_pre_mm_projector_layer_norm": True,
+    "adapter_bias": False,
+}
+"""What Mistral Small 3.1 and later change in the encoder and the projector."""
+MINISTRAL_TEXT = {
+    "rope_theta": 1e6,
+    "yarn": {
+        "factor": 16, "original_max_position_embeddings": 32, "beta": 32, "alpha": 1,
+        "apply_scale": False,
+    },
+    "llama_4_scaling": {"beta": 0.1, "original_max_position_embeddings": 32},
+}  # fmt: skip
+"""What Ministral 3 changes in the decoder, with so short a context before YaRN that a test goes
+far beyond it."""
 TEKKEN_FILE = "tekken_240911.json"
 SPM_FILE = "mistral_instruct_tokenizer_241114.model.v7m1"
 TEKKEN_SPECIALS = 20
@@ -70,14 +89,15 @@ def make_official(
             `params.json`.
         dtype: "float32", "float16" or "bfloat16".
         shards: above 1, `consolidated-0000i-of-0000n.safetensors` and an index are written.
-        tokenizer: "tekken" (small Tekken v3 of `vocab_size` words), "spm" (the SentencePiece v7m1
-            of Pixtral Large: 32,768 words, break 14, end 15) or None.
+        tokenizer: "tekken" (small Tekken v3 of `vocab_size` words), "tekken-v7", "-v11" or "-v13"
+            (the same with the template of Pixtral's heirs), "spm" (the SentencePiece v7m1 of
+            Pixtral Large: 32,768 words, break 14, end 15) or None.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     params = official_params(text=text, vision=vision, tokenizer=tokenizer)
     (folder / "params.json").write_text(json.dumps(params, indent=2))
-    write_tokenizer(folder, tokenizer, params["vocab_size"], with_images=vision is not False)
+    write_tokenizer(folder, tokenizer, params["vocab_size"], params.get("vision_encoder"))
     tensors = official_tensors(params, seed=seed)
     write_checkpoint(folder, "consolidated", tensors, dtype=dtype, shards=shards)
     return folder
@@ -118,6 +138,11 @@ def official_shapes(params: Mapping) -> dict[str, tuple[int, ...]]:
         for n in range(eye["num_hidden_layers"]):
             at = f"vision_encoder.transformer.layers.{n}"
             shapes |= _block(at, width, width, width, eye["intermediate_size"])
+        if eye.get("add_pre_mm_projector_layer_norm"):
+            shapes["pre_mm_projector_norm.weight"] = (width,)
+        if eye.get("mm_projector_id") == "patch_merge":
+            merged = width * eye["spatial_merge_size"] ** 2
+            shapes["patch_merger.merging_layer.weight"] = (width, merged)
         for name, inputs in (("w_in", width), ("w_out", dim)):
             shapes[f"vision_language_adapter.{name}.weight"] = (dim, inputs)
             if eye.get("adapter_bias", True):
@@ -174,19 +199,40 @@ def shipped_tokenizer(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / "data" / name
 
 
-def write_tokenizer(folder: Path, kind: str | None, words: int, *, with_images: bool) -> None:
-    """Writes `tekken.json` or copies the SentencePiece file, as `make_official` describes."""
-    if kind == "tekken":
-        (folder / "tekken.json").write_text(_small_tekken(words, with_images))
+def write_tokenizer(folder: Path, kind: str | None, words: int, eye: Mapping | None) -> None:
+    """Writes `tekken.json` or copies the SentencePiece file, as `make_official` describes.
+
+    Arguments:
+        eye: the `vision_encoder` of the model, or None.
+    """
+    if kind is not None and kind.startswith("tekken"):
+        version = kind.partition("-")[2] or "v3"
+        sizes = eye and (eye["patch_size"], eye["image_size"], eye.get("spatial_merge_size", 1))
+        (folder / "tekken.json").write_text(_small_tekken(words, sizes, version))
     elif kind == "spm":
         shutil.copyfile(shipped_tokenizer(SPM_FILE), folder / "tokenizer.model.v7m1")
     elif kind is not None:
-        raise ValueError(f'tokenizer {kind!r}: use "tekken", "spm" or None')
+        raise ValueError(f'tokenizer {kind!r}: use "tekken", "tekken-v13", "spm" or None')
+
+
+HEIR_SPECIALS = (
+    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
+    "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]",
+    "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]",
+    "[TOOL_CONTENT]", "[CALL_ID]", "[ARGS]", "[THINK]", "[/THINK]",
+)  # fmt: skip
+"""Control words in the order in which the heirs' files list them."""
 
 
 @functools.cache
-def _small_tekken(words: int, with_images: bool) -> str:
-    """The first entries of Pixtral's Tekken file: bytes first, so that any text encodes."""
+def _small_tekken(words: int, sizes: tuple[int, int, int] | None, version: str) -> str:
+    """The first entries of Pixtral's Tekken file: bytes first, so that any text encodes.
+
+    Arguments:
+        sizes: of a patch and of the longest side in pixels, and of a merged square in patches.
+    """
+    if version != "v3":
+        return _heirs_tekken(words, sizes, version)
     data = json.loads(shipped_tokenizer(TEKKEN_FILE).read_text())
     inner = words - TEKKEN_SPECIALS
     if inner < 256:
@@ -197,9 +243,34 @@ def _small_tekken(words: int, with_images: bool) -> str:
         "default_num_special_tokens": TEKKEN_SPECIALS,
     }
     small = {"config": config, "vocab": data["vocab"][:inner]}
-    if with_images:
-        small["image"] = {"image_patch_size": 16, "max_image_size": 1024}
+    if sizes:
+        small["image"] = _image_sizes(sizes)
     return json.dumps(small)
+
+
+def _heirs_tekken(words: int, sizes: tuple[int, int, int] | None, version: str) -> str:
+    """The same with control words in the file, as from v11 on."""
+    data = json.loads(shipped_tokenizer(TEKKEN_FILE).read_text())
+    specials = [
+        {"rank": i, "token_str": word, "is_control": True} for i, word in enumerate(HEIR_SPECIALS)
+    ]
+    inner = words - len(specials)
+    config = data["config"] | {
+        "num_vocab_tokens": inner,
+        "default_vocab_size": words,
+        "default_num_special_tokens": len(specials),
+        "version": version,
+    }
+    small = {"config": config, "vocab": data["vocab"][:inner], "special_tokens": specials}
+    if sizes:
+        small["image"] = _image_sizes(sizes)
+    return json.dumps(small)
+
+
+def _image_sizes(sizes: tuple[int, int, int]) -> dict:
+    patch, longest, merged = sizes
+    found = {"image_patch_size": patch, "max_image_size": longest}
+    return found | {"spatial_merge_size": merged} if merged > 1 else found
 
 
 # HF layout ------------------------------------------------------------------------------------
@@ -249,7 +320,8 @@ def make_hf(
 ) -> Path:
     """Writes the checkpoint of `make_official` in the layout of transformers.
 
-    `model_type` is "llava" (or "mistral" for `vision=False`); rows of the query and key matrices
+    `model_type` is "llava", "mistral3" where patches are merged, or "mistral" and "ministral3" for
+    `vision=False`; rows of the query and key matrices
     are in rotate-half order. `keys` is "hub" (as published llava folders), "v5" (the parameter
     names of transformers 5) or "v5.4" (what its releases 5.4.0 to 5.5.4 saved). The other
     arguments are those of `make_official`.
@@ -258,7 +330,7 @@ def make_hf(
     folder.mkdir(parents=True, exist_ok=True)
     params = official_params(text=text, vision=vision, tokenizer=tokenizer)
     (folder / "config.json").write_text(json.dumps(hf_config(params, dtype=dtype), indent=2))
-    write_tokenizer(folder, tokenizer, params["vocab_size"], with_images=vision is not False)
+    write_tokenizer(folder, tokenizer, params["vocab_size"], params.get("vision_encoder"))
     keys = keys if params.get("vision_encoder") else "text"
     tensors = hf_tensors(official_tensors(params, seed=seed), params, keys=keys)
     write_checkpoint(folder, "model", tensors, dtype=dtype, shards=shards)
@@ -283,15 +355,25 @@ def hf_config(params: Mapping, *, dtype: str = "float32") -> dict:
         "sliding_window": None,
         "tie_word_embeddings": bool(params.get("tied_embeddings", False)),
     }
+    if "yarn" in params:
+        text |= ministral_settings(params)
     eye = params.get("vision_encoder")
     if not eye:
-        return {"architectures": ["MistralForCausalLM"], **text, "torch_dtype": dtype}
+        name = "Ministral3" if "yarn" in params else "Mistral"
+        return {"architectures": [f"{name}ForCausalLM"], **text, "torch_dtype": dtype}
     names = ("hidden_size", "num_channels", "image_size", "patch_size", "rope_theta")
     names += ("intermediate_size", "num_hidden_layers", "num_attention_heads")
     vision = {"model_type": "pixtral", "hidden_act": "silu"} | {name: eye[name] for name in names}
+    merging = {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}
+    if eye.get("mm_projector_id"):
+        merging = {
+            "architectures": ["Mistral3ForConditionalGeneration"],
+            "model_type": "mistral3",
+            "spatial_merge_size": eye["spatial_merge_size"],
+        }
+        vision["head_dim"] = eye["hidden_size"] // eye["num_attention_heads"]
     return {
-        "architectures": ["LlavaForConditionalGeneration"],
-        "model_type": "llava",
+        **merging,
         "image_token_index": eye["image_token_id"],
         "multimodal_projector_bias": eye.get("adapter_bias", True),
         "projector_hidden_act": "gelu",
@@ -301,6 +383,26 @@ def hf_config(params: Mapping, *, dtype: str = "float32") -> dict:
         "torch_dtype": dtype,
         "text_config": text,
         "vision_config": vision,
+    }
+
+
+def ministral_settings(params: Mapping) -> dict:
+    """What the decoder's part of a `config.json` says of Ministral 3's positions."""
+    yarn, growth = params["yarn"], params["llama_4_scaling"]
+    return {
+        "model_type": "ministral3",
+        "max_position_embeddings": 262144,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": params["rope_theta"],
+            "factor": float(yarn["factor"]),
+            "original_max_position_embeddings": yarn["original_max_position_embeddings"],
+            "beta_fast": float(yarn["beta"]),
+            "beta_slow": float(yarn["alpha"]),
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": growth["beta"],
+        },
     }
 
 
@@ -328,6 +430,10 @@ def hf_name(name: str, *, keys: str = "hub") -> str:
     }
     if name in whole:
         return whole[name]
+    if name == "pre_mm_projector_norm.weight":
+        return f"{projector}multi_modal_projector.norm.weight"
+    if name.startswith("patch_merger."):
+        return f"{projector}multi_modal_projector.{name}"
     if name.startswith("vision_language_adapter."):
         name = name.replace("vision_language_adapter.", f"{projector}multi_modal_projector.")
         return name.replace("w_in", "linear_1").replace("w_out", "linear_2")
@@ -365,13 +471,17 @@ def write_checkpoint(
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def write_safetensors(path: Path, tensors: Mapping, *, dtype: str = "float32") -> None:
-    """Writes float32 arrays as one safetensors file of another floating type."""
+def write_safetensors(
+    path: Path, tensors: Mapping, *, dtype: str = "float32", kinds: Mapping | None = None
+) -> None:
+    """Writes float32 arrays as one safetensors file of another floating type; `kinds` says which
+    of them are bytes of a type of their own."""
     header, blobs, start = {}, [], 0
     for name, values in tensors.items():
-        blob = _encode(values, dtype)
+        own = (kinds or {}).get(name)
+        blob = values.tobytes() if own else _encode(values, dtype)
         span = [start, start + len(blob)]
-        kind, shape = SAFETENSORS_TYPES[dtype], list(values.shape)
+        kind, shape = own or SAFETENSORS_TYPES[dtype], list(values.shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": span}
         blobs.append(blob)
         start += len(blob)
@@ -380,6 +490,65 @@ def write_safetensors(path: Path, tensors: Mapping, *, dtype: str = "float32") -
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.writelines(blobs)
+
+
+def make_fp8(folder: Path, tensors: Mapping, *, hf: bool) -> dict[str, np.ndarray]:
+    """Writes a folder's weights anew as Mistral does for Ministral 3: the decoder's matrices in FP8
+    with a scale a tensor, and scales of activations.
+
+    Arguments:
+        folder: of `make_official` or `make_hf`, with one weight file.
+        tensors: official names and values, or transformers'.
+        hf: whether they are transformers'.
+
+    Returns:
+        {name: what the weights are after rounding}.
+    """
+    stored, kinds, rounded = {}, {}, {}
+    for name, values in tensors.items():
+        if values.ndim != 2 or not name.startswith(("layers.", "language_model.model.layers.")):
+            stored[name] = rounded[name] = values
+            continue
+        stem, scale = name.removesuffix(".weight"), np.float32(np.abs(values).max() / 448)
+        stored[name], kinds[name] = to_e4m3(values / scale), "F8_E4M3"
+        rounded[name] = E4M3[stored[name]] * scale
+        weight, activation = ("weight_scale_inv", "activation_scale") if hf else QSCALES
+        stored[f"{stem}.{weight}"] = np.array(scale, np.float32)
+        stored[f"{stem}.{activation}"] = np.array(0.01, np.float32)
+    (file,) = folder.glob("*.safetensors")
+    write_safetensors(file, stored, kinds=kinds)
+    if hf:
+        how = {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}
+        change_json(folder / "config.json", quantization_config=how)
+    else:
+        how = {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}
+        change_json(folder / "params.json", quantization=how)
+    return rounded
+
+
+QSCALES = ("qscale_weight", "qscale_act")
+
+
+def _e4m3() -> np.ndarray:
+    """The values of the 256 bytes: a sign, 4 bits of exponent (bias 7), 3 of fraction."""
+    bits = np.arange(256)
+    exponent, fraction = (bits >> 3) & 15, bits & 7
+    normal = 2.0 ** (exponent - 7.0) * (1 + fraction / 8)
+    values = np.where(exponent == 0, 2.0**-6 * fraction / 8, normal)
+    values[(bits & 127) == 127] = np.nan
+    return np.where(bits > 127, -values, values).astype(np.float32)
+
+
+E4M3 = _e4m3()
+
+
+def to_e4m3(values: np.ndarray) -> np.ndarray:
+    """The nearest FP8 of each value, as bytes."""
+    order = np.argsort(E4M3[:127])
+    steps = E4M3[order]
+    after = np.clip(np.searchsorted(steps, np.abs(values)), 1, len(steps) - 1)
+    nearer = after - (np.abs(values) - steps[after - 1] < steps[after] - np.abs(values))
+    return (order[nearer] | (128 * (values < 0))).astype(np.uint8)
 
 
 def change_json(path: Path, **changes) -> None:

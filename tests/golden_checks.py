@@ -40,7 +40,7 @@ class Golden:
         self.name = name
         with np.load(GOLDEN / f"{name}.npz") as file:
             self.arrays = dict(file)
-        self.messages = cases.CASES[name]()
+        self.messages = cases.HEIRS[name][2]() if name in cases.HEIRS else cases.CASES[name]()
 
     def close(self, point: str, ours, tolerance: tuple[float, float], rows: str = "") -> None:
         """Raises AssertionError, naming the point, unless `ours` is within the tolerance."""
@@ -80,9 +80,10 @@ def check_vision(model, golden: Golden, prompt) -> None:
     golden.close("patch_embedding", x, VISION, rows)
     x = encoder.ln_pre(x)
     golden.close("ln_pre", x, VISION, rows)
-    angles = encoder.rope.angles(prompt.grids)
+    grids = [prompt.encoder_grid(image) for image in range(len(prompt.images))]
+    angles = encoder.rope.angles(grids)
     cosine, sine = mx.cos(angles), mx.sin(angles)
-    lengths = [grid.patches for grid in prompt.grids]
+    lengths = [grid.patches for grid in grids]
     for i, layer in enumerate(encoder.layers):
         x = layer(x, cosine, sine, lengths)
         golden.close(f"vision_{i}", x, VISION, rows)
@@ -92,7 +93,11 @@ def check_vision(model, golden: Golden, prompt) -> None:
 def check_projector(model, golden: Golden) -> None:
     """The projector alone, on the golden features."""
     last = f"vision_{len(model.vision_encoder.layers) - 1}"
-    golden.close("projector", model.projector(mx.array(golden.arrays[last])), PROJECTOR)
+    grids = None
+    if model.config.vision.merges:
+        pixels = [array for name, array in golden.arrays.items() if name.startswith("pixels_")]
+        grids = [model.vision_encoder.grid(image) for image in pixels]
+    golden.close("projector", model.projector(mx.array(golden.arrays[last]), grids), PROJECTOR)
 
 
 def check_decoder(model, golden: Golden, prompt) -> None:
@@ -114,6 +119,8 @@ def check_logits(model, golden: Golden, prompt) -> None:
 
 def check_greedy(model, golden: Golden, prompt) -> None:
     """The greedy continuation, through the public generation."""
+    if "greedy" not in golden.arrays:
+        return
     expected = golden.arrays["greedy"].tolist()
     reply = model.generate(prompt, max_tokens=len(expected))
     assert reply.tokens == expected, f"{golden.name}: greedy: {reply.tokens}"

@@ -19,7 +19,11 @@ import cases
 import checkpoints
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    LlavaForConditionalGeneration,
+    Mistral3ForConditionalGeneration,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 LEAST_LEAD = 0.01  # of a greedy token over the runner-up; logits agree within 2e-3
@@ -39,10 +43,29 @@ def main() -> None:
         check_settings(model.config)
         for name, messages in cases.CASES.items():
             save(name, run_case(model, official / "tekken.json", messages()))
+        for name in cases.HEIRS:
+            save(name, run_heir(f"{folder}/{name}", *cases.HEIRS[name]))
         long = checkpoints.make_hf(
             f"{folder}/long", text=cases.LONG_TEXT, vision=False, seed=cases.SEED, tokenizer=None
         )
         save("long", run_long(long))
+
+
+def run_heir(folder, seed, text, messages) -> dict[str, np.ndarray]:
+    """The same of a model that merges patches."""
+    how = {"text": text, "vision": checkpoints.HEIR_VISION, "seed": seed}
+    official = checkpoints.make_official(f"{folder}-official", tokenizer="tekken-v13", **how)
+    model = Mistral3ForConditionalGeneration.from_pretrained(
+        checkpoints.make_hf(f"{folder}-hf", tokenizer=None, **how),
+        dtype=torch.float32,
+        attn_implementation="eager",
+    ).eval()
+    embeddings = model.model.language_model.embed_tokens.weight
+    tied = model.lm_head.weight.data_ptr() == embeddings.data_ptr()
+    if tied != bool(text.get("tied_embeddings")) or model.config.vision_config.hidden_act != "silu":
+        sys.exit(f"transformers read other settings from config.json: tied is {tied}")
+    # Random tied embeddings say what they have just read, for ever.
+    return run_case(model, official / "tekken.json", messages(), answers=not tied)
 
 
 def check_settings(config) -> None:
@@ -61,8 +84,8 @@ def check_settings(config) -> None:
         sys.exit(f"transformers read other settings from config.json: {seen}")
 
 
-def run_case(model, tokenizer_file, messages) -> dict[str, np.ndarray]:
-    """Every critical point of one conversation."""
+def run_case(model, tokenizer_file, messages, answers: bool = True) -> dict[str, np.ndarray]:
+    """Every critical point of one conversation; `answers` is whether it is gone on with."""
     tokens, images = cases.reference_tokens(tokenizer_file, messages)
     inputs = {"input_ids": torch.tensor([tokens])}
     if images:
@@ -77,7 +100,8 @@ def run_case(model, tokenizer_file, messages) -> dict[str, np.ndarray]:
     if images and not np.array_equal(points["projector_input"], points["vision_2"]):
         sys.exit("the projector did not read the last vision layer")
     points.pop("projector_input", None)
-    points["greedy"] = greedy(model, inputs)
+    if answers:
+        points["greedy"] = greedy(model, inputs)
     return thinned(points) if len(tokens) > LARGE else points
 
 
@@ -124,8 +148,9 @@ class captured:
 
     def _embedding(self, _, inputs, output):
         # The convolution runs on padded images: cut each back to its own patches.
+        side = self.model.vision_tower.config.patch_size
         parts = [
-            embedded[:, : height // 16, : width // 16].flatten(1).T
+            embedded[:, : height // side, : width // side].flatten(1).T
             for embedded, (height, width) in zip(output, self.sizes, strict=True)
         ]
         self.points["patch_embedding"] = torch.cat(parts).numpy()

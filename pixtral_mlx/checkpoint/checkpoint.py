@@ -94,16 +94,23 @@ class Checkpoint:
 
         Arguments:
             dtype: as for `load`, of everything floating, scales and biases included. One-byte
-                scales (mxfp4, mxfp8, nvfp4) and packed weights stay as they are.
+                scales (mxfp4, mxfp8, nvfp4) and packed weights stay as they are. Mistral's own FP8
+                weights are computed with in this type, bfloat16 by default.
         """
         kinds = precision(dtype)
-        files = {file: _lazy(file) for file in {ref.file for ref in self.tensors.values()}}
+        scales = [ref.scale for ref in self.tensors.values() if ref.scale is not None]
+        files = {file: _lazy(file) for file in {r.file for r in (*self.tensors.values(), *scales)}}
         found = {}
         with for_any_thread():
             for name, ref in self.tensors.items():
-                array = ref.transform.to_ours(files[ref.file][ref.theirs])
-                kind = kinds.of(name) if ref.dtype in FLOATS else None
-                found[name] = array if kind is None else array.astype(kind)
+                array, kind = files[ref.file][ref.theirs], kinds.of(name)
+                if ref.scale is not None:
+                    array = from_fp8(array, files[ref.scale.file][ref.scale.theirs])
+                    array = array.astype(kind or mx.bfloat16)
+                array = ref.transform.to_ours(array)
+                if kind is not None and ref.dtype in FLOATS:
+                    array = array.astype(kind)
+                found[name] = array
         return found
 
 
@@ -189,7 +196,9 @@ def find_non_finite(checkpoint: Checkpoint) -> Iterator[tuple[str, bool]]:
         array = _lazy(ref.file)[ref.theirs]
         scheme = checkpoint.schemes.get(layouts.module_of(name))
         mode = scheme.mode if scheme else ""
-        if ref.dtype in FLOATS:
+        if ref.scale is not None:
+            bad = mx.any(~mx.isfinite(from_fp8(array, _lazy(ref.scale.file)[ref.scale.theirs])))
+        elif ref.dtype in FLOATS:
             bad = mx.any(~mx.isfinite(array))
         elif ref.dtype == "U8" and mode.startswith("mx"):
             bad = mx.any(array == 0xFF)  # the one NaN of an E8M0 scale
@@ -198,6 +207,16 @@ def find_non_finite(checkpoint: Checkpoint) -> Iterator[tuple[str, bool]]:
         else:
             bad = mx.array(False)
         yield ref.theirs, bool(bad.item())
+
+
+def from_fp8(packed: mx.array, scale: mx.array) -> mx.array:
+    """Weights that Mistral rounded to FP8 (E4M3), in float32.
+
+    Arguments:
+        packed: uint8, as MLX reads them.
+        scale: one number.
+    """
+    return mx.from_fp8(packed, mx.float32) * scale.astype(mx.float32).reshape(())
 
 
 def precision(dtype: Any) -> Precision:

@@ -99,18 +99,8 @@ def hub_id(name: str) -> str:
 def foreign_tensors(names: Iterable[str]) -> str:
     """What weights of these names are, if they are none of a whole model that is read; or ""."""
     every = list(names)
-    if any(".qscale_" in name for name in every):
-        return (
-            "Mistral's own FP8 weights (qscale_weight), which are not read; allowed: BF16, F16 or"
-            " F32 weights, or MLX's quantization, give the model's BF16 version"
-        )
     if sum("lora_" in name.lower() for name in every) * 2 > len(every):
         return f"the weights of a LoRA adapter, which is not a model by itself; {MERGE}"
-    if any("patch_merger." in name for name in every):
-        return (
-            "the encoder merges patches (patch_merger), as in Mistral Small 3.1 and later, which"
-            " Pixtral's does not; mlx-vlm reads this model"
-        )
     decoder = re.compile(r"embed_tokens|tok_embeddings|self_attn|mlp\.|^layers\.|lm_head|^output\.")
     if any("patch_conv" in name for name in every) and not any(map(decoder.search, every)):
         return "a vision encoder alone; give the folder of the whole model"

@@ -1,4 +1,4 @@
-"""The names that a Pixtral's tensors have in the wild, as tables.
+"""The names that the tensors of Pixtral and its heirs have in the wild, as tables.
 
 Each row of a table is `(ours, theirs, transform)`; `{layer}` stands for the number of a layer.
 "Ours" are the parameter names of the modules in this package, which are the official names
@@ -75,6 +75,8 @@ def _hf_rows(text: str, head: str, vision: str, projector: str, conv: str) -> tu
             vision + "transformer.layers.{layer}.",
             HF_VISION_BLOCK,
         ),
+        ("projector.norm.weight", f"{projector}norm.weight", "copy"),
+        ("projector.merge.weight", f"{projector}patch_merger.merging_layer.weight", "copy"),
         ("projector.w_in.weight", f"{projector}linear_1.weight", "copy"),
         ("projector.w_in.bias", f"{projector}linear_1.bias", "copy"),
         ("projector.w_out.weight", f"{projector}linear_2.weight", "copy"),
@@ -112,6 +114,8 @@ OFFICIAL = Layout(
             "vision_encoder.transformer.layers.{layer}.",
             OFFICIAL_BLOCK,
         ),
+        ("projector.norm.weight", "pre_mm_projector_norm.weight", "copy"),
+        ("projector.merge.weight", "patch_merger.merging_layer.weight", "copy"),
         ("projector.w_in.weight", "vision_language_adapter.w_in.weight", "copy"),
         ("projector.w_in.bias", "vision_language_adapter.w_in.bias", "copy"),
         ("projector.w_out.weight", "vision_language_adapter.w_out.weight", "copy"),
@@ -135,7 +139,7 @@ HF_LLAVA = Layout(
         "conv",
     ),
 )
-"""What transformers writes for `model_type: llava`, and what the published folders hold."""
+"""What transformers wrote for `model_type: llava` and `mistral3`: published folders hold it."""
 
 HF_LLAVA_V5 = Layout(
     "hf-llava-v5",
@@ -168,7 +172,7 @@ HF_MISTRAL = Layout(
     "hf",
     tuple(row for row in _hf_rows("model.", "", "", "", "conv") if row[0].startswith("decoder.")),
 )
-"""A plain Mistral NeMo: no vision."""
+"""A plain Mistral NeMo or Ministral 3: no vision."""
 
 MLX = Layout(
     "mlx",
@@ -181,7 +185,7 @@ MLX = Layout(
         "copy",
     ),
 )
-"""What mlx-vlm reads and writes for `model_type: pixtral`, and what `convert` writes."""
+"""What mlx-vlm reads and writes for `pixtral` and `mistral3`, and what `convert` writes."""
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -280,6 +284,8 @@ def shapes(config: PixtralConfig) -> dict[str, tuple[int, ...]]:
             "ln_pre.weight": (width,),
         }
         parts["projector"] = {
+            "norm.weight": (width,),
+            "merge.weight": (width, width * vision.spatial_merge_size**2),
             "w_in.weight": (text.dim, width),
             "w_in.bias": (text.dim,),
             "w_out.weight": (text.dim, text.dim),
@@ -346,6 +352,10 @@ def _exists(ours: str, config: PixtralConfig) -> bool:
         return True
     if config.vision is None:
         return False
+    if ours == "projector.norm.weight":
+        return config.vision.add_pre_mm_projector_layer_norm
+    if ours == "projector.merge.weight":
+        return config.vision.merges
     return config.vision.adapter_bias or not ours.endswith(".bias")
 
 

@@ -15,8 +15,14 @@ from .scheme import AFFINE_BITS, AFFINE_GROUPS, DEFAULT_GROUP, FLOAT_MODES, MODE
 FLOATS = ("BF16", "F16", "F32")
 """Types that an unquantized tensor may have."""
 
-# Computed tables that some releases of transformers saved beside the weights.
-_HARMLESS = ("inv_freq", "position_ids")
+FP8 = "F8_E4M3"
+"""The type of Mistral's own quantized weights, with one scale a tensor."""
+_SCALES = (".qscale_weight", ".weight_scale_inv")
+"""How the official layout and transformers call that scale; both multiply the weight by it."""
+
+# Computed tables that some releases of transformers saved beside the weights, and scales of
+# activations, which are not rounded here.
+_HARMLESS = ("inv_freq", "position_ids", ".qscale_act", ".activation_scale")
 
 
 class TensorRef(NamedTuple):
@@ -28,6 +34,7 @@ class TensorRef(NamedTuple):
         theirs: the name in the file.
         transform: how the stored array becomes ours; on rows for scales and biases too.
         start, stop: bytes of the data in the file.
+        scale: of an FP8 weight, the number that it is to be multiplied by.
     """
 
     file: Path
@@ -37,6 +44,7 @@ class TensorRef(NamedTuple):
     transform: Transform
     start: int
     stop: int
+    scale: "TensorRef | None" = None
 
     @property
     def nbytes(self) -> int:
@@ -45,13 +53,21 @@ class TensorRef(NamedTuple):
 
 
 def read_quantization(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The `quantization` entry of `config.json`.
+    """The `quantization` entry of `config.json`; None where weights are as they are, or FP8 with a
+    scale a tensor, which their types say.
 
     Raises:
         CheckpointError: another tool's format; the line names it.
     """
     found = settings.get("quantization") or settings.get("quantization_config")
     if not found:
+        return None
+    if isinstance(found, dict) and found.get("quant_method") == "fp8":
+        if found.get("weight_block_size"):
+            raise CheckpointError(
+                f"{folder / 'config.json'}: FP8 weights with a scale for each block of "
+                f"{found['weight_block_size']} are not read; allowed: one scale a tensor"
+            )
         return None
     known = isinstance(found, dict) and ("group_size" in found or "bits" in found)
     if not known or found.get("quant_method") is not None:
@@ -144,7 +160,8 @@ def match_tensors(
         CheckpointError: tensors are missing, unknown, or of another shape or type.
     """
     wanted = _wanted(folder, config, table, schemes)
-    names = [want.theirs for want in wanted.values()]
+    scales = {want.theirs: _scale_name(want.theirs, stored) for want in wanted.values()}
+    names = [*scales, *filter(None, scales.values())]
     missing = [name for name in names if name not in stored]
     known = set(names)
     extra = [n for n in stored if n not in known and not n.endswith(_HARMLESS)]
@@ -162,7 +179,8 @@ def match_tensors(
                 wrong.append(_misfit(want, info))
             else:
                 place = (want.theirs, transform, info.start, info.stop)
-                refs[name] = TensorRef(file, info.shape, info.dtype, *place)
+                scale = _scale(scales[want.theirs], stored) if info.dtype == FP8 else None
+                refs[name] = TensorRef(file, info.shape, info.dtype, *place, scale)
     if wrong:
         problems.append(f"{_count(wrong)} of another shape or type ({some(wrong)})")
     if problems:
@@ -171,6 +189,27 @@ def match_tensors(
             " together, or the download is incomplete"
         )
     return refs
+
+
+def _scale_name(theirs: str, stored: Mapping[str, tuple[Path, TensorInfo]]) -> str:
+    """The name of the scale of a weight, if it is stored in FP8; else ""."""
+    if theirs not in stored or stored[theirs][1].dtype != FP8:
+        return ""
+    names = [layouts.module_of(theirs) + ending for ending in _SCALES]
+    return next((name for name in names if name in stored), names[0])
+
+
+def _scale(name: str, stored: Mapping[str, tuple[Path, TensorInfo]]) -> TensorRef | None:
+    """Where that scale is; None, which the caller reports, if it is nowhere."""
+    if name not in stored:
+        return None
+    file, info = stored[name]
+    if info.dtype not in FLOATS or info.shape not in ((), (1,)):
+        raise CheckpointError(
+            f"{file}: {name}: {info.dtype} {list(info.shape)}, not one number; FP8 weights with"
+            " more than one scale a tensor are not read"
+        )
+    return TensorRef(file, info.shape, info.dtype, name, Transform("copy"), info.start, info.stop)
 
 
 def _count(items: list[str]) -> str:
@@ -186,7 +225,8 @@ def _wanted(
         theirs, transform = table[name]
         scheme = schemes.get(layouts.module_of(name)) if name.endswith(".weight") else None
         if scheme is None:
-            found[name] = _Wanted(theirs, transform, shape, FLOATS)
+            matrix = len(shape) == 2 and name.endswith(".weight")
+            found[name] = _Wanted(theirs, transform, shape, (*FLOATS, FP8) if matrix else FLOATS)
             continue
         if len(shape) != 2 or shape[1] % scheme.group_size:
             raise CheckpointError(
@@ -219,5 +259,6 @@ def _fitting(want: _Wanted, info: TensorInfo) -> Transform | None:
 
 
 def _misfit(want: _Wanted, info: TensorInfo) -> str:
-    shape, allowed = want.transform.stored_shape(want.shape), " or ".join(want.dtypes)
+    allowed = " or ".join(kind for kind in want.dtypes if kind != FP8)
+    shape = want.transform.stored_shape(want.shape)
     return f"{want.theirs}: {info.dtype} {list(info.shape)}, not {allowed} {list(shape)}"

@@ -201,6 +201,7 @@ _NUMPY_TYPES = {
     "F32": (np.float32, mx.float32),
     "U32": (np.uint32, mx.uint32),
     "U8": (np.uint8, mx.uint8),
+    "F8_E4M3": (np.uint8, mx.uint8),
 }
 
 
@@ -216,7 +217,7 @@ def read_rows(path: str | Path, info: TensorInfo, start: int, stop: int) -> mx.a
         start, stop: row numbers along the outermost axis.
 
     Returns
-        (stop - start, ...) in the tensor's own type.
+        (stop - start, ...) in the tensor's own type; FP8 as uint8, as MLX has it.
 
     Raises
         CheckpointError: the file ends early, cannot be read, or the type is none that a model's

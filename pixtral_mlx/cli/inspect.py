@@ -302,6 +302,8 @@ def _model_text(report: dict[str, Any]) -> str:
             f"{vision['num_attention_heads']} heads, patches of {vision['patch_size']}, "
             f"longest side {vision['image_size']} px"
         )
+        if (side := vision.get("spatial_merge_size", 1)) > 1:
+            lines[-1] += f"; {side} x {side} patches make one token"
     lines.append(
         f"context: {report['context']:,} tokens, {report['kv_bytes_per_token']:,} bytes of KV "
         "cache each in 16 bits"

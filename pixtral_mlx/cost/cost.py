@@ -19,15 +19,14 @@ def prefill_operations(
     Arguments:
         config: of the model.
         tokens: of the whole prompt.
-        grids: (rows, columns) of its images, whose patches are encoded and projected.
+        grids: (rows, columns) of its images' tokens, whose patches are encoded and projected.
     """
     total = decoder_operations(config.text, tokens)
     if config.vision is not None:
+        patches = config.vision.spatial_merge_size**2
         for rows, columns in grids:
-            total += encoder_operations(config.vision, rows * columns)
-            total += (
-                2 * rows * columns * config.text.dim * (config.vision.hidden_size + config.text.dim)
-            )
+            total += encoder_operations(config.vision, rows * columns * patches)
+            total += projector_operations(config.vision, config.text, rows * columns)
     return total
 
 
@@ -48,6 +47,13 @@ def encoder_operations(config: VisionConfig, patches: int) -> float:
     attention = 4 * patches * patches * width
     layers = config.num_hidden_layers * (2.0 * patches * weights + attention)
     return layers + 2.0 * patches * pixels * width
+
+
+def projector_operations(vision: VisionConfig, text: TextConfig, tokens: int) -> float:
+    """Of the projector for so many tokens of images, merging their patches included."""
+    width = vision.hidden_size
+    merging = width * vision.spatial_merge_size**2 * width if vision.merges else 0
+    return 2.0 * tokens * (merging + text.dim * (width + text.dim))
 
 
 def step_weight_bytes(sizes: Mapping[str, int]) -> int:
@@ -83,7 +89,7 @@ def activation_bytes(
 
     Arguments:
         tokens: of the whole prompt.
-        grids: (rows, columns) of its images.
+        grids: (rows, columns) of its images' tokens.
         itemsize: bytes of an activation.
         prefill_step_size: prompt tokens a step.
     """
@@ -92,7 +98,7 @@ def activation_bytes(
     decoder = tokens * text.dim + step * (2 * text.dim + 3 * text.hidden_dim)
     encoder = 0
     if vision is not None:
-        sizes = [rows * columns for rows, columns in grids]
+        sizes = [rows * columns * vision.spatial_merge_size**2 for rows, columns in grids]
         most = max([min(sum(sizes), PATCHES_AT_ONCE), *sizes])
         encoder = most * (2 * vision.hidden_size + 3 * vision.intermediate_size)
         encoder += sum(sizes) * vision.hidden_size

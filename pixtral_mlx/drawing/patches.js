@@ -109,20 +109,36 @@ function painter() {
     pen.globalAlpha = 1;
   }
 
-  function drawLines(pen, now, { left, top, cell, width, height }, ratio) {
+  // Between the cells; of merged ones also between the patches inside, where there is room.
+  function drawLines(pen, now, view, ratio) {
+    const { merge, rows, columns } = now;
+    const inner = view.cell / merge;
+    if (merge > 1 && inner > LINES_FROM * ratio) {
+      const [left, top] = [view.left * merge, view.top * merge];
+      ruled(pen, { ...view, left, top, cell: inner }, rows * merge, columns * merge);
+      stroked(pen, inner, now, ratio, 0.35);
+    }
+    ruled(pen, view, rows, columns);
+    stroked(pen, view.cell, now, ratio, 1);
+  }
+
+  function ruled(pen, { left, top, cell, width, height }, rows, columns) {
     pen.beginPath();
-    for (let c = Math.max(Math.ceil(left), 1); c < now.columns; c++) {
+    for (let c = Math.max(Math.ceil(left), 1); c < columns; c++) {
       const x = Math.round((c - left) * cell);
       pen.moveTo(x, 0);
       pen.lineTo(x, height);
     }
-    for (let r = Math.max(Math.ceil(top), 1); r < now.rows; r++) {
+    for (let r = Math.max(Math.ceil(top), 1); r < rows; r++) {
       const y = Math.round((r - top) * cell);
       pen.moveTo(0, y);
       pen.lineTo(width, y);
     }
+  }
+
+  function stroked(pen, cell, now, ratio, strength) {
     // Dark under light is visible on any picture; finer where patches are small or light falls.
-    const fine = (cell < 22 * ratio ? 0.4 : 1) * (isSpotlit(now) ? 0.4 : 1);
+    const fine = strength * (cell < 22 * ratio ? 0.4 : 1) * (isSpotlit(now) ? 0.4 : 1);
     for (const [colour, wide] of [["0, 0, 0, 0.3", 2], ["255, 255, 255, 0.75", 1]]) {
       pen.strokeStyle = `rgba(${colour})`;
       pen.globalAlpha = fine;
@@ -222,7 +238,8 @@ function drawEnds(canvas, rows, { top, cell, height }, ratio, wide) {
 // what is left out stays as it was. values: one of 0 to 255 a patch, or null: how much light falls on
 // it. plain: they are colours of cividis instead; colour: of another map. hidden: a Set of row-major
 // numbers. named: [[[row, column], "A"], ...] are ringed, their letters beside them. ends: whether
-// the tokens at the row ends are drawn.
+// the tokens at the row ends are drawn. merge: where the model makes one token of a square of patches,
+// the side of that square: each "patch" of the grid is one, which is said, and its patches are drawn.
 export function patchCanvas({ label, most = 1200, tallest = () => TALLEST_PICTURE, onHover, onChoose, onPaint, onEnd }) {
   const canvas = tag("canvas", { class: "px-patches", role: "img", tabindex: 0, "aria-label": label, ...OWN_KEYS });
   const ends = tag("canvas", { class: "px-ends", hidden: true, "aria-hidden": "true" });
@@ -231,10 +248,11 @@ export function patchCanvas({ label, most = 1200, tallest = () => TALLEST_PICTUR
   const farther = tag("button", { type: "button", "aria-label": "zoom out", onclick: () => zoomBy(0.5) }, "−");
   const zooming = tag("div", { class: "px-zoom", hidden: true }, farther, nearer,
     tag("span", { class: "px-quiet px-small" }, "or double-click the picture"));
-  const root = tag("div", { class: "px-canvas" }, tag("div", { class: "px-easel" }, canvas, ends, loupe), zooming);
+  const merged = tag("div", { class: "px-quiet px-small px-merged", hidden: true });
+  const root = tag("div", { class: "px-canvas" }, tag("div", { class: "px-easel" }, canvas, ends, loupe), zooming, merged);
   const now = {
     picture: null, rows: 0, columns: 0, values: null, colour: undefined, plain: false, chosen: null,
-    hidden: null, named: [], lines: true, ends: false, hovered: null,
+    hidden: null, named: [], lines: true, ends: false, merge: 1, hovered: null,
   };
   const at = { zoom: 1, left: 0, top: 0 };   // what of it is seen
   const paint = painter();
@@ -274,6 +292,8 @@ export function patchCanvas({ label, most = 1200, tallest = () => TALLEST_PICTUR
       ring(pen, patch, view, ratio, String(now.chosen) === String(patch));
       letterAt(pen, patch, letter, view, ratio, family);
     }
+    merged.hidden = !(now.merge > 1);
+    merged.textContent = `Each square is one token of the model: ${now.merge} × ${now.merge} patches, merged.`;
     zooming.hidden = !now.picture || (cell >= ZOOM_BELOW * ratio && at.zoom === 1);
     farther.disabled = at.zoom <= 1;
     drawLoupe(view, ratio);

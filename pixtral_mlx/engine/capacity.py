@@ -92,7 +92,7 @@ class Need:
         config: of the model.
         weights: bytes of all parameters.
         text_tokens: of the prompt without its images, and those to be written.
-        images: tokens of each image; a little more than its patches.
+        images: tokens of each image; a little more than its patches, or its squares of them.
         kv: in what form keys and values are kept.
         itemsize: bytes of an activation.
         prefill_step_size: prompt tokens a step.
@@ -135,7 +135,8 @@ class Need:
         """Of the trace, see `TraceOptions.numbers`; an image has a little less than its tokens."""
         if self.trace is None:
             return 0
-        patches = sum(self.images)
+        vision = self.config.vision
+        patches = sum(self.images) * (1 if vision is None else vision.spatial_merge_size**2)
         return self.itemsize * self.trace.numbers(
             self.config, self.tokens, self.answer_tokens, patches
         )

@@ -71,12 +71,13 @@ def content_of(
 
 
 def first_patches(prompt: Prompt, model: VisionLanguageModel) -> list[int] | None:
-    """Position of the first `[IMG]` of each image; None if they are not as many as the patches."""
+    """Position of the first `[IMG]` of each image; None if they are not as many as the features."""
     if model.vision_encoder is None or model.config.vision is None:
         return None if prompt.images else []
     places = np.flatnonzero(np.array(prompt.tokens) == model.config.vision.image_token_id)
     grids = [model.vision_encoder.grid(image) for image in prompt.images]
-    ends = np.cumsum([0, *(rows * columns for rows, columns in grids)])
+    square = model.config.vision.spatial_merge_size**2
+    ends = np.cumsum([0, *(rows * columns // square for rows, columns in grids)])
     return None if ends[-1] != len(places) else [int(places[first]) for first in ends[:-1]]
 
 

@@ -48,7 +48,8 @@ def feature_steps(
         raise PromptError(NO_VISION)
     inside = tap.at("projector")
     if tap.edits:
-        return inside("", projector((yield from _encoded(encoder, prompt.images, tap))))
+        encoded = yield from _encoded(encoder, prompt.images, tap)
+        return inside("", projector(encoded, [encoder.grid(image) for image in prompt.images]))
     digests = [image_digest(image) for image in prompt.images]
     known = {} if kept is None else kept.features(digests)
     new = {d: i for d, i in zip(digests, prompt.images, strict=True) if d not in known}
@@ -57,10 +58,12 @@ def feature_steps(
     together = len(new) == len(digests)
     if new:
         encoded = yield from _encoded(encoder, list(new.values()), tap if together else NO_TAP)
-        sizes = [rows * columns for rows, columns in map(encoder.grid, new.values())]
-        parts = mx.split(encoded, np.cumsum(sizes)[:-1].tolist())
+        grids = [encoder.grid(image) for image in new.values()]
+        parts = mx.split(
+            encoded, np.cumsum([rows * columns for rows, columns in grids])[:-1].tolist()
+        )
         # Projected one by one, so that each has memory of its own.
-        found = dict(zip(new, map(projector, parts), strict=True))
+        found = {d: projector(p, [g]) for d, p, g in zip(new, parts, grids, strict=True)}
         known |= found
         if kept is not None:
             kept.keep_features(found)
@@ -90,7 +93,8 @@ def embedding_steps(
         if left == 0:
             return None
         grids = map(model.vision_encoder.grid, prompt.images)
-        sizes = [rows * columns for rows, columns in grids]
+        square = model.config.vision.spatial_merge_size**2
+        sizes = [rows * columns // square for rows, columns in grids]
         seen = 0
         while sum(sizes[seen + 1 :]) >= left:
             seen += 1

@@ -54,7 +54,7 @@ def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) 
         float32, shape (3, rows * patch, columns * patch).
     """
     grid = patch_grid(image.width, image.height, config, options.image_budget)
-    height, width = grid.rows * config.patch_size, grid.columns * config.patch_size
+    height, width = grid.rows * config.token_size, grid.columns * config.token_size
     if options.resize == "antialiased":
         return normalise(np.asarray(antialiased(image, options, width, height), np.float32))
     return normalise(_resize_cubic(image, options, height, width))

@@ -292,7 +292,9 @@ def _locate(tokens: list[int], encoder: _ImageEncoder) -> Prompt:
         start = tokens.index(encoder._tokenizer.image_ids[0], position)
         spans.append(ImageSpan(start, grid))
         position = spans[-1].stop
-    return Prompt(tokens, encoder.images, encoder.grids, spans)
+    vision = encoder._tokenizer.vision
+    merge = 1 if vision is None else vision.spatial_merge_size
+    return Prompt(tokens, encoder.images, encoder.grids, spans, merge)
 
 
 def _calls_alone(messages: Sequence[dict]) -> list[dict]:

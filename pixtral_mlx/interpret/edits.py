@@ -83,7 +83,7 @@ class MaskPatches(Edit):
         """At the projector's output."""
         if at.site != PROJECTOR or not self.patches:
             return value
-        grid, own = at.prompt.grid(self.image), at.prompt.patch_range(self.image)
+        grid, own = at.prompt.grid(self.image), at.prompt.feature_range(self.image)
         masked = np.zeros(value.shape[0], dtype=bool)
         masked[[own.start + grid.index(patch) for patch in self.patches]] = True
         mean = value[own.start : own.stop].astype(mx.float32).mean(axis=0).astype(value.dtype)
@@ -109,7 +109,7 @@ class ShufflePatches(Edit):
         """At the projector's output."""
         if at.site != PROJECTOR:
             return value
-        own, order = at.prompt.patch_range(self.image), np.arange(value.shape[0])
+        own, order = at.prompt.feature_range(self.image), np.arange(value.shape[0])
         dealt = np.random.RandomState(self.seed).permutation(len(own))
         order[own.start : own.stop] = own.start + dealt
         return value[mx.array(order)]

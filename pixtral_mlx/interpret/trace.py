@@ -39,7 +39,8 @@ class Trace:
 
     Made by `model.generate(..., trace=True)` as `reply.trace`, by `model.stream` as `piece.trace`,
     and by `open_trace`. All methods count layers, heads, tokens and patches from zero and raise
-    IndexError, saying what exists, for what does not.
+    IndexError, saying what exists, for what does not. Where the model merges patches, maps of the
+    encoder have a cell a patch, and maps of the decoder a cell a token.
 
     Arguments:
         config: sizes of the model.
@@ -78,16 +79,16 @@ class Trace:
             image: which one.
 
         Returns:
-            float32, shape (rows, columns), sums to 1. (Where an edit lets images see one another,
-            the part on its own image, which then sums to less.)
+            float32, shape (rows, columns) of the encoder's patches, sums to 1. (Where an edit lets
+            images see one another, the part on its own image, which then sums to less.)
         """
-        grid = self.prompt.grid(image)
+        grid = self.prompt.encoder_grid(image)
         rows = self._vision_rows(layer, [grid.index(patch)], image, head)
         return rows[:, 0].mean(axis=0).reshape(grid)
 
     def vision_rows(self, layer: int, patch: Patch, image: int = 0) -> np.ndarray:
         """`vision_attention` of all heads at once: float32, shape (heads, rows, columns)."""
-        grid = self.prompt.grid(image)
+        grid = self.prompt.encoder_grid(image)
         return self._vision_rows(layer, [grid.index(patch)], image).reshape(-1, *grid)
 
     def vision_distances(self, layer: int, image: int = 0) -> np.ndarray:
@@ -97,7 +98,7 @@ class Trace:
         Returns:
             Patches (1 is the side of one), float32, shape (heads,).
         """
-        grid = self.prompt.grid(image)
+        grid = self.prompt.encoder_grid(image)
         means = [
             (self._vision_rows(layer, part, image) * distances(grid, part)).sum(axis=(1, 2))
             for part in _parts(grid.patches)
@@ -135,7 +136,7 @@ class Trace:
         Yields:
             (steps done, all steps, the map so far): the map of the last step is the rollout.
         """
-        grid = self.prompt.grid(image)
+        grid = self.prompt.encoder_grid(image)
         flow = np.zeros(grid.patches, np.float32)
         flow[grid.index(patch)] = 1
         layers, starts = self._vision_layers(), range(0, grid.patches, 256)
@@ -224,7 +225,8 @@ class Trace:
             layer, head: None is the mean over all that were kept.
 
         Returns:
-            float32, shape (rows, columns).
+            float32, shape (rows, columns) of the image's tokens, each of which shows
+            `prompt.merge` x `prompt.merge` patches.
         """
         grid = self.prompt.grid(image)
         places = self.prompt.spans[image].patch_positions()

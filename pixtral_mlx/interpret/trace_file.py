@@ -121,7 +121,8 @@ def _record(arrays: dict[str, mx.array], about: dict[str, Any]) -> TraceRecord:
     tokens, prompt_tokens = _wholes(about["tokens"]), _wholes(about["prompt"])
     words, logprobs = [str(word) for word in about["words"]], [float(p) for p in about["logprobs"]]
     groups = _wholes(about["groups"])
-    patches = sum(grid.patches for grid in grids)
+    merge = config.vision.spatial_merge_size if config.vision else 1
+    patches = sum(grid.patches for grid in grids) * merge**2
     if not len(tokens) == len(words) == len(logprobs) or sum(groups) != patches:
         raise ValueError("its metadata contradicts itself")
     if any(not 0 < span.start < span.stop <= len(prompt_tokens) for span in spans):
@@ -131,7 +132,7 @@ def _record(arrays: dict[str, mx.array], about: dict[str, Any]) -> TraceRecord:
     keys = {int(name.split(".")[1]): text.pop(name) for name in [*text] if name.endswith(".keys")}
     _check_shapes(arrays, config, patches, len(prompt_tokens), len(tokens))
     pictures = [_picture(arrays[f"image.{i}"], config, grid) for i, grid in enumerate(grids)]
-    prompt = Prompt(prompt_tokens, pictures, grids, spans)
+    prompt = Prompt(prompt_tokens, pictures, grids, spans, merge)
     states = {n[len("state.") :]: arrays[n] for n in arrays if n.startswith("state.")}
     return TraceRecord(
         config, prompt, tokens, logprobs, words, groups, vision, text, keys, states
@@ -174,7 +175,7 @@ def _check_shapes(
 
 
 def _picture(pixels: mx.array, config: PixtralConfig, grid: PatchGrid) -> np.ndarray:
-    side = config.vision.patch_size if config.vision else 0
+    side = config.vision.token_size if config.vision else 0
     if tuple(pixels.shape) != (grid.rows * side, grid.columns * side, 3):
         raise ValueError(f"a picture has shape {tuple(pixels.shape)}")
     return normalise(np.array(pixels).astype(np.float32))

@@ -41,7 +41,7 @@ def live_trace(
         embeddings: of the prompt, shape (L, D), or None where the decoder embeds the tokens.
     """
     recorder.writer = threading.get_ident()
-    groups: Sequence[int] = [grid.patches for grid in prompt.grids]
+    groups: Sequence[int] = [len(prompt.patch_range(i)) for i in range(len(prompt.grids))]
     for edit in edits:
         groups = edit.lengths(groups)
 

@@ -1,11 +1,12 @@
 """The sizes of a Pixtral, as the official `params.json` has them.
 
 No forward path holds a size as a literal: whatever is built, is built from these records.
-Field names are those of the official `params.json`.
+Field names are those of the official `params.json`. The models that inherited Pixtral's encoder
+(Mistral Small 3.1 and later, Magistral, Ministral 3) differ in these records alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from ..checks import number, one_of, whole
@@ -15,9 +16,11 @@ from ..errors import ConfigError
 # size by chance.
 DEFAULT_CONTEXT = 131_072
 
-OTHERS_TEXT = ("moe", "yarn", "rope_scaling", "llama_4_scaling", "sliding_window")
-OTHERS_VISION = ("mm_projector_id", "add_pre_mm_projector_layer_norm")
-"""What other Mistral models have, decoder and encoder; each of them changes what is computed."""
+OTHERS_TEXT = ("moe", "rope_scaling", "sliding_window")
+"""What decoders of other Mistral models have; each of them changes what is computed."""
+
+PATCH_MERGE = "patch_merge"
+"""The one `mm_projector_id` there is."""
 
 MOST_LAYERS = 10_000
 """A hundred times as many as any Pixtral has; more is a damaged or hostile file."""
@@ -42,6 +45,10 @@ class VisionConfig:
         image_end_token_id: the id after the last row; None as above (13 in Pixtral 12B).
         adapter_bias: whether the projector's two layers have a bias.
         norm_eps: epsilon of every RMSNorm.
+        mm_projector_id: "patch_merge" if the projector first makes one feature of a square of
+            patches.
+        spatial_merge_size: side of that square, in patches; above 1 says the same.
+        add_pre_mm_projector_layer_norm: whether the features are normalised before the projector.
     """
 
     hidden_size: int
@@ -57,6 +64,9 @@ class VisionConfig:
     image_end_token_id: int | None = None
     adapter_bias: bool = True
     norm_eps: float = 1e-5
+    mm_projector_id: str = ""
+    spatial_merge_size: int = 1
+    add_pre_mm_projector_layer_norm: bool = False
 
     def __post_init__(self):
         _check_fields(self, "vision")
@@ -71,6 +81,57 @@ class VisionConfig:
     def head_dim(self) -> int:
         """Width of one head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def merges(self) -> bool:
+        """Whether the projector merges patches."""
+        return self.mm_projector_id == PATCH_MERGE or self.spatial_merge_size > 1
+
+    @property
+    def token_size(self) -> int:
+        """Side of what one `[IMG]` shows, in pixels: a patch, or a square of them."""
+        return self.patch_size * self.spatial_merge_size
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Rotary embeddings stretched to a longer context (YaRN, Peng et al. 2023).
+
+    Arguments:
+        factor: how much longer.
+        original_max_position_embeddings: context of the training before, in tokens.
+        beta: pairs that turn at least so often within it stay as they are.
+        alpha: pairs that turn at most so often are stretched whole; those between, in part.
+        apply_scale: whether queries and keys grow by `1 + 0.1 ln(factor)`. Every published file
+            says no, and so does one that does not say.
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    beta: float = 32.0
+    alpha: float = 1.0
+    apply_scale: bool = False
+
+    def __post_init__(self):
+        _check_fields(self, "yarn")
+        if self.factor < 1:
+            raise ConfigError(f"yarn: factor must be at least 1, got {self.factor}")
+
+
+@dataclass(frozen=True)
+class QueryScaling:
+    """Queries that grow with their position, so that attention stays sharp in a long context.
+
+    Arguments:
+        beta: a query at position p is multiplied by `1 + beta ln(1 + floor(p / original))`.
+        original_max_position_embeddings: `original`, in tokens.
+    """
+
+    beta: float
+    original_max_position_embeddings: int
+
+    def __post_init__(self):
+        _check_fields(self, "llama_4_scaling")
 
 
 @dataclass(frozen=True)
@@ -89,6 +150,8 @@ class TextConfig:
         vocab_size: rows of the embedding and of the output matrix.
         max_seq_len: context, in tokens.
         tied_embeddings: whether the output matrix is the embedding itself.
+        yarn: how its rotary embedding is stretched (Ministral 3); None if it is not.
+        llama_4_scaling: how its queries grow (Ministral 3); None if they do not.
     """
 
     dim: int
@@ -102,6 +165,8 @@ class TextConfig:
     vocab_size: int
     max_seq_len: int = DEFAULT_CONTEXT
     tied_embeddings: bool = False
+    yarn: Yarn | None = None
+    llama_4_scaling: QueryScaling | None = None
 
     def __post_init__(self):
         _check_fields(self, "text")
@@ -148,12 +213,12 @@ class PixtralConfig:
         """
         check_mapping(params, "params.json")
         refuse(params, OTHERS_TEXT, "params.json")
-        if params.get("quantization"):
-            raise ConfigError(
-                f"params.json: quantization is {params['quantization']!r}: Mistral's own quantized "
-                "weights are not read; allowed: BF16, F16 or F32 weights, or MLX's quantization"
-            )
+        _check_quantization(params.get("quantization"))
         text = _pick(TextConfig, params, "params.json")
+        for key, kind in (("yarn", Yarn), ("llama_4_scaling", QueryScaling)):
+            if key in text:
+                check_mapping(text[key], f"params.json: {key}")
+                text[key] = kind(**_pick(kind, text[key], f"params.json: {key}"))
         context = params.get("max_position_embeddings")
         if context is not None:
             text.setdefault("max_seq_len", context)
@@ -161,20 +226,15 @@ class PixtralConfig:
         if vision is None:
             return cls(TextConfig(**text))
         check_mapping(vision, where)
-        refuse(vision, OTHERS_VISION, where)
-        if vision.get("spatial_merge_size") not in (None, 1):
-            refuse(vision, ("spatial_merge_size",), where)
         return cls(TextConfig(**text), VisionConfig(**_pick(VisionConfig, vision, where)))
 
     def to_params(self) -> dict[str, Any]:
         """The same sizes as an official `params.json` would hold them."""
-        params = asdict(self.text)
-        if not self.text.tied_embeddings:
-            del params["tied_embeddings"]
+        params = _said(self.text, always="max_seq_len")
         if self.vision is not None:
-            vision = asdict(self.vision)
-            del vision["norm_eps"]
-            params["vision_encoder"] = {k: v for k, v in vision.items() if v is not None}
+            vision = _said(self.vision, always="adapter_bias")
+            vision.pop("norm_eps", None)
+            params["vision_encoder"] = vision
         return params
 
 
@@ -188,6 +248,16 @@ def refuse(values: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None
             )
 
 
+def _check_quantization(found: Any) -> None:
+    """Refuse what Mistral quantizes otherwise than to FP8, which the weights' types say."""
+    known = isinstance(found, Mapping) and found.get("qformat_weight") == "fp8_e4m3"
+    if found and not known:
+        raise ConfigError(
+            f"params.json: quantization is {found!r}: these weights are not read; allowed: "
+            "qformat_weight fp8_e4m3, or BF16, F16 or F32 weights"
+        )
+
+
 def _vision_of(params: Mapping[str, Any]) -> tuple[str, Any]:
     """The encoder's sizes and where they stand; None for a model without eyes."""
     others = params.get("multimodal") or {}
@@ -196,6 +266,13 @@ def _vision_of(params: Mapping[str, Any]) -> tuple[str, Any]:
     if params.get("vision_encoder") is not None:
         return "params.json: vision_encoder", params["vision_encoder"]
     return "params.json: multimodal.vision_encoder_args", others.get("vision_encoder_args")
+
+
+def _said(config: Any, always: str) -> dict[str, Any]:
+    """The fields of a record that are not as they are where a file does not say them."""
+    defaults = {f.name: f.default for f in fields(config) if f.name != always}
+    missing = object()
+    return {k: v for k, v in asdict(config).items() if v != defaults.get(k, missing)}
 
 
 def _pick(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -226,6 +303,10 @@ def _check_fields(config: Any, where: str) -> None:
         try:
             if field.type is bool:
                 one_of(name, value, (True, False))
+            elif field.type is str:
+                one_of(name, value, ("", PATCH_MERGE))
+            elif is_dataclass(value):
+                pass  # checked by itself
             elif field.type in (int, int | None):
                 layers = field.name in ("n_layers", "num_hidden_layers")
                 lowest = 0 if field.name.endswith("_id") else 1

@@ -1,10 +1,12 @@
-"""The decoder: Mistral NeMo (paper, section 2.1; mistral-inference, `transformer.py`).
+"""The decoder: Mistral NeMo (paper, section 2.1; mistral-inference, `transformer.py`), and those of
+Pixtral's heirs, which differ in their sizes and in what they do with positions.
 
 `Decoder` fits the model protocol of mlx-lm (`__call__(inputs, cache, input_embeddings)` and
 `.layers`), so mlx-lm's caches, samplers, `generate_step`, batching and speculative decoding
 run on it unchanged.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .attention import attend
-from .config import TextConfig
+from .config import QueryScaling, TextConfig
 from .feed_forward import FeedForward
 from .rope import Rope1D
 from .tap import NO_TAP, Tap
@@ -26,6 +28,9 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
         self.scale = config.head_dim**-0.5
+        if config.yarn is not None and config.yarn.apply_scale:
+            self.scale *= (1 + 0.1 * math.log(config.yarn.factor)) ** 2  # of queries and keys
+        self.growth = config.llama_4_scaling
         self.wq = nn.Linear(config.dim, config.n_heads * config.head_dim, bias=False)
         self.wk = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=False)
         self.wv = nn.Linear(config.dim, config.n_kv_heads * config.head_dim, bias=False)
@@ -42,13 +47,29 @@ class Attention(nn.Module):
 
         offset = 0 if cache is None else cache.offset
         rope = self.rope
-        queries, keys = tap("queries", rope(queries, offset)), rope(keys, offset)
+        queries, keys = rope(queries, offset), rope(keys, offset)
+        if self.growth is not None:
+            queries = grown(queries, offset, self.growth)
+        queries = tap("queries", queries)
         if cache is not None:
             keys, values = cache.update_and_fetch(keys, values)
 
         output = attend(queries, keys, values, scale=self.scale, mask=mask, cache=cache)
         heads = tap("heads", output.transpose(0, 2, 1, 3))
         return self.wo(heads.reshape(B, L, -1))
+
+
+def grown(queries: mx.array, offset: int | mx.array, growth: QueryScaling) -> mx.array:
+    """Queries times `1 + beta ln(1 + floor(position / original))` (transformers, `ministral3`).
+
+    Arguments:
+        queries: shape (B, H, L, head_dim).
+        offset: position of the first; one number, or one for each row of the batch.
+    """
+    positions = mx.array(offset)[..., None] + mx.arange(queries.shape[2])
+    contexts = mx.floor(positions / growth.original_max_position_embeddings)
+    factors = 1 + growth.beta * mx.log(1 + contexts)
+    return queries * factors.reshape(-1, 1, queries.shape[2], 1).astype(queries.dtype)
 
 
 class DecoderBlock(nn.Module):

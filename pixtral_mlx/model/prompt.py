@@ -1,6 +1,7 @@
 """What the model receives: token ids, the pixels of the images, and where each image stands.
 
-An image of any size becomes a grid of patches; here is the arithmetic of that grid.
+An image of any size becomes a grid of patches; here is the arithmetic of that grid. Where patches
+are merged, the grid of a prompt is that of the tokens, each of which shows a square of patches.
 """
 
 from bisect import bisect_right
@@ -18,7 +19,11 @@ Patch = int | tuple[int, int]
 
 
 class PatchGrid(NamedTuple):
-    """Rows and columns of patches; equal to the plain tuple `(rows, columns)`."""
+    """Rows and columns of patches; equal to the plain tuple `(rows, columns)`.
+
+    In a prompt they are those of its `[IMG]` tokens: where a model merges patches, each "patch" of
+    the grid is a square of the encoder's.
+    """
 
     rows: int
     columns: int
@@ -56,7 +61,7 @@ class PatchGrid(NamedTuple):
 def patch_grid(
     width: int, height: int, config: VisionConfig, image_budget: int | None = None
 ) -> PatchGrid:
-    """The grid of an image of `width` x `height` pixels.
+    """The grid of an image of `width` x `height` pixels: one `[IMG]` token for each of its cells.
 
     Python's `round` (halves go to the even number) is part of the definition.
 
@@ -80,7 +85,7 @@ def _grid(width: int, height: int, longest: int, config: VisionConfig) -> PatchG
     if ratio > 1:
         # An extreme shape would otherwise round its short side to nothing.
         width, height = max(round(width / ratio), 1), max(round(height / ratio), 1)
-    size = config.patch_size
+    size = config.token_size
     return PatchGrid((height - 1) // size + 1, (width - 1) // size + 1)
 
 
@@ -126,17 +131,19 @@ class Prompt:
     Arguments:
         tokens: ids of the whole prompt.
         images: float32 arrays (3, H, W), in the order in which they stand in the prompt.
-        grids: (rows, columns) of each image.
+        grids: (rows, columns) of the `[IMG]` tokens of each image.
         spans: where each image stands.
+        merge: side of the square of patches that one token stands for; 1 where none are merged.
     """
 
     tokens: list[int]
     images: list[np.ndarray] = field(default_factory=list)
     grids: list[PatchGrid] = field(default_factory=list)
     spans: list[ImageSpan] = field(default_factory=list)
+    merge: int = 1
 
     def grid(self, image: int) -> PatchGrid:
-        """The grid of one image.
+        """The grid of the `[IMG]` tokens of one image.
 
         Raises:
             IndexError: the prompt has no such image.
@@ -146,15 +153,33 @@ class Prompt:
         check_index("image", image, len(self.grids))
         return PatchGrid(*self.grids[image])
 
-    def patch_range(self, image: int) -> range:
-        """Where an image's patches stand among those of all images.
+    def encoder_grid(self, image: int) -> PatchGrid:
+        """The grid of the patches that the encoder sees of one image.
 
         Raises:
             IndexError: the prompt has no such image.
         """
-        patches = self.grid(image).patches
+        rows, columns = self.grid(image)
+        return PatchGrid(rows * self.merge, columns * self.merge)
+
+    def patch_range(self, image: int) -> range:
+        """Where an image's patches stand among those of all images, in the encoder.
+
+        Raises:
+            IndexError: the prompt has no such image.
+        """
+        features = self.feature_range(image)
+        return range(features.start * self.merge**2, features.stop * self.merge**2)
+
+    def feature_range(self, image: int) -> range:
+        """Where an image's features stand among those of all images, after the projector.
+
+        Raises:
+            IndexError: the prompt has no such image.
+        """
+        count = self.grid(image).patches
         start = sum(rows * columns for rows, columns in self.grids[:image])
-        return range(start, start + patches)
+        return range(start, start + count)
 
 
 def image_tokens(grid: PatchGrid, ids: tuple[int, int, int]) -> list[int]:

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .config import TextConfig, VisionConfig
+from .config import TextConfig, VisionConfig, Yarn
 
 
 class Rope1D(nn.Module):
@@ -26,7 +26,10 @@ class Rope1D(nn.Module):
         super().__init__()
         exponents = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
         # `mx.fast.rope` takes wave lengths (over 2 pi), the inverse of the frequencies.
-        wavelengths = mx.array((config.rope_theta**exponents).astype(np.float32))
+        waves = config.rope_theta**exponents
+        if config.yarn is not None:
+            waves = stretched(waves, config.yarn, config.rope_theta)
+        wavelengths = mx.array(waves.astype(np.float32))
         # Bound once: an array that a module holds costs a lookup in Python at every call.
         self._turn = partial(
             mx.fast.rope, dims=config.head_dim, traditional=True, base=None, scale=1.0,
@@ -44,6 +47,27 @@ class Rope1D(nn.Module):
             The same shape and dtype.
         """
         return self._turn(x, offset=offset)
+
+
+def stretched(waves: np.ndarray, yarn: Yarn, theta: float) -> np.ndarray:
+    """Wave lengths as YaRN has them (Peng et al. 2023, section 3.2): the long ones `factor` times
+    as long, the short ones as they are, those between by a ramp over the number of the pair.
+
+    Arguments:
+        waves: of each pair, over 2 pi, short ones first.
+        theta: the base that they come from.
+    """
+    pairs = len(waves)
+
+    def pair_turning(times: float) -> float:
+        """The pair, as a fraction, that turns so often within the original context."""
+        turns = yarn.original_max_position_embeddings / (2 * np.pi * times)
+        return pairs * np.log(turns) / np.log(theta)
+
+    first = max(np.floor(pair_turning(yarn.beta)), 0)
+    last = min(np.ceil(pair_turning(yarn.alpha)), 2 * pairs - 1)
+    ramp = np.clip((np.arange(pairs) - first) / max(last - first, 1e-3), 0, 1)
+    return 1 / ((1 - ramp) / waves + ramp / (yarn.factor * waves))
 
 
 class Rope2D(nn.Module):

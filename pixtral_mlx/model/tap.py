@@ -6,7 +6,7 @@
 | `vision.3.queries`, `vision.3.keys` | (1, H, N, head_dim) | turned by RoPE-2D |
 | `vision.3.heads` | (N, H, head_dim) | what each head of layer 3 gives to `wo` |
 | `vision.3` | (N, D) | the residual stream after layer 3 |
-| `projector` | (N, D) | what enters the decoder for each patch |
+| `projector` | (N, D) | what enters the decoder for each `[IMG]`: a patch, or merged ones |
 | `text.embeddings` | (B, L, D) | image features merged in |
 | `text.3.queries` | (B, H, L, head_dim) | turned by RoPE |
 | `text.3.heads` | (B, L, H, head_dim) | what each head of layer 3 gives to `wo` |

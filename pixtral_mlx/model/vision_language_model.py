@@ -56,7 +56,7 @@ class VisionLanguageModel(nn.Module):
 
         Raises:
             PromptError: the prompt holds images and the model has no vision encoder, or the
-                number of `[IMG]` is not the number of patches.
+                number of `[IMG]` is not the number of features.
         """
         if not prompt.images:
             return self.decoder.embed(mx.array(prompt.tokens))
@@ -73,7 +73,8 @@ class VisionLanguageModel(nn.Module):
         """
         if self.vision_encoder is None or self.projector is None:
             raise PromptError(NO_VISION)
-        features = self.projector(self.vision_encoder(prompt.images, tap))
+        grids = [self.vision_encoder.grid(image) for image in prompt.images]
+        features = self.projector(self.vision_encoder(prompt.images, tap), grids)
         return tap.at("projector")("", features)
 
     def merge(self, prompt: Prompt, features: mx.array) -> mx.array:
@@ -86,7 +87,7 @@ class VisionLanguageModel(nn.Module):
             Shape (L, D).
 
         Raises:
-            PromptError: the number of `[IMG]` is not the number of patches.
+            PromptError: the number of `[IMG]` is not the number of features.
         """
         tokens = np.array(prompt.tokens)
         embeddings = self.decoder.embed(mx.array(tokens))
@@ -94,7 +95,7 @@ class VisionLanguageModel(nn.Module):
         places = np.flatnonzero(tokens == image_token)
         if len(places) != features.shape[0]:
             raise PromptError(
-                f"the prompt has {len(places)} image tokens for {features.shape[0]} patches: "
+                f"the prompt has {len(places)} image tokens for {features.shape[0]} features: "
                 "build prompts with model.encode"
             )
         embeddings[mx.array(places)] = features.astype(embeddings.dtype)

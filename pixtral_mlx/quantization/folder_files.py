@@ -139,9 +139,11 @@ def _write_processor(folder: Path, config: PixtralConfig) -> None:
         "rescale_factor": 1 / 255,
         "resample": BICUBIC,
     }
+    merging = {"spatial_merge_size": vision.spatial_merge_size} if vision.merges else {}
     words = {
         "processor_class": "PixtralProcessor",
         "patch_size": vision.patch_size,
+        **merging,
         "image_token": "[IMG]",
         "image_break_token": "[IMG_BREAK]",
         "image_end_token": "[IMG_END]",

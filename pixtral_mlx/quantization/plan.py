@@ -156,8 +156,8 @@ def plan_for(config: PixtralConfig, options: ConversionOptions) -> Plan:
 
 def as_written(config: PixtralConfig) -> PixtralConfig:
     """The sizes of the output. mlx-vlm's Pixtral always has an output matrix and projector biases:
-    a tied output is written out, and missing biases become zeros."""
-    if config.vision is None:
+    a tied output is written out, and missing biases become zeros. Its Mistral 3 is as stated."""
+    if config.vision is None or config.vision.merges:
         return config
     text = replace(config.text, tied_embeddings=False)
     return replace(config, text=text, vision=replace(config.vision, adapter_bias=True))

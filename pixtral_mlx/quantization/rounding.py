@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..checkpoint.checkpoint import Checkpoint, TensorRef
+from ..checkpoint.checkpoint import Checkpoint, TensorRef, from_fp8
 from ..checkpoint.layouts import Transform
 from ..checkpoint.safetensors_io import TensorInfo, read_rows
 from ..errors import CheckpointError
@@ -47,13 +47,19 @@ def slices(
     unit = rows // heads if heads else 1
     step = max(1, SLICE_BYTES * rows // (origin.nbytes * unit)) * unit
     info = TensorInfo(origin.dtype, origin.shape, origin.start, origin.stop)
+    scale = None if origin.scale is None else _one_number(origin.scale)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         here = (stop - start) // unit
-        ours = origin.transform._replace(heads=here).to_ours(
-            read_rows(origin.file, info, start, stop)
-        )
+        read = read_rows(origin.file, info, start, stop)
+        read = read if scale is None else from_fp8(read, scale)
+        ours = origin.transform._replace(heads=here).to_ours(read)
         yield start, stop, transform._replace(heads=here).from_ours(ours)
+
+
+def _one_number(ref: TensorRef) -> mx.array:
+    """The scale of an FP8 weight."""
+    return read_rows(ref.file, TensorInfo(ref.dtype, (1,), ref.start, ref.stop), 0, 1)
 
 
 def array_slices(array: mx.array) -> Iterator[tuple[int, int, mx.array]]:

@@ -217,7 +217,9 @@ def test_another_architecture(tmp_path):
         ({"quantization": {**AFFINE, "lm_head": {"bits": 9}}}, "decoder.output has bits 9"),
         ({"quantization": {**AFFINE, "language_model.model.norm": AFFINE}}, "cannot be quantized"),
         ({"quantization": {**AFFINE, "bits": 8}}, "of another shape or type"),
-        ({"quantization": None, "quantization_config": {"quant_method": "fp8"}}, "'fp8' is not"),
+        ({"quantization": None, "quantization_config": {"quant_method": "gptq"}}, "'gptq' is not"),
+        ({"quantization": None, "quantization_config": {
+            "quant_method": "fp8", "weight_block_size": [128, 128]}}, "a scale for each block of"),
         ({"quantization": "4bit"}, "'4bit' is not known"),
         ({"quantization": None}, "tensors not in a model of this configuration"),
     ],

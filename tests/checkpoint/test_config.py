@@ -2,16 +2,25 @@
 
 import copy
 import json
-from dataclasses import asdict
+import math
+import re
+from dataclasses import asdict, replace
 
 import pytest
-from checkpoints import hf_config, make_hf, make_official, official_params
+from checkpoints import (
+    HEIR_VISION,
+    MINISTRAL_TEXT,
+    hf_config,
+    make_hf,
+    make_official,
+    official_params,
+)
 
 import pixtral_mlx as px
 from pixtral_mlx.checkpoint.folder import load_config
-from pixtral_mlx.checkpoint.hf_config import config_from_hf
+from pixtral_mlx.checkpoint.hf_config import config_from_hf, config_to_hf
 from pixtral_mlx.errors import ConfigError
-from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig
+from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig, QueryScaling, Yarn
 
 PIXTRAL_LARGE = {
     "dim": 12288, "n_layers": 88, "head_dim": 128, "hidden_dim": 28672, "n_heads": 96,
@@ -126,9 +135,7 @@ def test_vision_heads_must_fit_rope_2d():
     [
         {"moe": {"num_experts": 8}},
         {"sliding_window": 4096},
-        {"yarn": {"factor": 16}},
         {"rope_scaling": {"factor": 2}},
-        {"llama_4_scaling": {"original_max_position_embeddings": 16384, "beta": 0.1}},
         {"multimodal": {"whisper_model_args": {"encoder_args": {}}}},
     ],
     ids=lambda change: next(iter(change)),
@@ -138,9 +145,9 @@ def test_other_mistral_models_are_refused(change):
         PixtralConfig.from_params(official_params() | change)
 
 
-@pytest.mark.parametrize("quantization", [{"qformat_weight": "fp8_e4m3"}, "fp8"])
-def test_mistrals_own_quantization_is_refused_by_name(quantization):
-    with pytest.raises(ConfigError, match=r"quantization is .*fp8.* are not read; allowed: BF16"):
+@pytest.mark.parametrize("quantization", [{"qformat_weight": "nvfp4"}, "fp8"])
+def test_what_mistral_quantizes_otherwise_is_refused_by_name(quantization):
+    with pytest.raises(ConfigError, match=r"quantization is .*fp.* are not read; allowed: qformat"):
         PixtralConfig.from_params(official_params() | {"quantization": quantization})
 
 
@@ -155,13 +162,82 @@ def test_what_is_null_is_not_there():
     assert PixtralConfig.from_params(params | nulls) == expected
 
 
-@pytest.mark.parametrize("change", [{"spatial_merge_size": 2}, {"mm_projector_id": "patch_merge"}])
-def test_other_mistral_eyes_are_refused(change):
-    with pytest.raises(ConfigError, match=r"vision_encoder: .* holds another model"):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"yarn": {"factor": 16}}, "params.json: yarn: missing original_max_position_embeddings"),
+        ({"yarn": 16}, "params.json: yarn: expected a JSON object, found int"),
+        ({"yarn": {"factor": 0.5, "original_max_position_embeddings": 9}}, "factor must be at lea"),
+        ({"yarn": {"factor": "x", "original_max_position_embeddings": 9}}, "yarn: factor must be"),
+        ({"llama_4_scaling": {"beta": 0.1}}, "llama_4_scaling: missing original_max_position"),
+        ({"llama_4_scaling": {"beta": -1, "original_max_position_embeddings": 9}}, "beta must be"),
+    ],
+)  # fmt: skip
+def test_impossible_positions_are_named(change, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        PixtralConfig.from_params(official_params() | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"mm_projector_id": "resampler"}, {"spatial_merge_size": 0}, {"patch_size": "14"}]
+)
+def test_impossible_eyes_are_named(change):
+    with pytest.raises(ConfigError, match=f"vision: {next(iter(change))} must be "):
         PixtralConfig.from_params(official_params(vision=change))
-    params = elsewhere(official_params(vision=change))
-    with pytest.raises(ConfigError, match=r"multimodal\.vision_encoder_args: .* another model"):
-        PixtralConfig.from_params(params)
+
+
+def test_heirs_are_read_alike_from_both_kinds_of_files():
+    for text in ({}, MINISTRAL_TEXT, {**MINISTRAL_TEXT, "tied_embeddings": True}):
+        params = official_params(text=text, vision=HEIR_VISION)
+        config = PixtralConfig.from_params(params)
+        assert config.vision.merges and config.vision.token_size == 28
+        assert (config.text.yarn is not None) == bool(text)
+        context = 262_144 if text else 131_072
+        read = config_from_hf(hf_config(params))
+        assert read == replace(config, text=replace(config.text, max_seq_len=context))
+        assert PixtralConfig.from_params(config.to_params()) == config
+        assert config_from_hf(config_to_hf(config, "float32")) == config
+        assert PixtralConfig.from_params(elsewhere(params)) == config
+
+
+def test_hf_leaves_out_the_heirs_defaults_too():
+    """The published config.json of Mistral Small 3.1, and what transformers writes for a
+    `Ministral3Config` as it is."""
+    small = config_from_hf({"model_type": "mistral3", "vision_config": {
+        "head_dim": 64, "hidden_act": "gelu", "image_size": 1540, "model_type": "pixtral",
+        "patch_size": 14, "rope_theta": 10000.0,
+    }})  # fmt: skip
+    assert (small.text.dim, small.text.n_layers, small.text.hidden_dim) == (5120, 40, 32768)
+    assert (small.text.rope_theta, small.text.norm_eps) == (1e9, 1e-5)
+    assert (small.vision.image_size, small.vision.token_size) == (1540, 28)
+    assert not small.vision.adapter_bias
+    eight = config_from_hf({"model_type": "mistral3", "text_config": {"model_type": "ministral3"}})
+    assert (eight.text.dim, eight.text.n_layers, eight.text.max_seq_len) == (4096, 34, 262_144)
+    assert (eight.text.rope_theta, eight.text.yarn) == (1e6, Yarn(16.0, 16_384))
+    assert eight.text.llama_4_scaling == QueryScaling(0.1, 16_384)
+
+
+@pytest.mark.parametrize(
+    ("change", "grows"),
+    [
+        ({}, False),
+        ({"mscale": None, "mscale_all_dim": None}, True),  # transformers' own default
+        ({"mscale_all_dim": 0.0}, True),
+        ({"attention_factor": 1.0, "mscale": None}, False),
+        ({"attention_factor": 1 + 0.1 * math.log(16), "mscale": None}, True),
+        ({"attention_factor": 1.1}, None),
+        ({"mscale": 0.7, "mscale_all_dim": 1.0}, None),
+        ({"factor": "x"}, None),
+    ],
+)
+def test_how_yarn_scales_attention(change, grows):
+    config = hf_config(official_params(text=MINISTRAL_TEXT, vision=HEIR_VISION))
+    config["text_config"]["rope_parameters"] |= change
+    if grows is None:
+        with pytest.raises(ConfigError, match=r"config.json: rope_parameters: "):
+            config_from_hf(config)
+    else:
+        assert config_from_hf(config).text.yarn.apply_scale == grows
 
 
 def elsewhere(params):
@@ -197,7 +273,7 @@ def test_the_context_by_each_of_its_names():
 
 
 @pytest.mark.parametrize(
-    "change", [{"rope_scaling": {"type": "yarn", "factor": 4}}, {"sliding_window": 4096}]
+    "change", [{"rope_scaling": {"type": "linear", "factor": 4}}, {"sliding_window": 4096}]
 )
 def test_other_hf_models_are_refused(change):
     config = hf_config(official_params())
@@ -210,9 +286,8 @@ def test_other_hf_models_are_refused(change):
 
 @pytest.mark.parametrize(
     ("part", "kind"),
-    [("text_config", "llama"), ("text_config", "ministral3"), ("vision_config", "siglip"),
-     ("vision_config", "clip_vision_model")],
-)  # fmt: skip
+    [("text_config", "llama"), ("vision_config", "siglip"), ("vision_config", "clip_vision_model")],
+)
 def test_a_part_of_another_architecture_is_refused_by_name(part, kind):
     config = hf_config(official_params())
     config[part]["model_type"] = kind

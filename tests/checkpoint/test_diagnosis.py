@@ -311,16 +311,12 @@ def test_the_same_under_the_names_of_hf(tmp_path):
 def test_weights_of_other_kinds(tmp_path):
     folder = make_official(tmp_path, **SMALL)
     tensors = official_tensors(official_params(**SMALL))
-    scale = {"layers.0.attention.wq.qscale_weight": np.ones((1,), np.float32)}
     lora = {
         f"layers.0.attention.{w}.lora_{ab}.weight": np.ones((2, 2)) for w in "qk" for ab in "AB"
     }
-    merger = {"patch_merger.merging_layer.weight": np.ones((2, 2), np.float32)}
     eye = {name: t for name, t in tensors.items() if "vision" in name}
     for stored, said in (
-        (tensors | scale, "Mistral's own FP8 weights (qscale_weight), which are not read; allowed"),
         (lora, "the weights of a LoRA adapter, which is not a model by itself; give the base"),
-        (tensors | merger, "the encoder merges patches (patch_merger), as in Mistral Small 3.1"),
         (eye, "a vision encoder alone; give the folder of the whole model"),
     ):
         write_safetensors(folder / "consolidated.safetensors", stored)
@@ -330,8 +326,8 @@ def test_weights_of_other_kinds(tmp_path):
 def test_configurations_of_other_kinds(tmp_path):
     folder = make_hf(tmp_path, **SMALL)
     config = json.loads((folder / "config.json").read_text())
-    change_json(folder / "config.json", model_type="mistral3")
-    assert "'mistral3', Mistral Small 3.1 or later, whose encoder merges" in refusal(folder)
+    change_json(folder / "config.json", model_type="mistral4")
+    assert "'mistral4', Mistral Small 4, a mixture of experts (mlx-vlm reads it)" in refusal(folder)
     put(folder, {"config.json": config["vision_config"]})
     assert "a vision encoder alone (model_type 'pixtral' without text_config)" in refusal(folder)
 

@@ -131,9 +131,9 @@ def test_the_table_of_which_mac_is_what_its_script_prints():
     spec = importlib.util.spec_from_file_location("which_mac", place)
     which_mac = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(which_mac)
-    readme = which_mac.README.read_text()
-    assert [match[0] for match in which_mac.TABLE.finditer(readme)] == [which_mac.table()]
-    page = " ".join((which_mac.README.parent / "docs" / "macs.md").read_text().split())
+    for place, found, table in which_mac.TABLES:
+        assert [match[0] for match in found.finditer(place.read_text())] == [table()]
+    page = " ".join(which_mac.MACS_PAGE.read_text().split())
     assert f"the KV cache of {which_mac.TEXT_TOKENS:,} tokens of text" in page
     assert f"a reserve of {RESERVE_BYTES / 1e9:g} GB" in page
     assert f"at most {BUFFER_BYTES / 1e9:g} GB of freed" in page

@@ -19,7 +19,7 @@ def write_weights(folder, tensors, rows):
     }
     checkpoints.write_checkpoint(folder, "consolidated", cut)
     checkpoints.change_json(folder / "params.json", vocab_size=rows)
-    checkpoints.write_tokenizer(folder, "tekken", WORDS, with_images=True)
+    checkpoints.write_tokenizer(folder, "tekken", WORDS, checkpoints.VISION)
 
 
 @pytest.fixture(scope="module")

@@ -160,7 +160,7 @@ def small_tokenizers(tmp_path_factory):
     found = {}
     for kind, name in (("tekken", "tekken.json"), ("spm", "tokenizer.model.v7m1")):
         folder = tmp_path_factory.mktemp(kind)
-        checkpoints.write_tokenizer(folder, kind, 512, with_images=True)
+        checkpoints.write_tokenizer(folder, kind, 512, checkpoints.VISION)
         vision = PixtralConfig.from_params(checkpoints.official_params(tokenizer=kind)).vision
         found[kind] = folder / name, Tokenizer(folder / name, vision)
     return found

@@ -81,7 +81,10 @@ class PatchGrid(View):
             "text": {"context": self._config.text.max_seq_len},
             "vision": {"patch_size": vision.patch_size, "longest": vision.image_size},
             "images": [
-                {"rows": size["rows"], "columns": size["columns"], "start": None, "breaks": True}
+                {
+                    "rows": size["rows"], "columns": size["columns"], "start": None, "breaks": True,
+                    "merge": vision.spatial_merge_size,
+                }
             ],
         }  # fmt: skip
 
@@ -104,6 +107,7 @@ class PatchGrid(View):
         return {
             "width": width, "height": height, "rows": grid.rows, "columns": grid.columns,
             "patches": grid.patches, "tokens": grid.tokens,
+            "merge": _vision(config).spatial_merge_size,
             "context": grid.tokens / config.text.max_seq_len,
             "operations": operations, "seconds": operations / CHIP.operations_per_second,
         }  # fmt: skip

@@ -133,7 +133,7 @@ def sequence(prompt: px.Prompt, tokenizer: px.Tokenizer) -> dict[str, Any]:
         "images": [
             {
                 "start": span.start, "rows": span.grid.rows, "columns": span.grid.columns,
-                "breaks": span.breaks,
+                "breaks": span.breaks, "merge": prompt.merge,
             }
             for span in prompt.spans
         ],

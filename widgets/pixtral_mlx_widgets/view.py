@@ -157,7 +157,7 @@ class View(Questions):
         def opened(done: Future) -> None:
             found = not done.cancelled() and done.exception() is None
             if found and self.facts.get("epoch") == epoch:
-                self.opening = done.result()
+                self.opening = self._opened(done.result())
                 self._save_soon()
 
         future = session.look(lambda _: opening(trace), "opening")
@@ -190,11 +190,15 @@ class View(Questions):
             facts["images"] = [
                 {
                     "rows": span.grid.rows, "columns": span.grid.columns, "start": span.start,
-                    "breaks": span.breaks,
+                    "breaks": span.breaks, "merge": prompt.merge,
                 }
                 for span in prompt.spans
             ]  # fmt: skip
         return facts
+
+    def _opened(self, found: dict[str, Any]) -> dict[str, Any]:
+        """What `opening` found, in this view's own patches."""
+        return found
 
     def _choose_what_exists(self, facts: Mapping[str, Any]) -> None:
         """A new prompt may have fewer images and patches than the one before."""

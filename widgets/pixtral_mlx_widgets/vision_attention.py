@@ -1,7 +1,7 @@
 """`VisionAttention`: where a patch looks."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pixtral_mlx as px
 
 from .long_work import LongWork
 from .packing import heat
+from .session import Session
 from .view import View
 
 NEAR = 2
@@ -84,6 +85,47 @@ class VisionAttention(View):
             self.layer = vision["layers"] - 1
         if vision and self.head is not None and self.head >= vision["heads"]:
             self.head = 0
+
+    # Merged patches ----------------------------------------------------------------------------
+
+    def facts_now(self, session: Session) -> dict[str, Any]:
+        """As in `View`, but images are counted in the encoder's patches, which a model may merge
+        into fewer tokens afterwards."""
+        facts = super().facts_now(session)
+        images = [
+            {
+                **image,
+                "rows": image["rows"] * image["merge"],
+                "columns": image["columns"] * image["merge"],
+                "merge": 1,
+            }
+            for image in facts["images"]
+        ]
+        return {**facts, "images": images}
+
+    def _opened(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The first patch of the square on which the answer rests."""
+        if not found:
+            return found
+        return {**found, "patch": [place * self._merge() for place in found["patch"]]}
+
+    def _merge(self) -> int:
+        config = self.session.config if self.session else None
+        return 1 if config is None or config.vision is None else config.vision.spatial_merge_size
+
+    def _take(self, selection: Mapping[str, Any]) -> None:
+        """What other views choose is a token's square: its first patch, unless one is chosen."""
+        square, merge = selection["patch"], self._merge()
+        own = None if self.patch is None else tuple(place // merge for place in self.patch)
+        if square is not None:
+            square = (square[0] * merge, square[1] * merge) if own != tuple(square) else self.patch
+        super()._take({**selection, "patch": square})
+
+    def _give(self, change: Any) -> None:
+        patch, merge = change["new"], self._merge()
+        if change["name"] == "patch" and patch is not None:
+            change = {**change, "new": tuple(place // merge for place in patch)}
+        super()._give(change)
 
     # Rows --------------------------------------------------------------------------------------
 

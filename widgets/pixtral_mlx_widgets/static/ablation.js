@@ -151,7 +151,7 @@ export function render({ model, el }) {
     easel.hidden = !shape || (Boolean(model.page) && !own.length);
     bench.hidden = easel.hidden && menu.hidden;
     if (easel.hidden) return;
-    paint.show({ rows: shape.rows, columns: shape.columns,
+    paint.show({ rows: shape.rows, columns: shape.columns, merge: shape.merge,
       hidden: new Set(own.map(([, row, column]) => row * shape.columns + column)) });
     wipe.disabled = !own.length;
     which.replaceChildren(...(images().length > 1 ? [choice({

@@ -31,13 +31,17 @@ export function describeEnd(image, row) {
     + (place == null ? "." : `: token ${tokenNumber(place)} of the prompt.`);
 }
 
+// What the tokens of a picture show: in a row of the grid, and as a sum.
+const of = (size) => size.merge > 1 ? `${size.merge} × ${size.merge} patches` : "patches";
+const cells = (size) => size.merge > 1 ? "squares" : "patches";
+
 // The cost of a size, in words: rows of a table.
 export function costs(size, context) {
   const seconds = size.seconds < 0.1 ? "less than 0.1 s" : `at least ${digits(size.seconds)} s`;
   return [
     ["size", `${count(size.width)} × ${count(size.height)} px`],
-    ["grid", `${size.rows} rows × ${size.columns} columns of patches`],
-    ["tokens", `${count(size.patches)} patches + ${count(size.rows)} row ends = ${count(size.tokens)}`],
+    ["grid", `${size.rows} rows × ${size.columns} columns of ${of(size)}`],
+    ["tokens", `${count(size.patches)} ${cells(size)} + ${count(size.rows)} row ends = ${count(size.tokens)}`],
     ["context", `${share(size.context)} of ${count(context)} tokens`],
     ["prefill", `${operations(size.operations)}, ${seconds} on an M4 Max (estimate)`],
   ];
@@ -77,7 +81,7 @@ export function render({ model, el }) {
       table.replaceChildren(...costs(answer, context).map(([name, words]) =>
         tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", {}, words))));
       const same = !side || String([answer.rows, answer.columns]) === String(gridOf());
-      patches.show({ rows: answer.rows, columns: answer.columns, ends: true, chosen: same ? model.get("patch") : null });
+      patches.show({ rows: answer.rows, columns: answer.columns, merge: answer.merge, ends: true, chosen: same ? model.get("patch") : null });
       say(null);
     },
     (error) => panel.fail(error.message),
@@ -95,7 +99,7 @@ export function render({ model, el }) {
     const own = String([shown.rows, shown.columns]) === String([image.rows, image.columns]);
     const at = patch ?? (own ? model.get("patch") : null);
     if (at) panel.say(describe(own ? image : { ...shown, start: null }, at));
-    else panel.say(`${count(shown.patches)} patches in ${shown.rows} rows and ${shown.columns} columns: `
+    else panel.say(`${count(shown.patches)} ${cells(shown)} in ${shown.rows} rows and ${shown.columns} columns: `
       + `${count(shown.tokens)} tokens.`);
   }
 

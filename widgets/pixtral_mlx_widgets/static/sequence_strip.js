@@ -511,7 +511,7 @@ export function render({ model, el }) {
     const image = sequence.images[number];
     side.hidden = !image;
     if (image) {
-      patches.show({ picture: pictures[number], rows: image.rows, columns: image.columns, chosen: model.get("patch") });
+      patches.show({ picture: pictures[number], rows: image.rows, columns: image.columns, merge: image.merge, chosen: model.get("patch") });
     }
   }
 

@@ -105,7 +105,7 @@ export function stage({ lens, question, onLeave, fail }) {
     const grid = lens.get("facts").images[image];
     if (!grid) return;
     if (painted !== `${epoch}:${image}`) { light.forget(); painted = `${epoch}:${image}`; }
-    canvas.show({ picture: drawn, rows: grid.rows, columns: grid.columns });
+    canvas.show({ picture: drawn, rows: grid.rows, columns: grid.columns, merge: grid.merge });
     light.to(found.map);
     caption.textContent = sight(word.text, found.peak, found.shares[image], image, found.shares.length);
   }, (error) => fail(error.message));
@@ -120,7 +120,7 @@ export function stage({ lens, question, onLeave, fail }) {
     if (!grid || now.shown) return;
     try {
       const drawn = await bitmap(await wires.ask("pixels", { image: 0 }));
-      if (!now.shown) canvas.show({ picture: drawn, rows: grid.rows, columns: grid.columns, values: null });
+      if (!now.shown) canvas.show({ picture: drawn, rows: grid.rows, columns: grid.columns, merge: grid.merge, values: null });
     } catch { /* the next word asks again */ }
   }
 

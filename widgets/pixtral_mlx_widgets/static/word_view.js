@@ -200,7 +200,7 @@ export function lookPanel(model, { ask, act, has }, panel, { at, onLook }) {
       answer = found;
       const shape = grid();
       if (!shape || found.map.length !== shape.rows * shape.columns) return;
-      canvas.show({ values: found.map, rows: shape.rows, columns: shape.columns, chosen: model.get("patch"), plain: model.get("plain") });
+      canvas.show({ values: found.map, rows: shape.rows, columns: shape.columns, merge: shape.merge, chosen: model.get("patch"), plain: model.get("plain") });
       scale.set(found.top, model.get("plain"));
       pictures(found.shares);
       hover(null);
@@ -259,7 +259,7 @@ export function lookPanel(model, { ask, act, has }, panel, { at, onLook }) {
       const shape = grid();
       if (args.token !== at() || !shape) return;
       map.root.hidden = false;
-      map.show({ values: signedValues(found.drops, found.top), colour: signed, rows: shape.rows, columns: shape.columns });
+      map.show({ values: signedValues(found.drops, found.top), colour: signed, rows: shape.rows, columns: shape.columns, merge: shape.merge });
       mapScale.set(found.top);
       const size = found.block > 1 ? `blocks of ${found.block} × ${found.block} patches` : "single patches";
       rho.textContent = `Red: hiding it makes the word less likely (${size}). ${agreement(found.rho)}`;
