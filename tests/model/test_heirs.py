@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import pixtral_mlx as px
+from pixtral_mlx.model.config import Yarn
+from pixtral_mlx.model.rope import stretched
 
 
 def make(kind, folder, name):
@@ -138,3 +140,20 @@ def test_fp8_weights_are_what_they_stand_for(tmp_path, hf):
     px.convert(plain, tmp_path / "b", bits=4, group_size=32, dtype="float32")
     for one in sorted((tmp_path / "a").glob("*.safetensors")):
         assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "theta", "yarn", "frequencies"),
+    [
+        (128, 1e6, Yarn(16.0, 16_384), [
+            1.0, 0.1778279, 0.03162278, 0.004382954, 0.0003382353, 1.111425e-05, 1.976423e-06,
+            3.514633e-07,
+        ]),
+        (64, 1e4, Yarn(8.0, 4096, beta=24.0, alpha=2.0), [
+            1.0, 0.3162278, 0.1, 0.02885579, 0.005625, 0.0006719842, 0.000125, 3.952847e-05,
+        ]),
+    ],
+)  # fmt: skip
+def test_frequencies_are_stretched_as_by_transformers(head_dim, theta, yarn, frequencies):
+    waves = stretched(theta ** (np.arange(0, head_dim, 2) / head_dim), yarn, theta)
+    assert (1 / waves)[:: head_dim // 16] == pytest.approx(frequencies, rel=1e-6)
