@@ -84,6 +84,25 @@ def check_context(prompt: Prompt, context: int) -> None:
     )
 
 
+def check_images(images: Sequence[int], context: int) -> None:
+    """Compare pictures with the context, before they are decoded.
+
+    Arguments:
+        images: tokens that each takes at least.
+        context: in tokens.
+
+    Raises:
+        CapacityError: they alone are too many; the message says what would fit.
+    """
+    if sum(images) <= context:
+        return
+    ways = _fewer_images(images, lambda kept: sum(kept) <= context)
+    advice = f"{' or '.join(ways)} would fit" if ways else "send none"
+    raise CapacityError(
+        f"the pictures alone take {sum(images):,} tokens; the context holds {context:,}: {advice}"
+    )
+
+
 @dataclass(frozen=True)
 class Need:
     """What a run takes, in bytes.

@@ -10,7 +10,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..inputs.tools import Tools
 from ..model.prompt import Prompt
 from ..model.vision_language_model import VisionLanguageModel
-from .capacity import check_context
+from .capacity import check_context, check_images
 from .prompt_cache import PromptCache
 
 
@@ -52,16 +52,28 @@ class Engine:
         pdf_password: str | None = None,
         raw: bool = False,
         tools: Tools | None = None,
+        check: Callable[[Sequence[int]], None] = lambda tokens: None,
     ) -> Prompt:
-        """Turn messages into the prompt that the model receives; see `Pixtral.encode`."""
+        """Turn messages into the prompt that the model receives; see `Pixtral.encode`.
+
+        Arguments:
+            check: called with the tokens that each picture takes at least, before any is decoded;
+                what it raises ends it all.
+        """
         given = {"image_budget": image_budget, "pdf_password": pdf_password}
         given = {name: value for name, value in given.items() if value is not None}
         image_options = replace(image_options or ImageOptions(), **given)
         request = None if tools is None else tools.request
+        context = self.model.config.text.max_seq_len
+
+        def check_all(tokens: Sequence[int]) -> None:
+            check(tokens)
+            check_images(tokens, context)
+
         prompt = self.tokenizer.encode(
-            messages, images, options=image_options, raw=raw, request=request
+            messages, images, options=image_options, raw=raw, request=request, check=check_all
         )
-        check_context(prompt, self.model.config.text.max_seq_len)
+        check_context(prompt, context)
         return prompt
 
     def as_prompt(

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from ..checks import shown
 from ..errors import ImageError, PromptError
 from .image_source import forgiving_base64
 
@@ -22,6 +23,7 @@ _OTHER_ROLES = {"developer": "system", "human": "user", "ai": "assistant", "func
 
 TEXTS = ("text", "input_text", "output_text", "text-plain", "refusal")
 IMAGES = ("image", "image_url", "input_image")
+DETAILS = ("low", "high", "auto", "original")
 DOCUMENTS = ("file", "input_file", "document", "document_url")
 _ITEMS = ("function_call", "function_call_output")
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
@@ -274,6 +276,20 @@ def source_of(part: Any, where: str) -> Any:
     if fields_of(part) is not fields or (fields.get("type") != "image"):
         raise PromptError(f"{at}: missing: give a path, a URL or a picture")
     return None
+
+
+def detail_of(part: Any, where: str) -> str | None:
+    """How closely a picture is to be looked at, as OpenAI's clients say it.
+
+    Raises:
+        PromptError: not one of `DETAILS`.
+    """
+    fields = fields_of(part) or {}
+    inner = fields_of(fields.get("image_url")) or {}
+    stated = fields.get("detail") if inner.get("detail") is None else inner["detail"]
+    if stated is not None and stated not in DETAILS:
+        raise PromptError(f"{where}: detail {shown(stated)}; allowed: {', '.join(DETAILS)}")
+    return stated
 
 
 def _first(fields: Mapping[str, Any]) -> tuple[str, Any]:

@@ -66,14 +66,50 @@ def open_image(source: Any, options: ImageOptions | None = None) -> Image.Image:
 
 def decode_image(data: bytes, name: str, options: ImageOptions) -> Image.Image:
     """The same for the bytes of a file; `name` is for messages."""
-    try:
-        return _decoded(*_identify(data, name), options)
-    except _DamagedError:
-        whole = _with_end(data)
+    return EncodedImage(data, name, options).decoded()
+
+
+class EncodedImage:
+    """A picture of which the header has been read, and nothing decoded.
+
+    Arguments:
+        data, name: the bytes of a file, and what it is called in messages.
+
+    Raises:
+        ImageError: as `open_image`, as far as the header tells.
+    """
+
+    def __init__(self, data: bytes, name: str, options: ImageOptions):
+        self._data, self._name, self._options = data, name, options
+        try:
+            self._image, _ = _identify(data, name)
+        except _DamagedError as error:
+            self._image = self._mended(error)
+        _check_size(self._image, name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height at which it will be decoded, before it is turned upright."""
+        return self._image.size
+
+    def decoded(self) -> Image.Image:
+        """The picture itself.
+
+        Raises:
+            ImageError: as `open_image`.
+        """
+        try:
+            return _decoded(self._image, self._name, self._options)
+        except _DamagedError as error:
+            return _decoded(self._mended(error), self._name, self._options)
+
+    def _mended(self, error: Exception) -> Image.Image:
+        """The picture with the mark at its end, if nothing else is missing."""
+        whole = _with_end(self._data)
         if whole is None:
-            raise
-        log.warning("%s: the mark at its end is missing, but none of the picture is", name)
-        return _decoded(*_identify(whole, name), options)
+            raise error
+        log.warning("%s: the mark at its end is missing, but none of the picture is", self._name)
+        return _identify(whole, self._name)[0]
 
 
 class _DamagedError(ImageError):

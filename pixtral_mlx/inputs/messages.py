@@ -5,20 +5,26 @@ pages of a PDF or a TIFF become pictures, each after its number: "Page 3:". What
 things is `clients`' to know.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from ..errors import PixtralError, PromptError
 from ..model.config import VisionConfig
+from ..model.prompt import patch_grid
 from ..model.vision_language_model import NO_VISION
-from .clients import as_messages, is_list, kind_of, source_of, text_of
-from .image import decode_image, open_image
+from .clients import as_messages, detail_of, is_list, kind_of, source_of, text_of
+from .found import Found, find_pictures
 from .image_options import ImageOptions
-from .image_source import is_file, read_source
-from .page_choice import check_no_choice, split_choice
-from .pages import has_pages, open_pages
+
+LOW_SIDE = 512
+"""A picture of `detail: low` takes at most as many tokens as a square of so many pixels."""
+
+MOST_HELD_BYTES = 400_000_000
+"""Of files that have been found; beyond it those that wait are prepared before others are found."""
 
 PLACEHOLDER = '{"type": "image"}'
 """A part without a picture, which takes the next one of `images=`."""
@@ -29,10 +35,11 @@ def open_messages(
     images: Any,
     options: ImageOptions,
     vision: VisionConfig | None,
-    prepare: Callable[[Image.Image], Image.Image],
+    prepare: Callable[[Image.Image, ImageOptions], Image.Image],
+    check: Callable[[Sequence[int]], None],
 ) -> list[dict[str, Any]]:
-    """Messages in one shape, their pictures opened and prepared, one after the other: decoded, they
-    may take far more than prepared.
+    """Messages in one shape. All their pictures are found, then they are opened and prepared, one
+    after the other: decoded, they may take far more than prepared.
 
     Arguments:
         messages: a string, or chat messages of OpenAI, Mistral, Hugging Face or LangChain.
@@ -40,7 +47,9 @@ def open_messages(
             their parts `{"type": "image"}`, in their order.
         options: how pictures are prepared.
         vision: of the model, for the size of a PDF's pages; None if it has none.
-        prepare: what stands for a picture from then on.
+        prepare: what stands for a picture from then on; the options are those of this picture.
+        check: called with the tokens that each picture takes at least, before any is decoded; what
+            it raises ends it all.
 
     Returns:
         Messages whose content is a string or a list of `{"type": "text", "text": str}` and
@@ -50,9 +59,11 @@ def open_messages(
         PromptError: a role or a shape that is not allowed.
         ImageError: a picture that cannot be used. Both say which message, or which of the images.
     """
-    opener = _Opener(images, options, vision, prepare)
+    opener = _Opener(images, options, vision, prepare, check)
     if isinstance(messages, str):
-        return [opener.question(messages)]
+        found = [opener.question(messages)]
+        opener.prepare_all()
+        return found
     if not is_list(messages):
         raise PromptError(
             f"messages are {type(messages).__name__}; allowed: a string or a list of messages"
@@ -61,6 +72,7 @@ def open_messages(
         raise PromptError("messages are empty: give at least one user message")
     opened = [opener.message(each, i) for i, each in enumerate(as_messages(messages))]
     opener.check_all_used()
+    opener.prepare_all()
     return opened
 
 
@@ -68,31 +80,19 @@ def open_picture(
     source: Any, options: ImageOptions, vision: VisionConfig | None
 ) -> list[dict[str, Any]]:
     """A picture as a part of a message; a PDF, or a TIFF of several pages, as two parts a page: its
-    number and its picture.
+    number and its picture. Arguments and errors are those of `find_pictures`."""
+    return [
+        {**part, "image": part["image"].open()} if part["type"] == "image" else part
+        for part in _parts(find_pictures(source, options, vision))
+    ]
 
-    Arguments:
-        source: as for `open_image`; also what has pages, of which `#page=2-5` after its name
-            chooses some.
-        vision: of the model, for the size of a PDF's pages; None if it has none.
 
-    Raises:
-        PromptError: pages for a model without a vision encoder.
-        ImageError: as `open_image` and `open_pages`.
-    """
-    if not is_file(source):
-        return [{"type": "image", "image": open_image(source, options)}]
-    place, choice = split_choice(source)
-    data, name = read_source(place, options.sources)
-    if has_pages(data, choice):
-        if vision is None:
-            raise PromptError(NO_VISION)
-        parts = []
-        for number, page in open_pages(data, name, vision, options, choice):
-            parts.append({"type": "text", "text": f"Page {number}:"})
-            parts.append({"type": "image", "image": page})
-        return parts
-    check_no_choice(name, choice)
-    return [{"type": "image", "image": decode_image(data, name, options)}]
+def _parts(pictures: Sequence[Found]) -> Iterator[dict[str, Any]]:
+    """Pictures as parts of a message, each after the number of its page."""
+    for picture in pictures:
+        if picture.page is not None:
+            yield {"type": "text", "text": f"Page {picture.page}:"}
+        yield {"type": "image", "image": picture}
 
 
 class _Opener:
@@ -103,7 +103,8 @@ class _Opener:
         images: Any,
         options: ImageOptions,
         vision: VisionConfig | None,
-        prepare: Callable[[Image.Image], Image.Image],
+        prepare: Callable[[Image.Image, ImageOptions], Image.Image],
+        check: Callable[[Sequence[int]], None],
     ):
         if not is_list(images):
             raise PromptError(
@@ -111,13 +112,17 @@ class _Opener:
                 "images=[picture]"
             )
         self._images, self._used = images, 0
-        self._options, self._vision, self._prepare = options, vision, prepare
+        self._options, self._vision = options, vision
+        self._prepare, self._check = prepare, check
+        self._waiting: list[_Waiting] = []
+        self._tokens: list[int] = []
+        self._held_bytes = 0
 
     def question(self, text: str) -> dict[str, Any]:
         """A user's message: all pictures, and the text."""
         if not self._images:
             return {"role": "user", "content": text}
-        parts = [part for _ in self._images for part in self._next()]
+        parts = [part for _ in self._images for part in self._next(self._options)]
         words = [{"type": "text", "text": text}] if text else []
         return {"role": "user", "content": parts + words}
 
@@ -165,34 +170,70 @@ class _Opener:
             return [{"type": "text", "text": text_of(part, where)}]
         if role != "user":
             raise PromptError(f"{where}: a picture in a {role} message; only users send pictures")
+        options = self._as_closely_as(detail_of(part, where))
         source = source_of(part, where)
         if source is not None:
-            return self._open(source, where)
+            return self._find(source, where, options)
         if self._used == len(self._images):
             held = f", and images= holds {self._used}" if self._used else ""
             raise PromptError(
                 f"{where}.image: missing{held}: give a path, a URL or a picture here, or in images="
             )
-        return self._next()
+        return self._next(options)
 
-    def _next(self) -> list[dict[str, Any]]:
+    def _as_closely_as(self, detail: str | None) -> ImageOptions:
+        if detail != "low" or self._vision is None:
+            return self._options
+        low = patch_grid(LOW_SIDE, LOW_SIDE, self._vision).tokens
+        return replace(self._options, image_budget=min(low, self._options.image_budget or low))
+
+    def _next(self, options: ImageOptions) -> list[dict[str, Any]]:
         number, source = self._used, self._images[self._used]
         self._used += 1
         # A file says by its name which one it is.
         named = len(self._images) == 1 or hasattr(source, "__fspath__") or _is_short(source)
-        return self._open(source, "" if named else f"images[{number}]")
+        return self._find(source, "" if named else f"images[{number}]", options)
 
-    def _open(self, source: Any, where: str) -> list[dict[str, Any]]:
-        try:
+    def _find(self, source: Any, where: str, options: ImageOptions) -> list[dict[str, Any]]:
+        with _named(where):
             if self._vision is None:
                 raise PromptError(NO_VISION)
-            parts = open_picture(source, self._options, self._vision)
-            for part in parts:
-                if part["type"] == "image":
-                    part["image"] = self._prepare(part["image"])
-            return parts
-        except PixtralError as error:
-            raise (type(error)(f"{where}: {error}") if where else error) from error.__cause__
+            pictures = find_pictures(source, options, self._vision)
+            parts = list(_parts(pictures))
+        for part in parts:
+            if part["type"] == "image":
+                self._waiting.append(_Waiting(part, options, where))
+        budget = options.image_budget
+        self._tokens += [each.least_tokens(self._vision, budget) for each in pictures]
+        self._held_bytes += sum(each.file_bytes for each in pictures)
+        if self._held_bytes > MOST_HELD_BYTES:
+            self.prepare_all()
+        return parts
+
+    def prepare_all(self) -> None:
+        """Open and prepare what has been found, if `check` lets it pass."""
+        self._check(self._tokens)
+        waiting, self._waiting, self._held_bytes = self._waiting, [], 0
+        for part, options, where in waiting:  # each picture may go when its numbers are there
+            with _named(where):
+                part["image"] = self._prepare(part["image"].open(), options)
+
+
+class _Waiting(NamedTuple):
+    """A part whose picture has been found."""
+
+    part: dict[str, Any]
+    options: ImageOptions
+    where: str
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Say of an error in which place it is."""
+    try:
+        yield
+    except PixtralError as error:
+        raise (type(error)(f"{where}: {error}") if where else error) from error.__cause__
 
 
 def _has_image(parts: Sequence[Mapping[str, Any]]) -> bool:

@@ -10,7 +10,7 @@ from .image import decode_image
 from .image_options import ImageOptions
 from .page_choice import check_count, chosen_pages
 from .size_limit import MAX_DECODED_BYTES, pixel_bytes
-from .tiff import has_several_pages, is_tiff, page_alone, page_places
+from .tiff import has_several_pages, is_tiff, page_alone, page_places, page_size
 
 MAX_PAGES_BYTES = 4 * MAX_DECODED_BYTES
 """Of the pages of one TIFF for one question, once decoded."""
@@ -33,6 +33,25 @@ def page_numbers(
     if is_pdf(data):
         return pdf.page_numbers(data, name, choice, password)
     return chosen_pages(len(page_places(data, name)), name, choice)
+
+
+def page_sizes(
+    data: bytes, name: str, vision: VisionConfig, options: ImageOptions, choice: str | None = None
+) -> list[tuple[int, tuple[int, int]]]:
+    """What `open_pages` will give, by what is said of it: nothing is drawn or decoded.
+
+    Returns:
+        (number of the page, (width, height) of its picture), in the order of the choice.
+
+    Raises:
+        ImageError: not readable, or too many pages.
+    """
+    if is_pdf(data):
+        return pdf.page_sizes(data, name, vision, options, choice)
+    places = page_places(data, name)
+    numbers = chosen_pages(len(places), name, choice)
+    check_count(numbers, name)
+    return [(number, page_size(data, places[number - 1])) for number in numbers]
 
 
 def open_pages(

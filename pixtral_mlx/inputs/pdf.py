@@ -41,6 +41,28 @@ def page_numbers(
         return chosen_pages(len(document), name, choice)
 
 
+def page_sizes(
+    data: bytes, name: str, vision: VisionConfig, options: ImageOptions, choice: str | None = None
+) -> list[tuple[int, tuple[int, int]]]:
+    """What `open_pages` will give, without drawing it.
+
+    Returns:
+        (number of the page, (width, height) of its picture), in the order of the choice.
+
+    Raises:
+        ImageError: not readable, or too many pages; pypdfium2 is missing.
+    """
+    with _opened(data, name, options.pdf_password) as document:
+        numbers = chosen_pages(len(document), name, choice)
+        check_count(numbers, name)
+        found = []
+        for number in numbers:
+            sides = document[number - 1].get_size()
+            scale = _scale(sides, vision, options)
+            found.append((number, (ceil(sides[0] * scale), ceil(sides[1] * scale))))
+        return found
+
+
 def open_pages(
     data: bytes, name: str, vision: VisionConfig, options: ImageOptions, choice: str | None = None
 ) -> list[tuple[int, Image.Image]]:
@@ -147,7 +169,15 @@ def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> 
         bits = held.bits_per_pixel or 32  # nothing is stated
         bytes_each = 1 if bits <= 8 else ceil(bits / 8)
         check_size(held.width, held.height, f"{name}: a picture in it", bytes_each)
-    sides, budget = page.get_size(), options.image_budget
+    scale = _scale(page.get_size(), vision, options)
+    picture = page.render(scale=scale).to_pil()
+    picture.info["dpi"] = (_POINTS * scale,) * 2
+    return picture
+
+
+def _scale(sides: tuple[float, float], vision: VisionConfig, options: ImageOptions) -> float:
+    """Pixels a point at which a page is drawn."""
+    budget = options.image_budget
 
     def scale(pixels: int) -> float:
         # PDFium rounds sides up: a little less, or rounding may give a pixel more.
@@ -157,7 +187,4 @@ def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> 
         width, height = (ceil(side * scale(pixels)) for side in sides)
         return budget is not None and patch_grid(width, height, vision).tokens > budget
 
-    pixels = bisect_left(range(1, vision.image_size + 1), True, key=too_many)  # most that fit
-    picture = page.render(scale=scale(pixels)).to_pil()
-    picture.info["dpi"] = (_POINTS * scale(pixels),) * 2
-    return picture
+    return scale(bisect_left(range(1, vision.image_size + 1), True, key=too_many))  # most that fit

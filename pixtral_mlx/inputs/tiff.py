@@ -7,6 +7,7 @@ like pages.
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 from ..errors import ImageError
@@ -14,7 +15,7 @@ from ..errors import ImageError
 MAX_DIRECTORIES = 50_000
 """Of a TIFF whose pages are counted."""
 
-_SUBFILE, _OLD_SUBFILE = 254, 255
+_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT = 254, 255, 256, 257
 _NO_PAGE = {_SUBFILE: lambda value: value & 5, _OLD_SUBFILE: lambda value: value == 2}
 
 
@@ -46,6 +47,16 @@ def page_places(data: bytes, name: str) -> list[int]:
     if len(places) == MAX_DIRECTORIES:
         raise ImageError(f"{name}: {MAX_DIRECTORIES:,} pages or more: split it first")
     return places
+
+
+def page_size(data: bytes, place: int) -> tuple[int, int]:
+    """Width and height of a page, by the place of its directory; (1, 1) where they are not said."""
+    order, big = _header(data)
+    found = {_WIDTH: 1, _HEIGHT: 1}
+    with suppress(struct.error):
+        entries = _entries(place, _end(data, order, big, place), big)
+        found |= {tag: value for tag, value in _values(data, order, big, entries) if tag in found}
+    return max(found[_WIDTH], 1), max(found[_HEIGHT], 1)
 
 
 def page_alone(data: bytes, place: int) -> bytes:
@@ -82,19 +93,30 @@ def _pages(data: bytes) -> Iterator[int]:
         while place and place not in seen and len(seen) < 2 * MAX_DIRECTORIES:
             seen.add(place)
             end = _end(data, order, big, place)
-            if _is_page(data, order, big, range(place + (8 if big else 2), end, 20 if big else 12)):
+            if _is_page(data, order, big, _entries(place, end, big)):
                 yield place
             (place,) = struct.unpack_from(f"{order}Q" if big else f"{order}I", data, end)
     except (struct.error, OverflowError):  # it ends too early: Pillow says what is left of it
         return
 
 
-def _is_page(data: bytes, order: str, big: bool, entries: range) -> bool:
-    """By the entries of a directory, which are sorted: those that tell stand at its start."""
+def _entries(place: int, end: int, big: bool) -> range:
+    """Where the entries of a directory stand."""
+    return range(place + (8 if big else 2), end, 20 if big else 12)
+
+
+def _values(data: bytes, order: str, big: bool, entries: range) -> Iterator[tuple[int, int]]:
+    """Tag and number of the first entries of a directory, which are sorted by their tags."""
     for at in entries[:8]:
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
+        short = order + ("H" if kind == 3 else "I")
+        (value,) = struct.unpack_from(short, data, at + (12 if big else 8))
+        yield tag, value
+
+
+def _is_page(data: bytes, order: str, big: bool, entries: range) -> bool:
+    """By the entries that tell, which stand at its start."""
+    for tag, value in _values(data, order, big, entries):
         if tag in _NO_PAGE:
-            short = order + ("H" if kind == 3 else "I")
-            (value,) = struct.unpack_from(short, data, at + (12 if big else 8))
             return not _NO_PAGE[tag](value)
     return True

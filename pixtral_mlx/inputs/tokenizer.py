@@ -6,7 +6,7 @@ opened, and reports where each image stands.
 
 import codecs
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +94,7 @@ class Tokenizer:
         options: ImageOptions | None = None,
         raw: bool = False,
         request: Mapping[str, Any] | None = None,
+        check: Callable[[Sequence[int]], None] = lambda tokens: None,
     ) -> Prompt:
         """Turn messages into a prompt.
 
@@ -106,6 +107,8 @@ class Tokenizer:
             options: how pictures are prepared.
             raw: no chat template: `<s>`, then images and text as they stand; for base models.
             request: what else the template takes: "tools", for example.
+            check: called with the tokens that each picture takes at least, before any is decoded;
+                what it raises ends it all.
 
         Raises:
             PromptError: a role, a shape or an order that is not allowed.
@@ -116,8 +119,8 @@ class Tokenizer:
         request = {**own, **(request or {})}
         if raw and request:
             raise PromptError(f"raw= leaves out the template, which {', '.join(request)} needs")
-        encoder = _ImageEncoder(self, options)
-        opened = open_messages(listed, images, options, self.vision, encoder.prepare)
+        encoder = _ImageEncoder(self)
+        opened = open_messages(listed, images, options, self.vision, encoder.prepare, check)
         if raw:
             return _locate(self._encode_raw(opened, encoder), encoder)
         return _locate(self._encode_chat(opened, encoder, request), encoder)
@@ -236,21 +239,21 @@ class _ImageEncoder:
     their place.
     """
 
-    def __init__(self, tokenizer: Tokenizer, options: ImageOptions):
-        self._tokenizer, self._options = tokenizer, options
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
         self._prepared: list[tuple[np.ndarray, PatchGrid]] = []
         self.images: list[np.ndarray] = []
         self.grids: list[PatchGrid] = []
 
-    def prepare(self, image: Image.Image) -> Image.Image:
+    def prepare(self, image: Image.Image, options: ImageOptions) -> Image.Image:
         """The numbers of a picture are computed, and it may go; what is given stands for it."""
         vision = self._tokenizer.vision
         if vision is None:
             raise PromptError(NO_VISION)
-        grid = patch_grid(*image.size, vision, self._options.image_budget)
+        grid = patch_grid(*image.size, vision, options.image_budget)
         stand_in = Image.new("1", (1, 1))
         stand_in.info[_NUMBER] = len(self._prepared)
-        self._prepared.append((preprocess(image, vision, self._options), grid))
+        self._prepared.append((preprocess(image, vision, options), grid))
         return stand_in
 
     def __call__(self, chunk: Any) -> SimpleNamespace:

@@ -275,12 +275,15 @@ class Service:
         pictures = replace(question.pictures, sources=self.sources)
         try:
             prompt = model.engine.encode(
-                messages, image_options=pictures, raw=question.raw, tools=options.tools
+                messages,
+                image_options=pictures,
+                raw=question.raw,
+                tools=options.tools,
+                check=lambda images: self.check_pictures(len(images)),
             )
         except CapacityError as error:  # of the context: memory is looked at below
             code = "context_length_exceeded"
             raise Refusal(400, str(error), param="messages", code=code) from error
-        self.check_pictures(len(prompt.grids))
         GenerationStream(model.engine, prompt, options)  # checks all the rest and computes nothing
         return prompt
 

@@ -55,7 +55,7 @@ class OcrRequest:
 
     Attributes:
         document: as it was sent.
-        pages: which ones, counted from 0; None is all.
+        pages: which ones, the first is 0; None is all.
 
     Raises:
         Refusal: a field has a value that is not allowed.
@@ -176,7 +176,7 @@ class Document:
         """Numbers of the pages that are wanted, from 1 on.
 
         Arguments:
-            pages: counted from 0; None is all.
+            pages: the first is 0; None is all.
 
         Raises:
             Refusal: one is not there.
@@ -187,7 +187,7 @@ class Document:
             if page + 1 not in self.numbers:
                 first, last = min(self.numbers) - 1, max(self.numbers) - 1
                 there = f"{first} to {last}" if last > first else f"{first}"
-                text = f"pages names {page}; allowed: {there}, counted from 0"
+                text = f"pages names {page}; allowed: {there}; the first page is 0"
                 raise Refusal(400, text, param="pages")
         return [page + 1 for page in pages]
 

@@ -12,8 +12,8 @@ from image_files import encoded, picture, png_header, refused, same
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.inputs import messages, pixels, size_limit
-from pixtral_mlx.inputs.image import FORMATS, ImageOptions, decode_image, open_image
+from pixtral_mlx.inputs import pixels, size_limit
+from pixtral_mlx.inputs.image import FORMATS, EncodedImage, ImageOptions, open_image
 from pixtral_mlx.inputs.pixels import preprocess, shrunk, to_rgb
 from pixtral_mlx.model.config import PixtralConfig
 
@@ -233,16 +233,18 @@ def test_pictures_of_a_message_are_decoded_one_after_the_other(mini, monkeypatch
     files = [encoded(picture(40 + 16 * n, 40), "PNG") for n in range(4)]
     decoded, held = [], []
 
-    def decode(*given):
+    decode = EncodedImage.decoded
+
+    def decoding(encoded):
         held.append(sum(each() is not None for each in decoded))
-        image = decode_image(*given)
+        image = decode(encoded)
         decoded.append(weakref.ref(image))
         return image
 
     parts = [{"type": "image", "image": file} for file in files]
     message = [{"role": "user", "content": [*parts, {"type": "text", "text": "What?"}]}]
     expected = [preprocess(open_image(file), mini.config.vision, ImageOptions()) for file in files]
-    monkeypatch.setattr(messages, "decode_image", decode)
+    monkeypatch.setattr(EncodedImage, "decoded", decoding)
     for prompt in (mini.encode(message), mini.encode("What?", images=files)):
         assert len(prompt.images) == 4
         for found, right in zip(prompt.images, expected, strict=True):

@@ -77,7 +77,7 @@ def test_a_pdf_states_the_resolution_of_its_pages(ocr):
 def test_what_is_refused(server, ocr):
     picture = {"type": "image_url", "image_url": url("PNG", SCENES[:1])}
     for fields, param, part in (
-        ({"pages": [1]}, "pages", "pages names 1; allowed: 0,"),
+        ({"pages": [1]}, "pages", "pages names 1; allowed: 0; the first page is 0"),
         ({"pages": "1-x"}, "pages", "whole numbers from 0"),
         ({"pages": "0-9999," * 200}, "pages", "whole numbers from 0"),
         (
