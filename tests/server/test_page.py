@@ -398,6 +398,49 @@ def test_what_goes_wrong_is_one_line_and_no_question_is_lost(visit, png):
     assert visitor.answered(2) is not None
 
 
+def test_pictures_are_dropped_and_pasted_lines_written_answers_copied(visit, png):
+    visitor = visit(permissions=["clipboard-read", "clipboard-write"])
+    for kind, event, field in (
+        ("drop", "DragEvent", "dataTransfer"), ("paste", "ClipboardEvent", "clipboardData"),
+    ):  # fmt: skip
+        visitor.page.evaluate(
+            """([kind, event, field, bytes]) => {
+                const data = new DataTransfer();
+                const options = { type: 'image/png' };
+                data.items.add(new File([new Uint8Array(bytes)], `${kind}.png`, options));
+                document.getElementById('page').dispatchEvent(new window[event](
+                    kind, { [field]: data, bubbles: true, cancelable: true }));
+            }""",
+            [kind, event, field, [*png[2]]],
+        )
+        visitor.page.get_by_role("button", name=f"Remove {kind}.png").wait_for()
+    visitor.page.get_by_role("button", name="Remove drop.png").click()
+    visitor.box.press_sequentially("What do")
+    visitor.box.press("Shift+Enter")
+    visitor.box.press_sequentially("you see?")
+    assert visitor.asked == []
+    visitor.box.press("Enter")
+    visitor.answered()
+    text = visitor.asked[0]["messages"][0]["content"][-1]["text"]
+    assert text == "What do\nyou see?" and len(visitor.asked[0]["messages"][0]["content"]) == 2
+    visitor.page.get_by_role("button", name="Copy").click()
+    visitor.says("Copied")
+    copied = visitor.page.evaluate("navigator.clipboard.readText()")
+    assert copied == visitor.answered()
+
+    visitor.box.fill("Not yet asked")
+    visitor.page.get_by_role("button", name="New conversation").click()
+    assert visitor.box.input_value() == "Not yet asked"
+    visitor.page.locator("summary").click()
+    visitor.page.get_by_role("listitem").get_by_text("What do").click()
+    visitor.answered()
+    assert visitor.box.input_value() == ""
+    visitor.page.locator("summary").click()
+    visitor.page.get_by_role("listitem").get_by_text("Not yet asked").click()
+    visitor.page.locator(".px-turn").wait_for(state="detached")
+    assert visitor.box.input_value() == "Not yet asked"
+
+
 def test_a_browser_that_keeps_no_more_says_so(visit, png):
     visitor = visit()
     visitor.page.evaluate(

@@ -64,7 +64,7 @@ export function lookSide({ tallest, onPicture, onClear, onStep }) {
     let picture;
     try { picture = await drawn(blob); } catch { picture = null; }
     if (shown !== mine) return;   // something else was chosen meanwhile
-    if (!picture) { caption.textContent = `${name} cannot be drawn here before it was asked about.`; canvas.root.hidden = true; return; }
+    if (!picture) { caption.textContent = `${name} cannot be drawn here${rows ? "" : " before it is asked about"}.`; canvas.root.hidden = true; return; }
     canvas.root.hidden = false;
     const [r, c] = rows ? [rows, columns] : about(picture.width, picture.height);
     if (canvas.picture !== picture) { light.forget(); canvas.picture = picture; }

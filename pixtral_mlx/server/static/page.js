@@ -2,26 +2,27 @@
 
 import { eachFrame, tag } from "./elements.js";
 import { composer } from "./composer.js";
-import { keeper, newId } from "./kept.js";
+import { newId } from "./kept.js";
+import { stepTo } from "./light.js";
 import { lookSide } from "./look.js";
+import { shelf } from "./past.js";
 import { blobOf, bytesOf, namesOf, newAnswer, newTalk, requestOf, take } from "./talks.js";
 import { turnView } from "./talk.js";
 import { Problem, server } from "./wire.js";
 import { opening } from "./words.js";
-import { stepTo } from "./light.js";
 
 const KEY = "pixtral-mlx key";
-const HERE = "pixtral-mlx conversation";   // of this tab
 const FOLLOW = 300;   // ms at least between two words that the light follows while they are written
 const RETRY = 3;      // s until a server that does not answer is asked again
 const NARROW = window.matchMedia("(max-width: 899px)");   // the picture stands above the conversation
 const CALM = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+const LOST = new Blob();   // a picture that this browser has not kept
+
 const blobs = new Map();
 const http = server(() => sessionStorage.getItem(KEY) ?? "");
 let talk = newTalk();
 let views = [];         // of the turns
-let kept = null;        // where conversations are kept, null if nowhere
 let writing = null;     // { stop: AbortController, touched: whether the reader chose a word }
 let editing = null;     // number of the question that is asked anew
 let chosen = null;      // { turn, word }, or { image } alone
@@ -31,9 +32,7 @@ let chosen = null;      // { turn, word }, or { image } alone
 const model = tag("span", { class: "px-chip px-model" }, "…");
 const another = tag("button", { type: "button", "aria-label": "New conversation", onclick: () => begin() },
   tag("span", { class: "px-long" }, "New conversation"), tag("span", { class: "px-short" }, "New"));
-const list = tag("ul");
-const past = tag("details", { class: "px-menu", hidden: true }, tag("summary", { "aria-label": "Conversations" },
-  tag("span", { class: "px-long" }, "Conversations"), tag("span", { class: "px-short" }, "Earlier")), list);
+const past = shelf({ blobs, current: () => talk, onOpen: (found) => openTalk(found), onDelete: () => begin(), tell });
 const problem = tag("p", { class: "px-problem", role: "alert", hidden: true });
 const notice = tag("p", { class: "px-notice", role: "status", hidden: true });
 const keyField = tag("input", { type: "password", autocomplete: "off", "aria-label": "Key of this server", placeholder: "Key", required: true });
@@ -69,7 +68,7 @@ const box = composer({
 });
 const root = document.getElementById("page");
 root.append(
-  tag("header", { class: "px-head" }, tag("h1", {}, "Pixtral"), model, tag("span", { class: "px-gap" }), past, another),
+  tag("header", { class: "px-head" }, tag("h1", {}, "Pixtral"), model, tag("span", { class: "px-gap" }), past.root, another),
   tag("div", { class: "px-both" }, look.root,
     tag("div", { class: "px-side" }, tag("div", { class: "px-scroll" }, hello, line),
       tag("div", { class: "px-below" }, notice, problem, keyForm, box.root))));
@@ -83,11 +82,11 @@ function tell(text) { notice.textContent = text ?? ""; notice.hidden = !text; }
 // All pictures of the conversation, and those that wait to be sent.
 function pictures() {
   const names = talk.turns.flatMap(({ files, pictures: n }) => namesOf(files, n ?? 0));
-  const known = talk.pictures.map(({ id, rows, columns }, i) => ({ blob: blobs.get(id), rows, columns, name: names[i] ?? `picture ${i + 1}` }));
+  const known = talk.pictures.map(({ id, rows, columns }, i) => ({ blob: blobs.get(id) ?? LOST, rows, columns, name: names[i] ?? `picture ${i + 1}` }));
   const asked = talk.turns.filter((turn) => turn.pictures == null).flatMap(({ files }) => files);
   const fresh = box.files.filter(({ id }) => !talk.turns.some(({ files }) => files.some((file) => file.id === id)));
-  const waiting = [...asked, ...fresh].filter(({ type }) => type.startsWith("image/"));
-  return [...known, ...waiting.map(({ id, name }) => ({ blob: blobs.get(id), name }))].filter(({ blob }) => blob);
+  const waiting = [...asked, ...fresh].filter(({ id, type }) => type.startsWith("image/") && blobs.has(id));
+  return [...known, ...waiting.map(({ id, name }) => ({ blob: blobs.get(id), name }))];
 }
 
 const answerAt = (turn) => talk.turns[turn]?.answer;
@@ -104,17 +103,16 @@ function draw() {
   talk.turns.forEach((turn, i) => {
     if (views[i]?.turn !== turn) {
       const view = turnView(turn, {
-        blobs, onEdit: () => edit(i), onCopy: (button) => copy(turn.answer.text, button),
+        blobs, onEdit: () => edit(i),
         onChoose(word) { if (writing) writing.touched = true; choose(i, word); },
       });
       view.turn = turn;
       if (views[i]) views[i].root.replaceWith(view.root); else line.append(view.root);
       views[i] = view;
     }
-    const now = writing && i === talk.turns.length - 1;
+    const now = Boolean(writing) && i === talk.turns.length - 1;
     const { root: element, answer, edit: button } = views[i];
-    answer.root.hidden = !turn.answer;
-    if (turn.answer) answer.show(turn.answer, { writing: Boolean(now), chosen: chosen?.turn === i ? chosen.word ?? -1 : -1, waiting: now ? writing.waiting : "" });
+    answer.show(turn.answer, { writing: now, chosen: chosen?.turn === i ? chosen.word ?? -1 : -1, waiting: now ? writing.waiting : "" });
     button.hidden = Boolean(writing);
     element.classList.toggle("px-past-edit", editing != null && i > editing);
   });
@@ -122,7 +120,7 @@ function draw() {
   hello.hidden = talk.turns.length + box.files.length > 0;
   box.set({ busy: Boolean(writing), editing: editing != null, placeholder: talk.turns.length ? "Ask on" : "Ask about a picture" });
   another.disabled = Boolean(writing) || !talk.turns.length;
-  for (const button of list.querySelectorAll("button")) button.disabled = Boolean(writing);
+  past.lock(Boolean(writing));
   drawLook();
 }
 
@@ -170,15 +168,14 @@ async function ask(asked) {
   draw();
   toEnd();
   const again = from < before.turns.length ? from : null;
-  keep({ turns: before.turns, pictures: before.pictures, draft: { ...asked, editing: again } });
+  past.keep({ turns: before.turns, pictures: before.pictures, draft: { ...asked, editing: again } });
   let trouble = null;
   try {
     await answerTo(turn);
   } catch (error) {
     trouble = error.name === "AbortError" ? "" : error.message;
     if (turn.answer.text) turn.answer.end = trouble ? "broken" : "stopped";
-    if (error.status === 401) askForKey();
-    if (error.status === 0) greet();
+    if (error.status === 401 || error.status === 0) greet();   // which asks for the key, or waits
   }
   writing = null;
   if (turn.answer.text) {
@@ -192,7 +189,7 @@ async function ask(asked) {
   }
   fail(trouble);
   show();
-  keep({ draft: drafting() });
+  past.keep({ draft: drafting() });
   box.focus();
 }
 
@@ -283,39 +280,7 @@ async function trySample() {
   ask({ text: SAMPLE.question, files });
 }
 
-async function copy(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {   // on a page that came without TLS from another machine
-    const all = tag("textarea", { class: "px-hidden" });
-    all.value = text;
-    root.append(all);
-    all.select();
-    document.execCommand("copy");
-    all.remove();
-    button.focus();
-  }
-  button.textContent = "Copied";
-  setTimeout(() => { button.textContent = "Copy"; }, 1500);
-}
-
 // Keeping ---------------------------------------------------------------------------------------
-
-let saving = Promise.resolve();
-function keep(instead = {}) {
-  if (!kept) return saving;
-  const mine = talk;
-  saving = saving.then(() => kept.save({ ...mine, ...instead })).then((saved) => {
-    Object.assign(mine, saved);
-    if (mine === talk) sessionStorage.setItem(HERE, mine.id);
-    tell("");
-    return listPast();
-  }).catch((error) => notKept(error));
-  return saving;
-}
-
-const notKept = (error) => tell(`This browser does not keep this conversation (${error?.message || error?.name || error}): `
-  + "it is lost when the page is closed. Delete earlier ones to make room, or copy what you need.");
 
 // Whoever leaves in the middle of an answer, or of a question, finds what there was of it.
 let drafted = "null";
@@ -325,38 +290,12 @@ document.addEventListener("visibilitychange", () => {
   const draft = drafting();
   if (writing ? !talk.turns.at(-1).answer.text : JSON.stringify(draft) === drafted) return;
   drafted = JSON.stringify(draft);
-  keep({ draft });
+  past.keep({ draft });
 });
 
-async function listPast() {
-  const all = kept ? await kept.list() : [];
-  past.hidden = !all.length;
-  list.replaceChildren(...all.map(({ id, title, when }) => tag("li", {},
-    tag("button", { type: "button", class: "px-link", "aria-current": id === talk.id ? "true" : null, onclick: () => turnTo(id) },
-      tag("span", { class: "px-name" }, title || "…"), tag("span", { class: "px-quiet" }, new Date(when).toLocaleDateString())),
-    tag("button", { type: "button", class: "px-link", "aria-label": `Delete “${title}”`, onclick: () => remove(id, title) }, "×"))));
-  show();
-}
-
-async function turnTo(id) {
-  past.open = false;
-  if (id !== talk.id) await openTalk(id);
-  await listPast();
-  box.focus();
-}
-
-async function remove(id, title) {
-  if (!window.confirm(`Delete “${title}” from this browser?`)) return;
-  await kept.remove(id);
-  if (id === talk.id) begin(); else await listPast();
-}
-
-document.addEventListener("pointerdown", (event) => { if (!past.contains(event.target)) past.open = false; });
-past.addEventListener("keydown", (event) => { if (event.key === "Escape") { past.open = false; past.firstChild.focus(); } });
-
-async function openTalk(id) {
-  const found = await kept.load(id);
-  if (!found) return;
+// A conversation that was kept is gone on with; what stands in the box stays with the other one.
+function openTalk(found) {
+  if (box.draft()) past.keep({ draft: drafting() });
   const { draft } = found;
   talk = { ...found, draft: null };
   for (const { answer } of talk.turns) answer.end ??= "stopped";
@@ -365,21 +304,20 @@ async function openTalk(id) {
   box.take();
   if (draft) box.put(draft);
   drafted = JSON.stringify(draft);
-  sessionStorage.setItem(HERE, talk.id);
   fail("");
   draw();
   const last = talk.turns.length - 1;
   if (last >= 0) openOn(last);
   toEnd();
+  box.focus();
 }
 
 function begin() {
   talk = newTalk();
   editing = chosen = null;
-  sessionStorage.setItem(HERE, "");
+  past.leave();
   fail("");
   show();
-  listPast();
   box.focus();
 }
 
@@ -453,16 +391,6 @@ document.addEventListener("paste", (event) => {
   if (files.length) { event.preventDefault(); box.add(files); }
 });
 
-async function start() {
-  show();
-  greet();
-  try {
-    kept = await keeper(blobs);
-    const all = await kept.list();
-    const here = sessionStorage.getItem(HERE);   // "" in a tab that has begun a new one
-    const id = here ?? all[0]?.id;
-    if (id && !talk.turns.length && !box.draft()) await openTalk(id);
-    await listPast();
-  } catch (error) { notKept(error); }
-}
-start();
+show();
+greet();
+past.start(() => talk.turns.length > 0 || box.draft());

@@ -9,19 +9,38 @@ import { blocksOf, runsOf, wordsOf } from "./words.js";
 const ENDS = {
   length: "It ended here because there was no room for more.",
   stopped: "Stopped.",
-  broken: "It ended here: the server went away.",
+  broken: "It broke off here.",
 };
 
-// An answer as its words; onChoose(number of a word). show(answer, { writing, chosen }).
-export function answerView({ onChoose, onCopy }) {
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {   // on a page that came without TLS from another machine
+    const all = tag("textarea", { class: "px-hidden" });
+    all.value = text;
+    document.body.append(all);
+    all.select();
+    document.execCommand("copy");
+    all.remove();
+    button.focus();
+  }
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+}
+
+// An answer as its words; onChoose(number of a word). show(answer, { writing, chosen, waiting: what to
+// say while there is nothing yet }).
+export function answerView({ onChoose }) {
   const prose = tag("div", { class: "px-prose", tabindex: 0, role: "group" });
   const facts = tag("span", { class: "px-quiet px-small" });
-  const copy = tag("button", { type: "button", class: "px-link", onclick: () => onCopy(copy) }, "Copy");
-  const foot = tag("div", { class: "px-row px-under", hidden: true }, copy, facts);
+  const button = tag("button", { type: "button", class: "px-link", onclick: () => copy(shown, button) }, "Copy");
+  const foot = tag("div", { class: "px-row px-under", hidden: true }, button, facts);
   const root = tag("article", { class: "px-answer", "aria-label": "Answer" }, prose, foot);
   let words = [];
   let at = -1;         // the chosen word
   let drawn = [];      // [key, element] of each block
+  let shown = "";      // the text
+  let state = "";      // all that is seen, so that an answer that stays costs nothing
 
   const choose = (i) => { if (words.length) onChoose(i); };
   prose.addEventListener("click", (event) => {
@@ -72,6 +91,10 @@ export function answerView({ onChoose, onCopy }) {
   }
 
   function show(answer, { writing = false, chosen = -1, waiting = "" }) {
+    const now = JSON.stringify([answer.text.length, answer.tokens.length, answer.end, Boolean(answer.usage), writing, chosen, waiting]);
+    if (state === now) return;
+    state = now;
+    shown = answer.text;
     const looks = answer.tokens.some(({ map }) => map);
     words = looks ? wordsOf(answer.tokens) : [];
     const blocks = blocksOf(answer.text);
@@ -110,11 +133,11 @@ export function summary({ usage, first, seconds, tokens }) {
 }
 
 // A question and its answer.
-export function turnView(turn, { blobs, onEdit, onChoose, onCopy }) {
+export function turnView(turn, { blobs, onEdit, onChoose }) {
   const files = turn.files.map((file) => thumb(file, blobs));
   const edit = tag("button", { type: "button", class: "px-link", "aria-label": `Edit “${turn.text}” and ask again`, onclick: onEdit }, "Edit");
   const asked = tag("div", { class: "px-asked" },
     files.length ? tag("div", { class: "px-files" }, ...files) : null, tag("div", { class: "px-text" }, turn.text));
-  const answer = answerView({ onChoose, onCopy });
+  const answer = answerView({ onChoose });
   return { root: tag("div", { class: "px-turn" }, tag("div", { class: "px-question-row" }, edit, asked), answer.root), answer, edit };
 }
