@@ -219,7 +219,7 @@ def write_stream(
     quiet: bool = False,
     begun: Callable[[], None] | None = None,
 ) -> None:
-    """Print pieces as they come; Ctrl-C ends the answer and keeps what there is.
+    """Print pieces as they come, without thoughts; Ctrl-C ends the answer and keeps what there is.
 
     Arguments:
         status: what is shown until the first piece, and all along if `quiet`.
@@ -228,11 +228,14 @@ def write_stream(
     """
     write = writer(sys.stdout)
     try:
-        for count, piece in enumerate(stream):
+        said = None
+        for piece in stream:
             if begun is not None:
                 begun()
-            if status is not None and count == 0:
-                status.step("writing" if quiet else "")
+            doing = "thinking" if piece.reasoning else "writing" if quiet else ""
+            if status is not None and doing != said:
+                status.step(doing)
+                said = doing
             if not quiet:
                 write(piece.text)
     except KeyboardInterrupt:

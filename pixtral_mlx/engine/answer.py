@@ -62,6 +62,7 @@ class Answer:
         self._waiting: list[Piece] = []
         self._start = self._first = 0.0
         self._calling = False  # whether tools are being called
+        self._thoughts: StreamDecoder | None = None  # while it thinks
 
     @cached_property
     def _text(self) -> "_StopText":
@@ -112,11 +113,12 @@ class Answer:
             return
         self.reply.stats.generated_tokens += 1
         self.reply.stats.forced_tokens += choice.forced
-        text, calls = self._text_and_calls(token)
+        reasoning = self._reasoning(token)
+        text, calls = ("", ()) if reasoning is not None else self._text_and_calls(token)
         self._waiting.append(
             Piece(
                 text, token, logprob, self.reply.trace, choice.allowed_mass, calls,
-                choice.top_logprobs,
+                choice.top_logprobs, reasoning or "",
             )
         )  # fmt: skip
         if self._text.stopped:
@@ -127,6 +129,19 @@ class Answer:
             yield from self._end("length", self._text.flush())
         elif not self._text.pending:
             yield from self._hand_out()
+
+    def _reasoning(self, token: int) -> str | None:
+        """What a token adds to the thoughts; None if it belongs to the answer itself."""
+        begin, end = self._engine.tokenizer.thinking_ids
+        if token == begin:
+            self._thoughts = self._thoughts or self._engine.tokenizer.stream_decoder()
+            return ""
+        if self._thoughts is None:
+            return None
+        if token == end:
+            self._thoughts = None
+            return ""
+        return self._thoughts.add(token)
 
     def _text_and_calls(self, token: int) -> tuple[str, tuple[dict[str, Any], ...]]:
         """What a token adds to the text, or to the calls of tools."""
@@ -175,6 +190,7 @@ class Answer:
         waiting, self._waiting = self._waiting, []
         for piece in waiting:
             self.reply.text += piece.text
+            self.reply.reasoning += piece.reasoning
             self.reply.tokens.append(piece.token)
             self.reply.logprobs.append(piece.logprob)
             if piece.allowed_mass is not None:
@@ -182,7 +198,7 @@ class Answer:
             if self._top:
                 self.reply.top_logprobs.append(piece.top_logprobs)
             if self.reply.trace is not None:
-                self.reply.trace.words.append(piece.text)
+                self.reply.trace.words.append(piece.text or piece.reasoning)
             yield piece
 
 

@@ -26,6 +26,8 @@ class Piece:
         top_logprobs: with that option (id, log-probability) of the likeliest tokens in this place,
             likeliest first; of the same distribution as `logprob`, so before temperature, filters
             and the mask of a form. Tokens without any probability are left out.
+        reasoning: what it adds to the thoughts of a model that thinks first (Magistral), see
+            `Reply.reasoning`.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Piece:
     allowed_mass: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     top_logprobs: tuple[tuple[int, float], ...] = ()
+    reasoning: str = ""
 
 
 @dataclass
@@ -101,6 +104,8 @@ class Reply:
         tool_calls: of `tools`, whole ones, in OpenAI's shape: {"id", "type": "function",
             "function": {"name", "arguments"}}, the arguments as JSON in a string. They are no part
             of `text`.
+        reasoning: what a model that thinks first wrote between `[THINK]` and `[/THINK]`; no part of
+            `text`, and stop strings do not end it.
         top_logprobs: with that option, one a token, see `Piece.top_logprobs`.
         trace: what can be looked at, or None if `trace` was off.
     """
@@ -114,6 +119,7 @@ class Reply:
     parse_error: str | None = None
     allowed_mass: list[float] = field(default_factory=list)
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    reasoning: str = ""
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
 

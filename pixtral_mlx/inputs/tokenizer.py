@@ -7,7 +7,7 @@ opened, and reports where each image stands.
 import codecs
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,6 +181,17 @@ class Tokenizer:
                 "known here; allowed: v2 to v7"
             )
         return found
+
+    @cached_property
+    def thinking_ids(self) -> tuple[int | None, int | None]:
+        """The tokens `[THINK]` and `[/THINK]`; None where the template has none."""
+        found: list[int | None] = []
+        for name in ("[THINK]", "[/THINK]"):
+            try:
+                found.append(self._words.get_special_token(name))
+            except ValueError:
+                found.append(None)
+        return found[0], found[1]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of generated ids; control tokens and ids without a word are left out."""

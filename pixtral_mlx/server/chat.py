@@ -102,6 +102,8 @@ class ChatRequest:
 
     def _choice(self, number: int, reply: Reply, kept: "_Kept", model: "Pixtral") -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": reply.text}
+        if reply.reasoning:
+            message["reasoning_content"] = reply.reasoning
         if reply.tool_calls:
             message |= {"content": reply.text or None, "tool_calls": reply.tool_calls}
         choice: dict[str, Any] = {"index": number, "message": message, "logprobs": None}
@@ -143,6 +145,8 @@ class ChatRequest:
             choice: dict[str, Any] = {"index": number, "delta": {}, "finish_reason": None}
             if item.text:
                 choice["delta"] = {"content": item.text}
+            if item.reasoning:
+                choice["delta"]["reasoning_content"] = item.reasoning
             if self._logprobs:
                 found = [logprob_of(item, answers.model)]
                 choice["logprobs"] = {"content": found, "refusal": None}
@@ -254,7 +258,8 @@ def _logprob(token: int, logprob: float, model: "Pixtral") -> dict[str, Any]:
 def _traced(piece: Piece, look: Mapping[str, Any]) -> dict[str, Any]:
     from math import exp
 
-    return {"token": piece.text, "confidence": round(exp(piece.logprob), 4), **look}
+    token = piece.text or piece.reasoning
+    return {"token": token, "confidence": round(exp(piece.logprob), 4), **look}
 
 
 def end_of(reply: Reply) -> dict[str, Any]:
