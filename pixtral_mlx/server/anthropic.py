@@ -20,7 +20,7 @@ OPTIONS = {
 }
 """{field: option of the generation}."""
 
-_OTHERS = {"model", "messages", "system", "stream", "tools", "tool_choice"}
+_OTHERS = {"model", "messages", "system", "stream", "tools", "tool_choice", "output_config"}
 _REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -46,7 +46,7 @@ class MessagesRequest:
                 400, "max_tokens is missing: a whole number, 1 or more", param="max_tokens"
             )
         self.streamed = flag(body, "stream")
-        options = options_from({**body, **_tools(body)}, {**OPTIONS, **_TOOLS})
+        options = options_from({**body, **_tools(body), **_form(body)}, {**OPTIONS, **_CONVERTED})
         self.question = Question(messages_of(body), options)
         self._head = {
             "id": f"msg_{token_hex(12)}", "type": "message", "role": "assistant", "model": name,
@@ -147,7 +147,10 @@ def _turn(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*results, *([{**message, "content": parts}] if parts or not results else [])]
 
 
-_TOOLS = {"tools": "tools", "tool_choice": "tool_choice", "parallel": "parallel_tool_calls"}
+_CONVERTED = {
+    "tools": "tools", "tool_choice": "tool_choice", "parallel": "parallel_tool_calls",
+    "output_config.format": "response_format",
+}  # fmt: skip
 
 
 def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +167,19 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
         found["tool_choice"] = _CHOICES.get(str(choice.get("type")), choice.get("type"))
     found["parallel"] = choice.get("disable_parallel_tool_use") is not True
     return found
+
+
+def _form(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The form of the answer, if there is one.
+
+    Raises:
+        Refusal: what states it is no object.
+    """
+    stated = body.get("output_config", {})
+    if not isinstance(stated, Mapping):
+        raise Refusal(400, "output_config must be an object", param="output_config")
+    form = stated.get("format")
+    return {} if form is None else {"output_config.format": form}
 
 
 def _function(tool: Any) -> Any:

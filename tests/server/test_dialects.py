@@ -4,11 +4,14 @@ import asyncio
 import base64
 import json
 from types import SimpleNamespace
+from typing import Literal
 
 import anthropic
 import ollama
 import openai
 import pytest
+from documents import blocks
+from pydantic import BaseModel
 
 from pixtral_mlx.engine.reply import Piece, Reply
 from pixtral_mlx.server.anthropic import MessagesRequest
@@ -19,6 +22,10 @@ SCHEMA = {
     "properties": {"rows": {"type": "string", "enum": ["one", "two", "three"]}},
     "required": ["rows"],
 }
+
+
+class Rows(BaseModel):
+    rows: Literal["one", "two", "three"]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,11 @@ def asked(drawing):
     source = {"type": "base64", "media_type": "image/png", "data": data}
     parts = [{"type": "image", "source": source}, {"type": "text", "text": QUESTION}]
     return [{"role": "user", "content": parts}]
+
+
+def read(message) -> int:
+    """Tokens of the prompt, those from before among them."""
+    return message.usage.input_tokens + message.usage.cache_read_input_tokens
 
 
 def test_a_text_goes_on(server):
@@ -66,7 +78,7 @@ def test_anthropic_answers_whole_and_streamed(claude, drawing):
         assert "".join(stream.text_stream) == "two"
         last = stream.get_final_message()
     assert last.content[0].text == "two" and last.stop_reason == "end_turn"
-    assert last.usage.input_tokens + last.usage.cache_read_input_tokens > 20
+    assert read(last) > 20
 
 
 def test_anthropic_calls_tools_and_hears_of_them(claude, drawing):
@@ -85,7 +97,8 @@ def test_anthropic_calls_tools_and_hears_of_them(claude, drawing):
         {"role": "assistant", "content": [block.model_dump() for block in found.content]},
         {"role": "user", "content": [result]},
     ]
-    assert claude.messages.create(**{**given, "max_tokens": 5}, messages=messages).content
+    after = claude.messages.create(**{**given, "max_tokens": 5}, messages=messages)
+    assert read(after) > read(found)  # what it says of it hangs on the call's id, which is drawn
 
 
 def test_a_text_and_two_calls_are_three_blocks():
@@ -117,6 +130,15 @@ def test_a_text_and_two_calls_are_three_blocks():
     assert closed == [0, 1, 2]
 
 
+def test_anthropic_keeps_a_schema(claude, server, drawing):
+    given = {"model": "pixtral-12b", "max_tokens": 80, "messages": asked(drawing)}
+    found = claude.messages.parse(**given, output_format=Rows)
+    assert isinstance(found.parsed_output, Rows)
+    for config, said in (("x", "output_config must"), ({"format": {"type": "x"}}, "format must")):
+        error = server.post({**given, "output_config": config}, "/v1/messages").json()["error"]
+        assert said in error["message"], error
+
+
 def test_anthropic_hears_of_tools_and_the_user_at_once(claude, drawing):
     """Its results stand in the user's message, beside whatever the user says."""
     messages = [
@@ -136,8 +158,9 @@ def test_anthropic_hears_of_tools_and_the_user_at_once(claude, drawing):
             ],
         },
     ]
-    found = claude.messages.create(model="pixtral-12b", max_tokens=5, messages=messages)
-    assert found.usage.output_tokens
+    given = {"model": "pixtral-12b", "max_tokens": 5}
+    lengths = [read(claude.messages.create(**given, messages=messages[:n])) for n in (1, 3)]
+    assert lengths[1] > lengths[0]
 
 
 def test_anthropic_s_errors_are_its_own(claude, server):
@@ -188,3 +211,17 @@ def test_ollama_keeps_a_schema_and_calls_tools(llama, drawing):
             ask("llama3")
     with pytest.raises(ollama.ResponseError, match=r"^messages\[0\]"):
         llama.chat(model="pixtral-mini", messages=[{"role": "robot", "content": "x"}])
+
+
+def test_clients_find_the_server_by_the_variables_of_the_page(server, monkeypatch):
+    (listed,) = [text for text in blocks("server", "text") if "BASE_URL" in text]
+    for line in listed.replace("http://127.0.0.1:8000", server.address).splitlines():
+        monkeypatch.setenv(*line.split("=", 1))
+    messages = [{"role": "user", "content": "x"}]
+    with openai.OpenAI() as client:
+        given = {"model": "pixtral-12b", "messages": messages}
+        assert client.chat.completions.create(**given, max_tokens=1).choices
+    with anthropic.Anthropic() as client:
+        assert client.messages.create(**given, max_tokens=1).type == "message"
+    with ollama.Client() as client:
+        assert client.chat(**given, options={"num_predict": 1}).done
