@@ -89,8 +89,9 @@ class Visitor:
 
     def __init__(self, browser, server, width=1280, **options):
         self.server, self.asked, self.troubles = server, [], []
+        options = {"reduced_motion": "reduce", **options}
         size = {"width": width, "height": 800}
-        self.context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
+        self.context = browser.new_context(viewport=size, **options)
         self.context.set_default_timeout(20_000)
         self.page = self.context.new_page()
         self.page.on("console", self._hear)
@@ -303,6 +304,24 @@ def test_stop_frees_the_place_on_the_server(visit, server):
     visitor.ask("And now?")
     visitor.page.locator(".px-turn").nth(1).wait_for()
     assert visitor.asked[-1]["messages"][1] == {"role": "assistant", "content": kept}
+
+
+def test_the_light_follows_what_is_written_until_a_word_is_chosen(visit, png):
+    visitor = visit(reduced_motion="no-preference")
+    visitor.add(png)
+    visitor.endless()
+    visitor.ask(QUESTION)
+    sight, said = visitor.page.locator(".px-sight"), set()
+    eventually(lambda: said.add(sight.text_content()) or len(said) > 3)
+    visitor.words.first.click()
+    first = visitor.words.first.text_content()
+    visitor.says(f"“{first}” looks most")
+    count = visitor.words.count()
+    eventually(lambda: visitor.words.count() > count + 3)
+    assert sight.text_content().startswith(f"“{first}” looks most")
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.says("Stopped.")
+    assert sight.text_content().startswith(f"“{first}” looks most")
 
 
 def test_the_pages_of_a_pdf_are_seen(visit):

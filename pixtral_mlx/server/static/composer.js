@@ -35,7 +35,8 @@ export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
   };
   const [choose, files_] = picker("Add pictures or PDFs", "Add", { accept: "image/*,application/pdf", multiple: true });
   const [camera, shot] = picker("Take a photo", "Photo", { accept: "image/*", capture: "environment" });
-  camera.hidden = !window.matchMedia("(pointer: coarse)").matches;
+  const touched = window.matchMedia("(pointer: coarse)").matches;
+  camera.hidden = !touched;
   const list = tag("div", { class: "px-files", hidden: true });
   const editing = tag("p", { class: "px-editing px-quiet", hidden: true }, "Ask again: what came after this question goes away. ",
     tag("button", { type: "button", class: "px-link", onclick: () => onCancel() }, "Leave it as it was"));
@@ -55,7 +56,7 @@ export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
     }
     show();
     onChange(chosen.length > refused.length);
-    words.focus();
+    if (!touched) words.focus();
   }
 
   function pagesOf(file) {
@@ -106,7 +107,8 @@ export function composer({ blobs, onAsk, onStop, onCancel, refuse, onChange }) {
   });
 
   return {
-    root, add, focus: () => words.focus(),
+    root, add,
+    focus() { if (!touched) words.focus(); },   // else a keyboard would cover half of the screen
     get files() { return files; },
     // What is here, unless it is nothing.
     draft: () => files.length || words.value.trim() ? { text: words.value, files } : null,

@@ -149,6 +149,9 @@ function openOn(turn) {
   if (word >= 0) choose(turn, word, false);
 }
 
+// Where a reader goes on who is nowhere else.
+function rest() { if (document.activeElement === document.body) box.focus(); }
+
 const atEnd = () => scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
 const toEnd = () => requestAnimationFrame(() => requestAnimationFrame(() => { scroll.scrollTop = scroll.scrollHeight; }));
 
@@ -177,6 +180,7 @@ async function ask(asked) {
     if (turn.answer.text) turn.answer.end = trouble ? "broken" : "stopped";
     if (error.status === 401 || error.status === 0) greet();   // which asks for the key, or waits
   }
+  const end = atEnd();
   writing = null;
   if (turn.answer.text) {
     if (!chosen) openOn(talk.turns.length - 1);
@@ -189,8 +193,9 @@ async function ask(asked) {
   }
   fail(trouble);
   show();
+  if (end) toEnd();
   past.keep({ draft: drafting() });
-  box.focus();
+  rest();
 }
 
 async function answerTo(turn) {
@@ -361,7 +366,7 @@ async function meet() {
       mini.hidden = id !== "pixtral-mini";
       lock(false);
       if (missed) fail("");
-      box.focus();
+      rest();
       return;
     } catch (error) {
       if (error.status === 401) { askForKey(); return; }
