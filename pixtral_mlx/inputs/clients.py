@@ -95,6 +95,24 @@ def as_messages(listed: Sequence[Any]) -> list[dict[str, Any]]:
     return found
 
 
+def with_calls_together(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An assistant's calls in one message, where each had its own: items of OpenAI's Responses API
+    are calls one after another and then their results, and the template takes results only after
+    a message with all the calls."""
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        if found and found[-1].get("tool_calls") and _only_calls(message):
+            calls = [*found[-1]["tool_calls"], *message["tool_calls"]]
+            found[-1] = {**found[-1], "tool_calls": calls}
+        else:
+            found.append(message)
+    return found
+
+
+def _only_calls(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("tool_calls")) and not message["content"]
+
+
 def _message(sent: Any, where: str, unanswered: deque[str]) -> dict[str, Any]:
     message = _unwrapped(sent, where)
     role = _role(message)

@@ -16,7 +16,15 @@ from ..errors import PixtralError, PromptError
 from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
 from ..model.vision_language_model import NO_VISION
-from .clients import as_messages, detail_of, is_list, kind_of, source_of, text_of
+from .clients import (
+    as_messages,
+    detail_of,
+    is_list,
+    kind_of,
+    source_of,
+    text_of,
+    with_calls_together,
+)
 from .found import Found, find_pictures
 from .image_options import ImageOptions
 
@@ -73,7 +81,7 @@ def open_messages(
     opened = [opener.message(each, i) for i, each in enumerate(as_messages(messages))]
     opener.check_all_used()
     opener.prepare_all()
-    return opened
+    return with_calls_together(opened)
 
 
 def open_picture(

@@ -127,6 +127,16 @@ def test_an_answer_as_it_was_dumped(same, reply):
            "output": [{"type": "input_text", "text": "red"}]}],
          [ASKED[0], {"role": "assistant", "tool_calls": [{**CALL, "id": "call_1"}]},
           {"role": "tool", "content": "red", "tool_call_id": "call_1"}]),
+        # calls that were made together, as the Vercel AI SDK sends them back
+        ([ASKED[0],
+          {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": '{"x": 1}'},
+          {"type": "function_call", "call_id": "call_2", "name": "look", "arguments": '{"x": 1}'},
+          {"type": "function_call_output", "call_id": "call_1", "output": "red"},
+          {"type": "function_call_output", "call_id": "call_2", "output": "blue"}],
+         [ASKED[0],
+          {"role": "assistant", "tool_calls": [{**CALL, "id": n} for n in ("call_1", "call_2")]},
+          {"role": "tool", "content": "red", "tool_call_id": "call_1"},
+          {"role": "tool", "content": "blue", "tool_call_id": "call_2"}]),
     ],
 )  # fmt: skip
 def test_items_of_openai_s_responses(same, items, expected):

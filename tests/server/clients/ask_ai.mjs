@@ -8,7 +8,11 @@ import {
 } from "./common.mjs";
 
 const settings = { baseURL, apiKey: key };
-const model = way === "openai" ? createOpenAI(settings).chat(name) : createMistral(settings)(name);
+const model = {
+  openai: () => createOpenAI(settings).chat(name),
+  responses: () => createOpenAI(settings)(name), // what it asks unless told otherwise
+  mistral: () => createMistral(settings)(name),
+}[way]();
 const content = [
   { type: "text", text: question },
   { type: "image", image: data },

@@ -1,21 +1,17 @@
-"""Simon Willison's `llm`, with the models file that its page on OpenAI-compatible models shows."""
+"""Simon Willison's `llm`, with the models file that docs/apps.md shows."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from common import BASE_URL, MODEL, PICTURE, QUESTION, TEXT, Rows, tell
+from common import BASE_URL, PICTURE, QUESTION, TEXT, Rows, tell
 
-MODELS = f"""
-- model_id: pixtral
-  model_name: {MODEL}
-  api_base: "{BASE_URL}"
-  vision: true
-  supports_schema: true
-  supports_tools: true
-"""
+PAGE = (Path(__file__).parents[3] / "docs" / "apps.md").read_text()
+MODELS = re.findall(r"```yaml\n(- model_id.*?)```", PAGE, re.DOTALL)[0]
+MODELS = MODELS.replace("http://127.0.0.1:8000/v1", BASE_URL)
 FUNCTIONS = '''
 import typing
 

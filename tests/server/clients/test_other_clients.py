@@ -39,6 +39,7 @@ CLIENTS = {
     "node/mistral": USAGE | {"listing"},
     "node/ai openai": USAGE,
     "node/ai mistral": USAGE,
+    "node/ai responses": USAGE,
 }
 """{environment/client and, if it has several, way: what it can do}."""
 
