@@ -82,7 +82,12 @@ class GenerationStream(Iterator[Piece]):
         if keep := options.trace_options:
             keep.check(model.config)
             self._recorder = Recorder(length - 1, keep)
-        self._pieces = self._run()
+
+    @cached_property
+    def _pieces(self) -> Generator[Piece, None, None]:
+        # Not before it is asked for: a generator that has not ended holds this object, which would
+        # hold it, so that prompt, pictures and trace would stay until Python looks for cycles.
+        return self._run()
 
     @cached_property
     def content(self) -> Content | None:

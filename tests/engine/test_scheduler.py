@@ -422,6 +422,27 @@ def test_what_is_cancelled_before_it_begins_computes_nothing(wide, calls, endles
     assert not opened and set(calls) == {(1, 1)}
 
 
+@pytest.mark.parametrize("options", [{}, {"trace": True}])
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_has_ended_is_gone_before_python_looks_for_cycles(wide, options, count):
+    """Pictures and traces are large, and when it looks is up to it."""
+
+    def streams():
+        return sum(isinstance(one, GenerationStream) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before, batch = streams(), Batch(wide.engine)
+        for _ in range(count):
+            batch.add({"messages": user(picture(64, 64), "Why?"), "max_tokens": 3, **options})
+        while batch.busy:
+            batch.step()
+        assert streams() == before
+    finally:
+        gc.enable()
+
+
 def test_a_thousand_that_are_cancelled_leave_nothing(wide, endless):
     prompts = [wide.encode(user(picture(64, 64), LONG)), wide.encode("Why?")]
     kinds = (Request, GenerationStream, Run, px.Reply)
