@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from ..checkpoint.identity import LoadedArrays
 from ..model.kv_cache import cut
@@ -136,7 +136,7 @@ class PromptCache:
             return
         if self.folder is not None:
             self.folder.save(content, layers)
-        nbytes = sum(layer.nbytes for layer in layers)
+        layers, nbytes = _fitted(layers, length)
         if nbytes > self.max_bytes:
             return
         for other in [kept.content for kept in self._conversations()]:
@@ -146,7 +146,6 @@ class PromptCache:
                 return
             if shared == len(other.tokens):  # type: ignore[union-attr]
                 del self._kept[other]
-        layers = [cut(layer, length) for layer in layers]
         mx.eval([(layer.keys, layer.values) for layer in layers])
         self._kept[content] = _Kept(nbytes, layers, content)
         self.shrink(self.max_bytes)
@@ -172,6 +171,19 @@ class PromptCache:
             if array.nbytes <= self.max_bytes:
                 self._kept[digest] = _Kept(array.nbytes, array)
         self.shrink(self.max_bytes)
+
+
+def _fitted(layers: list[Any], length: int) -> tuple[list[Any], int]:
+    """The first positions of some layers, and the bytes that they hold. mlx-lm's caches grow by 256
+    positions at a time: of those that are less than half full only what is used is copied."""
+    nbytes = sum(layer.nbytes for layer in layers)
+    layers = [cut(layer, length) for layer in layers]
+    used = sum(layer.nbytes for layer in layers)
+    if 2 * used > nbytes:
+        return layers, nbytes
+    for layer in layers:
+        layer.keys, layer.values = tree_map(mx.contiguous, (layer.keys, layer.values))
+    return layers, used
 
 
 def _holds_nan(layer: Any, length: int) -> bool:

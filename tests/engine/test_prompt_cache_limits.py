@@ -9,6 +9,7 @@ from reuse import NEW, check, common, prompt_rest
 
 import pixtral_mlx as px
 from pixtral_mlx.interpret.recorder import TraceOptions
+from pixtral_mlx.model.kv_cache import KVFormat
 
 # Bytes -----------------------------------------------------------------------------------------
 
@@ -26,6 +27,22 @@ def test_the_least_recently_used_goes_first(model):
     cached = [model.generate(prompts[n], max_tokens=1).stats.cached_tokens for n in (0, 2)]
     assert cached == [len(prompts[n].tokens) - 1 for n in (0, 2)]
     assert model.generate(prompts[1], max_tokens=1).stats.cached_tokens == shared
+
+
+def test_a_short_conversation_takes_as_much_as_it_is_long(model):
+    """mlx-lm's caches have 256 positions at least, which are shared with what is cut from them."""
+    model.generate("What is this?", max_tokens=2)  # what belongs to the model itself is there now
+    model.clear_cache()
+    mx.clear_cache()
+    before, kv = mx.get_active_memory(), KVFormat()
+    prompts = [model.encode(f"What is {n}?") for n in "abcd"]
+    for prompt in prompts:
+        model.generate(prompt, max_tokens=1)
+    tokens = sum(len(prompt.tokens) + 1 for prompt in prompts)  # and the one that was written
+    each = kv.bytes_per_token(model.config.text, itemsize=4)
+    assert model.prompt_cache.nbytes == tokens * each
+    mx.clear_cache()
+    assert mx.get_active_memory() - before < tokens * each + 4000
 
 
 def test_nothing_is_kept_without_room(model):
