@@ -42,7 +42,7 @@ def test_a_short_conversation_takes_as_much_as_it_is_long(model):
     each = kv.bytes_per_token(model.config.text, itemsize=4)
     assert model.prompt_cache.nbytes == tokens * each
     mx.clear_cache()
-    assert mx.get_active_memory() - before < tokens * each + 4000
+    assert mx.get_active_memory() - before < 2 * tokens * each
 
 
 def test_nothing_is_kept_without_room(model):
