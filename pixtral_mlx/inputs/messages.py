@@ -31,7 +31,7 @@ from .image_options import ImageOptions
 LOW_SIDE = 512
 """A picture of `detail: low` takes at most as many tokens as a square of so many pixels."""
 
-MOST_HELD_BYTES = 400_000_000
+MOST_HELD_BYTES = 100_000_000
 """Of files that have been found; beyond it those that wait are prepared before others are found."""
 
 PLACEHOLDER = '{"type": "image"}'

@@ -17,25 +17,26 @@ def asked(*parts) -> dict:
     return {"messages": [{"role": "user", "content": content}], "max_tokens": 1}
 
 
-SQUARE = url(encoded(Image.new("L", (1024, 1024))))
+WIDE = url(encoded(Image.new("L", (1024, 272))))
+"""17 rows of 64 patches and a break, a little more than 1,056 tokens; within them, 17 of 61."""
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 def test_low_detail_takes_fewer_tokens(server, path):
     def tokens(detail) -> int:
         if path == "/v1/responses":
-            part = {"type": "input_image", "image_url": SQUARE, "detail": detail}
+            part = {"type": "input_image", "image_url": WIDE, "detail": detail}
             body = {"input": asked(part)["messages"], "max_output_tokens": 1}
             return server.post(body, path).json()["usage"]["input_tokens"]
-        part = {"type": "image_url", "image_url": {"url": SQUARE, "detail": detail}}
+        part = {"type": "image_url", "image_url": {"url": WIDE, "detail": detail}}
         return server.post(asked(part), path).json()["usage"]["prompt_tokens"]
 
     low, high, auto, none = map(tokens, ("low", "high", "auto", None))
-    assert high == auto == none == low + 4160 - 1056
+    assert high == auto == none == low + 17 * 65 - 17 * 62
 
 
 def test_another_detail_is_refused_by_its_name(server):
-    part = {"type": "image_url", "image_url": {"url": SQUARE, "detail": "tiny"}}
+    part = {"type": "image_url", "image_url": {"url": WIDE, "detail": "tiny"}}
     found = server.post(asked(part))
     assert found.status_code == 400
     assert "content[0]: detail 'tiny'; allowed: low, high, auto" in found.json()["error"]["message"]
