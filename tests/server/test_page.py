@@ -93,11 +93,15 @@ class Visitor:
         size = {"width": width, "height": 800}
         self.context = browser.new_context(viewport=size, **options)
         self.context.set_default_timeout(20_000)
+        self.open()
+
+    def open(self):
+        """In a tab of its own, which is the one that is looked at from then on."""
         self.page = self.context.new_page()
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.on("request", self._note)
-        self.page.goto(server.address)
+        self.page.goto(self.server.address)
         self.words = self.page.locator("[data-word]")
         self.box = self.page.get_by_label("Your question")
         self.problem = self.page.get_by_role("alert")
@@ -458,6 +462,34 @@ def test_pictures_are_dropped_and_pasted_lines_written_answers_copied(visit, png
     visitor.page.get_by_role("listitem").get_by_text("Not yet asked").click()
     visitor.page.locator(".px-turn").wait_for(state="detached")
     assert visitor.box.input_value() == "Not yet asked"
+
+
+def test_two_tabs_that_go_on_with_one_conversation_lose_nothing(visit, png):
+    visitor = visit()
+    visitor.add(png)
+    visitor.ask(QUESTION)
+    visitor.answered()
+    first = visitor.page
+    visitor.open()
+    visitor.answered()
+    for page, text in ((first, NEXT), (visitor.page, "Why?")):
+        page.get_by_label("Your question").fill(text)
+        page.get_by_label("Your question").press("Enter")
+        page.locator(".px-under:visible").nth(1).wait_for()
+    visitor.page.locator(".px-menu li").nth(1).wait_for(state="attached")
+    first.reload()
+    first.locator(".px-turn").nth(1).wait_for()
+    visitor.page.reload()
+    visitor.page.locator(".px-turn").nth(1).wait_for()
+    for page, text in ((first, NEXT), (visitor.page, "Why?")):
+        assert page.locator(".px-asked .px-text").all_text_contents() == [QUESTION, text]
+    first.on("dialog", lambda dialog: dialog.accept())
+    first.locator("summary").click()
+    first.locator("li:has([aria-current]) button").last.click()  # its picture is the other's too
+    first.locator(".px-turn").first.wait_for(state="detached")
+    visitor.page.reload()
+    visitor.answered(2)
+    visitor.page.locator("canvas.px-patches").wait_for()
 
 
 def test_a_browser_that_keeps_no_more_says_so(visit, png):
