@@ -28,6 +28,19 @@ async function copy(text, button) {
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 }
 
+// An element that has become another one: what is the same at its start stays where it is, so that a
+// click finds its word and what was selected stays so while the answer grows.
+function grown(old, fresh) {
+  if (old.tagName !== fresh.tagName || old.className !== fresh.className) { old.replaceWith(fresh); return fresh; }
+  const [before, after] = [[...old.childNodes], [...fresh.childNodes]];
+  let same = 0;
+  while (same < before.length && same < after.length && before[same].isEqualNode(after[same])) same++;
+  before.slice(same).forEach((node) => node.remove());
+  old.append(...after.slice(same));
+  old.style.marginLeft = fresh.style.marginLeft;
+  return old;
+}
+
 // An answer as its words; onChoose(number of a word). show(answer, { writing, chosen, waiting: what to
 // say while there is nothing yet }).
 export function answerView({ onChoose }) {
@@ -66,7 +79,7 @@ export function answerView({ onChoose }) {
         const stop = Math.min(run.end, !word ? run.end : place < word.start ? word.start : word.end);
         const part = text.slice(place, stop);
         if (word && place >= word.start) {
-          inside.append(tag("span", { class: `px-w ${word.p < UNCERTAIN ? "px-uncertain" : ""}`, "data-word": next }, part));
+          inside.append(tag("span", { class: word.p < UNCERTAIN ? "px-w px-uncertain" : "px-w", "data-word": next }, part));
         } else inside.append(part);
         place = stop;
       }
@@ -97,17 +110,16 @@ export function answerView({ onChoose }) {
     shown = answer.text;
     const looks = answer.tokens.some(({ map }) => map);
     words = looks ? wordsOf(answer.tokens) : [];
+    for (const old of prose.querySelectorAll(".px-chosen")) old.classList.remove("px-chosen");
     const blocks = blocksOf(answer.text);
     blocks.forEach((block, i) => {
       const key = JSON.stringify([block, looks]);
       if (drawn[i]?.[0] === key) return;
       const fresh = element(block, answer.text, looks);
-      if (drawn[i]) drawn[i][1].replaceWith(fresh); else prose.append(fresh);
-      drawn[i] = [key, fresh];
+      drawn[i] = [key, drawn[i] ? grown(drawn[i][1], fresh) : prose.appendChild(fresh)];
     });
     while (drawn.length > blocks.length) drawn.pop()[1].remove();
     at = chosen;
-    for (const old of prose.querySelectorAll(".px-chosen")) old.classList.remove("px-chosen");
     for (const span of prose.querySelectorAll(`[data-word="${chosen}"]`)) span.classList.add("px-chosen");
     prose.setAttribute("aria-label", looks ? "The answer; arrow keys step through its words" : "The answer");
     root.classList.toggle("px-writing", writing);
