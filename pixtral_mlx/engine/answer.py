@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from ..cost.machine import machine
 from ..inputs.tokenizer import StreamDecoder
-from ..inputs.tools import CallReader
+from ..inputs.tools import CallMarks, CallReader, MarkedCallReader
 from ..interpret.activations import nan_error
 from ..model.prompt import Prompt
 from .engine import Engine
@@ -58,6 +58,8 @@ class Answer:
         self._engine, self._limit, self._stops = engine, limit, tuple(options.stop)
         self._form, self._constraint = options.response_format, constraint
         self._tools, self._calls = options.tools, CallReader()
+        if self._tools is not None and self._marks.arguments is not None:
+            self._calls = MarkedCallReader(self._marks)
         self._top = options.top_logprobs
         self._waiting: list[Piece] = []
         self._start = self._first = 0.0
@@ -73,8 +75,8 @@ class Answer:
         return self._engine.tokenizer.stream_decoder()
 
     @cached_property
-    def _calls_id(self) -> int:
-        return self._engine.tokenizer.calls_id()
+    def _marks(self) -> CallMarks:
+        return self._engine.tokenizer.call_marks()
 
     @property
     def finished(self) -> bool:
@@ -109,7 +111,7 @@ class Answer:
             raise nan_error(self._engine.model)
         self._clock()
         if token == self._engine.tokenizer.eos_id:
-            yield from self._end("stop", self._text.flush())
+            yield from self._end(self._own_end, self._text.flush())
             return
         self.reply.stats.generated_tokens += 1
         self.reply.stats.forced_tokens += choice.forced
@@ -124,11 +126,16 @@ class Answer:
         if self._text.stopped:
             yield from self._end("stop")
         elif choice.ends:
-            yield from self._end("tool_calls" if self._calling else "stop", self._text.flush())
+            yield from self._end(self._own_end, self._text.flush())
         elif not self.left:
             yield from self._end("length", self._text.flush())
         elif not self._text.pending:
             yield from self._hand_out()
+
+    @property
+    def _own_end(self) -> str:
+        """Why it ends where the model, or its form, ends it."""
+        return "tool_calls" if self._calling else "stop"
 
     def _reasoning(self, token: int) -> str | None:
         """What a token adds to the thoughts; None if it belongs to the answer itself."""
@@ -146,8 +153,8 @@ class Answer:
     def _text_and_calls(self, token: int) -> tuple[str, tuple[dict[str, Any], ...]]:
         """What a token adds to the text, or to the calls of tools."""
         if self._calling:
-            return "", tuple(self._calls.add(self._call_text.add(token)))
-        if self._tools is not None and token == self._calls_id:
+            return "", tuple(self._calls.add(self._call_text.add(token), token))
+        if self._tools is not None and token == self._marks.begin:
             self._calling = True
             return self._text.flush(), ()
         return self._text.add(token), ()

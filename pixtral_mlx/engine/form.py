@@ -12,7 +12,7 @@ from ..checks import shown
 from ..errors import FormError
 from ..inputs.clients import fields_of
 from ..inputs.tokenizer_file import import_jsonschema
-from ..inputs.tools import Tools, calls_schema
+from ..inputs.tools import CallMarks, Tools, calls_schema
 from .schema import REFUSED, check_source, for_grammar
 
 KINDS = ("text", "json_object", "json_schema", "regex", "grammar")
@@ -22,6 +22,12 @@ _ANNOTATIONS = {"$schema", "$id", "$defs", "definitions", "title", "description"
 _LONGEST_MESSAGE = 200
 MOST_CALLS = 16
 """Of tools, in one answer."""
+COMPACT = {
+    "whitespace_flexible": False, "item_separator": ",", "key_separator": ":",
+    "coerce_one_of": True,  # whether only one of them holds is checked afterwards
+}  # fmt: skip
+SPACED = {**COMPACT, "item_separator": ", ", "key_separator": ": "}
+"""How llguidance writes JSON: without blanks after commas and colons, and with them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +112,36 @@ def _is_schema(stated: Mapping[str, Any]) -> bool:
     return not keywords.isdisjoint(stated)
 
 
-def calls_form(tools: Tools) -> Form:
+def calls_form(tools: Tools, marks: CallMarks) -> Form:
     """The form of what follows `[TOOL_CALLS]`: as the template writes calls that were made.
+
+    Arguments:
+        marks: the control tokens of the template.
 
     Raises:
         FormError: the arguments of a function have a schema that cannot be enforced.
     """
+    forms = []
     for name, schema in tools.functions:
         try:
-            _json_form(schema)
+            forms.append((name, _json_form(schema)))
         except FormError as error:
             raise FormError(f"tool {name}: {error}") from error
     most = MOST_CALLS if tools.parallel else 1
+    if marks.arguments is not None:
+        return Form("grammar", _marked_calls(forms, marks, most))
     return replace(_json_form(calls_schema(tools.functions, most)), compact=False)
+
+
+def _marked_calls(forms: Sequence[tuple[str, Form]], marks: CallMarks, most: int) -> str:
+    """The grammar (llguidance's Lark) of calls with control tokens between their parts."""
+    an_id = "" if marks.call_id is None else f"<[{marks.call_id}]> /[a-zA-Z0-9]{{9}}/ "
+    calls = [f'"{name}" {an_id}<[{marks.arguments}]> args_{i}' for i, (name, _) in enumerate(forms)]
+    more = f" (<[{marks.begin}]> call){{0,{most - 1}}}" if most > 1 else ""
+    rules = [f"start: call{more}", f"call: {' | '.join(calls)}"]
+    for i, (_, form) in enumerate(forms):
+        rules.append(f"args_{i}: %json {json.dumps({**form.grammar_schema, 'x-guidance': SPACED})}")
+    return "\n".join(rules)
 
 
 def problem_of_calls(tools: Tools, calls: Sequence[Mapping[str, Any]]) -> str | None:

@@ -20,19 +20,13 @@ import numpy as np
 from ..errors import FormError
 from ..inputs.tokenizer import Tokenizer
 from ..inputs.tools import Tools
-from .form import Form, calls_form
+from .form import COMPACT, SPACED, Form, calls_form
 from .sampling import Choice, Sampler, likeliest
 
 MOST_FORCED = 16
 """Forced tokens in a pass at most: each has a row of logits."""
 LEXER_FUEL = 200_000
 """What llguidance may spend on a grammar before it is refused: 0.1 s and more."""
-_COMPACT = {
-    "whitespace_flexible": False, "item_separator": ",", "key_separator": ":",
-    "coerce_one_of": True,  # whether only one of them holds is checked afterwards
-}  # fmt: skip
-
-_SPACED = {"item_separator": ", ", "key_separator": ": "}
 
 
 class Constraint:
@@ -187,13 +181,14 @@ def constraint_of(
 
     Raises:
         FormError: no grammar can be made of it, or nothing satisfies it; or the tokenizer's
-            template has no tools, or writes calls otherwise.
+            template has no tools.
     """
     free = None if form is None else _constraint(form, tokenizer, rows)
     if tools is None:
         return free
-    calls = _constraint(calls_form(tools), tokenizer, rows)
-    return CallConstraint(free, calls, tokenizer.calls_id(), tools.choice, rows, tokenizer.eos_id)
+    marks = tokenizer.call_marks()
+    calls = _constraint(calls_form(tools, marks), tokenizer, rows)
+    return CallConstraint(free, calls, marks.begin, tools.choice, rows, tokenizer.eos_id)
 
 
 def _constraint(form: Form, tokenizer: Tokenizer, rows: int) -> Constraint:
@@ -211,8 +206,7 @@ def _grammar(form: Form) -> tuple[str, str]:
     from llguidance import LLMatcher
 
     if form.kind == "json":
-        written = _COMPACT if form.compact else _COMPACT | _SPACED
-        schema = {**form.grammar_schema, "x-guidance": written}
+        schema = {**form.grammar_schema, "x-guidance": COMPACT if form.compact else SPACED}
         return "the schema", json.dumps({"json_schema": schema})
     if form.kind == "regex":
         rule = json.loads(LLMatcher.grammar_from_regex(form.source))["grammars"][0]

@@ -31,6 +31,7 @@ from .image_options import ImageOptions
 from .messages import open_messages
 from .pixels import preprocess
 from .tokenizer_file import import_jsonschema
+from .tools import CallMarks
 
 _NUMBER = "number"  # of a prepared picture, in the `info` of what stands for it
 
@@ -162,36 +163,37 @@ class Tokenizer:
                     tokens += encoder(SimpleNamespace(image=chunk["image"])).tokens
         return tokens
 
-    def calls_id(self) -> int:
-        """The token `[TOOL_CALLS]`.
+    def call_marks(self) -> CallMarks:
+        """The control tokens of calls.
 
         Raises:
-            FormError: the template has none, or writes calls otherwise than as a list of JSON.
+            FormError: the template has no tools.
         """
         from mistral_common.tokens.tokenizers.base import TokenizerVersion
 
         version = self._words.version
-        try:
-            found = self._words.get_special_token("[TOOL_CALLS]")
-        except ValueError:
-            found = None
-        if found is None or version > TokenizerVersion.v7:
+        names = ["[TOOL_CALLS]"]
+        names += ["[ARGS]"] * (version > TokenizerVersion.v7)
+        names += ["[CALL_ID]"] * (version == TokenizerVersion.v11)
+        found = [self._control(name) for name in names]
+        if None in found:
             raise FormError(
-                f"{self.path}: the template of tokenizer {version.value} has no tools that are "
-                "known here; allowed: v2 to v7"
+                f"{self.path}: the template of tokenizer {version.value} has no tools; allowed: "
+                "v2 and later"
             )
-        return found
+        return CallMarks(*found)  # type: ignore[arg-type]
+
+    def _control(self, name: str) -> int | None:
+        """The id of a control token; None where the template has none."""
+        try:
+            return self._words.get_special_token(name)
+        except ValueError:
+            return None
 
     @cached_property
     def thinking_ids(self) -> tuple[int | None, int | None]:
         """The tokens `[THINK]` and `[/THINK]`; None where the template has none."""
-        found: list[int | None] = []
-        for name in ("[THINK]", "[/THINK]"):
-            try:
-                found.append(self._words.get_special_token(name))
-            except ValueError:
-                found.append(None)
-        return found[0], found[1]
+        return self._control("[THINK]"), self._control("[/THINK]")
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of generated ids; control tokens and ids without a word are left out."""

@@ -1,7 +1,8 @@
 """Functions that an answer may call: what is sent, and the calls as they are read.
 
-mistral-common checks the functions and puts them into the prompt; an answer that calls them is
-`[TOOL_CALLS]` and a list of JSON, in the template of Pixtral's tokenizers.
+mistral-common checks the functions and puts them into the prompt. An answer that calls them is
+`[TOOL_CALLS]` and a list of JSON, in the template of Pixtral's tokenizers; in those of its heirs
+(v11, v13) each call is `[TOOL_CALLS]`, a name, `[ARGS]` and JSON.
 """
 
 import json
@@ -10,7 +11,7 @@ import secrets
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..checks import shown
 from .clients import fields_of, is_list
@@ -99,6 +100,20 @@ def _tool(sent: Any, where: str) -> dict[str, Any]:
     }
 
 
+class CallMarks(NamedTuple):
+    """The control tokens that a template has for calls.
+
+    Arguments:
+        begin: `[TOOL_CALLS]`.
+        arguments: `[ARGS]`; None where calls are a list of JSON.
+        call_id: `[CALL_ID]`, if an id stands between the name and the arguments.
+    """
+
+    begin: int
+    arguments: int | None = None
+    call_id: int | None = None
+
+
 class CallReader:
     """Calls out of the text that follows `[TOOL_CALLS]`, as it comes.
 
@@ -112,20 +127,26 @@ class CallReader:
         self._open: dict[str, Any] | None = None
         self._depth, self._quoted, self._escaped = 0, False, False
 
-    def add(self, text: str) -> list[dict[str, Any]]:
-        """What the text adds, as OpenAI's stream has it: each with the "index" of its call."""
-        return list(self._read(text))
+    def add(self, text: str, token: int | None = None) -> list[dict[str, Any]]:
+        """What the text adds, as OpenAI's stream has it: each with the "index" of its call.
 
-    def _read(self, text: str) -> Iterator[dict[str, Any]]:
+        Arguments:
+            token: that the text comes from; a control token has none.
+        """
+        return list(self._read(text, token))
+
+    def _begins(self, token: int | None) -> str | None:
+        """The name of the call whose arguments begin here, if one does."""
+        if not (found := _CALL.match(self._text)):
+            return None
+        self._text = self._text[found.end() :]
+        return json.loads(found[1])
+
+    def _read(self, text: str, token: int | None) -> Iterator[dict[str, Any]]:
         self._text += text
-        while self._text:
-            if self._open is None:
-                if not (found := _CALL.match(self._text)):
-                    return
-                self._text = self._text[found.end() :]
-                function = {"name": json.loads(found[1]), "arguments": ""}
-                self._open = {"id": new_id(), "type": "function", "function": function}
-                yield {"index": len(self.calls), **self._open, "function": dict(function)}
+        if self._open is None and (name := self._begins(token)) is not None:
+            yield self._opened(name)
+        while self._text and self._open is not None:
             end = self._end_of_arguments(self._text)
             piece = self._text if end is None else self._text[:end]
             self._text = self._text[len(piece) :]
@@ -135,6 +156,13 @@ class CallReader:
             if end is not None:
                 self.calls.append(self._open)
                 self._open = None
+                if (name := self._begins(None)) is not None:
+                    yield self._opened(name)
+
+    def _opened(self, name: str) -> dict[str, Any]:
+        function = {"name": name, "arguments": ""}
+        self._open = {"id": new_id(), "type": "function", "function": function}
+        return {"index": len(self.calls), **self._open, "function": dict(function)}
 
     def _end_of_arguments(self, text: str) -> int | None:
         """Where the value ends, if it does."""
@@ -151,6 +179,26 @@ class CallReader:
                 if self._depth == 0:
                     return place + 1
         return None
+
+
+class MarkedCallReader(CallReader):
+    """The same where control tokens stand between the calls, their names and their arguments.
+
+    Arguments:
+        marks: those tokens.
+    """
+
+    def __init__(self, marks: CallMarks) -> None:
+        super().__init__()
+        self._marks, self._name = marks, ""
+
+    def _begins(self, token: int | None) -> str | None:
+        if token == self._marks.call_id and token is not None:
+            self._name, self._text = self._text, ""  # what follows is an id, which is drawn anew
+        if token != self._marks.arguments or token is None:
+            return None
+        name, self._name, self._text = self._name or self._text, "", ""
+        return name.strip()
 
 
 def new_id() -> str:

@@ -6,7 +6,7 @@ import re
 import jsonschema
 import numpy as np
 import pytest
-from checkpoints import make_official
+from checkpoints import HEIR_VISION, make_official
 from pydantic import BaseModel
 
 import pixtral_mlx as px
@@ -42,6 +42,14 @@ def large(tmp_path_factory):
     return px.load(folder, dtype="float32")
 
 
+@pytest.fixture(scope="module", params=["v11", "v13"])
+def heir(request, tmp_path_factory):
+    """A small model with a template that has control tokens between the parts of a call."""
+    folder = tmp_path_factory.mktemp("heir") / request.param
+    tokenizer = f"tekken-{request.param}"
+    return px.load(make_official(folder, tokenizer=tokenizer, vision=HEIR_VISION), dtype="float32")
+
+
 def check(reply):
     """Calls, and nothing else, whose arguments follow the schema."""
     assert (reply.finish_reason, reply.text, reply.parse_error) == ("tool_calls", "", None)
@@ -69,7 +77,9 @@ def test_a_required_call_is_made_and_follows_its_schema(request, which, choice, 
         )  # fmt: skip
         check(reply)
         names |= {call["function"]["name"] for call in reply.tool_calls}
-        assert reply.tokens[0] == model.tokenizer.calls_id() and reply.stats.forced_tokens > 0
+        assert (
+            reply.tokens[0] == model.tokenizer.call_marks().begin and reply.stats.forced_tokens > 0
+        )
         assert len(reply.allowed_mass) == len(reply.tokens)
     assert names == {"weather"} if choice is NAMED else {"weather", "clock"}
 
@@ -124,7 +134,7 @@ def test_a_stream_gives_deltas_that_add_up(model):
 
 def test_auto_is_free_until_a_call_begins(model):
     """A bias stands for a model that wants to call, or does not."""
-    calls, question = model.tokenizer.calls_id(), {"messages": "Which?", "tools": TOOLS}
+    calls, question = model.tokenizer.call_marks().begin, {"messages": "Which?", "tools": TOOLS}
     quiet = model.generate(**question, max_tokens=9, logit_bias={calls: -1e9})
     assert quiet.tool_calls == [] and quiet.finish_reason == "length" and quiet.parse_error is None
     assert quiet.allowed_mass == [1.0] * 9
@@ -143,7 +153,10 @@ def test_auto_is_free_until_a_call_begins(model):
 
 def test_words_may_stand_before_a_call(model, monkeypatch):
     """Whatever was held back for a stop string comes when the call begins."""
-    calls, quiet = model.tokenizer.calls_id(), model.generate("Which?", max_tokens=3, tools=TOOLS)
+    calls, quiet = (
+        model.tokenizer.call_marks().begin,
+        model.generate("Which?", max_tokens=3, tools=TOOLS),
+    )
     said = model.tokenizer.decode(quiet.tokens)
     from pixtral_mlx.engine import grammar
 
@@ -163,7 +176,7 @@ def test_words_may_stand_before_a_call(model, monkeypatch):
 
 
 def test_a_form_and_tools_exclude_one_another_in_an_answer(model):
-    calls = model.tokenizer.calls_id()
+    calls = model.tokenizer.call_marks().begin
     question = {
         "messages": "Which?", "tools": TOOLS, "max_tokens": 400,
         "response_format": {"type": "regex", "regex": "(yes|no){3}"},
@@ -306,6 +319,57 @@ def test_arguments_that_cannot_be_promised_are_refused_with_their_place(model):
     tools = [CLOCK, {"type": "function", "function": {"name": "f", "parameters": wrong}}]
     with pytest.raises(px.FormError, match=r"^tool f: #/properties/a: uniqueItems cannot be"):
         model.stream("Which?", tools=tools)
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
+def test_heirs_call_in_their_own_template(heir, choice):
+    names, most = set(), 0
+    for seed in range(4):
+        stream = heir.stream(
+            "Which?", tools=TOOLS, tool_choice=choice, temperature=1.5, seed=seed, max_tokens=2000
+        )
+        deltas = [delta for piece in stream for delta in piece.tool_calls]
+        reply = stream.reply
+        check(reply)
+        for index, call in enumerate(reply.tool_calls):
+            first, *rest = (delta for delta in deltas if delta["index"] == index)
+            assert first["id"] == call["id"] and first["function"]["name"]
+            joined = "".join(delta["function"]["arguments"] for delta in rest)
+            assert joined == call["function"]["arguments"]
+        names |= {call["function"]["name"] for call in reply.tool_calls}
+        most = max(most, len(reply.tool_calls))
+    assert names == {"weather"} if choice is NAMED else {"weather", "clock"}
+    assert most > 1
+    one = heir.generate(
+        "Which?", tools=TOOLS, tool_choice=choice, temperature=1.5, seed=0, max_tokens=2000,
+        parallel_tool_calls=False,
+    )  # fmt: skip
+    check(one)
+    assert len(one.tool_calls) == 1
+
+
+def test_calls_of_heirs_go_back_as_they_were_written(heir):
+    """What an answer wrote is what the template makes of its calls, but for their ids."""
+    asked = [{"role": "user", "content": "Which?"}]
+    reply = heir.generate(
+        asked, tools=TOOLS, tool_choice="required", temperature=1.5, seed=2, max_tokens=2000
+    )
+    calls = [{"role": "assistant", "tool_calls": reply.tool_calls}]
+    results = [
+        {"role": "tool", "tool_call_id": call["id"], "content": "5"} for call in reply.tool_calls
+    ]
+    prompt = heir.encode([*asked, *calls, *results], tools=TOOLS)
+    marks = heir.tokenizer.call_marks()
+
+    def without_ids(tokens):
+        kept, inside = [], False
+        for token in tokens:
+            inside = (inside or token == marks.call_id) and token != marks.arguments
+            kept += [] if inside else [token]
+        return heir.tokenizer._words.decode(kept, special_token_policy="keep")
+
+    start = prompt.tokens.index(marks.begin)
+    assert without_ids(prompt.tokens[start:]).startswith(without_ids(reply.tokens))
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 1000])
