@@ -20,36 +20,41 @@ from .words import Word, close, words_of
 # One visual language wherever these tokens appear; safe for colour-blind readers (Okabe and Ito).
 BREAK_COLOUR = "#e69f00"
 END_COLOUR = "#d55e00"
-GRID_COLOUR = (255, 255, 255, 150)
+GRID_COLOUR, FINE_GRID_COLOUR = (255, 255, 255, 150), (255, 255, 255, 60)
 PAPER, INK, QUIET_INK = "#ffffff", "#222222", "#666666"
 
 MAX_SIDE = 1600
 
 
-def draw_patch_grid(image: Image.Image, grid: PatchGrid) -> Image.Image:
+def draw_patch_grid(image: Image.Image, grid: PatchGrid, merge: int = 1) -> Image.Image:
     """An image under its patch grid, with the tokens that end its rows and a caption.
 
     Arguments:
         image: RGB; stretched to the grid, as the model sees it.
-        grid: rows and columns of patches.
+        grid: rows and columns of its tokens.
+        merge: side of the square of patches that each of them shows, see `Prompt.merge`.
 
     Returns:
         RGB, longest side about 1,600 pixels or less.
     """
-    cell = max(8, min(48, MAX_SIDE // (max(grid.rows, grid.columns) + 2)))
+    cell = max(8, min(48 * merge, MAX_SIDE // (max(grid.rows, grid.columns) + 2)))
     width, height, margin = grid.columns * cell, grid.rows * cell, max(cell, 24)
     seen = image.resize((width, height), Image.Resampling.BICUBIC)
     lines = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     pen = ImageDraw.Draw(lines)
-    for column in range(grid.columns + 1):
-        pen.line((column * cell, 0, column * cell, height), fill=GRID_COLOUR)
-    for row in range(grid.rows + 1):
-        pen.line((0, row * cell, width, row * cell), fill=GRID_COLOUR)
+    for side, colour in ((merge, FINE_GRID_COLOUR), (1, GRID_COLOUR)):
+        for column in range(grid.columns * side + 1):
+            x = column * cell // side
+            pen.line((x, 0, x, height), fill=colour)
+        for row in range(grid.rows * side + 1):
+            y = row * cell // side
+            pen.line((0, y, width, y), fill=colour)
     seen = Image.alpha_composite(seen.convert("RGBA"), lines).convert("RGB")
 
     font = ImageFont.load_default(18)
+    what = "patches" if merge == 1 else f"squares of {merge} x {merge} patches"
     caption = (
-        f"{grid.rows} rows x {grid.columns} columns = {grid.patches:,} patches",
+        f"{grid.rows} rows x {grid.columns} columns = {grid.patches:,} {what}",
         f"+ {grid.rows:,} row ends = {grid.tokens:,} tokens",
     )
     text_width = max(int(font.getlength(line)) for line in (*caption, "[IMG_BREAK]   [IMG_END]   "))

@@ -132,3 +132,14 @@ def test_nothing_to_draw_is_said():
     for pieces, images in (([], [IMAGE]), (["Red"], [])):
         with pytest.raises(ImageError, match="nothing to draw"):
             draw_words(pieces, [-1.0], images, looked_at([(0, 0)]))
+
+
+def test_merged_patches_are_drawn_inside_their_squares():
+    black = Image.new("RGB", (10, 10))
+    page = draw_patch_grid(black, PatchGrid(2, 3), merge=2)
+    cell = 96  # pixels, and so is the margin
+    fine, strong, inside = (
+        page.getpixel((96 + x, 96 + 20)) for x in (cell + cell // 2, cell, cell + 20)
+    )
+    assert inside == (0, 0, 0) and 0 < fine[0] < strong[0]
+    assert page.getpixel((96 + cell + 20, 96 + cell // 2)) == fine
