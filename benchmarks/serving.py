@@ -2,7 +2,8 @@
 
     python benchmarks/random_checkpoint.py OFFICIAL --scaled
     pixtral-mlx convert --bits 16 --dtype float32 OFFICIAL FOLDER
-    python benchmarks/serving.py FOLDER --peer-python PYTHON [--rounds 3] [--clients 1 4 16]
+    python benchmarks/serving.py FOLDER --peer-python PYTHON [--rounds 3] [--clients 1 4 16] \\
+        [--short]
 
 Each client holds a conversation of three questions about a picture of its own; then one asks about
 a picture of 4,160 tokens, twice; then such a picture arrives while four answers are being written.
@@ -34,6 +35,8 @@ LARGE = 1024  # pixels: 64 x 64 patches, 4,160 tokens
 RUNNING = 4
 STORY = 4000
 STEPS = 12
+WITH_CACHE = "mlx-vlm, APC_ENABLED=1"
+"""Its cache of prompts, which is off by default; only a follow-up could gain by it."""
 
 
 def main() -> None:
@@ -46,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--side", type=int, default=384, help="of a client's picture (384 pixels)")
+    parser.add_argument("--short", action="store_true", help="only those conversations")
     parser.add_argument("--crowd", type=int, help="ask so many questions at once")
     parser.add_argument("--soak", type=int, help="ask so many questions, and watch the memory")
     parser.add_argument("--log", default="soak.log", help="where --soak writes (soak.log)")
@@ -68,18 +72,21 @@ def compare(arguments: argparse.Namespace) -> None:
     sides: dict[str, Callable[[], Server]] = {"pixtral-mlx": lambda: ours(arguments.folder)}
     if peer := arguments.peer_python:
         sides["mlx-vlm"] = lambda: theirs(peer, arguments.folder)
-        sides["mlx-vlm, APC_ENABLED=1"] = lambda: theirs(peer, arguments.folder, APC_ENABLED="1")
+        sides[WITH_CACHE] = lambda: theirs(peer, arguments.folder, APC_ENABLED="1")
     cases: dict[str, Callable[[Server, int], Any]] = {
         f"{count} clients": lambda server, seed, count=count: conversations(
             server, count, arguments.side, seed
         )
         for count in arguments.clients
     }
-    cases |= {"follow-up": follow_up, "pause": pause}
+    if not arguments.short:
+        cases |= {"follow-up": follow_up, "pause": pause}
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(arguments.rounds):
         for case, measure in cases.items():
             for side, start in sides.items():
+                if side == WITH_CACHE and measure is not follow_up:
+                    continue
                 server = start()
                 try:
                     run = asyncio.run(measured(measure, server, number))
@@ -90,7 +97,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 told = ", ".join(f"{name} {value:.3f}" for name, value in run.items())
                 print(f"round {number + 1}, {case}, {side}: {told}", file=sys.stderr, flush=True)
     for case in cases:
-        table(case, {side: found[case, side] for side in sides})
+        table(case, {side: found[case, side] for side in sides if (case, side) in found})
 
 
 def table(case: str, runs: dict[str, list[dict[str, float]]]) -> None:
