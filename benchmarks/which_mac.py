@@ -11,12 +11,19 @@ for the rest is `capacity.RESERVE_BYTES`. With --write the pages take the tables
 
 import argparse
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from pixtral_mlx.cost.chips import expected_usable_bytes
 from pixtral_mlx.engine.capacity import Need
-from pixtral_mlx.model.config import PIXTRAL_12B, PixtralConfig, QueryScaling, TextConfig, Yarn
+from pixtral_mlx.model.config import (
+    HEIRS_VISION,
+    MISTRAL_SMALL_24B,
+    PIXTRAL_12B,
+    PixtralConfig,
+    QueryScaling,
+    TextConfig,
+    Yarn,
+)
 from pixtral_mlx.model.prompt import patch_grid
 from pixtral_mlx.quantization.options import ConversionOptions
 from pixtral_mlx.quantization.plan import plan_for
@@ -29,11 +36,6 @@ MODELS_TABLE = re.compile(r"^\| model, at 4 bits \|.*?\n(?=\n)", re.MULTILINE | 
 BITS_TABLE = re.compile(r"^\| `--bits` \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 """Those of the two pages, up to the empty line after them."""
 
-_EYES = replace(
-    PIXTRAL_12B.vision, image_size=1540, patch_size=14, adapter_bias=False,
-    mm_projector_id="patch_merge", spatial_merge_size=2, add_pre_mm_projector_layer_norm=True,
-)  # fmt: skip
-
 
 def _ministral(dim: int, layers: int, hidden: int, tied: bool = False) -> PixtralConfig:
     text = TextConfig(
@@ -41,7 +43,7 @@ def _ministral(dim: int, layers: int, hidden: int, tied: bool = False) -> Pixtra
         norm_eps=1e-5, rope_theta=1e6, vocab_size=131_072, max_seq_len=262_144,
         tied_embeddings=tied, yarn=Yarn(16, 16_384), llama_4_scaling=QueryScaling(0.1, 16_384),
     )  # fmt: skip
-    return PixtralConfig(text, _EYES)
+    return PixtralConfig(text, HEIRS_VISION)
 
 
 MODELS = {
@@ -49,7 +51,7 @@ MODELS = {
     "Ministral 3 8B": _ministral(4096, 34, 14336),
     "Pixtral 12B": PIXTRAL_12B,
     "Ministral 3 14B": _ministral(5120, 40, 16384),
-    "Mistral Small 3.2 24B": PixtralConfig(replace(PIXTRAL_12B.text, hidden_dim=32768), _EYES),
+    "Mistral Small 3.2 24B": MISTRAL_SMALL_24B,
 }
 """The published sizes of Pixtral and of those that inherited its encoder."""
 

@@ -22,7 +22,7 @@ from ..inputs.image_options import ImageOptions
 from ..inputs.pixels import to_rgb
 from ..inputs.placeholders import gradient
 from ..interpret.compare import POSITIONS_AT_ONCE, read_answer
-from ..model.config import PIXTRAL_12B
+from ..model.config import MISTRAL_SMALL_24B, PIXTRAL_12B
 from ..pixtral import load
 from .check import FAIL, OK, SKIPPED, WARN, Check, attempt
 
@@ -68,32 +68,49 @@ class Published:
     answers: tuple[Answer, ...]
 
 
-def published_answers() -> Published:
-    """Those of Pixtral 12B."""
+SIZES = {
+    "mistralai/Pixtral-12B-2409": PIXTRAL_12B,
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": MISTRAL_SMALL_24B,
+}
+"""Of the models whose answers are known."""
+
+ALSO = {"mistralai/Mistral-Small-3.1-24B-Instruct-2503": "Mistral Small 3.2 and Magistral Small"}
+"""Which later models have the same sizes, and answers of their own."""
+
+
+def published_answers(model: str = "mistralai/Pixtral-12B-2409") -> Published:
+    """Those of one model.
+
+    Arguments:
+        model: its hub id, of `SIZES`.
+    """
     found = json.loads(ANSWERS.read_text(encoding="utf-8"))
     answers = tuple(
         Answer(tuple(each["images"]), tuple(each["tokens"]), tuple(each["logprobs"]))
-        for each in found["answers"]
+        for each in found["models"][model]
     )
-    return Published(found["model"], found["prompt"], found["pictures"], answers)
+    return Published(model, found["prompt"], found["pictures"], answers)
 
 
-def is_12b(model: "Pixtral") -> bool:
-    """Whether a model has the sizes of the published one, which its base model shares."""
-    return shapes(model.config) == shapes(PIXTRAL_12B)
+def published_model(model: "Pixtral") -> str | None:
+    """The published model whose sizes a model has, as its base model and later ones may."""
+    own = shapes(model.config)
+    return next((name for name, config in SIZES.items() if shapes(config) == own), None)
 
 
 def check_model(
     folder: Path, dtype: str | None, pictures: str | None, force: bool
 ) -> Iterator[Check]:
-    """The published answers where the model has the sizes of Pixtral 12B, and how fast it is.
+    """The published answers where some are known for its sizes, and how fast it is.
 
     Arguments:
         folder: of the model.
         dtype, pictures, force: as the command's options.
     """
-    model, known = load(folder, dtype=dtype), published_answers()
-    if is_12b(model):
+    model = load(folder, dtype=dtype)
+    name = published_model(model)
+    known = published_answers(name) if name else published_answers()
+    if name:
         yield from attempt("published answers", lambda: check_answers(model, known, pictures))
     else:
         yield Check("published answers", SKIPPED, "none are known for a model of this size")
@@ -142,6 +159,10 @@ def check_answers(
     text += f"; left out: {'; '.join(skipped)}" if skipped else ""
     if not share >= LEAST_SHARE:
         advice = f"few bits, or weights other than {published.model}'s, give other answers"
+        if also := ALSO.get(published.model):
+            return Check(
+                "published answers", WARN, text, f"{advice}; {also} have the same sizes", facts
+            )
         return Check("published answers", FAIL, text, advice, facts)
     return Check("published answers", WARN if skipped else OK, text, "", facts)
 

@@ -6,7 +6,7 @@ Field names are those of the official `params.json`. The models that inherited P
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from ..checks import number, one_of, whole
@@ -329,3 +329,10 @@ PIXTRAL_12B = PixtralConfig(
     PIXTRAL_12B_VISION,
 )  # fmt: skip
 """The published 12B, for questions about it without its files; no forward path reads this."""
+
+HEIRS_VISION = replace(
+    PIXTRAL_12B_VISION, image_size=1540, patch_size=14, adapter_bias=False,
+    mm_projector_id=PATCH_MERGE, spatial_merge_size=2, add_pre_mm_projector_layer_norm=True,
+)  # fmt: skip
+MISTRAL_SMALL_24B = PixtralConfig(replace(PIXTRAL_12B.text, hidden_dim=32768), HEIRS_VISION)
+"""The published Mistral Small 3.1 and 3.2 and Magistral Small, for the same."""

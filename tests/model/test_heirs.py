@@ -157,3 +157,23 @@ def test_fp8_weights_are_what_they_stand_for(tmp_path, hf):
 def test_frequencies_are_stretched_as_by_transformers(head_dim, theta, yarn, frequencies):
     waves = stretched(theta ** (np.arange(0, head_dim, 2) / head_dim), yarn, theta)
     assert (1 / waves)[:: head_dim // 16] == pytest.approx(frequencies, rel=1e-6)
+
+
+@pytest.mark.parametrize("version", ["v7", "v11", "v13"])
+def test_tokens_and_pixels_are_those_of_mistral_common(tmp_path, version):
+    """Newer templates, in which a system prompt has words of its own."""
+    folder = checkpoints.make_official(
+        tmp_path, tokenizer=f"tekken-{version}", vision=checkpoints.HEIR_VISION
+    )
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        cases.user(cases.text("First:"), cases.image(50, 35, seed=6)),
+        {"role": "assistant", "content": "Stripes."},
+        cases.user(cases.image(200, 1700, seed=7), cases.text("And now? [IMG] stays text.")),
+    ]
+    prompt = px.load(folder, dtype="float32").encode(messages, image_options=golden_checks.OPTIONS)
+    tokens, images = cases.reference_tokens(folder / "tekken.json", messages)
+    assert prompt.tokens == tokens
+    assert prompt.grids[1].rows == 1540 // 28
+    for ours, theirs in zip(prompt.images, images, strict=True):
+        assert np.abs(ours - theirs).max() <= golden_checks.PIXELS[0]
