@@ -33,10 +33,10 @@ export function fader(canvas) {
 }
 
 // What is said of a lit word: text; the patch [row, column] that it looks at most; how much of its
-// attention is on that picture, which is number `image` of `pictures`.
-export const sight = (text, patch, part, image, pictures) => {
+// attention is on that picture, which is number `image` of `pictures`; merge: as for `patchName`.
+export const sight = (text, patch, part, image, pictures, merge) => {
   const [where, which] = pictures > 1 ? [` of picture ${image + 1}`, "that picture"] : ["", "the picture"];
-  return `“${text}” looks most at ${patchName(patch)}${where}; ${share(part)} of its attention is on ${which}.`;
+  return `“${text}” looks most at ${patchName(patch, merge)}${where}; ${share(part)} of its attention is on ${which}.`;
 };
 
 // A step of the reader among the words that stand there.

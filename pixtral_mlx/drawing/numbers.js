@@ -25,10 +25,12 @@ export const patchesFar = (n) => n < 9.95 ? n.toFixed(1) : digits(n);
 export const sold = (n) => `${count(n / 2 ** 30)} GB`;
 
 // A patch as people count: rows and columns from one.
-export const patchName = ([row, column]) => `patch row ${row + 1}, column ${column + 1}`;
+// merge: side of the square of patches that is one token, where a model makes such squares.
+export const cellName = (merge = 1) => (merge > 1 ? "square" : "patch");
+export const patchName = ([row, column], merge) => `${cellName(merge)} row ${row + 1}, column ${column + 1}`;
 
 // And as Python counts: what a pointer is told.
-export const patchBoth = (patch) => `${patchName(patch)} (in Python: ${patch.join(", ")})`;
+export const patchBoth = (patch, merge) => `${patchName(patch, merge)} (in Python: ${patch.join(", ")})`;
 
 // The first letter of a sentence.
 export const capital = (text) => text[0].toUpperCase() + text.slice(1);

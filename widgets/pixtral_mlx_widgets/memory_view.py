@@ -162,7 +162,9 @@ class MemoryView(View):
         made = CHIPS[chip]
         return {
             "tokens": tokens, "image_tokens": grids[0].tokens if grids else 0,
-            "grid": list(grids[0]) if grids else None, "context": config.text.max_seq_len,
+            "grid": list(grids[0]) if grids else None,
+            "merge": config.vision.spatial_merge_size if config.vision else 1,
+            "context": config.text.max_seq_len,
             "weights": weights, "kv": kv, "activations": activations,
             "reserve": reserve,
             "kv_per_token": kv_bytes_per_token(config.text, itemsize),

@@ -121,7 +121,10 @@ class WordView(View):
         chosen = maps[image]
         peak = np.unravel_index(int(chosen.argmax()), chosen.shape)
         shares = [float(one.sum()) for one in maps]
-        return {**heat(chosen), "shares": shares, "peak": [int(place) for place in peak]}
+        return {
+            **heat(chosen), "shares": shares, "peak": [int(place) for place in peak],
+            "merge": trace.prompt.merge,
+        }  # fmt: skip
 
     # Knock-outs: long work ---------------------------------------------------------------------
 

@@ -69,6 +69,9 @@ test("words", () => {
   assert.equal(describe(sequence, 6), "Token 7: [IMG] (id 10), patch row 2, column 2 (in Python: 1, 1).");
   assert.equal(describe(sequence, 4), "Token 5: [IMG_BREAK] (id 12) ends patch row 1.");
   assert.equal(describe(sequence, 8), "Token 9: [IMG_END] (id 13) ends the picture.");
+  const merged = { ...sequence, images: sequence.images.map((image) => ({ ...image, merge: 2 })) };
+  assert.equal(describe(merged, 6), "Token 7: [IMG] (id 10), square row 2, column 2 (in Python: 1, 1).");
+  assert.match(summary(merged), /6 squares/);
   assert.equal(describe(sequence, 9), "Token 10: ·many↵ (id 466).");
   const two = { ...sequence, images: [image, { start: 50, rows: 1, columns: 1, breaks: true }] };
   assert.equal(describe(two, 8), "Token 9: [IMG_END] (id 13) ends picture 1.");

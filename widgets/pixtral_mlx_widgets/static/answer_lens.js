@@ -11,7 +11,7 @@ export function sight(word, p, found, layer, head, pictures, image) {
   const mean = layer == null || head == null ? "mean over " : "";
   const on = pictures > 1 ? `picture ${image + 1}` : "the picture";
   return `“${word}” (p ${probability(p)}) gave ${share(found.sum)} of its attention to ${on}, most to `
-    + `${patchName(found.peak)} (${share(found.top)}): ${mean}${where.join(" and ")}.`;
+    + `${patchName(found.peak, found.merge)} (${share(found.top)}): ${mean}${where.join(" and ")}.`;
 }
 
 // What the settings do to the distribution, in words.

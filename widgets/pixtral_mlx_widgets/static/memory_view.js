@@ -1,7 +1,7 @@
 // MemoryView: weights, KV cache and activations against a Mac's memory; the bandwidth's bound.
 
 import { choice, eachFrame, ink, onTheme, sized, slider, tag } from "./elements.js";
-import { bytes, count, digits, operations, share, sold } from "./numbers.js";
+import { bytes, cellName, count, digits, operations, share, sold } from "./numbers.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
 // Three colours that the colour-blind tell apart too, on light and on dark.
@@ -43,7 +43,7 @@ export function verdict(found, memory) {
 }
 
 export function facts(found, chip) {
-  const image = found.grid ? `, ${count(found.image_tokens)} of them per picture (${found.grid.join(" × ")} patches)` : "";
+  const image = found.grid ? `, ${count(found.image_tokens)} of them per picture (${found.grid.join(" × ")} ${cellName(found.merge)}${found.merge > 1 ? "s" : "es"})` : "";
   return [
     ["prompt", `${count(found.tokens)} tokens${image}: ${share(found.tokens / found.context)} of the context`],
     ["KV cache", `${bytes(found.kv_per_token)} per token`],

@@ -2,7 +2,7 @@
 
 import { key } from "./colours.js";
 import { choice, slider, tag } from "./elements.js";
-import { capital, count, digits, operations, patchBoth, share, tokenNumber } from "./numbers.js";
+import { capital, cellName, count, digits, operations, patchBoth, share, tokenNumber } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -18,7 +18,7 @@ export function position(image, [row, column]) {
 export function describe(image, patch) {
   const [row, column] = patch;
   const place = position(image, patch);
-  return `${capital(patchBoth(patch))}: patch ${count(row * image.columns + column + 1)} of `
+  return `${capital(patchBoth(patch, image.merge))}: ${cellName(image.merge)} ${count(row * image.columns + column + 1)} of `
     + `${count(image.rows * image.columns)}`
     + (place == null ? "." : `, token ${tokenNumber(place)} of the prompt.`);
 }
@@ -27,7 +27,7 @@ export function describe(image, patch) {
 export function describeEnd(image, row) {
   const last = row === image.rows - 1;
   const place = position(image, [row, image.columns]);
-  return `${last ? "[IMG_END] ends the picture" : `[IMG_BREAK] ends patch row ${row + 1}`}`
+  return `${last ? "[IMG_END] ends the picture" : `[IMG_BREAK] ends ${cellName(image.merge)} row ${row + 1}`}`
     + (place == null ? "." : `: token ${tokenNumber(place)} of the prompt.`);
 }
 

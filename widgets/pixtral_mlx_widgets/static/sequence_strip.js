@@ -2,7 +2,7 @@
 
 import { CHOSEN, DIFFERENT, key } from "./colours.js";
 import { checkbox, choice, eachFrame, ink, onTheme, sized, tag } from "./elements.js";
-import { count, patchBoth, tokenNumber } from "./numbers.js";
+import { cellName, count, patchBoth, tokenNumber } from "./numbers.js";
 import { bitmap, patchCanvas } from "./patches.js";
 import { answersPictures, connect, follow, frame, latest, on } from "./shared.js";
 
@@ -85,15 +85,17 @@ export function describe(sequence, position) {
   const at = patchAt(images, position);
   if (!at || kinds[position] === TEXT) return `${name}.`;
   const which = images.length > 1 ? ` of picture ${at.image + 1}` : "";
-  if (kinds[position] === ROW_BREAK) return `${name} ends patch row ${at.row + 1}${which}.`;
+  const { merge } = images[at.image];
+  if (kinds[position] === ROW_BREAK) return `${name} ends ${cellName(merge)} row ${at.row + 1}${which}.`;
   if (kinds[position] === END) return `${name} ends ${which ? `picture ${at.image + 1}` : "the picture"}.`;
-  return `${name}, ${patchBoth([at.row, at.column])}${which}.`;
+  return `${name}, ${patchBoth([at.row, at.column], merge)}${which}.`;
 }
 
-export function summary({ kinds }) {
+export function summary({ kinds, images = [] }) {
   const number = [0, 0, 0, 0];
   for (const kind of kinds) number[kind]++;
-  const parts = [[PATCH, "patch", "patches"], [ROW_BREAK, "break", "breaks"], [END, "end", "ends"]]
+  const merged = images[0]?.merge > 1;
+  const parts = [[PATCH, ...merged ? ["square", "squares"] : ["patch", "patches"]], [ROW_BREAK, "break", "breaks"], [END, "end", "ends"]]
     .filter(([kind]) => number[kind]).map(([kind, one, many]) => `${count(number[kind])} ${number[kind] === 1 ? one : many}`);
   const words = `${count(kinds.length)} tokens: ${count(number[TEXT])} of text`;
   return parts.length ? `${words}, ${parts.join(", ")}.` : `${words}.`;

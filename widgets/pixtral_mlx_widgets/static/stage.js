@@ -107,7 +107,7 @@ export function stage({ lens, question, onLeave, fail }) {
     if (painted !== `${epoch}:${image}`) { light.forget(); painted = `${epoch}:${image}`; }
     canvas.show({ picture: drawn, rows: grid.rows, columns: grid.columns, merge: grid.merge });
     light.to(found.map);
-    caption.textContent = sight(word.text, found.peak, found.shares[image], image, found.shares.length);
+    caption.textContent = sight(word.text, found.peak, found.shares[image], image, found.shares.length, found.merge);
   }, (error) => fail(error.message));
 
   // A page that was saved opens on the whole answer, lit by the word that leans most on the picture.

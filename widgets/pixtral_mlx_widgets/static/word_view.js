@@ -190,7 +190,7 @@ export function lookPanel(model, { ask, act, has }, panel, { at, onLook }) {
     if (!answer || !shape) return;
     const [row, column] = patch ?? model.get("patch") ?? answer.peak;
     const value = answer.map[row * shape.columns + column] / 255 * answer.top;
-    const name = patch ? patchBoth(patch) : patchName([row, column]);
+    const name = patch ? patchBoth(patch, shape.merge) : patchName([row, column], shape.merge);
     spot.textContent = `${capital(name)}: ${share(value)} of its attention.`;
   }
 
