@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from browsers import FLAGS
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import pixtral_mlx
 import pixtral_mlx_widgets
@@ -20,10 +20,16 @@ SOURCES = (pixtral_mlx, pixtral_mlx_widgets)
 
 
 class Lab:
-    """A server, a browser, and one page in it."""
+    """A server, a browser, and one page in it.
 
-    def __init__(self, folder: Path, browser: str):
-        self.folder, self._browser_path = folder, browser
+    Arguments:
+        folder: of the server's files.
+        browser: its path.
+        playwright: the one of this process.
+    """
+
+    def __init__(self, folder: Path, browser: str, playwright):
+        self.folder, self._browser_path, self._playwright = folder, browser, playwright
 
     def __enter__(self):
         with socket.socket() as free:
@@ -54,7 +60,6 @@ class Lab:
             stdout=self._log, stderr=self._log, env=environment, cwd=self.folder,
         )  # fmt: skip
         self._wait_for_server()
-        self._playwright = sync_playwright().start()
         self._browser = self._playwright.chromium.launch(
             executable_path=self._browser_path, args=FLAGS
         )
@@ -79,7 +84,6 @@ class Lab:
 
     def __exit__(self, *_):
         self._browser.close()
-        self._playwright.stop()
         self._server.terminate()
         try:
             self._server.wait(10)

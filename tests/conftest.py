@@ -27,6 +27,18 @@ def settings_of_nobody(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def playwright():
+    """The one Playwright that a process may have: its loop runs in this thread until the end."""
+    from browsers import needed_browser
+
+    needed_browser()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A small random model in Mistral's own layout. All tests share it: only read it."""
     return make_official(tmp_path_factory.mktemp("official") / "model")

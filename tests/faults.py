@@ -26,7 +26,7 @@ def gelu_in_vision(patch, pixtral):
 
 def tanh_gelu_in_projector(patch, pixtral):
     class TanhProjector(type(pixtral.projector)):
-        def __call__(self, features):
+        def __call__(self, features, grids=None):
             return self.w_out(nn.gelu_approx(self.w_in(features)))
 
     pixtral.projector.__class__ = TanhProjector

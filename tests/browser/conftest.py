@@ -5,12 +5,12 @@ from browsers import needed_browser
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, playwright):
     """A `Lab` that all tests of one process share."""
     browser = needed_browser("jupyterlab")
     from browser_lab import Lab
 
-    with Lab(tmp_path_factory.mktemp("lab"), browser) as lab:
+    with Lab(tmp_path_factory.mktemp("lab"), browser, playwright) as lab:
         yield lab
 
 

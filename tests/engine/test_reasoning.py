@@ -1,11 +1,11 @@
 """Thoughts of models that think first (Magistral) are not part of the answer."""
 
-import asyncio
 import json
 
 import cases
 import checkpoints
 import pytest
+from loops import in_a_loop
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.answer import Answer
@@ -85,10 +85,10 @@ def test_the_server_says_them_apart(magistral):
         return [chunk async for chunk in request.chunks(Answers())]
 
     request = ChatRequest({"messages": [{"role": "user", "content": "Why?"}]}, "magistral")
-    message = asyncio.run(request.whole(Answers()))["choices"][0]["message"]
+    message = in_a_loop(lambda: request.whole(Answers()))["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("Four", "Hm.")
     request.opening()
-    deltas = [json.loads(chunk[6:])["choices"][0]["delta"] for chunk in asyncio.run(chunks())[:-1]]
+    deltas = [json.loads(chunk[6:])["choices"][0]["delta"] for chunk in in_a_loop(chunks)[:-1]]
     for name, text in (("content", "Four"), ("reasoning_content", "Hm.")):
         assert "".join(delta.get(name, "") for delta in deltas) == text
 

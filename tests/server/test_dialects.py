@@ -1,6 +1,5 @@
 """Completions, Anthropic's messages and Ollama's paths, by the clients that speak them."""
 
-import asyncio
 import base64
 import json
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import ollama
 import openai
 import pytest
 from documents import blocks
+from loops import in_a_loop
 from pydantic import BaseModel
 
 from pixtral_mlx.engine.reply import Piece, Reply
@@ -121,7 +121,7 @@ def test_a_text_and_two_calls_are_three_blocks():
         chunks = [chunk async for chunk in request.chunks(Written())]
         return chunks, (await request.whole(Written()))["content"]
 
-    chunks, content = asyncio.run(written())
+    chunks, content = in_a_loop(written)
     events = [json.loads(chunk.partition(b"data: ")[2]) for chunk in chunks]
     opened = [event for event in events if event["type"] == "content_block_start"]
     assert [event["index"] for event in opened] == [0, 1, 2]

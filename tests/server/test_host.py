@@ -1,19 +1,13 @@
 """The model behind the server, opened and closed."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from loops import in_a_loop
 
 from pixtral_mlx.server.host import ModelHost
 from pixtral_mlx.server.options import ServerOptions
 from pixtral_mlx.server.refusals import Refusal
-
-
-def in_a_loop(ask):
-    """On a thread of its own: a browser may have left a loop running in this one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(ask())).result()
 
 
 def test_requests_are_told_to_wait_while_it_is_opened_for_the_first_time(folder):

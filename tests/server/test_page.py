@@ -68,15 +68,11 @@ def test_what_the_page_may_do(server):
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium(playwright):
     """A browser that all tests of this file share."""
-    path = needed_browser()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=needed_browser(), args=FLAGS)
+    yield browser
+    browser.close()
 
 
 class Visitor:
