@@ -138,12 +138,12 @@ class ModelHost:
         names = self.names
         if asked is None:
             return names[0]
-        known = {name.lower() for name in (*names, *PUBLISHED)}
+        known = {name.lower(): name for name in (*names, *PUBLISHED)}
         if isinstance(asked, str) and asked.removesuffix(":latest").lower() in known:
             return asked
         raise Refusal(
             404,
-            f"there is no model {str(asked)[:100]!r} here; allowed: {', '.join(names)}",
+            f"there is no model {str(asked)[:100]!r} here; allowed: {', '.join(known.values())}",
             param="model",
             code="model_not_found",
         )

@@ -203,6 +203,7 @@ def test_names_of_the_model(server):
     error = found.json()["error"]
     assert (found.status_code, error["code"]) == (404, "model_not_found")
     assert "'gpt-4o'" in error["message"] and "allowed: pixtral-mini" in error["message"]
+    assert all(name in error["message"] for name in names)
     listed = server.http.get("/v1/models").json()
     assert [model["id"] for model in listed["data"]] == ["pixtral-mini"]
     one = server.http.get("/v1/models/pixtral-mini").json()
