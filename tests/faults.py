@@ -117,24 +117,24 @@ def floor_in_the_grid(patch, pixtral):
 def antialiased_resize(patch, pixtral):
     def resize(picture, options, height, width):
         small = picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(small, np.float32)
+        return pixels.normalise(np.asarray(small))
 
     patch.setattr(pixels, "_resize_cubic", resize)
 
 
 def other_cubic(patch, pixtral):
     # Pillow's a = -0.5, here without antialiasing: the resize of many other libraries.
-    taps = pixels._cubic_taps
+    taps = pixels.cubic_taps
 
     def sharper(old, new, exact):
-        indices, _ = taps(old, new, exact)
+        found = taps(old, new, exact)
         centre = (np.arange(new) + 0.5) * (old / new) - 0.5
         t = np.abs(centre - np.floor(centre) + np.array([[1], [0], [-1], [-2]]))
         near = 1.5 * t**3 - 2.5 * t**2 + 1
         far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-        return indices, np.where(t <= 1, near, far).astype(np.float32)
+        return found._replace(weights=np.where(t <= 1, near, far).astype(np.float32))
 
-    patch.setattr(pixels, "_cubic_taps", sharper)
+    patch.setattr(pixels, "cubic_taps", sharper)
 
 
 def transparent_as_black(patch, pixtral):

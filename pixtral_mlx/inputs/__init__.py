@@ -13,7 +13,8 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `tiff`: where its pages are
 `image`: open, check, orient
 `depth`: how many bits grey really has
-`pixels`: resize, normalise
+`resize`: cubic interpolation, a few rows at a time
+`pixels`: to the size of whole patches, normalised
 `page_choice`: which pages are meant
 `pdf`: its pages, drawn
 `pages`: of PDFs and TIFFs, each a picture

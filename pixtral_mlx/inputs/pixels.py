@@ -1,7 +1,7 @@
 """From a decoded picture to the numbers that the encoder takes: resize, normalise.
 
 The arithmetic follows mistral-common 1.13 (`tokens/tokenizers/image.py`), pixel for pixel. A large
-picture costs little beside itself: only the pixels that count are converted, or a band at a time.
+picture costs little beside itself: only the pixels that count are converted, a band at a time.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from ..model.config import VisionConfig
 from ..model.prompt import patch_grid
 from .depth import SIGNIFICANT_BITS, are_scaled, stated_bits
 from .image_options import ImageOptions
+from .resize import Taps, cubic_rows, cubic_taps
 
 # CLIP's mean and standard deviation of RGB, as mistral-common has them.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
@@ -56,13 +57,22 @@ def preprocess(image: Image.Image, config: VisionConfig, options: ImageOptions) 
     grid = patch_grid(image.width, image.height, config, options.image_budget)
     height, width = grid.rows * config.token_size, grid.columns * config.token_size
     if options.resize == "antialiased":
-        return normalise(np.asarray(antialiased(image, options, width, height), np.float32))
-    return normalise(_resize_cubic(image, options, height, width))
+        return normalise(np.asarray(antialiased(image, options, width, height)))
+    return _resize_cubic(image, options, height, width)
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) of 0 to 255, float32 -> (3, H, W), CLIP's mean and deviation taken out."""
-    return ((pixels / np.float32(255.0) - MEAN) / STD).transpose(2, 0, 1)
+    """(H, W, 3) of 0 to 255 -> float32 (3, H, W), CLIP's mean and deviation taken out."""
+    found = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    _normalise(found)
+    return found
+
+
+def _normalise(pixels: np.ndarray) -> None:
+    """The same in place, of float32 with the colours in the third axis from the end."""
+    pixels /= np.float32(255.0)
+    pixels -= MEAN[:, None, None]
+    pixels /= STD[:, None, None]
 
 
 def to_pixels(image: np.ndarray) -> np.ndarray:
@@ -260,45 +270,34 @@ def _thinned(image: Image.Image) -> Image.Image:
 
 
 def _resize_cubic(image: Image.Image, options: ImageOptions, height: int, width: int) -> np.ndarray:
-    """Separable cubic interpolation, a = -0.75, edges repeated, no antialiasing.
+    """`normalise` of OpenCV's INTER_CUBIC on the float32 of `to_rgb(image)`: (3, height, width).
 
-    OpenCV's INTER_CUBIC on the float32 of `to_rgb(image)` -> float32 (height, width, 3). It looks
-    at four rows and four columns for each of its own, and no others are converted.
+    It looks at four rows and four columns for each of its own, and no others are converted.
     """
-    exact = EXACT_CENTRES and min(image.size) >= 4
-    rows, row_weights = _cubic_taps(image.height, height, exact)
-    columns, column_weights = _cubic_taps(image.width, width, exact)
-    used_rows, rows = _numbered(rows)
-    used_columns, columns = _numbered(columns)
+    white, exact = _white(image), EXACT_CENTRES and min(image.size) >= 4
+    rows = _taps(image.height, height, exact)
+    columns = _taps(image.width, width, exact)
+    used_rows, rows = _numbered(rows, height)
+    used_columns, columns = _numbered(columns, width)
     sample = _picked(image, used_rows, used_columns)
-    pixels = np.asarray(_to_rgb(sample, options, _white(image)))
-    tall = np.zeros((height, *pixels.shape[1:]), np.float32)
-    for row, weight in zip(rows, row_weights, strict=True):
-        tall += weight[:, None, None] * pixels[row]
-    resized = np.zeros((height, width, pixels.shape[2]), np.float32)
-    for column, weight in zip(columns, column_weights, strict=True):
-        resized += weight[:, None] * tall[:, column]
-    return resized
+
+    def read(top: int, bottom: int) -> np.ndarray:
+        return np.asarray(_to_rgb(sample.crop((0, top, sample.width, bottom)), options, white))
+
+    found = np.empty((3, height, width), np.float32)
+    for part, block in cubic_rows(read, (sample.height, sample.width), rows, columns):
+        _normalise(block[:, :, None])
+        found[:, part] = block.transpose(1, 0, 2)
+    return found
 
 
-def _numbered(taps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The different ones, ascending, and for each which of them it is."""
-    used, numbers = np.unique(taps, return_inverse=True)
-    return used, numbers.reshape(taps.shape)
+def _taps(old: int, new: int, exact: bool) -> Taps | None:
+    return None if old == new else cubic_taps(old, new, exact)
 
 
-def _cubic_taps(old: int, new: int, exact: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Four source indices and weights for each target index, both of shape (4, new)."""
-    centre = (np.arange(new) + 0.5) * (old / new) - 0.5
-    centre = centre if exact else centre.astype(np.float32)
-    first = np.floor(centre)
-    x = (centre - first).astype(np.float32)
-    a, one = np.float32(-0.75), np.float32(1)
-    far = x + one
-    w0 = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
-    w1 = ((a + 2) * x - (a + 3)) * x * x + one
-    near = one - x
-    w2 = ((a + 2) * near - (a + 3)) * near * near + one
-    weights = np.stack([w0, w1, w2, one - w0 - w1 - w2]).astype(np.float32)
-    taps = first.astype(np.int64) + np.arange(-1, 3)[:, None]
-    return np.clip(taps, 0, old - 1), weights
+def _numbered(taps: Taps | None, side: int) -> tuple[np.ndarray, Taps | None]:
+    """The different places, ascending, and the taps with the numbers that they have there."""
+    if taps is None:
+        return np.arange(side), None
+    used, numbers = np.unique(taps.places, return_inverse=True)
+    return used, taps._replace(places=numbers.reshape(taps.places.shape))

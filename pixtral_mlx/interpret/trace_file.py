@@ -178,7 +178,7 @@ def _picture(pixels: mx.array, config: PixtralConfig, grid: PatchGrid) -> np.nda
     side = config.vision.token_size if config.vision else 0
     if tuple(pixels.shape) != (grid.rows * side, grid.columns * side, 3):
         raise ValueError(f"a picture has shape {tuple(pixels.shape)}")
-    return normalise(np.array(pixels).astype(np.float32))
+    return normalise(np.array(pixels))
 
 
 def _whole(value: Any) -> int:

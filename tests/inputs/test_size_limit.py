@@ -224,7 +224,7 @@ def test_the_numbers_of_a_large_picture_take_little_beside_it(size, resize):
     found = preprocess(image, VISION, ImageOptions(resize=resize))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    white = pixels.normalise(np.full((1, 1, 3), 255, np.float32))
+    white = pixels.normalise(np.full((1, 1, 3), 255, np.uint8))
     assert np.abs(found - white).max() < 1e-4 and peak < 250_000_000
 
 
