@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from .checkpoint.adapter_files import open_adapter
 from .checkpoint.checkpoint import fill, open_checkpoint, precision
 from .checkpoint.identity import LoadedArrays, model_identity
 from .checkpoint.names import resolve, shown_name
@@ -60,7 +61,7 @@ class Pixtral(VisionLanguageModel):
             super().__init__(config)
         self.name = type(self).__name__
         self._tokenizer_file, self._tokenizer_problem = tokenizer_file, tokenizer_problem
-        self._source: Any = None  # what `px.load` loaded, its `Precision`, its arrays
+        self._source: Any = None  # what `px.load` loaded, its `Precision`, adapter, arrays
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -146,19 +147,16 @@ class Pixtral(VisionLanguageModel):
         """
         from .engine.prompt_folder import PromptFolder
 
-        if self._source is None or not self._source[2].are_those_of(self):
+        if self._source is None or not self._source[-1].are_those_of(self):
             raise CheckpointError(
                 "the weights are not as they were loaded: open a prompt cache right after px.load"
             )
-        checkpoint, kinds, _ = self._source
         self.prompt_cache.check(self)
-        self.prompt_cache.folder = PromptFolder(folder, self, model_identity(checkpoint, kinds))
+        self.prompt_cache.folder = PromptFolder(folder, self, model_identity(*self._source[:-1]))
 
     def clear_cache(self) -> None:
         """Forget what earlier calls left, and give the memory back; files stay.
-
-        Replaced weights are noticed; call this after writing to a weight in place.
-        """
+        Replaced weights are noticed; call this after writing to a weight in place."""
         self.prompt_cache.clear()
         mx.clear_cache()
 
@@ -227,11 +225,8 @@ class Pixtral(VisionLanguageModel):
         temperature: float = 0.0,
         **options: Any,
     ) -> Reply:
-        """Answer. Ctrl-C ends it early with what there is (`finish_reason` "interrupted").
-
-        Arguments and errors as for `stream`. The same request gives the same tokens at
-        temperature 0.
-        """
+        """Answer; arguments and errors as for `stream`. Ctrl-C ends it early with what there is
+        (`finish_reason` "interrupted"). The same request gives the same tokens at temperature 0."""
         stream = self.stream(
             messages, images=images, max_tokens=max_tokens, temperature=temperature, **options
         )
@@ -353,7 +348,7 @@ class Pixtral(VisionLanguageModel):
         return self.generate(prompt, max_tokens=token + 1, edits=edits, reuse=False).tokens
 
 
-def load(path: str | PathLike[str], dtype: Any = None) -> Pixtral:
+def load(path: str | PathLike[str], dtype: Any = None, adapter_path: Any = None) -> Pixtral:
     """Load a model; its weights are read when they are first used.
 
     Arguments:
@@ -362,19 +357,25 @@ def load(path: str | PathLike[str], dtype: Any = None) -> Pixtral:
             tensors, and scales and biases of quantized ones; quantized weights stay as they are.
             None: as stored. "auto": what suits this machine's chip (see `chips.Chip.dtype` and
             `AUTO_VISION`; not measured), as stored where it is not an Apple chip.
+        adapter_path: an adapter's folder, of mlx-lm, mlx-vlm or PEFT.
 
     Raises:
-        CheckpointError: the folder or repository cannot be used; the line says why.
+        CheckpointError: a folder or repository cannot be used; the line says why.
         ConfigError: `params.json` or `config.json` lacks a key or has a wrong value.
     """
     kinds = precision(dtype)
     checkpoint = open_checkpoint(resolve(path))
-    model = Pixtral(
-        checkpoint.config, checkpoint.tokenizer_file, tokenizer_problem=checkpoint.tokenizer_problem
-    )
+    config, adapter = checkpoint.config, None
+    if adapter_path is not None:
+        adapter = open_adapter(path, adapter_path, config)
+    problem = checkpoint.tokenizer_problem
+    model = Pixtral(config, checkpoint.tokenizer_file, tokenizer_problem=problem)
     fill(model, checkpoint.schemes, checkpoint.arrays(dtype).items())
     model.name = shown_name(path)
-    model._source = (checkpoint, kinds, LoadedArrays(model))
+    if adapter is not None:
+        adapter.put_on(model, kinds)
+        model.name += f"+{adapter.name}"
+    model._source = (checkpoint, kinds, adapter, LoadedArrays(model))
     return model
 
 

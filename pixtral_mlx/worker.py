@@ -49,7 +49,7 @@ class Worker:
     Arguments:
         source: what `px.load` takes, loaded on the worker's thread; or a model, whose weights are
             read at once and which nobody else may use from then on.
-        dtype: as for `px.load`.
+        dtype, adapter_path: as for `px.load`.
         batch_size: at most this many streams are written at once, see `Batch`.
 
     Errors of loading are raised by every request. Use it as a context manager, or `close` it.
@@ -60,6 +60,7 @@ class Worker:
         source: "str | PathLike[str] | Pixtral",
         dtype: Any = None,
         *,
+        adapter_path: "str | PathLike[str] | None" = None,
         batch_size: int = BATCH_SIZE,
     ):
         whole("batch_size", batch_size, 1)
@@ -68,7 +69,8 @@ class Worker:
 
             # Whoever changed weights here may have left some to be computed, on this thread.
             mx.eval(source.parameters())
-        self._source, self._dtype, self._batch_size = source, dtype, batch_size
+        self._source, self._dtype, self._adapter_path = source, dtype, adapter_path
+        self._batch_size = batch_size
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()  # those that wait
         self._written: dict[int, WorkerStream] = {}
@@ -219,7 +221,7 @@ class Worker:
         if isinstance(self._source, str | PathLike):
             from .pixtral import load
 
-            return load(self._source, dtype=self._dtype)
+            return load(self._source, self._dtype, self._adapter_path)
         return self._source
 
     def _answer(self, model: "Pixtral") -> None:

@@ -14,6 +14,8 @@ It knows the names, shapes and places of weights, and builds no model of them. I
 `matching`: what a model needs, matched with what a folder stores
 `checkpoint`: all of it together: `open_checkpoint`
 `local`: the models that are on this machine
+`adapter`: small matrices beside those of a model
+`adapter_files`: their folders, mlx-lm's and PEFT's, read and written
 `identity`: whose weights these are
 """
 

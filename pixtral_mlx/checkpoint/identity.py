@@ -8,6 +8,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .. import __version__
+from .adapter import Adapter
 from .checkpoint import Checkpoint, Precision
 
 
@@ -24,14 +25,17 @@ class LoadedArrays:
         return len(arrays) == len(self._arrays) and all(same)
 
 
-def model_identity(checkpoint: Checkpoint, kinds: Precision) -> str:
+def model_identity(checkpoint: Checkpoint, kinds: Precision, adapter: Adapter | None = None) -> str:
     """A name for weights as they were loaded, from what is cheap to read.
 
     Of every file its name, size and time of change, of every tensor its place, type, shape and
-    first and last bytes; the configuration, the types computed in, and this package's version.
+    first and last bytes; all of the adapter; the configuration, the types computed in, and this
+    package's version.
     """
     name = hashlib.blake2b(digest_size=32)
     settings = [__version__, checkpoint.layout, str(kinds), checkpoint.config.to_params()]
+    if adapter is not None:
+        settings.append(adapter.identity)
     name.update(json.dumps(settings, sort_keys=True).encode())
     for file in sorted({ref.file for ref in checkpoint.tensors.values()}):
         seen = file.stat()

@@ -266,6 +266,11 @@ def to_mlx(config: PixtralConfig) -> dict[str, Source]:
     return to_ours(MLX, config)
 
 
+def written_layout(config: PixtralConfig) -> str:
+    """mlx-vlm's names; a model without vision takes the names that mlx-lm opens."""
+    return "mlx" if config.vision else "hf-mistral"
+
+
 def shapes(config: PixtralConfig) -> dict[str, tuple[int, ...]]:
     """The shape of each of our parameters before quantization, by the configuration alone."""
     text, vision = config.text, config.vision

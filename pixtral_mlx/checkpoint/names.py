@@ -14,6 +14,9 @@ from .diagnosis import GGUF, INSTEAD
 A_FILE = "a file, not a model folder; give the folder it is in"
 MINI = Path(__file__).parents[1] / "mini" / "checkpoint"
 """pixtral-mini, which comes with the package."""
+ADAPTERS = MINI.parent / "adapters"
+SHIPPED_ADAPTERS: tuple[str, ...] = ()
+"""What "mini" was taught beside; each is a folder in `ADAPTERS`."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")

@@ -25,6 +25,12 @@ def add_model_name(parser: Any, text: str = ASKED) -> None:
     parser.add_argument("-m", "--model", type=file_name, metavar="MODEL", help=text)
 
 
+def add_adapter_path(parser: Any) -> None:
+    """`--adapter-path`."""
+    text = "compute with the adapter (LoRA) in this folder"
+    parser.add_argument("--adapter-path", type=file_name, metavar="DIR", help=text)
+
+
 def add_dtype(parser: Any) -> None:
     """`--dtype`, of the activations."""
     parser.add_argument(
@@ -37,11 +43,12 @@ def add_dtype(parser: Any) -> None:
 
 
 def add_model(parser: Any, *options: str) -> None:
-    """`--model`, `--dtype`, `--force`, and more options of a generation."""
+    """`--model`, `--adapter-path`, `--dtype`, `--force`, and more options of a generation."""
     from ..engine.options import GenerationOptions
     from .flags import add_options
 
     add_model_name(parser)
+    add_adapter_path(parser)
     add_dtype(parser)
     add_options(parser, GenerationOptions, "force", *options)
 

@@ -186,6 +186,8 @@ def _check(arguments: Namespace) -> list[tuple[int, int]]:
         whole(f"--{name.replace('_', '-')}", getattr(arguments, name), lowest)
     if arguments.random is not None and arguments.model is not None:
         raise ValueError("--random makes a model of its own: leave --model out")
+    if arguments.random is not None and arguments.adapter_path is not None:
+        raise ValueError("--adapter-path needs a model: leave out --random")
     if arguments.random is not None:
         number("--random", arguments.random, 0, 1, above=True)
     if arguments.json not in (None, "-"):
@@ -225,7 +227,8 @@ def _opened(arguments: Namespace) -> tuple[Any, float]:
 def _name(arguments: Namespace) -> str:
     if arguments.random is None:
         model = chosen_model(arguments).model
-        return "pixtral-mini" if model == MINI else model
+        beside = f" with {arguments.adapter_path}" if arguments.adapter_path else ""
+        return ("pixtral-mini" if model == MINI else model) + beside
     return f"random weights in 4 bits, {100 * arguments.random:g} % of Pixtral 12B's layers"
 
 

@@ -48,7 +48,7 @@ def load_model(arguments: Namespace) -> Any:
         log.warning(MINI_NOTICE)
     folder = find_model(choice)  # a download draws bars of its own
     with Status("opening the model"), leaving_at_once():
-        model = load(folder, dtype=arguments.dtype)
+        model = load(folder, arguments.dtype, arguments.adapter_path)
         if getattr(arguments, "prompt_cache", None) is not None:
             model.open_prompt_cache(arguments.prompt_cache)
         return model

@@ -33,7 +33,7 @@ from ..errors import CapacityError, CheckpointError
 from ..files import expanded, new_folder, refuse_existing, remove_stale
 from ..model.config import PixtralConfig
 from .options import ConversionOptions
-from .plan import Plan, TensorPlan, as_written, plan_for, written_layout
+from .plan import Plan, TensorPlan, as_written, plan_for
 from .rounding import come_back, origin_of, relative_error, slices, squares_of, stored
 
 THREADS = 2
@@ -105,7 +105,7 @@ def convert(
     refuse_existing(folder)
     source = _unquantized(src)
     target = as_written(source.config)
-    table = layouts.to_ours(written_layout(target), target)
+    table = layouts.to_ours(layouts.written_layout(target), target)
     plan = plan_for(source.config, asked)
     remove_stale(folder)  # first, since it takes room
     _check_disk(folder, plan, source)

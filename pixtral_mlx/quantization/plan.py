@@ -149,7 +149,7 @@ def plan_for(config: PixtralConfig, options: ConversionOptions) -> Plan:
         ConfigError: as for `plan`.
     """
     target = as_written(config)
-    table = layouts.to_ours(written_layout(target), target)
+    table = layouts.to_ours(layouts.written_layout(target), target)
     shapes = layouts.shapes(target)
     return plan([(name, table[name].theirs, shapes[name]) for name in _in_order(table)], options)
 
@@ -161,11 +161,6 @@ def as_written(config: PixtralConfig) -> PixtralConfig:
         return config
     text = replace(config.text, tied_embeddings=False)
     return replace(config, text=text, vision=replace(config.vision, adapter_bias=True))
-
-
-def written_layout(config: PixtralConfig) -> str:
-    """mlx-vlm's names; a model without vision takes the names that mlx-lm opens."""
-    return "mlx" if config.vision else "hf-mistral"
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

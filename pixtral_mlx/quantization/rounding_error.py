@@ -178,7 +178,9 @@ def _opened(source: str | PathLike[str] | VisionLanguageModel) -> tuple[PixtralC
             return nbytes, slices(tensor, origin, layouts.Transform("copy"))
 
         return checkpoint.config, from_folder
-    names = (name for name, _ in tree_flatten(source.parameters()))
+    names = [name for name, _ in tree_flatten(source.parameters())]
+    if any(name.endswith(".lora_a") for name in names):
+        raise CheckpointError("the model computes with an adapter: fuse it and quantize the result")
     _refuse_quantized(any(name.endswith(".scales") for name in names), "the model")
 
     def from_model(tensor: TensorPlan) -> tuple[int, Slices]:

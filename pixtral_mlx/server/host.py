@@ -68,7 +68,12 @@ class ModelHost:
             raise
 
     async def _open(self) -> "Pixtral":
-        worker = Worker(self._source, self._dtype, batch_size=self._options.max_concurrency)
+        worker = Worker(
+            self._source,
+            self._dtype,
+            adapter_path=self._options.adapter_path,
+            batch_size=self._options.max_concurrency,
+        )
         self._worker = worker
         try:
             model = await asyncio.wrap_future(worker.submit(self._prepare))

@@ -17,6 +17,7 @@ class ServerOptions:
     """How to serve.
 
     Arguments:
+        adapter_path: the folder of an adapter that the model computes with.
         host: address to listen on; any but this machine's own needs a key.
         port: to listen on; 0 takes a free one.
         api_key: the key that every request needs, but for the page and /health.
@@ -39,6 +40,9 @@ class ServerOptions:
         PixtralError: another address than this machine's own, without a key.
     """
 
+    adapter_path: str | None = option(
+        None, help="folder of an adapter (LoRA) that the model computes with", unit="DIR"
+    )
     host: str = option(
         "127.0.0.1",
         help="address to listen on; any but this machine's own needs a key",
