@@ -31,6 +31,7 @@ The commands:
 `inspect_pages`: what becomes of the pages of a PDF
 `bench`: how fast a model is here
 `doctor`: whether this machine is ready
+`live_page`: a small model and what asks it, as a page
 """
 
 from .parser import main

@@ -12,6 +12,8 @@ tested by node; a page gets them joined into one module. This room imports nothi
 `light.js`: the light that goes from word to word
 `drawing.css`: how all of it looks
 
+`live/`: Pixtral itself in JavaScript, and the page in which it runs; see `live/network.js`
+
 `bundle`: from modules and style sheets to the one text that a page loads
 """
 
