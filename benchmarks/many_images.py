@@ -12,13 +12,13 @@ only this project is measured.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from processes import Answering
 
 LAYERS, PATCHES = 4, 32
 NAMES = {
@@ -53,31 +53,19 @@ def main() -> None:
         for count in arguments.images:
             measure(sides, count, arguments.rounds)
         for side in sides.values():
-            side.process.stdin.close()
-            side.process.wait()
+            side.end()
 
 
-class Side:
+class Side(Answering):
     """One of the two, in a process of its own that answers line by line."""
 
     def __init__(self, name: str, python: str, place: str):
-        words = [python, __file__, "--serve", name, place]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        super().__init__([python, __file__, "--serve", name, place])
         self.place = place
-        self.process = subprocess.Popen(words, **pipes)
-        print(f"{name}: {self._answer()}")
-
-    def _answer(self) -> str:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a side ended early: see above")
-        return line.strip()
 
     def encode(self, count: int) -> dict:
         """Encode `count` images once: seconds, peak bytes."""
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
-        return json.loads(self._answer())
+        return json.loads(self.ask(str(count)))
 
 
 def measure(sides: dict[str, Side], count: int, rounds: int) -> None:
@@ -140,7 +128,8 @@ def serve(name: str, place: str) -> None:
     tower, prepare, encode, version = (our_tower if name == "pixtral-mlx" else peer_tower)()
     tower.load_weights([(n, mx.array(a)) for n, a in np.load(Path(place, f"{name}.npz")).items()])
     mx.eval(tower.parameters())
-    print(f"{version}, MLX {mx.__version__}, {mx.default_device()}", flush=True)
+    said = f"{name}: {version}, MLX {mx.__version__}, {mx.default_device()}"
+    print(said, flush=True)
     for line in sys.stdin:
         side = PATCHES * 16
         pixels = np.random.RandomState(1).standard_normal((int(line), 3, side, side))

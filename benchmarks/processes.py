@@ -54,6 +54,43 @@ def measured(command: Sequence[str], environment: dict[str, str] | None = None) 
     }
 
 
+class Answering:
+    """A process that says what it is, and then answers each line with one; who it is, is printed.
+
+    Arguments:
+        command: how it is started.
+        environment: what it has beside ours.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str] | None = None):
+        self._process = subprocess.Popen(
+            list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, **(environment or {})},
+        )  # fmt: skip
+        print(self._answer(), flush=True)
+
+    def ask(self, line: str) -> str:
+        """What it answers.
+
+        Raises:
+            SystemExit: nothing, since it ended.
+        """
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> str:
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("a side ended early: see above")
+        return line.strip()
+
+    def end(self) -> None:
+        """No more lines come."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
 def median(runs: Sequence[dict], name: str) -> float:
     """Of one number of several runs."""
     return statistics.median(run[name] for run in runs)
