@@ -5,7 +5,7 @@
 A JPEG of 12 megapixels and one of 1024 x 768, noise on soft colours; a PDF of 8 pages of text and
 one of 8 scans at 200 dots an inch, which only this project reads. Each side is a process of its
 own; they take turns and get each file with another comment in it, so that nobody has seen it
-before. The clock runs from the name of the file to tokens and pixels: `model.encode` here,
+before; "again" is the same file once more, as the next question of a conversation sends it. The clock runs from the name of the file to tokens and pixels: `model.encode` here,
 `encode_chat_completion` of mistral-common, `apply_chat_template` and `prepare_inputs` of mlx-vlm.
 `--before` adds another checkout of this project.
 """
@@ -54,8 +54,9 @@ def main() -> None:
             pages = PAGES if "page" in name else None
             asked = {n: side for n, side in sides.items() if pages is None or "pixtral" in n}
             rounds = arguments.rounds if pages is None else -(-arguments.rounds // 3)
-            runs = measured(Path(place), data, asked, rounds)
+            runs, again = measured(Path(place), data, asked, rounds)
             report(name, runs, pages)
+            report(f"{name}, again", again, pages)
         for side in sides.values():
             side.end()
 
@@ -77,19 +78,21 @@ def started(arguments: argparse.Namespace, place: str) -> dict[str, Answering]:
 
 def measured(
     place: Path, data: bytes, sides: dict[str, Answering], rounds: int
-) -> dict[str, list[float]]:
-    """Seconds of each side; the first round only warms up."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each side, of new files and of the same again; the first round only warms up."""
     runs: dict[str, list[float]] = {name: [] for name in sides}
+    again: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         order = list(sides) if number % 2 else list(reversed(sides))
         for name in order:
             file = place / f"{number} {name}{'.pdf' if data.startswith(b'%PDF') else '.jpg'}"
             file.write_bytes(with_comment(data, file.stem))
-            seconds = float(sides[name].ask(str(file)))
+            seconds = [float(sides[name].ask(str(file))) for _ in range(2)]
             file.unlink()
             if number:
-                runs[name].append(seconds)
-    return runs
+                runs[name].append(seconds[0])
+                again[name].append(seconds[1])
+    return runs, again
 
 
 def report(what: str, runs: dict[str, list[float]], pages: int | None) -> None:

@@ -130,8 +130,8 @@ class Pixtral(VisionLanguageModel):
     def prompt_cache(self) -> PromptCache:
         """Keys, values and image features that earlier calls left for later ones.
 
-        It keeps at most half of the memory that the weights leave (`prompt_cache.max_bytes` may be
-        changed), and less where a run needs the room.
+        And prepared pictures of files. It keeps at most half of the memory that the weights leave
+        (`prompt_cache.max_bytes` may be changed), and less where a run needs the room.
         """
         return PromptCache(room_bytes(self, 0) // 2)
 

@@ -150,7 +150,7 @@ class Chat:
                 parts = open_picture(source, self._pictures, self._model.config.vision)
             self.waiting += parts
             images = [part["image"] for part in self.waiting if part["type"] == "image"]
-            opened = f"{images[-1].width} x {images[-1].height} pixels"
+            opened = "{} x {} pixels".format(*images[-1].image.size)
             if len(parts) > 1:
                 opened = f"{len(parts) // 2} pages"
             # Answers alone go to stdout.
@@ -192,7 +192,8 @@ class Chat:
             with Status("preparing the prompt") as status:
                 # The tokenizer's own, which takes what is too long, too.
                 tokenizer = self._model.engine.tokenizer
-                prompt = tokenizer.encode(messages, options=self._pictures)
+                kept = self._model.prompt_cache.pictures
+                prompt = tokenizer.encode(messages, options=self._pictures, kept=kept)
                 if len(prompt.tokens) <= self._context:
                     self._stream(messages, prompt, status)
                     return

@@ -1,6 +1,7 @@
 """What keys, values and features depend on, so that later calls know which of them are theirs."""
 
 import hashlib
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,9 @@ from ..interpret.edits import Edit
 from ..model.kv_cache import KVFormat
 from ..model.prompt import Prompt
 from ..model.vision_language_model import VisionLanguageModel
+
+_digests: dict[int, tuple[weakref.ref, str]] = {}
+"""Of arrays that cannot change, by their `id`, for as long as they are there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +89,19 @@ def image_digest(image: Any) -> str:
     """A name for what an image shows: hash of its prepared pixels (3, H, W) with their shape.
 
     Files that differ in mode or palette alone have the same pixels only if the model sees the same.
+    The pixels of a prompt that `encode` made are not to be written to, and are looked at once.
     """
-    pixels = np.ascontiguousarray(np.array(image, dtype=np.float32))
+    known = _digests.get(id(image))
+    if known is not None and known[0]() is image:
+        return known[1]
+    name = _digest(np.ascontiguousarray(image, dtype=np.float32))
+    if isinstance(image, np.ndarray) and image.flags.owndata and not image.flags.writeable:
+        place = id(image)
+        _digests[place] = weakref.ref(image, lambda _: _digests.pop(place, None)), name
+    return name
+
+
+def _digest(pixels: np.ndarray) -> str:
     name = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=32)
     name.update(pixels.data)
     return name.hexdigest()

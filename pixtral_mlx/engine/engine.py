@@ -71,8 +71,9 @@ class Engine:
             check_images(tokens, context)
 
         prompt = self.tokenizer.encode(
-            messages, images, options=image_options, raw=raw, request=request, check=check_all
-        )
+            messages, images, options=image_options, raw=raw, request=request, check=check_all,
+            kept=self.prompt_cache.pictures,
+        )  # fmt: skip
         check_context(prompt, context)
         return prompt
 

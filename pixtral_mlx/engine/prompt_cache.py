@@ -3,7 +3,8 @@
 The keys and values of a position depend on the tokens up to it, on what their images show, on the
 edits of the run and on the bits that they are kept in. A new prompt takes over those of the longest
 beginning that it shares with a kept one; the rest is computed. Image features depend on one image
-alone and are kept beside them. The least recently used goes first when the bytes run out.
+alone and are kept beside them. The least recently used goes first when the bytes run out. A part of
+the bytes is for the pixels of pictures from files, so that a conversation does not open them again.
 """
 
 import logging
@@ -16,6 +17,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
 from ..checkpoint.identity import LoadedArrays
+from ..inputs.prepared import PreparedPictures
 from ..model.kv_cache import cut
 from ..model.vision_language_model import VisionLanguageModel
 from .content import Content
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from .prompt_folder import PromptFolder
 
 log = logging.getLogger(__name__)
+
+PICTURES_SHARE = 8
+"""This part of the bytes, one of so many, is the most that pixels take."""
 
 
 @dataclass(eq=False)
@@ -53,11 +58,12 @@ class PromptCache:
         self._kept: OrderedDict[Any, _Kept] = OrderedDict()
         self._weights: LoadedArrays | None = None
         self.folder: PromptFolder | None = None
+        self.pictures = PreparedPictures(lambda: self.max_bytes // PICTURES_SHARE)
 
     @property
     def nbytes(self) -> int:
         """Bytes kept now; any thread may ask."""
-        return sum(kept.nbytes for kept in list(self._kept.values()))
+        return self.pictures.nbytes + sum(kept.nbytes for kept in list(self._kept.values()))
 
     def __len__(self) -> int:
         """Conversations kept now."""
@@ -65,16 +71,21 @@ class PromptCache:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._forget_computed()
+        self.pictures.clear()
+
+    def _forget_computed(self) -> None:
         self._kept.clear()
         self.emptied += 1
 
     def shrink(self, room: int) -> None:
         """Forget the least recently used until at most `room` bytes are kept."""
+        self.pictures.shrink(room // PICTURES_SHARE)
         while self._kept and self.nbytes > room:
             self._kept.popitem(last=False)
 
     def check(self, model: VisionLanguageModel) -> None:
-        """Forget everything if a weight was replaced since the last call.
+        """Forget all that was computed if a weight was replaced since the last call.
 
         (A weight that is written to in place is the same array: then call `clear`.)
         """
@@ -82,7 +93,7 @@ class PromptCache:
             if self.folder is not None and self._weights is not None:
                 log.warning("the weights have changed: %s is not used any more", self.folder.folder)
                 self.folder = None
-            self.clear()
+            self._forget_computed()
             self._weights = LoadedArrays(model)
 
     # Keys and values ---------------------------------------------------------------------------

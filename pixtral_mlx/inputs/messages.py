@@ -25,7 +25,7 @@ from .clients import (
     text_of,
     with_calls_together,
 )
-from .found import Found, find_pictures
+from .found import Found, Opened, find_pictures
 from .image_options import ImageOptions
 
 LOW_SIDE = 512
@@ -43,7 +43,7 @@ def open_messages(
     images: Any,
     options: ImageOptions,
     vision: VisionConfig | None,
-    prepare: Callable[[Image.Image, ImageOptions], Image.Image],
+    prepare: Callable[[Found, ImageOptions], Image.Image],
     check: Callable[[Sequence[int]], None],
 ) -> list[dict[str, Any]]:
     """Messages in one shape. All their pictures are found, then they are opened and prepared, one
@@ -55,7 +55,8 @@ def open_messages(
             their parts `{"type": "image"}`, in their order.
         options: how pictures are prepared.
         vision: of the model, for the size of a PDF's pages; None if it has none.
-        prepare: what stands for a picture from then on; the options are those of this picture.
+        prepare: opens a picture, and gives what stands for it from then on; the options are those
+            of this picture.
         check: called with the tokens that each picture takes at least, before any is decoded; what
             it raises ends it all.
 
@@ -88,9 +89,11 @@ def open_picture(
     source: Any, options: ImageOptions, vision: VisionConfig | None
 ) -> list[dict[str, Any]]:
     """A picture as a part of a message; a PDF, or a TIFF of several pages, as two parts a page: its
-    number and its picture. Arguments and errors are those of `find_pictures`."""
+    number and its picture, `Opened`. Arguments and errors are those of `find_pictures`."""
     return [
-        {**part, "image": part["image"].open()} if part["type"] == "image" else part
+        {**part, "image": Opened(part["image"].open(), part["image"].content)}
+        if part["type"] == "image"
+        else part
         for part in _parts(find_pictures(source, options, vision))
     ]
 
@@ -111,7 +114,7 @@ class _Opener:
         images: Any,
         options: ImageOptions,
         vision: VisionConfig | None,
-        prepare: Callable[[Image.Image, ImageOptions], Image.Image],
+        prepare: Callable[[Found, ImageOptions], Image.Image],
         check: Callable[[Sequence[int]], None],
     ):
         if not is_list(images):
@@ -224,7 +227,7 @@ class _Opener:
         waiting, self._waiting, self._held_bytes = self._waiting, [], 0
         for part, options, where in waiting:  # each picture may go when its numbers are there
             with _named(where):
-                part["image"] = self._prepare(part["image"].open(), options)
+                part["image"] = self._prepare(part["image"], options)
 
 
 class _Waiting(NamedTuple):

@@ -23,13 +23,15 @@ from ..errors import (
     PromptError,
 )
 from ..model.config import VisionConfig
-from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens, patch_grid
+from ..model.prompt import ImageSpan, PatchGrid, Prompt, image_tokens
 from ..model.vision_language_model import NO_VISION
 from .clients import ROLES, split_request
 from .file_kind import saved_instead
+from .found import Found
 from .image_options import ImageOptions
 from .messages import open_messages
 from .pixels import preprocess
+from .prepared import PreparedPictures, prepared_key
 from .tokenizer_file import import_jsonschema
 from .tools import CallMarks
 
@@ -96,6 +98,7 @@ class Tokenizer:
         raw: bool = False,
         request: Mapping[str, Any] | None = None,
         check: Callable[[Sequence[int]], None] = lambda tokens: None,
+        kept: PreparedPictures | None = None,
     ) -> Prompt:
         """Turn messages into a prompt.
 
@@ -110,6 +113,7 @@ class Tokenizer:
             request: what else the template takes: "tools", for example.
             check: called with the tokens that each picture takes at least, before any is decoded;
                 what it raises ends it all.
+            kept: pictures that were prepared before, and where these are kept.
 
         Raises:
             PromptError: a role, a shape or an order that is not allowed.
@@ -120,7 +124,7 @@ class Tokenizer:
         request = {**own, **(request or {})}
         if raw and request:
             raise PromptError(f"raw= leaves out the template, which {', '.join(request)} needs")
-        encoder = _ImageEncoder(self)
+        encoder = _ImageEncoder(self, kept)
         opened = open_messages(listed, images, options, self.vision, encoder.prepare, check)
         if raw:
             return _locate(self._encode_raw(opened, encoder), encoder)
@@ -252,22 +256,35 @@ class _ImageEncoder:
     their place.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, kept: PreparedPictures | None):
         self._tokenizer = tokenizer
+        self._kept = PreparedPictures(lambda: 0) if kept is None else kept
         self._prepared: list[tuple[np.ndarray, PatchGrid]] = []
         self.images: list[np.ndarray] = []
         self.grids: list[PatchGrid] = []
 
-    def prepare(self, image: Image.Image, options: ImageOptions) -> Image.Image:
+    def prepare(self, picture: Found, options: ImageOptions) -> Image.Image:
         """The numbers of a picture are computed, and it may go; what is given stands for it."""
         vision = self._tokenizer.vision
         if vision is None:
             raise PromptError(NO_VISION)
-        grid = patch_grid(*image.size, vision, options.image_budget)
+        pixels = self._pixels(picture, options, vision)
+        rows, columns = (side // vision.token_size for side in pixels.shape[1:])
         stand_in = Image.new("1", (1, 1))
         stand_in.info[_NUMBER] = len(self._prepared)
-        self._prepared.append((preprocess(image, vision, options), grid))
+        self._prepared.append((pixels, PatchGrid(rows, columns)))
         return stand_in
+
+    def _pixels(self, picture: Found, options: ImageOptions, vision: VisionConfig) -> np.ndarray:
+        """Float32, shape (3, H, W); not to be written to, since later prompts may have them too."""
+        key = prepared_key(picture.content, options, vision)
+        pixels = self._kept.find(key)
+        if pixels is None:
+            pixels = preprocess(picture.open(), vision, options)
+            pixels.flags.writeable = False
+            if picture.content is not None:
+                self._kept.keep(key, pixels)
+        return pixels
 
     def __call__(self, chunk: Any) -> SimpleNamespace:
         pixels, grid = self._prepared[chunk.image.info[_NUMBER]]

@@ -78,6 +78,7 @@ def test_files_that_hold_much_are_not_kept_for_later(mini, monkeypatch):
         return find_pictures(*arguments)
 
     opened.clear()
+    mini.clear_cache()
     monkeypatch.setattr(messages_module, "find_pictures", found)
     again = mini.encode("What?", images=files)
     assert seen == [0, 0, 0, 3, 3]

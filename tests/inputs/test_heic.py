@@ -217,5 +217,5 @@ def test_chat_adds_it(photos, capsys):
     model = SimpleNamespace(config=SimpleNamespace(vision=None))
     chat = Chat(model, None, {}, ImageOptions())
     chat.handle(f"/image {photos / 'photo.HEIC'}")
-    assert [part["image"].size for part in chat.waiting] == [(64, 32)]
+    assert [part["image"].image.size for part in chat.waiting] == [(64, 32)]
     assert "64 x 32 pixels; 1 waiting" in capsys.readouterr().err

@@ -245,7 +245,10 @@ def test_pictures_of_a_message_are_decoded_one_after_the_other(mini, monkeypatch
     message = [{"role": "user", "content": [*parts, {"type": "text", "text": "What?"}]}]
     expected = [preprocess(open_image(file), mini.config.vision, ImageOptions()) for file in files]
     monkeypatch.setattr(EncodedImage, "decoded", decoding)
-    for prompt in (mini.encode(message), mini.encode("What?", images=files)):
+    mini.clear_cache()
+    once = mini.encode(message)
+    mini.clear_cache()
+    for prompt in (once, mini.encode("What?", images=files)):
         assert len(prompt.images) == 4
         for found, right in zip(prompt.images, expected, strict=True):
             assert np.array_equal(found, right)
