@@ -24,6 +24,8 @@ The commands:
 `batch`: one question about many files
 `explain`: an answer, and where the model looked for every word
 `lab`: JupyterLab on the course
+`live`: a page in which a small model runs
+`live_page`: what that page holds
 `chat`: a conversation
 `serve`: the model for other programs, and a page for people
 `models`: the models on this machine, and the default one
@@ -31,7 +33,6 @@ The commands:
 `inspect_pages`: what becomes of the pages of a PDF
 `bench`: how fast a model is here
 `doctor`: whether this machine is ready
-`live_page`: a small model and what asks it, as a page
 """
 
 from .parser import main

@@ -5,9 +5,12 @@ become what that script reads.
 """
 
 import base64
+import hashlib
 import json
-import zlib
+import re
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +20,7 @@ from PIL import Image
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.layouts import module_of
 from ..checkpoint.scheme import FLOAT_MODES
+from ..drawing import FOLDER, joined, styled
 from ..errors import CapacityError, CheckpointError
 from ..inputs.tokenizer import Tokenizer
 from ..mini.drawing import CHARACTERS, COLOURS, INK, SHAPES, mask, tile_mask
@@ -25,12 +29,17 @@ from ..mini.scene_layout import CELL_SIDES
 from ..mini.scenes import COUNTED
 from ..tables import format_bytes
 
+STATIC = FOLDER / "live"
 LARGEST_BYTES = 8_000_000
 """Of the weights in a page: a browser reads them before it shows anything."""
 
 RADII = (90, 98, 106, 114)
 """Of things and of their rims, in tenths of a pixel."""
 
+FULL = 16
+"""Of the sixteenths that a mask counts in."""
+
+_LONGEST_RUN = 120
 _TYPES = {mx.bfloat16: "BF16", mx.float16: "F16", mx.float32: "F32"}
 
 
@@ -170,8 +179,8 @@ def masks() -> dict[str, Any]:
     """How the things of the scenes cover their cells, drawn by `mini.drawing`.
 
     Returns:
-        {"names", "sides", "radii", "shades"}: for each side of a cell the tile, then each thing by
-        its radii; sixteenths of a pixel's area, a byte each, deflated, in base64.
+        {"names", "sides", "radii", "runs"}: for each side of a cell the tile, then each thing by
+        its radii; sixteenths of a pixel's area, as `_runs` writes them, in base64.
     """
     sides = sorted(set(CELL_SIDES))
     names = [*SHAPES, *CHARACTERS]
@@ -183,15 +192,27 @@ def masks() -> dict[str, Any]:
             *(mask(name, side, radius) for name in names for radius in RADII),
         )
     ]
-    shades = np.concatenate([(one.ravel() + 15) // 16 for one in every]).astype(np.uint8)
+    shades = np.concatenate([(one.ravel() + 15) // 16 for one in every])
     return {
         "names": names, "sides": sides, "radii": list(RADII),
-        "shades": base64.b64encode(zlib.compress(shades.tobytes(), 9)).decode(),
+        "runs": base64.b64encode(bytes(_runs(shades.tolist()))).decode(),
     }  # fmt: skip
 
 
+def _runs(shades: list[int]) -> Iterator[int]:
+    """Up to 16: one pixel of this shade. More: a run of up to 120 pixels, of nothing from 17 on
+    (a run of 2), of full cover from 136 on."""
+    for shade, same in groupby(shades):
+        length = len(list(same))
+        while length:
+            some = min(length, _LONGEST_RUN) if shade in (0, FULL) else 1
+            first = FULL if shade == 0 else FULL + _LONGEST_RUN - 1
+            yield first + some - 1 if some > 1 else shade
+            length -= some
+
+
 def data(checkpoint: Checkpoint, name: str) -> tuple[dict[str, Any], bytes]:
-    """What the page's script reads, but for the weights, and those.
+    """What the page's script reads, but for the weights' bytes, and those.
 
     Arguments:
         name: what the model is called.
@@ -201,4 +222,40 @@ def data(checkpoint: Checkpoint, name: str) -> tuple[dict[str, Any], bytes]:
     config["vision_encoder"] = asdict(checkpoint.config.vision) if checkpoint.config.vision else {}
     return {
         "name": name, "config": config, "words": words(checkpoint), "weights": header,
+        "world": world(),
     }, weights  # fmt: skip
+
+
+def page(checkpoint: Checkpoint, name: str) -> str:
+    """The page: one text that asks nobody for anything."""
+    held, weights = data(checkpoint, name)
+    style, script = styled(STATIC / "live.css"), joined("page", [STATIC])
+    parts = {
+        "policy": policy(style, script), "style": style, "script": script,
+        "network": (STATIC / "network.js").read_text(encoding="utf-8"),
+        "worker": joined("worker", [STATIC]),
+        "model": json.dumps(held, separators=(",", ":")).replace("<", "\\u003c"),
+        "weights": base64.b64encode(weights).decode(),
+    }  # fmt: skip
+    html = (STATIC / "live.html").read_text(encoding="utf-8")
+    return re.sub(r"{(\w+)}", lambda found: parts[found[1]], html)
+
+
+def policy(style: str, script: str) -> str:
+    """The Content-Security-Policy: its own style, its own script, and the worker that it starts."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {_hash(style)}",
+            f"script-src {_hash(script)} blob:",
+            "worker-src blob:",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

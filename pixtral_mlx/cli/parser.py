@@ -114,6 +114,7 @@ def build_parser() -> Parser:
     _add_batch(commands)
     _add_explain(commands)
     _add_lab(commands)
+    _add_live(commands)
     _add_chat(commands)
     _add_serve(commands)
     _add_models(commands)
@@ -229,12 +230,8 @@ def _fill_explain(explain) -> None:
     add = explain.add_argument
     where = "a new file: .png for a picture, .html for a page on which each word can be clicked"
     add("-o", "--output", type=file_name, required=True, metavar="FILE", help=where)
-    add(
-        "--save",
-        type=file_name,
-        metavar="FILE",
-        help="also save the trace, in a new .safetensors file",
-    )
+    trace = "also save the trace, in a new .safetensors file"
+    add("--save", type=file_name, metavar="FILE", help=trace)
     hide = "for a page: hide the patches that mattered most and measure the effect, a run per token"
     add("--knock-out", action="store_true", help=hide)
     add_sampling(explain, 64)
@@ -252,6 +249,17 @@ def _add_lab(commands) -> None:
         help="for JupyterLab, after --, for example: -- --port 9000",
     )  # fmt: skip
     lab.set_defaults(run=".lab:run")
+
+
+def _add_live(commands) -> None:
+    text = "write a page in which a small model runs, for any browser, without a network"
+    live = commands.add_parser("live", help=text)
+    add = live.add_argument
+    where = "the new page, which ends in .html"
+    add("-o", "--output", type=file_name, required=True, metavar="HTML", help=where)
+    which = "a model of at most 8 MB, trained, tuned or converted (default: mini)"
+    add("-m", "--model", type=file_name, default="mini", metavar="FOLDER", help=which)
+    live.set_defaults(run=".live:run")
 
 
 def _add_chat(commands) -> None:
@@ -360,13 +368,8 @@ def _fill_bench(bench) -> None:
     add("--image-size", nargs="+", default=["512", "768", "1024"], metavar="WxH", help=sizes)
     length = "length of the text prompt (default 256)"
     add("--prompt-tokens", type=int, default=256, metavar="N", help=length)
-    add(
-        "--max-tokens",
-        type=int,
-        default=32,
-        metavar="N",
-        help="tokens written per run (default 32)",
-    )
+    most = "tokens written per run (default 32)"
+    add("--max-tokens", type=int, default=32, metavar="N", help=most)
     runs = "runs, whose median is reported (default 3)"
     add("--runs", type=int, default=3, metavar="N", help=runs)
     bandwidth = "bandwidth of the memory, if you know it (default: published, or measured here)"
@@ -386,12 +389,8 @@ def _add_doctor(commands) -> None:
     add = doctor.add_argument
     model = "check this model as well: published answers of the 12B, speed, memory"
     add_model_name(doctor, model)
-    add(
-        "--pictures",
-        type=file_name,
-        metavar="DIR",
-        help="the pictures that those answers are about (default: downloaded)",
-    )
+    pictures = "the pictures that those answers are about (default: downloaded)"
+    add("--pictures", type=file_name, metavar="DIR", help=pictures)
     add_dtype(doctor)
     add("--force", action="store_true", help="go ahead even if memory looks too small")
     where = "print JSON instead of the page, or write it to a new FILE as well"

@@ -9,6 +9,7 @@ tested by node; a page gets them joined into one module. This room imports nothi
 `colours.js`: maps of colours and their legends
 `patches.js`: a picture under its patches: spotlight, zoom, loupe, rings
 `files.js`: files that people drop, paste or choose
+`grouping.js`: which tokens are a word
 `light.js`: the light that goes from word to word
 `drawing.css`: how all of it looks
 

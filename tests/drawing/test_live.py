@@ -11,6 +11,8 @@ from random import Random
 
 import mlx.core as mx
 import numpy as np
+from checkpoints import make_hf, make_official
+from questions import noise
 from views import in_node, scripts
 
 import pixtral_mlx as px
@@ -47,6 +49,10 @@ TEXTS = (
 )  # fmt: skip
 
 
+MOST = 20
+"""Tokens of an answer; the answers of pixtral-mini are shorter, those of a random model endless."""
+
+
 def coded(array) -> str:
     return base64.b64encode(np.ascontiguousarray(array, np.float32).tobytes()).decode()
 
@@ -58,8 +64,8 @@ def picture_of(image, grid) -> dict:
 
 
 SITES = {
-    "vision.embeddings": "vision.embeddings", "vision.3.heads": "vision.3.heads",
-    "vision.3.out": "vision.3", "projector.out": "projector",
+    "vision.embeddings": "vision.embeddings", "vision.2.heads": "vision.2.heads",
+    "vision.2.out": "vision.2", "projector.out": "projector",
 }  # fmt: skip
 """What the page calls a tensor, and what a trace calls it."""
 
@@ -69,17 +75,17 @@ def case(model, text, images, changes=None, edits=(), prompt=None) -> dict:
     prompt = prompt or model.encode(text, images)
     pictures = zip(prompt.images, model.encode(text, images).grids, strict=True)
     options = px.TraceOptions(states=[*SITES.values()])
-    reply = model.generate(prompt, trace=options, edits=edits, max_tokens=40)
+    reply = model.generate(prompt, trace=options, edits=edits, max_tokens=MOST)
     trace, last = reply.trace, len(prompt.grids) - 1
-    patches, layers = prompt.grids[last].patches, [(0, 0), (3, 1), (4, None)]
+    patches, layers = prompt.grids[last].patches, [(0, 0), (1, 3), (2, None)]
     tokens = sorted({0, len(reply.tokens) - 1})
-    looks = [(0, 0, 0), (2, 1, patches - 1), (3, None, patches // 2)]
+    looks = [(0, 0, 0), (1, 1, patches - 1), (2, None, patches // 2)]
     if any(isinstance(edit, px.edits.NoVisionMask) for edit in edits):
         looks = []  # a trace has the row of one picture, the page that of both
     return {
         "text": text, "changes": changes or {}, "pictures": [picture_of(*p) for p in pictures],
-        "prompt": trace.prompt.tokens, "logprobs": reply.logprobs,
-        "tokens": [*reply.tokens, model.tokenizer.eos_id],
+        "prompt": trace.prompt.tokens, "logprobs": reply.logprobs, "most": MOST,
+        "tokens": reply.tokens + [model.tokenizer.eos_id] * (reply.finish_reason == "stop"),
         "vision": [
             {"layer": layer, "head": head, "picture": last, "patch": patch,
              "row": coded(trace.vision_attention(layer, patch, head, image=last).ravel())}
@@ -126,6 +132,10 @@ def every_case(model) -> list[dict]:
 def one_case(model) -> list[dict]:
     at = next(question for question in SHOWN.questions if question.kind == "at")
     return [case(model, at.text, at.images)]
+
+
+def noise_case(model) -> list[dict]:
+    return [case(model, "What is this?", [noise()])]
 
 
 def weight_cases() -> list[dict]:
@@ -200,7 +210,7 @@ def text_cases(tokenizer) -> list[tuple[str, list[int]]]:
     return [(text, tokenizer.encode(text, raw=True).tokens[1:]) for text in (*TEXTS, *lots, *asked)]
 
 
-def test_the_modules_in_node(mini, tmp_path):
+def test_the_modules_in_node(mini, folder, tmp_path):
     files = tmp_path / "files"
     files.mkdir()
 
@@ -209,9 +219,12 @@ def test_the_modules_in_node(mini, tmp_path):
 
     four = px.convert("mini", tmp_path / "4bit", vision_bits=4).folder
     floats = px.convert("mini", tmp_path / "mxfp4", mode="mxfp4").folder
+    tied = make_official(tmp_path / "tied", text={"tied_embeddings": True})
     write("models", [
         model_of(CHECKPOINT, "as stored", every_case), model_of(four, "4 bits", one_case),
-        model_of(floats, "mxfp4", one_case),
+        model_of(floats, "mxfp4", one_case), model_of(folder, "random", noise_case),
+        model_of(tied, "tied", noise_case),
+        model_of(make_hf(tmp_path / "hf"), "of transformers", noise_case),
     ])  # fmt: skip
     write("weights", weight_cases())
     write("rounded", rounded_cases())

@@ -78,14 +78,12 @@ export function newRun(model, prompt, { end, changes = UNCHANGED, forced = null,
 
   const patchPlaces = (picture) => places.slice(starts[picture], starts[picture] + lengths[picture]);
 
-  // How alike one row of a tensor is to all rows: their cosine.
+  // How alike one row of a tensor is to all rows: the cosine of what they have beside their mean.
   function alike(name, row) {
-    const x = tensor(name), own = rows(x, row, row + 1).data;
+    const x = tensor(name), every = range(x.shape[0]).map((n) => [...rows(x, n, n + 1).data]);
+    const middle = mean(every), own = every.map((line) => line.map((value, i) => value - middle[i]));
     const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
-    return Float64Array.from(range(x.shape[0]), (n) => {
-      const other = rows(x, n, n + 1).data;
-      return dot(own, other) / Math.sqrt(dot(own, own) * dot(other, other));
-    });
+    return Float64Array.from(own, (other) => dot(own[row], other) / Math.sqrt(dot(own[row], own[row]) * dot(other, other) || 1));
   }
 
   const go = () => write(model, prompt, { end, most, forced, see, mask: changes.mask });

@@ -69,12 +69,16 @@ function writeCode(random, { characters }, cells, rows, columns) {
 // How it looks ----------------------------------------------------------------------------------
 
 // Masks as the page holds them -> (name, side, radius) => cover in sixteenths; "" is the tile.
-export async function openMasks({ names, sides, radii, shades }) {
-  const packed = Uint8Array.from(atob(shades), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const every = new Uint8Array(await new Response(stream).arrayBuffer());
-  const places = new Map();
+export function openMasks({ names, sides, radii, runs }) {
+  const kinds = 1 + names.length * radii.length, every = new Uint8Array(kinds * sides.reduce((sum, side) => sum + side * side, 0));
   let at = 0;
+  for (const letter of atob(runs)) {   // a shade, or a run of 2 to 120 without or with full cover
+    const byte = letter.charCodeAt(0), full = byte > 135;
+    if (byte <= 16) every[at++] = byte;
+    else every.fill(full ? 16 : 0, at, at += byte - (full ? 134 : 15));
+  }
+  at = 0;
+  const places = new Map();
   for (const side of sides) {
     for (const key of ["", ...names.flatMap((name) => radii.map((radius) => `${name} ${radius}`))]) {
       places.set(`${key} ${side}`, every.subarray(at, at += side * side));

@@ -38,7 +38,7 @@ const answers = {
       logprobs.push(logprob);
       const maps = pictures.map((_, i) => Float32Array.from(run.imageRow(ids.length - 1, null, null, i)));
       const last = token === end;
-      postMessage({ id, piece: { token, logprob, last, text: last ? "" : add(token), maps, others: likeliest(all) } });
+      postMessage({ id, piece: { token, logprob, last, text: last ? "" : add(token), maps, others: candidates(all) } });
       await breath();
       if (latest !== id) return { stopped: true };
     }
@@ -64,7 +64,7 @@ function withBits(bits) {
 const scoreOf = (used, prompt, forced, changes) =>
   [...newRun(used, prompt, { changes, forced }).go()].map(({ logprob }) => logprob);
 
-function likeliest(logprobs) {
+function candidates(logprobs) {
   const order = [...logprobs.keys()].sort((a, b) => logprobs[b] - logprobs[a]).slice(0, CANDIDATES);
   return order.map((token) => ({ text: label(token), p: Math.exp(logprobs[token]) }));
 }

@@ -2,9 +2,10 @@
 
 import { tag } from "./elements.js";
 import { UNCERTAIN, count, digits } from "./numbers.js";
+import { wordsOf } from "./grouping.js";
 import { stepTo } from "./light.js";
 import { thumb } from "./composer.js";
-import { blocksOf, runsOf, wordsOf } from "./words.js";
+import { blocksOf, runsOf } from "./words.js";
 
 const ENDS = {
   length: "It ended here because there was no room for more.",

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 
-const { blocksOf, opening, runsOf, wordsOf } = await import(`${process.env.STATIC}/words.js`);
+const { wordsOf } = await import(`${process.env.STATIC}/grouping.js`);
+const { blocksOf, opening, runsOf } = await import(`${process.env.STATIC}/words.js`);
 const { blobOf, namesOf, take, newAnswer } = await import(`${process.env.STATIC}/talks.js`);
 const { eventsOf } = await import(`${process.env.STATIC}/wire.js`);
 
