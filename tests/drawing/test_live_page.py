@@ -231,7 +231,43 @@ def test_the_decoder_shows_a_word_in_any_layer_and_head(read, reply):
     row = reply.trace.token_attention(2, 3, 2)
     eventually(lambda: reader.shows(reply.trace.image_attention(2, 3, 2)))
     most = int(row[: len(reply.trace.prompt.tokens)].argmax())
-    assert f"Token {most + 1}:" in reader.caption()
+    assert f"on token {most + 1}, " in reader.caption()
+
+
+def test_the_light_goes_from_word_to_word(read, reply):
+    """Where motion is welcome; a word that is clicked meanwhile stays lit."""
+    reader = read(reduced_motion="no-preference")
+    reader.go("Answer")
+    reader.button("Ask").click()
+    eventually(lambda: reader.words() == ["a"])
+    eventually(lambda: reader.words() == ["a", "purple"])
+    eventually(lambda: "“purple” looks" in reader.caption())
+    eventually(lambda: reader.words() == ["a", "purple", "star"])
+    eventually(lambda: reader.shows(reply.trace.image_attention(2)))
+    reader.button("Ask").click()
+    reader.page.locator(".px-w").first.click()
+    eventually(lambda: reader.words() == ["a", "purple", "star"])
+    eventually(lambda: reader.shows(reply.trace.image_attention(0)))
+
+
+def test_what_a_word_looked_at_is_hidden(read, mini, reply):
+    """The patches with half of the greatest attention or more; and row ends say what they are."""
+    reader = read()
+    reader.go("Answer")
+    reader.page.locator(".px-w").nth(1).click()
+    reader.button("Hide the patches that this word looks at").click()
+    attention = reply.trace.image_attention(1).ravel()
+    hidden = [int(n) for n in np.flatnonzero(attention >= 0.5 * attention.max())]
+    edits = [px.edits.MaskPatches(hidden)]
+    broken = mini.generate(QUESTION, images=[SHOWN], edits=edits)
+    cells = reader.page.locator(".px-compare td")
+    eventually(lambda: cells.all_text_contents()[:2] == [SAID, broken.text])
+    lost = float(re.match(r"([\d.]+) nats", cells.nth(2).text_content())[1])
+    wanted = certainty(mini, QUESTION, reply, ()) - certainty(mini, QUESTION, reply, edits)
+    assert lost == pytest.approx(wanted, rel=0.06)
+    ends = reader.page.locator("canvas.px-ends")
+    ends.hover(position={"x": 3, "y": 3})
+    assert reader.caption().startswith("After row 1 stands [IMG_BREAK]")
 
 
 def test_broken_answers_are_those_of_edits(read, mini):

@@ -50,7 +50,7 @@ export function brokenPlace(page) {
   const heads = tag("details", {}, tag("summary", {}, TEXT.headsOff), tag("div", { class: "px-parts" },
     part("vision", TEXT.visionLayers, num_hidden_layers, num_attention_heads), part("text", TEXT.textLayers, config.n_layers, config.n_heads)));
 
-  return { root: tag("div", {}, tag("p", {}, TEXT.brokenSays), result, breaks.root, bits.root,
+  return { root: tag("div", {}, result, breaks.root, bits.root,
     tag("div", { class: "px-row" }, shuffle.root, squash.root, mask.root), tag("div", { class: "px-row" }, hide, hidden), heads,
     tag("div", { class: "px-row" }, mend)), show() {
     const { changes } = state;

@@ -31,21 +31,25 @@ export function codePlace(page, source) {
   const lines = sourceLines(source), at = tag("p", { class: "px-quiet px-small px-readout" });
   const name = tag("h3"), about = tag("p", { class: "px-quiet px-small" });
   let chosen = null, side = 0, layer = 0, tensor = null;
-  const map = tensorMap({ label: TEXT.codeSays, onHover: (place) => {
+  const map = tensorMap({ label: TEXT.stops.code.says, onHover: (place) => {
     at.textContent = place && tensor ? TEXT.tensorAt(place[0] + 1, place[1] + 1, signed(tensor.data[place[0] * tensor.shape[1] + place[1]])) : "";
   } });
   const most = Math.max(page.config.n_layers, page.config.vision_encoder.num_hidden_layers);
   const which = choice({ label: TEXT.codeLayer, options: [...Array(most).keys()].map((n) => [n, String(n)]), value: 0, onChoose: (n) => { layer = n; page.refresh(); } });
   const parts = choice({ label: "", options: [[0, TEXT.visionLayers], [1, TEXT.textLayers]], value: 0, onChoose: (n) => { side = n; page.refresh(); } });
-  const list = tag("ol", { class: "px-code", tabindex: 0, "aria-label": TEXT.codeSays }, ...lines.map(({ text, sites }, n) => tag("li", {},
+  const list = tag("ol", { class: "px-code", tabindex: 0, "aria-label": TEXT.stops.code.name }, ...lines.map(({ text, sites }, n) => tag("li", {},
     sites.length ? tag("button", { type: "button", "aria-label": TEXT.codeLine(n + 1, sites[0].replace(".#", "")), onclick: () => { chosen = n; page.refresh(); } }, text || " ") : tag("span", {}, text || " "))));
   const shown = tag("div", { class: "px-seen" }, name, tag("div", { class: "px-row" }, parts.root, which.root), about, map.root, at);
   chosen = lines.findIndex(({ sites }) => sites.includes("projector.out"));
 
-  return { root: tag("div", {}, tag("p", {}, TEXT.codeSays), shown, list), async show() {
+  return { root: tag("div", {}, shown, list), async show() {
     const { sites } = lines[chosen], pattern = sites[Math.min(side, sites.length - 1)];
-    [...list.children].forEach((item, n) => item.firstChild.setAttribute(...(n === chosen ? ["aria-current", "true"] : ["data-line", n + 1])));
-    [...list.children].forEach((item, n) => { if (n !== chosen) item.firstChild.removeAttribute("aria-current"); });
+    const [line, before] = [list.children[chosen].firstChild, list.querySelector("[aria-current]")];
+    if (line !== before) {
+      before?.removeAttribute("aria-current");
+      line.setAttribute("aria-current", "true");
+      if (!before) list.scrollTop = list.children[chosen].offsetTop - list.clientHeight / 2;
+    }
     parts.root.hidden = sites.length < 2;
     which.root.hidden = !pattern.includes("#");
     const site = pattern.replace("#", layer), mine = chosen;

@@ -8,9 +8,9 @@ import { bytesOf } from "./maps.js";
 import { patchCanvas } from "./patches.js";
 import { TEXT } from "./text.js";
 
-// onPatch([row, column]), onPut([row, column]), onWord(number), onPicture(number), onAsk(text).
-export function easel({ onPatch, onPut, onWord, onPicture, onAsk }) {
-  const canvas = patchCanvas({ label: TEXT.pictureLabel, most: 560, tallest: () => Math.max(innerHeight * 0.5, 200), onChoose: (patch) => onPatch(patch) });
+// onPatch([row, column]), onPut(event), onWord(number or null), onPicture(number), onEnd(row or null), onAsk(text).
+export function easel({ onPatch, onPut, onWord, onPicture, onEnd, onAsk }) {
+  const canvas = patchCanvas({ label: TEXT.pictureLabel, most: 560, tallest: () => Math.max(innerHeight * 0.5, 200), onChoose: (patch) => onPatch(patch), onEnd: (row) => onEnd(row) });
   const light = fader(canvas);
   let plain = false;
   const scale = legend(TEXT.ofAttention, (now) => { plain = now; canvas.show({ plain }); });
@@ -91,6 +91,8 @@ export function easel({ onPatch, onPut, onWord, onPicture, onAsk }) {
       words.dataset.empty = writing ? TEXT.thinking : TEXT.emptyAnswer;
     },
 
+    // In the place of what the light says, for as long as the pointer is there.
+    says(text) { caption.textContent = text; },
     verdict(text, right) { verdict.textContent = text; verdict.classList.toggle("px-right", right === true); },
     question(text) { box.value = text; },
     chips(found) {

@@ -123,7 +123,7 @@ export function hands(label) {
     if (!now) return;
     const { angles, before } = now, half = angles.length / 2;
     const across = half, side = Math.min(Math.floor((Math.min(width, 620) - 20) / angles.length), 44);
-    const two = side < 20, step = two ? Math.min(Math.floor(width / across), 44) : side;
+    const two = side < 30, step = two ? Math.min(Math.floor(width / across), 44) : side;
     const pen = sized(own, two ? across * step : angles.length * step + 20, (two ? 2 : 1) * step + (two ? 10 : 0));
     angles.forEach((angle, i) => {
       const column = i >= half;

@@ -20,6 +20,9 @@ const SUGGESTED = ["at", "where", "colour", "shape", "count", "next", "read", "r
 const SOME = 4;   // questions to choose from
 const WHOLE = { breaks: "kept", mask: true, heads: [], layers: [], hidden: [], shuffle: null, bits: null, squash: false };
 const LIT = 0.5;  // of the greatest attention: what is more counts as looked at
+const PACE = 180; // ms from word to word: the model is faster than the eye
+const CALM = matchMedia("(prefers-reduced-motion: reduce)");
+const UNLIT = ["picture", "patches"];   // stops where the picture has its own colours until a word is clicked
 
 async function start() {
   const data = JSON.parse(held("model")), { world } = data;
@@ -113,7 +116,9 @@ async function start() {
     }
     delete state.runs.broken;
     if (page.isBroken() && !await run("broken", key, mine, state.changes, state.runs.whole.tokens)) return;
-    finished();
+    refresh();
+    await stream(page.run(), mine);
+    if (mine === asking) finished();
   }
 
   // Writes an answer into state.runs; false if another question came meanwhile.
@@ -123,7 +128,7 @@ async function start() {
     const pictures = changes === WHOLE && state.changes.squash ? state.scenes.map((layout) => pictureOf(layout, false)) : state.pictures;
     const sent = pictures.map(({ rows, columns, pixels }) => ({ rows, columns, pixels }));
     const told = { name, text: state.text, pictures: sent, changes, score };
-    const seen = () => page.run() === own;
+    const seen = () => page.run() === own && mine === asking;
     if (seen()) { front.answer([], null, { writing: true }); refresh(); }
     const end = await model("ask", told, ({ prompt, piece }) => {
       if (mine !== asking) return;
@@ -132,14 +137,21 @@ async function start() {
       if (piece.last) return;
       own.text += piece.text;
       own.words = wordsOf(own.pieces);
-      if (!seen()) return;
-      front.answer(own.words, own.words.length - 1, { writing: true });
-      const word = own.words.at(-1);
-      if (word && !touchesPicture()) showWord(word, true);
+      if (seen() && CALM.matches) front.answer(own.words, own.words.length - 1, { writing: true });
     });
     if (mine !== asking || end.stopped) return false;
     Object.assign(own, { done: true, tokens: end.tokens, logprobs: end.logprobs, scored: end.scored, ms: end.ms });
     return true;
+  }
+
+  // The light goes through the words of an answer, one after the other; a click ends it.
+  async function stream(own, mine) {
+    for (let n = 1; n <= own.words.length && !CALM.matches; n++) {
+      if (mine !== asking || page.run() !== own || state.word != null) return;
+      front.answer(own.words.slice(0, n), n - 1, { writing: true });
+      if (!touchesPicture()) showWord(own.words[n - 1], true);
+      await new Promise((resolve) => { setTimeout(resolve, PACE); });
+    }
   }
 
   // The answer stands there: the word that leans most on one patch is lit.
@@ -147,7 +159,7 @@ async function start() {
     const now = page.run();
     const peak = ({ tokens: [first] }) => Math.max(...now.pieces[first].maps[state.image]);
     const peaks = now.words.map(peak);
-    state.word = peaks.length ? peaks.indexOf(Math.max(...peaks)) : null;
+    state.word ??= peaks.length ? peaks.indexOf(Math.max(...peaks)) : null;
     front.answer(now.words, state.word);
     const { expected } = state, whole = state.runs.whole;
     const about = TEXT.speed(now.prompt.tokens.length, Math.round(now.ms.first), Math.round(now.ms.all));
@@ -168,11 +180,10 @@ async function start() {
     page.light(map, wordSight(word, map, columns, state.image, state.pictures.length), { passing });
   }
 
-  // At the first stop the picture is in its own colours, until a word is clicked.
   function lightWord(clicked = false) {
     const word = page.run().words[state.word];
     const says = state.place === "picture" && state.patch ? arranged.says(state.patch) : TEXT.hint;
-    if (word && (clicked || state.place !== "picture")) showWord(word); else front.light(null, says, { chosen: state.patch });
+    if (word && (clicked || !UNLIT.includes(state.place))) showWord(word); else front.light(null, says, { chosen: state.patch });
   }
 
   function hideLit() {
@@ -225,6 +236,10 @@ async function start() {
       if (word != null) tour.did("word");
       refresh();
     },
+    onEnd(row) {
+      const { rows } = page.picture();
+      if (row == null) lightWord(); else front.says(TEXT.rowEnd(row + 1, row === rows - 1));
+    },
     onPicture(image) {
       Object.assign(state, { image, patch: null, last: null });
       front.picture(state.pictures, image);
@@ -273,13 +288,13 @@ async function start() {
     refresh();
   }
 
-  const stage = tag("div", { class: "px-stage" });
+  const stage = tag("section", { class: "px-stage" });
   const tour = touring({ onPlace: go });
   const weights = Object.values(data.weights).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b), 0);
   root.replaceChildren(
     tag("header", { class: "px-head" }, tag("h1", {}, TEXT.title), tag("span", { class: "px-model" }, TEXT.model(data.name, weights.toLocaleString("en"))), tour.toggle),
     tag("p", { class: "px-lede px-quiet" }, TEXT.lede),
-    tour.nav, tag("div", { class: "px-both" }, front.root, tag("section", { class: "px-side" }, tour.card, stage)),
+    tour.nav, tag("div", { class: "px-both" }, tour.card, front.root, stage),
   );
   root.model = model;
 

@@ -174,15 +174,21 @@ export function decoderStop(page) {
     const shares = row.slice(0, run.prompt.tokens.length);
     const most = shares.indexOf(Math.max(...shares));
     const onPicture = shares.reduce((sum, value, n) => sum + (run.prompt.tokens[n] === page.template.image ? value : 0), 0);
-    about.textContent = TEXT.wordAt(said, share(onPicture), `${TEXT.lineToken(most + 1, run.prompt.names[most])} (${share(shares[most])})`);
+    about.textContent = TEXT.wordAt(said, share(onPicture), most + 1, run.prompt.names[most], share(shares[most]));
     line.show(shares);
     page.light(Float64Array.from(map.row), about.textContent);
   } };
 }
 
 export function answerStop(page) {
-  const about = text(TEXT.chooseWord), list = tag("div", { class: "px-table" }), whole = quiet();
-  return { root: tag("div", {}, about, list, whole), show() {
+  const about = text(TEXT.chooseWord), list = tag("div", { class: "px-table" }), whole = quiet(), result = tag("div");
+  const hide = tag("button", { type: "button", onclick: () => page.hideLit() }, TEXT.hideLit);
+  const mend = tag("button", { type: "button", onclick: () => page.mend() }, TEXT.repair);
+  const needed = tag("div", {}, text(TEXT.needed), tag("div", { class: "px-row" }, hide, mend), result);
+  return { root: tag("div", {}, about, list, whole, needed), show() {
+    hide.disabled = page.state.word == null;
+    mend.hidden = !page.isBroken();
+    result.replaceChildren(...page.isBroken() ? [page.comparison()] : []);
     const run = page.run(), { word } = page.state, sum = (run.logprobs ?? []).reduce((a, b) => a + b, 0);
     whole.textContent = run.logprobs ? TEXT.weigh(probability(Math.exp(sum)), digits(-sum)) : "";
     about.textContent = word == null || !run.words[word] ? TEXT.chooseWord : TEXT.candidates(run.words[word].text);

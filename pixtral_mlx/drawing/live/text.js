@@ -67,8 +67,14 @@ export const TEXT = {
       todo: "Click the words of the answer, one after the other.",
       look: "What else it might have said there, and how likely that was.",
     },
-    broken: { name: "Break it" },
-    code: { name: "The code" },
+    broken: {
+      name: "Break it",
+      says: "Take a part away and see what it was for: the question is asked again, whole and broken.",
+    },
+    code: {
+      name: "The code",
+      says: "The network as it runs in this page: click a marked line to see its tensor for this picture.",
+    },
   },
 
   // Picture and question
@@ -126,14 +132,18 @@ export const TEXT = {
   alike: (row, column, where, most, p) =>
     `${where === "before" ? "Before" : "After"} the translation, patch row ${row}, column ${column} is most like ${most} (cosine ${p}).`,
   alikeLegend: "cosine, without what all patches share",
-  line: (tokens, breaks) => `The line that the decoder reads: ${tokens} tokens, ${breaks} of them break tokens.`,
+  line: (tokens, ends) => `The line that the decoder reads: ${tokens} tokens; ${ends === 1 ? "one of them ends" : `${ends} of them end`} a row.`,
   lineKeys: { patch: "a patch", rowBreak: "[IMG_BREAK]", end: "[IMG_END]", word: "text" },
   lineToken: (n, name) => `Token ${n}: ${name}`,
+  rowEnd: (row, last) => (last
+    ? `After row ${row}, the last, stands [IMG_END]: a token of its own.`
+    : `After row ${row} stands [IMG_BREAK]: a token of its own.`),
   breaks: "The breaks",
   breakChoices: { kept: "as they are", none: "taken away", swapped: "rows and columns swapped" },
   askShape: "Ask about the shape",
   shapeQuestion: "How many rows does the picture have?",
-  wordAt: (text, onPicture, on) => `“${text}”: ${onPicture} of its attention is on the picture; the token it looks at most is ${on}.`,
+  wordAt: (text, onPicture, n, name, share) =>
+    `“${text}”: ${onPicture} of its attention is on the picture; most on one token is ${share}, on token ${n}, “${name.trim()}”.`,
   chooseWord: "Click a word of the answer.",
   cache: (tokens, numbers) => `Their keys and values are kept (${tokens} tokens, ${numbers} numbers), so that each step computes one token alone.`,
   candidates: (text) => `What it might have said where it said “${text}”:`,
@@ -141,11 +151,11 @@ export const TEXT = {
   weigh: (p, nats) => `The whole answer: probability ${p}, ${nats} nats from certain.`,
 
   // Break it
-  brokenSays: "Take a part away and see what it was for. The question is asked again, whole and broken.",
   shuffle: "Shuffle the patches",
   noMask: "Let two pictures see each other",
   squash: "Squash to a square",
   hideLit: "Hide the patches that this word looks at",
+  needed: "Looking is not needing: hide what this word looks at, and see whether it is missed.",
   hidden: (n) => `${n} ${n === 1 ? "patch" : "patches"} hidden`,
   bits: "Bits of a weight",
   bitsWords: { 16: "16 (as they are)", 4: "4", 3: "3", 2: "2" },
@@ -167,7 +177,6 @@ export const TEXT = {
   asBefore: "Nothing changed that could be measured: the answer is as likely as before.",
 
   // The code
-  codeSays: "The network, as it runs in this page. Click a marked line to see its tensor for this picture.",
   codeLayer: "Layer",
   tensor: (site, rows, columns) => `${site}: ${rows} × ${columns}`,
   tensorSays: (low, mean, high) => `from ${low} to ${high}, mean ${mean}`,
