@@ -66,7 +66,10 @@ def page(notebook: nbformat.NotebookNode, title: str) -> str:
     notebook.metadata.pop("widgets", None)  # pictures stand for them
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
-            output.get("data", {}).pop(WIDGET, None)
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if "<iframe" in data.get("text/html", ""):  # words stand for it
+                del data["text/html"]
         if cell.cell_type == "markdown":
             prose = re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.S)
             found = LATEX.search(prose) or DRAWN_LATER.search(cell.source)

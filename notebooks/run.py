@@ -24,6 +24,9 @@ STATE = "application/vnd.jupyter.widget-state+json"
 SECONDS = 300
 """At most, for one notebook."""
 
+PAGE = FOLDER / "live.html"
+"""What notebook 0 writes to show it in a frame."""
+
 KEPT = "Kept from the last run:\n"
 """The first line of an output that is folded."""
 
@@ -83,7 +86,10 @@ def execute(notebook: nbformat.NotebookNode, *, draw: bool = False) -> float:
         notebook, timeout=SECONDS, kernel_name="python3", record_timing=False,
         store_widget_state=draw, resources={"metadata": {"path": str(FOLDER)}},
     )  # fmt: skip
-    client.execute()
+    try:
+        client.execute()
+    finally:
+        PAGE.unlink(missing_ok=True)
     if draw:
         (drawn,) = notebook.cells.pop().outputs
         for _, data in views(notebook):

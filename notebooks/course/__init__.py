@@ -5,6 +5,7 @@
 `pictures`: maps and curves
 `inside`: what is measured inside the model
 `budget`: bytes and seconds
+`live`: the page that needs no Python, in a frame
 """
 
 import os
@@ -35,10 +36,11 @@ from .exercises import (
     tolerance,
     whole_numbers,
 )
+from .live import live_page
 
 __all__ = [
     "Verdict", "accuracy", "answers", "check_bits", "check_grids", "check_mask", "check_quiet",
     "check_rebuild", "check_shift", "colour_number", "dtype_for", "is_mini", "large_scenes",
-    "numbers", "questions", "relative_error", "scenes", "shared", "tolerance",
+    "live_page", "numbers", "questions", "relative_error", "scenes", "shared", "tolerance",
     "whole_numbers",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ nbformat = pytest.importorskip("nbformat", reason=reason)
 run = pytest.importorskip("run", reason=reason)
 
 CELLS = {
-    "0": ["load", "studio"],
+    "0": ["load", "studio", "live"],
     "1": ["load", "widget"],
     "2": ["load", "widget"],
     "3": ["load", "widget"],
@@ -89,5 +89,9 @@ def test_a_notebook_draws_its_widgets(opened, lab):
         assert opened.page.evaluate(RUN_CELL, cell) == [], cell
         if cell in widgets:
             opened.page.wait_for_function(DRAWN, arg=[cell, key in WITH_CANVAS], timeout=30_000)
+    if "live" in CELLS[key]:  # the model runs in the frame, without the kernel
+        frame = opened.page.frame_locator("iframe")
+        frame.locator("#page[data-ready]").wait_for(timeout=30_000)
+        assert frame.locator(".px-w").all_text_contents() == ["a", "purple", "star"]
     assert opened.page.locator(".px-problem:visible").count() == 0
     assert [m for m in lab.messages[before:] if "px" in m or "widget" in m.lower()] == []
