@@ -22,7 +22,7 @@ from .options import GenerationOptions
 from .reply import Reply
 from .request import Event, Request, RowForm
 from .run import Run
-from .sampling import Choice, Sampler, is_greedy, likeliest
+from .sampling import Sampler, choice_of, is_greedy, spoken
 from .turns import Turns
 
 BATCH_SIZE = 8
@@ -151,7 +151,7 @@ class Batch:
             mx.reset_peak_memory()
             self._held.enter_context(bounded_buffers())
             self._generator = BatchGenerator(
-                self._engine.model.decoder,
+                RowsDecoder(self._engine),  # type: ignore[arg-type]
                 stop_tokens=[[self._engine.tokenizer.eos_id]],
                 completion_batch_size=self._size,
                 prefill_batch_size=self._size,
@@ -298,7 +298,10 @@ class Batch:
             request = self._rows[response.uid]
             try:
                 top = request.stream.options.top_logprobs
-                choice = request.form.read() if request.form else _choice(response, top)
+                if request.form:
+                    choice = request.form.read()
+                else:
+                    choice = choice_of(response.token, response.logprobs, top)
                 events += request.write(choice)
             except Exception as error:
                 events += request.fail(error)
@@ -309,8 +312,14 @@ class Batch:
         return events
 
 
-def _choice(response: Any, top: int) -> Choice:
-    """What mlx-lm's batch chose, read in place: a computation would stand in line behind the next
-    step."""
-    token, logprobs = response.token, response.logprobs
-    return Choice(token, memoryview(logprobs)[token], top_logprobs=likeliest(logprobs, top))
+class RowsDecoder:
+    """The decoder as mlx-lm's batch takes it: logits in float32, of ids that have a word."""
+
+    def __init__(self, engine: Engine):
+        self._decoder, self._words = engine.model.decoder, engine.tokenizer.n_words
+        self.layers = self._decoder.layers
+
+    def __call__(self, inputs: mx.array, cache: list[Any]) -> mx.array:
+        """Token ids (B, L) -> logits (B, L, vocabulary)."""
+        logits = self._decoder(inputs, cache)
+        return spoken(logits, min(self._words, logits.shape[-1]))

@@ -21,7 +21,7 @@ from ..errors import FormError
 from ..inputs.tokenizer import Tokenizer
 from ..inputs.tools import Tools
 from .form import COMPACT, SPACED, Form, calls_form
-from .sampling import Choice, Sampler, likeliest
+from .sampling import Choice, Sampler, choice_of
 
 MOST_FORCED = 16
 """Forced tokens in a pass at most: each has a row of logits."""
@@ -289,22 +289,32 @@ class FormSampler:
 
     def __init__(self, sampler: Sampler, constraint: Constraint | CallConstraint):
         self._sampler, self.constraint = sampler, constraint
-        self._chosen: deque[tuple[int, mx.array, mx.array, mx.array, bool, Any]] = deque()
+        self._chosen: deque[tuple[int, mx.array, mx.array, mx.array, bool]] = deque()
         self._count, self._last = 0, -1  # choices so far, and the number of the one that ends
         self._open: mx.array | None = None  # what was drawn and is not settled
 
-    def logprobs(self, tokens: list[int], logits: mx.array) -> mx.array:
-        """The model's own, with bias and penalties: (1, vocabulary); `tokens` went before."""
-        before = mx.array(tokens[-self._sampler.context_size :])
-        return self._sampler.logprobs(before, logits)
+    @property
+    def pending(self) -> int:
+        """Choices that were not read yet."""
+        return len(self._chosen)
 
     def __call__(self, logprobs: mx.array) -> mx.array:
         """The next token, forced or not; mlx-lm's batch takes this as a sampler."""
         forced = self.constraint.forced(1)
-        return self.choose(logprobs, forced[0] if forced else None)
+        return self._choose(logprobs, forced[0] if forced else None)
 
-    def choose(self, logprobs: mx.array, forced: int | None = None) -> mx.array:
-        """The next token, shape (1,): drawn from what the form allows, or what it forces."""
+    def choose(self, logits: mx.array, forced: int | None = None) -> None:
+        """The next token: drawn from what the form allows, or what it forces.
+
+        Arguments:
+            logits: shape (1, vocabulary).
+            forced: what it forces, where that is known.
+        """
+        logprobs = self._sampler.logprobs(logits)
+        token = self(logprobs) if forced is None else self._choose(logprobs, forced)
+        self._sampler.wrote(token)
+
+    def _choose(self, logprobs: mx.array, forced: int | None) -> mx.array:
         allowed = self.constraint.allowed()
         if allowed is None:
             within, mass = logprobs, mx.zeros((1, 1))
@@ -312,12 +322,9 @@ class FormSampler:
             within = mx.where(mx.array(allowed), logprobs, -mx.inf)
             mass = mx.logsumexp(within, axis=-1, keepdims=True)
             within = within - mass
-        token = self._sampler.draw(within) if forced is None else mx.array([forced])
-        logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
-        row = self._sampler.row(logprobs)
-        wanted = [logprob, mass] if row is None else [logprob, mass, row]
-        token = mx.depends([token], wanted)[0]  # whoever evaluates one gets all
-        self._chosen.append((self._count, token, logprob, mass, forced is not None, row))
+        token = self._sampler.draw(within) if forced is None else mx.array([forced], mx.uint32)
+        token = mx.depends([token], [logprobs, mass])[0]  # whoever evaluates one gets all
+        self._chosen.append((self._count, token, logprobs, mass, forced is not None))
         self._count += 1
         if forced is None:
             self._open = token
@@ -338,26 +345,24 @@ class FormSampler:
 
     def launch(self) -> None:
         """Start computing what was chosen."""
-        mx.async_eval([token for _, token, *_ in self._chosen])
+        mx.async_eval([token for _, token, *_ in self._chosen], self._sampler.recent)
 
     def read(self) -> Choice:
         """The earliest choice that was not read yet; waits for it."""
-        number, token, logprob, mass, forced, row = self._chosen.popleft()
+        number, token, logprobs, mass, forced = self._chosen.popleft()
         if not self._chosen:
             self.settle()
-        return Choice(
-            int(token.item()),  # type: ignore[arg-type]
-            float(logprob.item()),  # type: ignore[arg-type]
-            min(1.0, math.exp(mass.item())),  # type: ignore[arg-type]
-            forced,
-            number == self._last,
-            likeliest(row, self._sampler.top),
+        choice = choice_of(int(token.item()), logprobs, self._sampler.top)  # type: ignore[arg-type]
+        return choice._replace(
+            allowed_mass=min(1.0, math.exp(mass.item())),  # type: ignore[arg-type]
+            forced=forced,
+            ends=number == self._last,
         )
 
     def process(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """What mlx-lm's batch takes as a processor of logits."""
-        (process,) = self._sampler.processors
-        logits = process(tokens, logits)
+        for process in self._sampler.processors:
+            logits = process(tokens, logits)
         mx.async_eval(logits)  # the pass over all rows runs while the mask is made
         self.settle()
         return logits

@@ -14,7 +14,7 @@ one may fall the other way.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -90,7 +90,11 @@ def can_pay(decoder: nn.Module) -> bool:
 
 
 def check_draft(
-    decoder: Any, cache: list[Any], sampler: Sampler, tokens: list[int], draft: list[int]
+    logits_of: Callable[..., mx.array],
+    cache: list[Any],
+    sampler: Sampler,
+    tokens: list[int],
+    draft: list[int],
 ) -> list[Choice]:
     """What the model chooses: the beginning of the draft that it agrees to, and one token more.
 
@@ -98,18 +102,19 @@ def check_draft(
     for what was refused are drawn again.
 
     Arguments:
-        decoder: called as by mlx-lm. cache: holds all of `tokens` but the last.
+        logits_of: a pass, from tokens (1, L) to the logits of the last `wanted`.
+        cache: holds all of `tokens` but the last.
     """
     from mlx_lm.generate import generation_stream
     from mlx_lm.models.cache import trim_prompt_cache
 
     random = sampler.random
     with mx.stream(generation_stream):
-        logits = decoder(mx.array([[tokens[-1], *draft]]), cache=cache)
+        logits = logits_of(mx.array([[tokens[-1], *draft]]), wanted=1 + len(draft))
         states = []
         for i in range(len(draft) + 1):
-            before = (tokens[-sampler.context_size :] + draft[:i])[-sampler.context_size :]
-            sampler.choose(mx.array(before), logits[:, i])
+            sampler.follow([*tokens, *draft[:i]])
+            sampler.choose(logits[:, i])
             states.append(mx.array(random[0]))
         choices = sampler.read_all()
         agreed = (choice.token == drafted for choice, drafted in zip(choices, draft, strict=False))

@@ -108,8 +108,7 @@ class Request:
         """Its next part of the prompt, or its next token."""
         if self.steps is None:
             self.steps = self.stream.steps()
-        with mx.stream(mx.default_stream(mx.default_device())):  # mlx-lm leaves its own on
-            return next(self.steps)
+        return next(self.steps)
 
     def write(self, choice: Choice) -> list[Event]:
         """Add a token to the answer: its pieces, and the reply if it was the last."""
@@ -127,11 +126,11 @@ class Request:
         """Stop computing here: the run that was, with all tokens, their sampler, and keys and
         values of all but the last; and what became of the tokens that were on their way."""
         run, events = self.stream.run, []
-        left = [run.leave(), *(self.steps or () if run.form else ())]
-        self.close()
+        run.leave()
+        left = list(filter(None, self.steps or ()))
         # The pixels have been seen, and whoever goes on has a cache of its own.
         self.stream.prompt = replace(self.stream.prompt, images=[])
-        for chosen in filter(None, left):
+        for chosen in left:
             events += [] if self.over else self.write(chosen)
         return run, events
 
@@ -183,7 +182,7 @@ class RowForm:
                 return self._form.process(tokens, logits)
         except Exception as error:
             self._error = error
-        return logits.astype(mx.float32)
+        return logits
 
     def read(self) -> Choice:
         """As `FormSampler.read`.

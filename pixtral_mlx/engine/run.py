@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Generator
-from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +10,7 @@ from ..cost.pace import Pace
 from ..errors import CheckpointError
 from ..interpret.recorder import Recorder
 from ..model.prompt import Prompt
-from ..model.tap import NO_TAP, Tap, TappedDecoder
+from ..model.tap import NO_TAP, Tap
 from .capacity import need_of
 from .content import Content
 from .engine import Engine
@@ -20,6 +19,15 @@ from .grammar import MOST_FORCED, CallConstraint, Constraint, FormSampler
 from .lookup import Drafter, can_pay, check_draft
 from .options import GenerationOptions
 from .sampling import Choice, Sampler
+
+LAST_PART = 128
+"""The last part of a prompt has at most so many tokens, and its logits choose the first one of the
+answer. A pass of its own for the last token would read every weight once more; and of a longer part
+the last layer would compute what nobody needs: all positions instead of the last."""
+
+STEPS_TO_CLEAR = 256
+"""After so many tokens MLX's buffers are freed, as mlx-lm does: those of a growing context are each
+of another size."""
 
 
 def reuses(options: GenerationOptions, recorder: Recorder | None) -> bool:
@@ -59,9 +67,6 @@ class Run:
         self._prompt_cache = engine.prompt_cache
         self._options, self._edits = options, options.edits
         self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else NO_TAP
-        self.decoder: Any = model.decoder
-        if self._tap is not NO_TAP:
-            self.decoder = TappedDecoder(model.decoder, self._tap)
         self.kv = options.kv_format.of(model.config.text)
         self.cache, self.computed = self.kv.new_cache(model.decoder), 0
         self._kept, self._content = None, content
@@ -72,13 +77,13 @@ class Run:
             self._began = (self._kept.emptied, threading.get_ident())
         if self._kept is not None and self._content is not None:
             self.cache, self.computed = self._kept.take(self._content, self.cache)
-        self.ready = False  # whether the prompt has been read but for its last token
+        self.ready = False  # whether the first token has been launched
         self.drafted = self.accepted = 0  # tokens, by prompt lookup
         self.sampler = Sampler(
             options, model.config.text.vocab_size, words=engine.tokenizer.n_words
         )
         self.form = None if constraint is None else FormSampler(self.sampler, constraint)
-        self._launched = self._leaving = False
+        self._leaving = False
         self.all_embeddings: mx.array | None = None
 
     def make_room(self, limit: int) -> None:
@@ -111,20 +116,21 @@ class Run:
         return self.all_embeddings[self.computed :]
 
     def read(self, embeddings: mx.array | None) -> Generator[None, None, mx.array | None]:
-        """Read the prompt but for its last token, with a pause after each part.
+        """Read the prompt but for its last part, with a pause after each of the others.
 
         Arguments:
             embeddings: what `embed` gave.
 
         Returns:
-            Those of the last token, shape (1, D), or None where there are none.
+            Those of the last part, shape (L, D), or None where the decoder embeds its tokens.
         """
         from mlx_lm.generate import generation_stream, maybe_quantize_kv_cache
 
-        start, end = self.computed, len(self._prompt.tokens) - 1
+        pace = Pace(self._model.config.text, self._options.prefill_step_size)
+        start, length = self.computed, len(self._prompt.tokens)
+        end = length - min(LAST_PART, (length - start - 1) % pace.size + 1)
         tokens = mx.array(self._prompt.tokens[start:])[None]
         rows = None if embeddings is None else embeddings[None]
-        pace = Pace(self._model.config.text, self._options.prefill_step_size)
         parts = self._model.decoder.prefill(
             tokens, self.cache, rows, self._tap, parts=pace.parts(end - start)
         )
@@ -135,10 +141,9 @@ class Run:
             if later := self.kv.step_options():
                 maybe_quantize_kv_cache(self.cache, **later)
             self._progress(start + done)
-            if self.computed < end:
-                with pace.pause():
-                    yield
-        return None if embeddings is None else embeddings[-1:]
+            with pace.pause():
+                yield
+        return None if embeddings is None else embeddings[self.computed - start :]
 
     def _progress(self, computed: int) -> None:
         """So many tokens of the prompt have been read."""
@@ -155,52 +160,50 @@ class Run:
             embeddings: what `embed` gave.
         """
         last = yield from self.read(embeddings)
-        self.ready = True
-        yield None
+        self.sampler.follow(self.tokens)
+        unread = self._prompt.tokens[self.computed :]
         longest = self._options.prompt_lookup_num_tokens
         if self.form is not None:
-            choices = self.form_steps(self.form, limit, last)
-        elif longest and can_pay(self._model.decoder):
-            choices = self.lookup_steps(limit, longest, last)
+            self._form_step(self.form, unread, limit, last)
+            choices = self.form_steps(self.form, limit)
         else:
-            choices = self.plain_steps(limit, last)
+            self._step(mx.array([unread]), last)
+            lookup = longest and can_pay(self._model.decoder)
+            choices = self.lookup_steps(limit, longest) if lookup else self.plain_steps(limit)
+        self.ready = True
+        yield None
         for choice in choices:
             if not self._written:
                 self._progress(len(self._prompt.tokens))
             self._written.append(choice.token)
-            # One token at a time, mlx-lm has read it by now; the last of several it has not.
-            self.computed = min(len(self._prompt.tokens) + len(self._written), self.cache[0].offset)
+            # One token at a time, the pass that reads it is under way; of the last it is not.
+            self.computed = min(len(self.tokens), self.cache[0].offset)
             yield choice
 
-    def plain_steps(
-        self, limit: int, embeddings: mx.array | None = None
-    ) -> Generator[Choice, None, None]:
-        """As `steps`, by mlx-lm: when a token is read, which is the only wait, the step after it
-        has been launched."""
-        steps = self.generate_step(limit, embeddings)
-        try:
-            for _ in steps:
-                self._launched = True
-                yield self.sampler.read()
-        finally:
-            with suppress(RuntimeError):  # mlx-lm's stream is put back, but not on another thread
-                steps.close()
+    def plain_steps(self, limit: int) -> Generator[Choice, None, None]:
+        """As `steps`, of which the first token has been launched: when a token is read, which is
+        the only wait, the step after it has been launched."""
+        for number in range(1, limit + 1):
+            if more := number < limit and not self._leaving:
+                self._step(self.sampler.latest[None])
+            if number % STEPS_TO_CLEAR == 1:
+                mx.clear_cache()
+            yield self.sampler.read()
+            if not more:
+                return
 
-    def lookup_steps(
-        self, limit: int, longest: int, embeddings: mx.array | None
-    ) -> Generator[Choice, None, None]:
+    def lookup_steps(self, limit: int, longest: int) -> Generator[Choice, None, None]:
         """As `plain_steps`, several tokens in a pass where the answer repeats what was there.
 
         Arguments:
             longest: tokens in a draft at most.
         """
-        list(self.generate_step(0, embeddings))  # chooses, no more
         first = self.sampler.read()
         drafter, left = Drafter([*self.tokens, first.token], longest), limit - 1
         yield first
         while left and drafter.pays:
             draft = drafter.draft(left - 1)  # the choice that follows it has its place too
-            chosen = check_draft(self.decoder, self.cache, self.sampler, drafter.tokens, draft)
+            chosen = check_draft(self._logits, self.cache, self.sampler, drafter.tokens, draft)
             accepted = len(chosen) - 1
             drafter.judge(len(draft), accepted)
             self.drafted += len(draft)
@@ -210,87 +213,86 @@ class Run:
                 yield choice
             left -= len(chosen)
         if left:
+            self.sampler.follow(drafter.tokens)
+            self._step(mx.array([drafter.tokens[-1:]]))
             yield from self.plain_steps(left)
 
-    def form_steps(
-        self, form: FormSampler, limit: int, embeddings: mx.array | None
-    ) -> Generator[Choice, None, None]:
+    def form_steps(self, form: FormSampler, limit: int) -> Generator[Choice, None, None]:
         """As `plain_steps`, within a form: a pass reads the last choice and what the form forces
         after it, and while it runs the mask of the next choice is made."""
-        from mlx_lm.generate import generation_stream
-
-        tokens, left, last = self.tokens, limit, None
-        while True:
-            going = left > 0 and not form.constraint.ended and not self._leaving
-            forced = form.constraint.forced(min(left, MOST_FORCED)) if going else []
-            logits = self._launch([tokens[-1], *forced], embeddings) if going else None
-            if last is not None:
-                yield last
-            if logits is None:
-                return
-            left, last, embeddings = left - len(forced), None, None
-            with mx.stream(generation_stream):
-                for i, token in enumerate(forced):
-                    form.choose(form.logprobs(tokens, logits[:, i]), token)
-                    tokens.append(token)
-                if more := left > 0 and not form.constraint.ended:
-                    form(form.logprobs(tokens, logits[:, -1]))
-                form.launch()
-            for _ in forced:
+        left = limit
+        while launched := form.pending:
+            left -= launched
+            for _ in range(launched - 1):
                 yield form.read()
-            if more:
-                last, left = form.read(), left - 1
-                tokens.append(last.token)
+            last = form.read()
+            if left and not form.constraint.ended and not self._leaving:
+                self._form_step(form, [last.token], left)
+            yield last
 
-    def _launch(self, tokens: list[int], embeddings: mx.array | None) -> mx.array:
-        """Start a pass over tokens; logits (1, tokens, vocabulary).
+    # Passes ------------------------------------------------------------------------------------
+
+    def _step(self, inputs: mx.array, embeddings: mx.array | None = None) -> None:
+        """Launch a pass over tokens, shape (1, L), and the choice of the one after them.
 
         Arguments:
-            embeddings: of the first token, shape (1, D), or None where the decoder embeds it.
+            embeddings: of the tokens, shape (L, D), or None where the decoder embeds them.
         """
-        from mlx_lm.generate import generation_stream, maybe_quantize_kv_cache
+        from mlx_lm.generate import generation_stream
 
         with mx.stream(generation_stream):
-            inputs = mx.array([tokens])
-            if embeddings is not None and len(tokens) > 1:
-                rest = self._model.decoder.embed(inputs[0, 1:])
-                embeddings = mx.concatenate([embeddings, rest.astype(embeddings.dtype)])
-            rows = None if embeddings is None else embeddings[None]
-            logits = self.decoder(inputs, cache=self.cache, input_embeddings=rows)
-            if later := self.kv.step_options():
-                maybe_quantize_kv_cache(self.cache, **later)
-            mx.async_eval(logits)
-        return logits
+            logits = self._logits(inputs, embeddings, wanted=1)
+            self.sampler.choose(logits[:, -1])
+            self.sampler.launch()
+            self._launch_rows()
 
-    def leave(self) -> Choice | None:
-        """For who goes on with this answer elsewhere, from `tokens`, `cache`, and `sampler` or
-        `form`: the choice that `plain_steps` has launched and nobody has seen, if it has begun.
-        With a form, `steps` gives what is on its way, and then ends."""
-        self.sampler.known, self._leaving = (), True
-        if not self._launched:
-            return None
-        choice = self.sampler.read()
-        self._written.append(choice.token)
-        return choice
+    def _form_step(
+        self, form: FormSampler, unread: list[int], left: int, embeddings: mx.array | None = None
+    ) -> None:
+        """As `_step`, within a form: over tokens and those that the form forces after them.
 
-    def generate_step(self, limit: int, embeddings: mx.array | None) -> Generator[Any, None, None]:
-        """mlx-lm's `generate_step` from the last token on; `sampler` keeps what it chooses.
-
-        With a limit of 0 it chooses the first token and ends.
+        Arguments:
+            left: tokens that may still be written.
         """
-        from mlx_lm.generate import generate_step
+        from mlx_lm.generate import generation_stream
 
-        self.sampler.known = self.tokens[: self.computed]
-        return generate_step(
-            mx.array(self.tokens[self.computed :]),
-            self.decoder,
-            max_tokens=limit,
-            sampler=self.sampler,
-            logits_processors=self.sampler.processors,
-            prompt_cache=self.cache,
-            input_embeddings=embeddings,
-            **self.kv.step_options(),
-        )
+        forced = form.constraint.forced(min(left, MOST_FORCED))
+        with mx.stream(generation_stream):
+            if embeddings is not None and forced:
+                after = self._model.decoder.embed(mx.array(forced))
+                embeddings = mx.concatenate([embeddings, after.astype(embeddings.dtype)])
+            wanted = 1 + len(forced)
+            logits = self._logits(mx.array([[*unread, *forced]]), embeddings, wanted=wanted)
+            mx.async_eval(logits)  # runs while the mask is made
+            for i, token in enumerate(forced):
+                form.choose(logits[:, i], token)
+            if len(forced) < left and not form.constraint.ended:
+                form.choose(logits[:, -1])
+            form.launch()
+            self._launch_rows()
+
+    def _logits(
+        self, inputs: mx.array, embeddings: mx.array | None = None, *, wanted: int
+    ) -> mx.array:
+        """Logits of the last positions of a pass over tokens: (1, L) -> (1, wanted, vocabulary)."""
+        from mlx_lm.generate import maybe_quantize_kv_cache
+
+        decoder = self._model.decoder
+        rows = None if embeddings is None else embeddings[None]
+        hidden = decoder.hidden(inputs, self.cache, rows, self._tap)
+        if later := self.kv.step_options():
+            maybe_quantize_kv_cache(self.cache, **later)
+        return decoder.unembed(hidden[:, -wanted:])
+
+    def _launch_rows(self) -> None:
+        """Compute what a trace keeps of a pass with the pass; no later one needs it."""
+        if self._recorder is not None:
+            mx.async_eval(self._recorder.latest())
+
+    def leave(self) -> None:
+        """Launch nothing more: `steps` gives the tokens that are on their way, and ends. Somebody
+        else goes on from `tokens`, `cache`, and `sampler` or `form`."""
+        self._leaving = True
 
     @property
     def tokens(self) -> list[int]:

@@ -44,9 +44,8 @@ def is_greedy(options: GenerationOptions) -> bool:
 class Sampler:
     """Chooses tokens where the model computes, and keeps there how likely each choice was.
 
-    It is what mlx-lm's `generate_step` takes as `sampler`; calling it waits for nothing. What
-    `read` reads was computed in the step that chose, so that reading starts no work, which would
-    stand in line behind the next step.
+    Choosing waits for nothing. What `read` reads was launched with the choice, so that reading
+    starts no work, which would stand in line behind the next step.
 
     Arguments:
         options: temperature, filters, bias and penalty.
@@ -54,12 +53,9 @@ class Sampler:
         words: ids with a word, which are the first ones; those after them, for which fine-tunes
             have rows that say nothing, are never chosen. None is all.
 
-    `context_size` is how far back the penalties look, `top` how many of the likeliest tokens come
-    with each choice.
-
-    `known` are tokens before those that mlx-lm is given to read; its processors see only those.
     `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
-    with, in a list; `processors` is what mlx-lm takes as `logits_processors`.
+    with, in a list; `processors` are mlx-lm's, of the bias and the penalties; `recent` are the
+    tokens that these look back at; `top` is how many of the likeliest come with each choice.
 
     Raises:
         ValueError: a bias for a token that does not exist.
@@ -68,12 +64,11 @@ class Sampler:
     def __init__(self, options: GenerationOptions, vocab_size: int, words: int | None = None):
         from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-        self._words = vocab_size if words is None else min(words, vocab_size)
-        self._wordless = self._words < vocab_size
+        self.words = vocab_size if words is None else min(words, vocab_size)
         bias = options.logit_bias or {}
-        wrong = [token for token in bias if not 0 <= token < self._words]
+        wrong = [token for token in bias if not 0 <= token < self.words]
         if wrong:
-            allowed = f"allowed: 0 to {self._words - 1}"
+            allowed = f"allowed: 0 to {self.words - 1}"
             raise ValueError(f"logit_bias names token {wrong[0]}; {allowed}")
         if options.seed is None or is_greedy(options):
             self.random: Any = mx.random.state
@@ -86,7 +81,7 @@ class Sampler:
         else:
             self.random = [mx.random.key(options.seed)]
             self.draw = seeded(options, self.random)
-        self._processors = make_logits_processors(
+        self.processors = make_logits_processors(
             logit_bias=dict(bias) or None,
             repetition_penalty=options.repetition_penalty,
             repetition_context_size=options.repetition_context_size,
@@ -95,75 +90,58 @@ class Sampler:
             frequency_penalty=options.frequency_penalty,
             frequency_context_size=options.frequency_context_size,
         )
-        self.context_size = max(
-            options.repetition_context_size,
-            options.presence_context_size,
-            options.frequency_context_size,
-        )
-        self.known = ()
-        self.processors = [self._process_all]
+        self._looks_back = 0
+        if len(self.processors) > bool(bias):
+            self._looks_back = max(
+                options.repetition_context_size,
+                options.presence_context_size,
+                options.frequency_context_size,
+            )
         self.top = options.top_logprobs
-        self._chosen: deque[tuple[mx.array, mx.array, mx.array | None]] = deque()
+        self.recent = self._ids([])
+        self._chosen: deque[tuple[mx.array, mx.array]] = deque()
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """What is chosen next comes after these tokens."""
+        if self._looks_back:
+            self.recent = self._ids(tokens[-self._looks_back :])
+
+    def wrote(self, token: mx.array) -> None:
+        """What is chosen next comes after this one too, shape (1,)."""
+        if self._looks_back:
+            self.recent = mx.concatenate([self.recent, token])[-self._looks_back :]
+
+    @staticmethod
+    def _ids(tokens: Sequence[int]) -> mx.array:
+        return mx.array(list(tokens), mx.uint32)
+
+    def choose(self, logits: mx.array) -> None:
+        """Choose from logits (1, vocabulary)."""
+        logprobs = self.logprobs(logits)
+        token = self.draw(logprobs)
+        self.wrote(token)
+        self._chosen.append((token, logprobs))
+
+    def logprobs(self, logits: mx.array) -> mx.array:
+        """With bias and penalties, normalised; shape (1, vocabulary)."""
+        logits = spoken(logits, self.words)
+        for process in self.processors:
+            logits = process(self.recent, logits)
+        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
     @property
-    def known(self) -> Sequence[int]:
-        """Tokens before those that mlx-lm is given to read."""
-        return self._before.tolist()  # type: ignore[return-value]
+    def latest(self) -> mx.array:
+        """The latest choice, shape (1,), which need not have been computed."""
+        return self._chosen[-1][0]
 
-    @known.setter
-    def known(self, tokens: Sequence[int]) -> None:
-        self._before = mx.array(list(tokens), dtype=mx.int32)
-
-    def __call__(self, logprobs: mx.array) -> mx.array:
-        """A token: log-probabilities (1, vocabulary) -> (1,)."""
-        token = self.draw(logprobs)
-        logprob = mx.take_along_axis(logprobs, token[:, None], axis=-1)
-        row = self.row(logprobs)
-        wanted = [logprob] if row is None else [logprob, row]
-        token = mx.depends([token], wanted)[0]  # whoever evaluates one gets all
-        self._chosen.append((token, logprob, row))
-        return token
-
-    def row(self, logprobs: mx.array) -> mx.array | None:
-        """What `likeliest` will look at: log-probabilities (1, vocabulary) -> (vocabulary,); None
-        where nobody has asked."""
-        return logprobs[0] if self.top else None
-
-    def _process_all(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        return self._process(mx.concatenate([self._before, tokens]), logits)
-
-    def _process(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """Logits (1, vocabulary) with bias and penalty, after `tokens`."""
-        # Log-probabilities in bfloat16 would have two digits, and ties that are none.
-        logits = logits.astype(mx.float32)
-        for process in self._processors:
-            logits = process(tokens, logits)
-        if self._wordless:
-            spoken = mx.arange(logits.shape[-1]) < self._words
-            logits = mx.where(spoken, logits, -mx.inf)
-        return logits
-
-    def choose(self, tokens: mx.array, logits: mx.array) -> None:
-        """Choose from logits (1, vocabulary) as mlx-lm's `generate_step` does.
-
-        Arguments:
-            tokens: what went before, or the last `context_size` of it.
-        """
-        self(self.logprobs(tokens, logits))
-
-    def logprobs(self, tokens: mx.array, logits: mx.array) -> mx.array:
-        """The same shape, normalised; arguments as for `choose`."""
-        logits = self._process(tokens, logits)
-        return logits - mx.logsumexp(logits, keepdims=True)
+    def launch(self) -> None:
+        """Start computing what was chosen."""
+        mx.async_eval(list(self._chosen), self.recent)
 
     def read(self) -> Choice:
         """The earliest choice that was not read yet; waits for it."""
-        token, logprob, row = self._chosen.popleft()
-        return Choice(
-            int(token.item()),  # type: ignore[arg-type]
-            float(logprob.item()),  # type: ignore[arg-type]
-            top_logprobs=likeliest(row, self.top),
-        )
+        token, logprobs = self._chosen.popleft()
+        return choice_of(int(token.item()), logprobs, self.top)  # type: ignore[arg-type]
 
     def read_all(self) -> list[Choice]:
         """All that were not read yet; waits once."""
@@ -171,19 +149,38 @@ class Sampler:
         return [self.read() for _ in range(len(self._chosen))]
 
 
-def likeliest(logprobs: mx.array | None, count: int) -> tuple[tuple[int, float], ...]:
+def spoken(logits: mx.array, words: int) -> mx.array:
+    """Logits (..., vocabulary) in float32, and those of ids without a word impossible."""
+    # Log-probabilities in bfloat16 would have two digits, and ties that are none.
+    logits = logits.astype(mx.float32)
+    if words == logits.shape[-1]:
+        return logits
+    return mx.where(mx.arange(logits.shape[-1]) < words, logits, -mx.inf)
+
+
+def choice_of(token: int, logprobs: mx.array, top: int) -> Choice:
+    """A choice, read in place: a computation would stand in line behind the next step.
+
+    Arguments:
+        logprobs: of all tokens, (vocabulary,) or (1, vocabulary), computed already.
+        top: how many of the likeliest come with it.
+    """
+    row = np.asarray(memoryview(logprobs)).reshape(-1)  # type: ignore[arg-type]
+    return Choice(token, float(row[token]), top_logprobs=likeliest(row, top))
+
+
+def likeliest(row: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
     """The likeliest tokens with their log-probabilities, likeliest first; of equals the one with
     the lower id. What is impossible (minus infinity) is left out.
 
     They are looked for here and not where the model computes, which is at the next step by now.
 
     Arguments:
-        logprobs: shape (vocabulary,), computed already; None gives nothing.
+        row: log-probabilities, shape (vocabulary,).
         count: how many at most.
     """
-    if logprobs is None or not count:
+    if not count:
         return ()
-    row = np.asarray(memoryview(logprobs))  # type: ignore[arg-type]
     # Of so many parts each has one token above this, so all that are looked for are.
     maxima = np.maximum.reduceat(row, np.arange(0, row.size, 256))
     least = np.partition(maxima, -count)[-count] if len(maxima) >= count else -np.inf

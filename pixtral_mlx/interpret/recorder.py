@@ -52,7 +52,7 @@ class TraceOptions:
         """
         text, vision = config.text, config.vision
         heads, layers = text.n_heads * text.head_dim, _count(text.n_layers, self.text_layers)
-        total = layers * (new + 1) * (heads + text.dim)  # a step more is under way at the end
+        total = layers * new * (heads + text.dim)
         if vision is not None and patches:
             layers = _count(vision.num_hidden_layers, self.vision_layers)
             total += layers * patches * 2 * vision.hidden_size
@@ -92,12 +92,11 @@ class Recorder:
         seen = where == "vision" and what in ("queries", "keys")
         if seen and _wanted(layer, options.vision_layers):
             self._parts.setdefault(name, []).append(value[0])
-        # Prefill ends with a step that begins at `first`; every position from there on is wanted.
-        chosen = where == "text" and what in ("queries", "") and position >= self._first
+        steps = value.shape[site.axis]
+        chosen = where == "text" and what in ("queries", "") and position + steps > self._first
         if chosen and _wanted(layer, options.text_layers):
-            steps = value.shape[site.axis]
-            rows = mx.split(value, steps, axis=site.axis) if steps > 1 else [value]
-            self.text.setdefault(name, []).extend(rows)
+            kept = self.text.setdefault(name, [])
+            kept += _rows(value, site.axis, max(0, self._first - position))
 
     def join(self) -> None:
         """All images have been encoded: what came group by group becomes one array a site."""
@@ -125,6 +124,10 @@ class Recorder:
             axis = Site.parse(name, config).axis
             whole[name] = mx.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
         return whole
+
+    def latest(self) -> list[mx.array]:
+        """Of every site in the decoder the latest row, which need not have been computed."""
+        return [rows[-1] for rows in self.text.values()]
 
     def finish(self) -> None:
         """Nothing more comes: any thread may look."""
@@ -155,3 +158,11 @@ def _count(every: int, layers: Sequence[int] | None) -> int:
 
 def _wanted(layer: int, layers: Sequence[int] | None) -> bool:
     return layers is None or layer in layers
+
+
+def _rows(value: mx.array, axis: int, start: int) -> list[mx.array]:
+    """Rows of a value from one on, along an axis, which do not hold those before them in memory."""
+    if value.shape[axis] == 1:
+        return [value]
+    wanted = mx.contiguous(mx.split(value, [start], axis=axis)[1])
+    return list(mx.split(wanted, wanted.shape[axis], axis=axis))

@@ -171,20 +171,3 @@ class _NoTap(Tap):
 
 
 NO_TAP = _NoTap()
-
-
-class TappedDecoder:
-    """A decoder with a tap in it, in the shape that mlx-lm's `generate_step` calls."""
-
-    def __init__(self, decoder: Any, tap: Tap):
-        self._decoder, self._tap = decoder, tap
-        self.layers = decoder.layers
-
-    def __call__(
-        self,
-        inputs: mx.array,
-        cache: list[Any] | None = None,
-        input_embeddings: mx.array | None = None,
-    ) -> mx.array:
-        """As `Decoder.__call__`."""
-        return self._decoder(inputs, cache, input_embeddings, self._tap)

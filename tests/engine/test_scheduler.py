@@ -273,18 +273,18 @@ def test_a_request_that_fails_touches_no_other(wide, wrong, kind):
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_nan_in_one_answer_ends_that_one(wide, monkeypatch, place):
-    begin, process = Sampler.__init__, Sampler._process
+    begin = Sampler.__init__
+
+    def breaks(tokens, logits):
+        return logits * (float("nan") if tokens.size > 60 else 1)
 
     def marked(self, options, *arguments, **named):
         begin(self, options, *arguments, **named)
-        self.breaks = options.seed == 13
+        if options.seed == 13:
+            self.processors.append(breaks)
+            self._looks_back = 1000
 
     monkeypatch.setattr(Sampler, "__init__", marked)
-    monkeypatch.setattr(
-        Sampler, "_process",
-        lambda self, tokens, logits: process(self, tokens, logits)
-        * (float("nan") if self.breaks and tokens.size > 60 else 1),
-    )  # fmt: skip
     watched = Watched(wide)
     for number in range(3):
         watched.add("Why? " * 5, max_tokens=60, seed=13 if number == place else 1, **STEP)

@@ -2,7 +2,6 @@
 
 import json
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -108,5 +107,5 @@ def test_of_equals_the_lower_id_and_nothing_impossible():
         for count in (1, 5, 20):
             order = [int(n) for n in np.lexsort((np.arange(size), -row)) if row[n] > -np.inf]
             expected = tuple((n, float(row[n])) for n in order[:count])
-            assert likeliest(mx.array(row), count) == expected
-    assert likeliest(None, 5) == likeliest(mx.array([-1.0]), 0) == ()
+            assert likeliest(row, count) == expected
+    assert likeliest(np.array([-1.0]), 0) == ()
