@@ -64,12 +64,12 @@ def our_decoder(layers: int) -> Decoder:
     ))  # fmt: skip
 
 
-def llama_of(layers: int) -> llama.Model:
+def llama_of(layers: int, words: int = WORDS) -> llama.Model:
     """mlx-lm's, of the same sizes."""
     return llama.Model(llama.ModelArgs(
         model_type="llama", hidden_size=WIDTH, num_hidden_layers=layers,
         intermediate_size=2 * WIDTH, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS,
-        rms_norm_eps=1e-5, vocab_size=WORDS, head_dim=WIDTH // HEADS, rope_theta=1e6,
+        rms_norm_eps=1e-5, vocab_size=words, head_dim=WIDTH // HEADS, rope_theta=1e6,
         tie_word_embeddings=False,
     ))  # fmt: skip
 

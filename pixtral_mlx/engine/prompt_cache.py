@@ -2,9 +2,11 @@
 
 The keys and values of a position depend on the tokens up to it, on what their images show, on the
 edits of the run and on the bits that they are kept in. A new prompt takes over those of the longest
-beginning that it shares with a kept one; the rest is computed. Image features depend on one image
-alone and are kept beside them. The least recently used goes first when the bytes run out. A part of
-the bytes is for the pixels of pictures from files, so that a conversation does not open them again.
+beginning that kept ones have together; the rest is computed. Of conversations that begin alike,
+with the same picture say, one is kept whole and of the others what follows the beginning. Image
+features depend on one image alone and are kept beside them. The least recently used goes first when
+the bytes run out. A part of the bytes is for the pixels of pictures from files, so that a
+conversation does not open them again.
 """
 
 import logging
@@ -14,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from ..checkpoint.identity import LoadedArrays
 from ..inputs.prepared import PreparedPictures
-from ..model.kv_cache import cut
+from ..model.kv_cache import append, copied, cut, shared
 from ..model.vision_language_model import VisionLanguageModel
 from .content import Content
 
@@ -32,19 +34,41 @@ PICTURES_SHARE = 8
 
 
 @dataclass(eq=False)
-class _Kept:
-    """One entry: a KV cache with its content, or the features of one image without."""
+class _Features:
+    """Of one image, shape (N, D)."""
 
+    array: mx.array
+
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
+
+@dataclass(eq=False)
+class _Conversation:
+    """Keys and values of what was read and written, in order.
+
+    Arguments:
+        content: what they depend on.
+        layers: KV caches, one a layer.
+        nbytes: that they take.
+        start: the first position that they hold; those before it have to be found in others.
+    """
+
+    content: Content
+    layers: list[Any]
     nbytes: int
-    arrays: Any
-    content: Content | None = None
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.content.tokens)
 
 
 class PromptCache:
     """Keys, values and features of earlier calls on one model, within a number of bytes.
 
     `model.prompt_cache` is one; `model.clear_cache()` empties it. What is kept is never written
-    to: a call that goes on from it works on arrays of its own.
+    to: a call that goes on from it takes the arrays over, or works on a copy.
 
     Arguments:
         max_bytes: keep at most this much; may be changed at any time.
@@ -55,7 +79,7 @@ class PromptCache:
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
         self.emptied = 0  # how often: what was begun before belongs to another time
-        self._kept: OrderedDict[Any, _Kept] = OrderedDict()
+        self._kept: OrderedDict[Any, _Features | _Conversation] = OrderedDict()
         self._weights: LoadedArrays | None = None
         self.folder: PromptFolder | None = None
         self.pictures = PreparedPictures(lambda: self.max_bytes // PICTURES_SHARE)
@@ -102,45 +126,58 @@ class PromptCache:
         """The cache to start a run with, and how many positions it holds.
 
         The last position of the prompt is always left to compute: its logits choose the first
-        token. An entry that the run goes on from to the letter leaves; `keep` brings it back.
+        token. Where most of an entry is wanted, its arrays are handed over, and nothing is copied
+        but the rest of it, which stays; `keep` brings the entry back, longer.
 
         Arguments:
             content: of the prompt.
             fresh: an empty cache, given back if nothing fits.
         """
-        best, length = self._longest(content)
+        parts = self._parts(content)
+        length = parts[-1][1] if parts else 0
         found = None if self.folder is None else self.folder.load(content, length)
         if found is not None:
             own, layers = found
             length = min(content.shared(own), len(content.tokens) - 1)
             return [cut(layer, length) for layer in layers], length
-        if best is None or best.content is None:
+        if not parts:
             return fresh, 0
-        layers = [cut(layer, length) for layer in best.arrays]
-        if length == len(best.content.tokens):
-            del self._kept[best.content]
+        (first, length), *others = parts
+        for kept, _ in parts:
+            self._kept.move_to_end(kept.content)
+        if 2 * length >= len(first):
+            del self._kept[first.content]
+            self._keep_rest(first, length)
+            layers = [shared(layer, length) for layer in first.layers]
         else:
-            self._kept.move_to_end(best.content)
+            layers = [cut(layer, length) for layer in first.layers]
+        for kept, upto in others:
+            for layer, part in zip(layers, kept.layers, strict=True):
+                append(layer, part, slice(length - kept.start, upto - kept.start))
+            length = upto
         return layers, length
 
     def known(self, content: Content) -> int:
         """How many positions a run would find here (not counted what is in `folder`)."""
-        return self._longest(content)[1]
+        parts = self._parts(content)
+        return parts[-1][1] if parts else 0
 
-    def _longest(self, content: Content) -> tuple[_Kept | None, int]:
-        """The entry that shares most with a prompt, and how many positions that is."""
-        best, length = None, 0
-        for kept in self._conversations():
-            shared = min(content.shared(kept.content), len(content.tokens) - 1)  # type: ignore
-            if shared and shared >= length:  # of equals the latest, so that the order stays
-                best, length = kept, shared
-        return best, length
+    def _parts(self, content: Content) -> list[tuple[_Conversation, int]]:
+        """The entries that together have the longest beginning of a prompt, each with the position
+        up to which it is wanted. (Of equals the latest.)"""
+        most = len(content.tokens) - 1
+        kept = [(kept, min(content.shared(kept.content), most)) for kept in self._conversations()]
+        parts, reached = [], 0
+        while more := [part for part in kept if part[0].start <= reached < part[1]]:
+            parts.append(max(reversed(more), key=lambda part: part[1]))
+            reached = parts[-1][1]
+        return parts
 
     def keep(self, content: Content, layers: list[Any]) -> None:
         """Keep the keys and values of `content`, which `layers` hold and perhaps more.
 
-        What they replace goes: entries that are a beginning of this one. NaN is not kept, which
-        would be in every answer that goes on from it.
+        What they replace goes: entries that are a beginning of this one; and of those of which half
+        is, the beginning. NaN is not kept, which would be in every answer that goes on from it.
         """
         length = len(content.tokens)
         if length == 0 or _holds_nan(layers[-1], length):
@@ -150,19 +187,30 @@ class PromptCache:
         layers, nbytes = _fitted(layers, length)
         if nbytes > self.max_bytes:
             return
-        for other in [kept.content for kept in self._conversations()]:
-            shared = content.shared(other)  # type: ignore[arg-type]
-            if shared == length:  # it is there already, and more
-                self._kept.move_to_end(other)
+        for other in [*self._conversations()]:
+            common = content.shared(other.content)
+            if common == length and not other.start:  # it is there already, and more
+                self._kept.move_to_end(other.content)
                 return
-            if shared == len(other.tokens):  # type: ignore[union-attr]
-                del self._kept[other]
+            if not other.start and 2 * common >= len(other):
+                self._keep_rest(other, common)
+            if common == len(other):
+                del self._kept[other.content]
         mx.eval([(layer.keys, layer.values) for layer in layers])
-        self._kept[content] = _Kept(nbytes, layers, content)
+        self._kept[content] = _Conversation(content, layers, nbytes)
         self.shrink(self.max_bytes)
 
-    def _conversations(self) -> Iterator[_Kept]:
-        return (kept for kept in self._kept.values() if kept.content is not None)
+    def _keep_rest(self, whole: _Conversation, start: int) -> None:
+        """Of an entry only what follows its beginning; the rest of it has been taken over."""
+        if start == len(whole):
+            return
+        rest = [copied(layer, slice(start, len(whole))) for layer in whole.layers]
+        mx.eval([(layer.keys, layer.values) for layer in rest])  # before somebody writes there
+        nbytes = sum(layer.nbytes for layer in rest)
+        self._kept[whole.content] = _Conversation(whole.content, rest, nbytes, start)
+
+    def _conversations(self) -> Iterator[_Conversation]:
+        return (kept for kept in self._kept.values() if isinstance(kept, _Conversation))
 
     # Features ----------------------------------------------------------------------------------
 
@@ -170,9 +218,10 @@ class PromptCache:
         """What the projector gave for those of some images that are kept: {digest: (N, D)}."""
         known = {}
         for digest in digests:
-            if digest in self._kept:
+            kept = self._kept.get(digest)
+            if isinstance(kept, _Features):
                 self._kept.move_to_end(digest)
-                known[digest] = self._kept[digest].arrays
+                known[digest] = kept.array
         return known
 
     def keep_features(self, features: Mapping[str, mx.array]) -> None:
@@ -180,21 +229,19 @@ class PromptCache:
         mx.eval(list(features.values()))
         for digest, array in features.items():
             if array.nbytes <= self.max_bytes:
-                self._kept[digest] = _Kept(array.nbytes, array)
+                self._kept[digest] = _Features(array)
         self.shrink(self.max_bytes)
 
 
 def _fitted(layers: list[Any], length: int) -> tuple[list[Any], int]:
-    """The first positions of some layers, and the bytes that they hold. mlx-lm's caches grow by 256
-    positions at a time: of those that are less than half full only what is used is copied."""
+    """The first positions of some layers, and the bytes that they hold. There is room behind them,
+    where whoever goes on can write; of layers that are less than half full only what is used is
+    copied."""
     nbytes = sum(layer.nbytes for layer in layers)
-    layers = [cut(layer, length) for layer in layers]
-    used = sum(layer.nbytes for layer in layers)
+    used = sum(cut(layer, length).nbytes for layer in layers)
     if 2 * used > nbytes:
-        return layers, nbytes
-    for layer in layers:
-        layer.keys, layer.values = tree_map(mx.contiguous, (layer.keys, layer.values))
-    return layers, used
+        return [shared(layer, length) for layer in layers], nbytes
+    return [copied(layer, slice(0, length)) for layer in layers], used
 
 
 def _holds_nan(layer: Any, length: int) -> bool:

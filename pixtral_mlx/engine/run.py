@@ -9,6 +9,7 @@ import mlx.core as mx
 from ..cost.pace import Pace
 from ..errors import CheckpointError
 from ..interpret.recorder import Recorder
+from ..model.kv_cache import growing_to
 from ..model.prompt import Prompt
 from ..model.tap import NO_TAP, Tap
 from .capacity import need_of
@@ -75,8 +76,6 @@ class Run:
             self._kept = engine.prompt_cache
             self._kept.check(model)
             self._began = (self._kept.emptied, threading.get_ident())
-        if self._kept is not None and self._content is not None:
-            self.cache, self.computed = self._kept.take(self._content, self.cache)
         self.ready = False  # whether the first token has been launched
         self.drafted = self.accepted = 0  # tokens, by prompt lookup
         self.sampler = Sampler(
@@ -85,6 +84,9 @@ class Run:
         self.form = None if constraint is None else FormSampler(self.sampler, constraint)
         self._leaving = False
         self.all_embeddings: mx.array | None = None
+        # Last, since a mistake above would lose what is handed over.
+        if self._kept is not None and self._content is not None:
+            self.cache, self.computed = self._kept.take(self._content, self.cache)
 
     def make_room(self, limit: int) -> None:
         """Earlier answers go where this one needs their memory."""
@@ -136,7 +138,8 @@ class Run:
         )
         self._progress(start)
         while self.computed < end:
-            with mx.stream(generation_stream):  # which must not be left on in a pause
+            # The stream must not be left on in a pause.
+            with mx.stream(generation_stream), growing_to(self.cache, length):
                 done, _ = next(parts)
             if later := self.kv.step_options():
                 maybe_quantize_kv_cache(self.cache, **later)

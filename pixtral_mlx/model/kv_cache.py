@@ -5,7 +5,8 @@ each group with a scale and a bias (`mx.quantize`), as soon as they are computed
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,10 +126,58 @@ def dense(part: Any, cache: Any, dtype: mx.Dtype) -> mx.array:
 def cut(layer: Any, length: int) -> Any:
     """A layer's KV cache of the first `length` positions of another, which stays as it is.
 
-    Slices share memory with the other until one of them is written to; MLX copies it then. The
-    array objects must be new ones: assigning to a part of an array changes the object itself.
+    Slices share memory with the other until one of them is written to; MLX copies it then.
     """
+    return _part(layer, lambda array: array[..., :length, :], length)
+
+
+def shared(layer: Any, length: int) -> Any:
+    """As `cut`, with the room behind the positions: where nobody else has the arrays by the time
+    that it is written to, that is done in place.
+
+    The array objects must be new ones: assigning to a part of an array changes the object itself.
+    """
+    return _part(layer, lambda array: array[...], length)
+
+
+def copied(layer: Any, positions: slice) -> Any:
+    """As `cut`, of any positions, in memory of its own."""
+    length = positions.stop - positions.start
+    return _part(layer, lambda array: mx.contiguous(array[..., positions, :]), length)
+
+
+def append(layer: Any, other: Any, positions: slice) -> None:
+    """Write positions of another layer's KV cache behind those that a layer has."""
+    start = layer.offset
+    end = layer.offset = start + positions.stop - positions.start
+
+    def written(array: mx.array, more: mx.array) -> mx.array:
+        more = more[..., positions, :]
+        if array.shape[-2] < end:
+            return mx.concatenate([array[..., :start, :], more], axis=-2)
+        array[..., start:end, :] = more
+        return array
+
+    layer.keys, layer.values = tree_map(
+        written, (layer.keys, layer.values), (other.keys, other.values)
+    )
+
+
+def _part(layer: Any, change: Callable[[mx.array], mx.array], length: int) -> Any:
     part = copy.copy(layer)
-    part.keys, part.values = tree_map(lambda a: a[..., :length, :], (layer.keys, layer.values))
+    part.keys, part.values = tree_map(change, (layer.keys, layer.values))
     part.offset = length
     return part
+
+
+@contextmanager
+def growing_to(cache: list[Any], tokens: int) -> Iterator[None]:
+    """Where a KV cache of mlx-lm has to grow meanwhile, it gets room for so many positions at once,
+    and is not copied again and again, 256 positions after 256."""
+    for layer in cache:
+        layer.step = -(-max(1, tokens - layer.offset) // layer.step) * layer.step
+    try:
+        yield
+    finally:
+        for layer in cache:
+            del layer.step  # its own, which hides that of the class

@@ -129,15 +129,51 @@ def test_a_conversation_that_diverges_leaves_the_older_one_as_it_was(model):
     ways = [model.encode([*base, *turns(question)]) for question in ("And A?", "But B then?")]
     shared = common(ways[0].tokens, ways[1].tokens)
     check(model, ways[0], 0)
-    kept = next(iter(model.prompt_cache._conversations()))
-    before = [np.array(layer.keys) for layer in kept.arrays]
+    (kept,) = model.prompt_cache._conversations()
+    before = [np.array(layer.keys)[..., shared : len(kept), :] for layer in kept.layers]
     check(model, ways[1], shared)
-    for layer, keys in zip(kept.arrays, before, strict=True):
-        assert np.array_equal(layer.keys, keys)
     assert len(model.prompt_cache) == 2
+    (kept,) = (each for each in model.prompt_cache._conversations() if each.start)
+    for layer, keys in zip(kept.layers, before, strict=True):
+        assert np.array_equal(layer.keys, keys)
     check(model, ways[0], len(ways[0].tokens) - 1)
     check(model, ways[1], len(ways[1].tokens) - 1)
     assert len(model.prompt_cache) == 2
+
+
+def test_what_questions_about_one_picture_share_is_kept_once(model):
+    """And every one of them can be gone on from, to its last position."""
+    picture = noise(0, 256, 256)
+    texts = [f"Which number is this, {n} or {n + 1}?" for n in range(8)]
+    prompts = [model.encode(turns(content(text, picture))) for text in texts]
+    alone = []
+    for prompt in prompts:
+        model.clear_cache()
+        alone.append(model.generate(prompt, max_tokens=NEW, reuse=False).tokens)
+    model.generate(prompts[0], max_tokens=1)
+    one = model.prompt_cache.nbytes
+    found = [model.generate(prompt, max_tokens=NEW).tokens for prompt in prompts]
+    assert found == alone
+    assert len(model.prompt_cache) == len(prompts)
+    assert model.prompt_cache.nbytes < 1.5 * one
+    for prompt, answer in zip(prompts, alone, strict=True):
+        further = px.Prompt([*prompt.tokens, *answer, 2, 3, 120, 4], *prompt_rest(prompt))
+        check(model, further, len(prompt.tokens) + NEW - 1)
+
+
+def test_forks_of_forks_are_put_together(model):
+    """What one conversation is kept of may stand on what another one is kept of."""
+    start = [1, 3, *range(300, 360)]
+    ways = [start]
+    for n in range(3):  # each leaves the one before in its middle
+        ways.append([*ways[-1][:-10], 100 + n, *range(400, 440)])
+    for tokens in ways:
+        model.generate(px.Prompt(tokens), max_tokens=NEW)
+    assert {each.start > 0 for each in model.prompt_cache._conversations()} == {True, False}
+    for tokens in ways:
+        check(model, px.Prompt([*tokens, 7, 8]), len(tokens))
+    for tokens in reversed(ways):
+        check(model, px.Prompt([*tokens, 7, 8]), len(tokens) + 1)
 
 
 def test_the_longest_of_several_is_taken(model):

@@ -35,7 +35,7 @@ def test_a_short_conversation_takes_as_much_as_it_is_long(model):
     model.clear_cache()
     mx.clear_cache()
     before, kv = mx.get_active_memory(), KVFormat()
-    prompts = [model.encode(f"What is {n}?") for n in "abcd"]
+    prompts = [model.encode(f"{n} is it?") for n in "abcd"]
     for prompt in prompts:
         model.generate(prompt, max_tokens=1)
     tokens = sum(len(prompt.tokens) for prompt in prompts)  # nobody has read what was written

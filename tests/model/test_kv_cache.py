@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official
+from mlx.utils import tree_flatten
 from questions import noise
 
 import pixtral_mlx as px
@@ -315,3 +316,23 @@ def test_the_command(wide_folder, capsys):
 def test_a_batch_says_that_it_cannot(wide):
     with pytest.raises(ValueError, match="keep keys and values as computed: leave kv_bits out"):
         wide.generate_batch(["Hi"], kv_bits=8)
+
+
+@pytest.mark.parametrize("options", [{}, {"kv_bits": 8}], ids=["float32", "8 bits"])
+def test_a_hit_copies_nothing(wide, options):
+    """The memory of the keys goes from one conversation to the next."""
+    tokens, options = [1, 3, *range(300, 428)] * 4, {"max_tokens": 2, **options}
+
+    def places():
+        (whole,) = (kept for kept in wide.prompt_cache._conversations() if not kept.start)
+        arrays = [part for layer in whole.layers for _, part in tree_flatten(layer.keys)]
+        return [np.asarray(memoryview(array)).ctypes.data for array in arrays]
+
+    reply = wide.generate(px.Prompt(tokens), **options)
+    before = places()
+    further = [*tokens, *reply.tokens, 5]
+    for prompt, known in ((further, len(tokens) + 1), ([*tokens, 7], len(tokens))):
+        reply = wide.generate(px.Prompt(prompt), **options)
+        assert reply.stats.cached_tokens == known
+        assert places() == before
+    assert len(wide.prompt_cache) == 2

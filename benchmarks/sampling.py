@@ -1,0 +1,167 @@
+"""What choosing a token costs the main thread, beside mlx-lm: one answer, and a batch of eight.
+
+    python benchmarks/sampling.py [--layers 10] [--tokens 100] [--rounds 7]
+
+On a GPU the main thread builds the next step while this one is computed, and a small model on a
+fast chip waits for it. A random decoder, 64 wide so that nothing else counts, writes with each kind
+of sampling; mlx-lm's `generate_step` and `BatchGenerator` write as many tokens with its
+`llama.Model` of the same sizes, the same sampler and the same penalties. They take turns; counted
+are the seconds of the main thread alone, a token or a step of the batch; medians.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+from graph import llama_of
+from mlx_lm.generate import BatchGenerator, generate_step
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
+
+import pixtral_mlx as px
+from pixtral_mlx.engine.batch import Batch
+from pixtral_mlx.engine.generate import GenerationStream
+from pixtral_mlx.model.config import PixtralConfig, TextConfig
+from pixtral_mlx.random_model import random_model
+
+PROMPT, ROWS = 40, 8
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "greedy": ({}, {}),
+    "temperature": ({"temperature": 0.7}, {}),
+    "temperature, top-p, top-k, penalty": (
+        {"temperature": 0.7, "top_p": 0.9, "top_k": 50},
+        {"repetition_penalty": 1.1},
+    ),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("--layers", type=int, default=10)
+    parser.add_argument("--tokens", type=int, default=100, help="of an answer (100)")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    model = our_model(arguments.layers)
+    llama = llama_of(arguments.layers, model.config.text.vocab_size)
+    mx.eval(llama.parameters())
+    print(f"MLX {mx.__version__}, {arguments.layers} layers; milliseconds of the main thread")
+    print("| | sampling | pixtral-mlx | mlx-lm | ratio | in the rounds |")
+    print("|---|---|---|---|---|---|")
+    for what, ours, theirs in (
+        ("a token", our_answer, their_answer),
+        (f"a step of {ROWS}", our_batch, their_batch),
+    ):
+        for name, (draws, penalties) in KINDS.items():
+            ways: list[Callable[[], Iterator[Any]]] = [
+                lambda: ours(model, arguments.tokens, {**draws, **penalties}),  # noqa: B023
+                lambda: theirs(llama, model, arguments.tokens, draws, penalties),  # noqa: B023
+            ]
+            times: tuple[list[float], list[float]] = ([], [])
+            for number in range(arguments.rounds + 1):
+                for which in (0, 1) if number % 2 else (1, 0):
+                    milliseconds = median_step(ways[which]())
+                    if number:  # the first compiles
+                        times[which].append(milliseconds)
+            ratios = [mine / other for mine, other in zip(*times, strict=True)]
+            mine, other = map(statistics.median, times)
+            print(
+                f"| {what} | {name} | {mine:.2f} ms | {other:.2f} ms | "
+                f"{statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |",
+                flush=True,
+            )
+
+
+def median_step(steps: Iterator[Any]) -> float:
+    """Milliseconds of this thread between two steps."""
+    found, before = [], None
+    for _ in steps:
+        now = time.thread_time()
+        if before is not None:
+            found.append(now - before)
+        before = now
+    return 1000 * statistics.median(found)
+
+
+def our_model(layers: int) -> px.Pixtral:
+    """Random weights."""
+    text = TextConfig(
+        dim=64, n_layers=layers, head_dim=16, hidden_dim=128, n_heads=4, n_kv_heads=1,
+        norm_eps=1e-5, rope_theta=1e6, vocab_size=131_072,
+    )  # fmt: skip
+    return random_model(PixtralConfig(text, None), bits=16, dtype="float32")
+
+
+def prompt_tokens(number: int = 0) -> list[int]:
+    """Nothing that means anything."""
+    return [1, *range(200 + number, 199 + number + PROMPT)]
+
+
+def endless(model: px.Pixtral) -> dict[str, Any]:
+    """The end token is never drawn."""
+    return {"logit_bias": {model.tokenizer.eos_id: -1e9}}
+
+
+def our_answer(model: px.Pixtral, tokens: int, options: dict[str, Any]) -> Iterator[Any]:
+    """Choices of one answer."""
+    given = px.GenerationOptions(max_tokens=tokens, reuse=False, **endless(model), **options)
+    return filter(None, GenerationStream(model.engine, px.Prompt(prompt_tokens()), given).steps())
+
+
+def their_answer(
+    llama: Any, model: px.Pixtral, tokens: int, draws: dict[str, Any], penalties: dict[str, Any]
+) -> Iterator[Any]:
+    """Tokens with their log-probabilities, as mlx-lm's `stream_generate` reads them."""
+    steps = generate_step(
+        mx.array(prompt_tokens()), llama, max_tokens=tokens,
+        sampler=make_sampler(**theirs_of(draws)),
+        logits_processors=make_logits_processors(**endless(model), **penalties),
+    )  # fmt: skip
+    yield from steps
+
+
+def theirs_of(draws: dict[str, Any]) -> dict[str, Any]:
+    """mlx-lm's names."""
+    return {"temp" if name == "temperature" else name: value for name, value in draws.items()}
+
+
+def our_batch(model: px.Pixtral, tokens: int, options: dict[str, Any]) -> Iterator[Any]:
+    """Steps in which every answer gets a token."""
+    batch = Batch(model.engine, batch_size=ROWS)
+    for number in range(ROWS):
+        prompt = px.Prompt(prompt_tokens(number))
+        batch.add({
+            "messages": prompt, "max_tokens": tokens, "reuse": False, **endless(model), **options
+        })  # fmt: skip
+    while batch.busy:
+        if len(batch.step()) == ROWS:
+            yield
+
+
+def their_batch(
+    llama: Any, model: px.Pixtral, tokens: int, draws: dict[str, Any], penalties: dict[str, Any]
+) -> Iterator[Any]:
+    """The same."""
+    sampler = make_sampler(**theirs_of(draws))
+    processors = make_logits_processors(**endless(model), **penalties)
+    generator = BatchGenerator(llama, completion_batch_size=ROWS, prefill_batch_size=ROWS)
+    generator.insert(
+        [prompt_tokens(number) for number in range(ROWS)],
+        max_tokens=[tokens] * ROWS, samplers=[sampler] * ROWS,
+        logits_processors=[processors] * ROWS,
+    )  # fmt: skip
+    left = ROWS
+    while left:
+        responses = generator.next_generated()
+        left -= sum(response.finish_reason is not None for response in responses)
+        if len(responses) == ROWS:
+            yield
+    generator.close()
+
+
+if __name__ == "__main__":
+    main()
