@@ -5,7 +5,8 @@
 A JPEG of 12 megapixels and one of 1024 x 768, noise on soft colours; a PDF of 8 pages of text and
 one of 8 scans at 200 dots an inch, which only this project reads. Each side is a process of its
 own; they take turns and get each file with another comment in it, so that nobody has seen it
-before; "again" is the same file once more, as the next question of a conversation sends it. The clock runs from the name of the file to tokens and pixels: `model.encode` here,
+before; "again" is the same file once more, as the next question of a conversation sends it. The
+clock runs from the name of the file to tokens and pixels: `model.encode` here,
 `encode_chat_completion` of mistral-common, `apply_chat_template` and `prepare_inputs` of mlx-vlm.
 `--before` adds another checkout of this project.
 """
