@@ -6,6 +6,7 @@ Everything is written into files that `js/live.test.mjs` reads under node.
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -182,11 +183,15 @@ def scene_cases(vision) -> list[dict]:
         layout, other = make_layout(random), make_layout(random)
         asked = [ask(kind, layout, random, other, most=COUNTED) for kind in KINDS]
         image = draw(layout)
-        numbers = preprocess(image, vision, px.ImageOptions()).transpose(1, 2, 0)
+        # Some as for a model that takes smaller pictures, in smaller patches.
+        small = {"image_size": 32 + seed, "patch_size": 8} if seed % 4 == 3 else {}
+        sized = replace(vision, **small)
+        numbers = preprocess(image, sized, px.ImageOptions()).transpose(1, 2, 0)
         found.append({
             "seed": seed, "layouts": [as_page(layout), as_page(other)],
             "asked": [one and [one.text, one.answer] for one in asked],
             "pixels": base64.b64encode(image.tobytes()).decode(), "numbers": coded(numbers.ravel()),
+            "sizes": {"image_size": sized.image_size, "patch_size": sized.patch_size},
         })  # fmt: skip
     return found
 

@@ -222,6 +222,25 @@ def test_a_patch_lights_where_it_looks_in_any_head(read, reply):
     eventually(lambda: reader.shows(reply.trace.vision_attention(1, (0, 7), 2)))
 
 
+def test_places_and_likeness_are_lit(read, mini):
+    """How well places match by their angles alone, and which features are alike."""
+    reader, patch = read(), (1, 2)
+    number = patch[0] * GRID[1] + patch[1]
+    angles = np.asarray(mini.vision_encoder.rope.angles([GRID]), float)
+    match = np.cos(angles - angles[number]).mean(axis=1)
+    reader.go("RoPE-2D")
+    reader.click(patch)
+    eventually(lambda: reader.shows((match - match.min()) / (1 - match.min())))
+    features = mini.vision_encoder(mini.encode(QUESTION, [SHOWN]).images)
+    reader.go("Projector")
+    for kind, found in (("after", mini.projector(features)), ("before", features)):
+        rows = np.asarray(found, float)
+        rows = rows - rows.mean(axis=0)
+        alike = rows @ rows[number] / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows[number])
+        reader.button(kind).click()
+        eventually(lambda alike=alike: reader.shows(alike))
+
+
 def test_the_decoder_shows_a_word_in_any_layer_and_head(read, reply):
     reader = read()
     reader.go("Decoder")

@@ -29,9 +29,13 @@ export function regrown(layout, rows, columns) {
   return { ...layout, rows, columns, cells };
 }
 
-// The layout with a thing in the cell of a patch; a cell is 2 x 2 patches.
+// The [row, column] of the cell under the middle of a patch. grid: the picture's patches, { rows, columns }.
+export const cellOf = (layout, [row, column], grid) =>
+  [Math.floor((row + 0.5) * layout.rows / grid.rows), Math.floor((column + 0.5) * layout.columns / grid.columns)];
+
+// The layout with a thing in a cell.
 export function placedIn(layout, [row, column], thing) {
-  const index = Math.floor(row / 2) * layout.columns + Math.floor(column / 2);
+  const index = row * layout.columns + column;
   return { ...layout, cells: layout.cells.map((cell, i) => (i === index ? thing : cell)) };
 }
 
@@ -78,9 +82,9 @@ export function arranging({ world, masks, onScene, onNew, onSecond }) {
       tag("h3", {}, TEXT.put), shapes, colours, letters),
     show(now, two) { layout = now; rows.set(now.rows); columns.set(now.columns); second.set(two); },
     // The picture in front, with the chosen thing at a patch.
-    put: (patch) => onScene(placedIn(layout, patch, thing)),
-    says([row, column]) {
-      const [r, c] = [Math.floor(row / 2), Math.floor(column / 2)];
+    put: (patch, grid) => onScene(placedIn(layout, cellOf(layout, patch, grid), thing)),
+    says(patch, grid) {
+      const [r, c] = cellOf(layout, patch, grid);
       return TEXT.cell(r + 1, c + 1, said(layout.cells[r * layout.columns + c]));
     },
   };

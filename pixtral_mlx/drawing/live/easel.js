@@ -8,7 +8,7 @@ import { bytesOf } from "./maps.js";
 import { patchCanvas } from "./patches.js";
 import { TEXT } from "./text.js";
 
-// onPatch([row, column]), onPut(event), onWord(number or null), onPicture(number), onEnd(row or null), onAsk(text).
+// onPatch([row, column]), onPut(), onWord(number or null), onPicture(number), onEnd(row or null), onAsk(text).
 export function easel({ onPatch, onPut, onWord, onPicture, onEnd, onAsk }) {
   const canvas = patchCanvas({ label: TEXT.pictureLabel, most: 560, tallest: () => Math.max(innerHeight * 0.5, 200), onChoose: (patch) => onPatch(patch), onEnd: (row) => onEnd(row) });
   const light = fader(canvas);
@@ -30,9 +30,9 @@ export function easel({ onPatch, onPut, onWord, onPicture, onEnd, onAsk }) {
   const talk = tag("section", { class: "px-talk", "aria-label": TEXT.talk }, form, words, verdict, chips);
 
   // A click, or Enter and the space bar, put something into the cell of the patch.
-  canvas.canvas.addEventListener("click", (event) => onPut(event));
+  canvas.canvas.addEventListener("click", () => onPut());
   canvas.canvas.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); onPut(event); }
+    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); onPut(); }
   });
   words.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

@@ -43,7 +43,7 @@ async function start() {
     const patches = Math.ceil(drawn.width / patchSide) * Math.ceil(drawn.height / patchSide);
     const side = Math.max(1, Math.round(Math.sqrt(patches))) * patchSide;
     const shown = squash ? resized(drawn, side, side) : drawn;
-    return { ...prepared(shown, patchSide), canvas: canvasOf(shown) };
+    return { ...prepared(shown, data.config.vision_encoder), canvas: canvasOf(shown) };
   }
 
   function setScenes(scenes) {
@@ -101,8 +101,12 @@ async function start() {
 
   // Questions and answers -----------------------------------------------------------------------
 
+  function askNow(text, expected) {
+    asked(text, expected).catch((error) => front.verdict(TEXT.unanswered(error.message)));
+  }
+
   // The whole model is asked first, then the broken one, whose run is compared with it.
-  async function askNow(text = state.text, expected = null) {
+  async function asked(text = state.text, expected = null) {
     if (!text.trim()) return;
     const mine = ++asking;
     if (text !== state.text) state.expected = expected;
@@ -182,7 +186,7 @@ async function start() {
 
   function lightWord(clicked = false) {
     const word = page.run().words[state.word];
-    const says = state.place === "picture" && state.patch ? arranged.says(state.patch) : TEXT.hint;
+    const says = state.place === "picture" && state.patch ? arranged.says(state.patch, page.picture()) : TEXT.hint;
     if (word && (clicked || !UNLIT.includes(state.place))) showWord(word); else front.light(null, says, { chosen: state.patch });
   }
 
@@ -218,14 +222,14 @@ async function start() {
       state.last = state.patch;
       state.patch = patch;
       front.canvas.show({ chosen: patch });
-      if (state.place === "picture") front.light(null, arranged.says(patch), { chosen: patch });
+      if (state.place === "picture") front.light(null, arranged.says(patch, page.picture()), { chosen: patch });
       else if (!places[state.place].lit || state.place === "decoder") lightWord();
       tour.did("patch");
       refresh();
     },
-    onPut(event) {
-      if (state.place !== "picture" || !state.patch || (event.type === "click" && !page.picture())) return;
-      arranged.put(state.patch);
+    onPut() {
+      if (state.place !== "picture" || !state.patch) return;
+      arranged.put(state.patch, page.picture());
       tour.did("put");
     },
     onWord(word) {
@@ -304,7 +308,7 @@ async function start() {
   await model("open", { data: { words: data.words, config: data.config, weights: data.weights }, weights: held("weights") });
   tour.begin();
   const [row, column] = FIRST.cell;
-  await askNow(`What is in row ${row + 1}, column ${column + 1}?`, said(layout.cells[row * FIRST.columns + column]));
+  await asked(`What is in row ${row + 1}, column ${column + 1}?`, said(layout.cells[row * FIRST.columns + column]));
   root.dataset.ready = String(Math.round(performance.now()));
 }
 

@@ -162,12 +162,18 @@ function enlarged(values, from, lines, to, read, write) {
 const MEAN = [0.48145466, 0.4578275, 0.40821073];
 const STD = [0.26862954, 0.26130258, 0.27577711];
 
-// A picture -> { rows, columns, pixels }: sides that are whole patches, numbers around zero.
-export function prepared(picture, patch) {
-  const rows = Math.ceil(picture.height / patch), columns = Math.ceil(picture.width / patch);
+// A picture -> { rows, columns, pixels }: sides that are whole patches, the longer one at most
+// `image_size`, and numbers around zero.
+export function prepared(picture, { patch_size: patch, image_size: longest }) {
+  const ratio = Math.max(picture.width / longest, picture.height / longest, 1);
+  const [rows, columns] = [picture.height, picture.width].map((side) =>
+    Math.ceil((ratio > 1 ? Math.max(toEven(side / ratio), 1) : side) / patch));
   const { data } = resized(picture, columns * patch, rows * patch);
   return { rows, columns, pixels: Float32Array.from(data, (value, i) => (value / 255 - MEAN[i % 3]) / STD[i % 3]) };
 }
+
+// To the nearest whole number, halves to the even one, as Python rounds.
+const toEven = (x) => (x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
 
 // Cubic interpolation, a = -0.75, edges repeated, no antialiasing: rows, then columns.
 export function resized({ width, height, data }, toWidth, toHeight) {

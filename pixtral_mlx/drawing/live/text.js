@@ -4,8 +4,8 @@ export const TEXT = {
   title: "Pixtral, live",
   model: (name, weights) => `${name} · ${weights} weights`,
   lede: "A vision-language model that runs in this page: no server, no network. It knows nothing but such scenes.",
-  opening: "Opening the model…",
   failed: (why) => `The page cannot run here: ${why}`,
+  unanswered: (why) => `This could not be answered: ${why}`,
   tour: "Guided tour",
   free: "Explore freely",
   back: "Back",
@@ -15,7 +15,6 @@ export const TEXT = {
   does: "Do",
   sees: "See",
   done: "Done",
-  ready: "Ready.",
 
   // The eight stops of the tour: one sentence, one thing to do, one thing to see. Then two more places.
   stops: {
@@ -98,7 +97,6 @@ export const TEXT = {
   clearAll: "Clear the picture",
   cell: (row, column, thing) => `Row ${row}, column ${column}: ${thing}.`,
   thinking: "reading…",
-  empty: "There is no answer yet.",
   emptyAnswer: "(it says nothing)",
   right: "That is right.",
   wrong: (answer) => `By the rules of its world: ${answer}`,

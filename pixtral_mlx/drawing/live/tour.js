@@ -46,7 +46,6 @@ export function touring({ onPlace }) {
   function go(n) {
     at = n;
     left = [...DOES[PLACES[n]] ?? []];
-    todo.classList.remove("px-done");
     show();
     onPlace(PLACES[n]);
     buttons[n].scrollIntoView({ block: "nearest", inline: "center" });
@@ -56,7 +55,8 @@ export function touring({ onPlace }) {
     // The reader did something; what is to be done gets its mark when all of it is done.
     did(what) {
       if (left[0] === what) left.shift();
-      if (!left.length && DOES[PLACES[at]]) todo.classList.add("px-done");
+      if (left.length || !DOES[PLACES[at]] || todo.querySelector(".px-done")) return;
+      todo.append(" ", tag("span", { class: "px-done", role: "img", "aria-label": TEXT.done }, "✓"));
     },
   };
 }

@@ -147,7 +147,7 @@ test("breaks stand after rows, or not at all, or where the columns would end", (
 test("scenes, questions and pixels are Python's own", () => {
   const { world, scenes } = read("scenes");
   const masks = openMasks(world.masks);
-  for (const { seed, layouts, asked, pixels, numbers } of scenes) {
+  for (const { seed, layouts, asked, pixels, sizes, numbers } of scenes) {
     const random = twister(seed);
     const [layout, other] = [makeLayout(random, world), makeLayout(random, world)];
     assert.deepEqual([layout, other], layouts, `seed ${seed}`);
@@ -155,7 +155,9 @@ test("scenes, questions and pixels are Python's own", () => {
     assert.deepEqual(found.map((one) => one && [one.text, one.answer]), asked, `seed ${seed}`);
     const picture = draw(layout, world, masks);
     assert.ok(Buffer.from(picture.data).equals(Buffer.from(pixels, "base64")), `pixels of seed ${seed}`);
-    assert.ok(apart(prepared(picture, 16).pixels, floats(numbers)) < 1e-5, `numbers of seed ${seed}`);
+    const ready = prepared(picture, sizes);
+    assert.ok(apart(ready.pixels, floats(numbers)) < 1e-5, `numbers of seed ${seed}`);
+    assert.equal(ready.pixels.length, ready.rows * ready.columns * sizes.patch_size ** 2 * 3);
   }
   const sized = makeLayout(twister(1), world, 2, 4);
   assert.deepEqual([sized.rows, sized.columns, sized.cells.length], [2, 4, 8]);
