@@ -9,6 +9,7 @@ It reads and writes the terminal; the rooms that it calls do neither. What the c
 `wrap`: lines as wide as the terminal
 `flags`: flags made from options that are declared elsewhere, and read back
 `settings`: what a person has chosen for every command
+`training`: the flags of `tune` and `fuse`
 `question`: the model, the options and the question, read from the flags
 `stdin`: what a pipe brings
 `status`: one line that says what is going on
@@ -29,6 +30,8 @@ The commands:
 `chat`: a conversation
 `serve`: the model for other programs, and a page for people
 `models`: the models on this machine, and the default one
+`tune`: an adapter from rows of pictures, questions and answers
+`fuse`: an adapter added to the weights of its model
 `inspect`: what is in a model, or what becomes of a picture
 `inspect_pages`: what becomes of the pages of a PDF
 `bench`: how fast a model is here

@@ -36,6 +36,7 @@ from .streams import (
     prepare_notes,
     prepare_streams,
 )
+from .training import add_fuse, add_tune
 from .usage import Parser, file_name, one_line
 from .wrap import fitted
 
@@ -119,6 +120,8 @@ def build_parser() -> Parser:
     _add_serve(commands)
     _add_models(commands)
     _add_inspect(commands)
+    add_tune(commands)
+    add_fuse(commands)
     _add_bench(commands)
     _add_doctor(commands)
     return parser
@@ -241,9 +244,8 @@ def _fill_explain(explain) -> None:
 
 def _add_lab(commands) -> None:
     lab = commands.add_parser("lab", help="open the course in JupyterLab")
-    lab.add_argument(
-        "--no-browser", action="store_true", help="print the address instead of opening a browser"
-    )
+    instead = "print the address instead of opening a browser"
+    lab.add_argument("--no-browser", action="store_true", help=instead)
     lab.add_argument(
         "arguments", nargs="*", metavar="ARGUMENT",
         help="for JupyterLab, after --, for example: -- --port 9000",

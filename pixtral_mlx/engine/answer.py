@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..cost.machine import machine
-from ..inputs.tokenizer import StreamDecoder
+from ..inputs.stream_decoder import StreamDecoder
 from ..inputs.tools import CallMarks, CallReader, MarkedCallReader
 from ..interpret.activations import nan_error
 from ..model.prompt import Prompt

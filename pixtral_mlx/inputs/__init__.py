@@ -20,6 +20,7 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `pages`: of PDFs and TIFFs, each a picture
 `found`: pictures before they are decoded
 `prepared`: those that were prepared before
+`stream_decoder`: ids of an answer in, its text out
 `tokenizer`: messages in, a `Prompt` out
 `tokenizer_file`: which tokenizer belongs to a model folder
 `tools`: functions that an answer may call, and the calls as they are read

@@ -4,7 +4,6 @@ mistral-common is the authority on templates; this module gives it what `message
 opened, and reports where each image stands.
 """
 
-import codecs
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -32,6 +31,7 @@ from .image_options import ImageOptions
 from .messages import open_messages
 from .pixels import preprocess
 from .prepared import PreparedPictures, prepared_key
+from .stream_decoder import StreamDecoder
 from .tokenizer_file import import_jsonschema
 from .tools import CallMarks
 
@@ -167,6 +167,51 @@ class Tokenizer:
                     tokens += encoder(SimpleNamespace(image=chunk["image"])).tokens
         return tokens
 
+    def encode_answers(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        images: Sequence[Any] = (),
+        *,
+        options: ImageOptions | None = None,
+    ) -> list[tuple[Prompt, list[slice]]]:
+        """A conversation with its answers, as a model would read the questions and write the rest.
+
+        Arguments:
+            messages: chat messages as for `encode`; the last is an assistant's.
+            images, options: as for `encode`.
+
+        Returns:
+            Sequences, and where in each of them the answers stand, each with the token that ends
+            it. There is one, unless the template moves what came before when a conversation goes
+            on, as it does with a system prompt: then an answer has its own.
+
+        Raises:
+            PromptError: the last message is not an answer; and as for `encode`.
+            ImageError: as for `encode`.
+        """
+        listed, request = split_request(messages)
+        encoder = _ImageEncoder(self)
+        opened = open_messages(
+            listed, images, options or ImageOptions(), self.vision, encoder.prepare, lambda _: None
+        )
+        if opened[-1]["role"] != "assistant" or not opened[-1]["content"]:
+            raise PromptError("the last message is not an answer: an assistant's text ends a row")
+        found: list[tuple[Prompt, list[slice]]] = []
+        for i, message in enumerate(opened):
+            if message["role"] != "assistant" or not message["content"]:
+                continue
+            before = self._encode_chat(opened[:i], encoder, request)
+            answer = {"role": "assistant", "content": message["content"], "prefix": True}
+            encoder.forget()
+            tokens = [*self._encode_chat([*opened[:i], answer], encoder, request), self.eos_id]
+            prompt, place = _locate(tokens, encoder), slice(len(before), len(tokens))
+            encoder.forget()
+            if found and found[-1][0].tokens == before[: len(found[-1][0].tokens)]:
+                found[-1] = (prompt, [*found[-1][1], place])
+            else:
+                found.append((prompt, [place]))
+        return found
+
     def call_marks(self) -> CallMarks:
         """The control tokens of calls.
 
@@ -208,45 +253,9 @@ class Tokenizer:
         word, which fine-tunes have rows for, by its number: `<131072>`."""
         return self._words.id_to_piece(token) if token < self.n_words else f"<{token}>"
 
-    def stream_decoder(self) -> "StreamDecoder":
+    def stream_decoder(self) -> StreamDecoder:
         """A decoder that is fed one id at a time."""
         return StreamDecoder(self)
-
-
-class StreamDecoder:
-    """Ids in one by one, text out in whole characters.
-
-    A character of Chinese, Hindi or an emoji may take several tokens; what is not complete is
-    kept back, so a replacement character appears only where the model wrote invalid bytes.
-    """
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._tokens: list[int] = []
-        self._written = ""
-
-    def add(self, token: int) -> str:
-        """The text that `token` completes; may be empty."""
-        if token >= self._tokenizer.n_words:
-            return ""
-        if self._tokenizer._tekken:
-            return self._utf8.decode(self._tokenizer._words.id_to_byte_piece(token))
-        # SentencePiece joins its pieces by rules of its own: decode everything again and give
-        # what is new (0.1 ms for a thousand tokens).
-        self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens)
-        if text.endswith("�"):
-            return ""
-        new, self._written = text[len(self._written) :], text
-        return new
-
-    @property
-    def pending(self) -> bool:
-        """Whether an incomplete character is held back."""
-        if self._tokenizer._tekken:
-            return bool(self._utf8.getstate()[0])
-        return self._tokenizer.decode(self._tokens) != self._written
 
 
 class _ImageEncoder:
@@ -285,6 +294,10 @@ class _ImageEncoder:
             if picture.content is not None:
                 self._kept.keep(key, pixels)
         return pixels
+
+    def forget(self) -> None:
+        """What was encoded; what was prepared stays."""
+        self.images, self.grids = [], []
 
     def __call__(self, chunk: Any) -> SimpleNamespace:
         pixels, grid = self._prepared[chunk.image.info[_NUMBER]]

@@ -70,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     novelty.add_argument("--scenes", type=_count, default=300)
     novelty.set_defaults(run=_novelty)
+    rows = commands.add_parser(
+        "rows", help="draw what an adapter is taught with", allow_abbrev=False
+    )
+    rows.add_argument("name", choices=("pages", "json", "charts"))
+    rows.add_argument("dst", type=Path, metavar="DST", help="a new folder")
+    rows.add_argument("--train", type=_count, default=6000, help="rows to learn from (6000)")
+    rows.add_argument("--valid", type=_count, default=300, help="rows for validation (300)")
+    rows.set_defaults(run=_rows)
     words = commands.add_parser("words", help="write the tokenizer file", allow_abbrev=False)
     words.add_argument("dst", type=Path, metavar="DST")
     words.set_defaults(run=_words)
@@ -169,6 +177,12 @@ def _novelty(arguments: argparse.Namespace) -> None:
     )
     print(f"old      {old:,} of {len(seeds):,} scenes have a content of training\n")
     print(*novelty_table(found), sep="\n")
+
+
+def _rows(arguments: argparse.Namespace) -> None:
+    from .recipes import write_rows
+
+    write_rows(arguments.name, arguments.dst, {"train": arguments.train, "valid": arguments.valid})
 
 
 def _words(arguments: argparse.Namespace) -> None:

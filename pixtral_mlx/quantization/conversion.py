@@ -108,7 +108,7 @@ def convert(
     table = layouts.to_ours(layouts.written_layout(target), target)
     plan = plan_for(source.config, asked)
     remove_stale(folder)  # first, since it takes room
-    _check_disk(folder, plan, source)
+    check_disk(folder, plan, source)
     return _carry_out(source, target, table, plan, folder, progress, shard_bytes)
 
 
@@ -158,7 +158,7 @@ def _write_weights(
     """All weight files; the relative errors, and {tensor in the folder: file}."""
     origins = {tensor.name: origin_of(source, tensor.name) for tensor in plan.tensors}
     total = sum(ref.nbytes for ref in origins.values() if ref)
-    shards = _shards(plan, shard_bytes)
+    parts = shards(plan, shard_bytes)
     errors: dict[str, float] = {}
     files: dict[str, str] = {}
     done = 0
@@ -171,8 +171,8 @@ def _write_weights(
             if progress:
                 progress(done, total)
 
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    for number, shard in enumerate(parts, start=1):
+        file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
         outputs = [output for tensor in shard for output in tensor.outputs()]
         rows = [(output.name, output.dtype, output.shape) for output in outputs]
         with (
@@ -228,7 +228,7 @@ def _write_tensor(
     return relative_error(squares)
 
 
-def _shards(plan: Plan, limit: int) -> list[list[TensorPlan]]:
+def shards(plan: Plan, limit: int) -> list[list[TensorPlan]]:
     """Tensors in order, cut into files; weight, scales and biases stay together."""
     shards: list[list[TensorPlan]] = []
     size = 0
@@ -242,7 +242,7 @@ def _shards(plan: Plan, limit: int) -> list[list[TensorPlan]]:
     return shards
 
 
-def _check_disk(folder: Path, plan: Plan, source: Checkpoint) -> None:
+def check_disk(folder: Path, plan: Plan, source: Checkpoint) -> None:
     """Room for the weights and for the tokenizer's files, before the first byte."""
     place = folder.parent
     while not place.exists() and place != place.parent:

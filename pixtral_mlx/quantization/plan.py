@@ -151,7 +151,7 @@ def plan_for(config: PixtralConfig, options: ConversionOptions) -> Plan:
     target = as_written(config)
     table = layouts.to_ours(layouts.written_layout(target), target)
     shapes = layouts.shapes(target)
-    return plan([(name, table[name].theirs, shapes[name]) for name in _in_order(table)], options)
+    return plan([(name, table[name].theirs, shapes[name]) for name in in_order(table)], options)
 
 
 def as_written(config: PixtralConfig) -> PixtralConfig:
@@ -163,7 +163,7 @@ def as_written(config: PixtralConfig) -> PixtralConfig:
     return replace(config, text=text, vision=replace(config.vision, adapter_bias=True))
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """Layer by layer, as the computation goes; the tables go name by name."""
     places: dict[str, int] = {}
 

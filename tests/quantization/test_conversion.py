@@ -201,7 +201,7 @@ def test_what_a_killed_run_left_is_removed_before_the_disk_is_measured(
     stale = tmp_path / ".out.partial-1"
     stale.mkdir()
     monkeypatch.setattr(
-        "pixtral_mlx.quantization.conversion._check_disk", lambda *_: stale.exists() and 1 / 0
+        "pixtral_mlx.quantization.conversion.check_disk", lambda *_: stale.exists() and 1 / 0
     )
     convert(official, tmp_path / "out")
 

@@ -1,0 +1,79 @@
+"""Whether a training fits this machine, by arithmetic, before it begins."""
+
+from collections.abc import Sequence
+
+from ..checks import listed
+from ..cost.cost import activation_bytes
+from ..engine.capacity import usable_bytes, weights_bytes
+from ..errors import CapacityError
+from ..model.config import TextConfig
+from ..model.vision_language_model import VisionLanguageModel
+from ..tables import format_bytes
+from .dataset import Example
+from .options import TuningOptions
+
+
+def check_memory(
+    model: VisionLanguageModel, examples: Sequence[Example], options: TuningOptions
+) -> None:
+    """Compare what a training takes with what is usable.
+
+    Raises:
+        CapacityError: it is too much, and `force` is not set.
+    """
+    longest = max(len(each.tokens) for each in examples)
+    answers = max(sum(a.stop - a.start for a in each.answers) for each in examples)
+
+    def needed(batch_size: int, *, again: bool) -> int:
+        return weights_bytes(model) + training_bytes(
+            model, batch_size, longest, answers, again=again
+        )
+
+    need, usable = needed(options.batch_size, again=options.grad_checkpoint), usable_bytes()
+    if need <= usable or options.force:
+        return
+    ways = []
+    if not options.grad_checkpoint and needed(options.batch_size, again=True) <= usable:
+        ways.append("--grad-checkpoint")
+    smaller = [size for size in range(1, options.batch_size) if needed(size, again=True) <= usable]
+    if smaller:
+        ways.append(f"--grad-checkpoint --batch-size {smaller[-1]}")
+    ways.append("--image-budget")
+    raise CapacityError(
+        f"a batch of {options.batch_size} rows of up to {longest:,} tokens takes about "
+        f"{format_bytes(need)}, and {format_bytes(usable)} are usable: {listed(ways)} helps; "
+        "--force begins anyway"
+    )
+
+
+def training_bytes(
+    model: VisionLanguageModel, batch_size: int, length: int, answers: int, *, again: bool
+) -> int:
+    """An estimate of what a step holds beside the weights.
+
+    Without `again` that is what is inside all layers, with it the inputs of all and what is inside
+    of one. Attention keeps the scores of a layer, since their gradient needs them.
+
+    Arguments:
+        length: tokens of the longest row.
+        answers: the most tokens of answers in a row.
+    """
+    text = model.config.text
+    itemsize = model.decoder.norm.weight.dtype.size
+    tokens = batch_size * length
+    inside = layer_bytes(text, batch_size, length, itemsize)
+    layers = (
+        text.n_layers * tokens * text.dim * itemsize + inside if again else (text.n_layers * inside)
+    )
+    logits = 3 * 4 * batch_size * answers * text.vocab_size
+    encoder = activation_bytes(model.config, length, itemsize=itemsize)
+    return layers + logits + encoder
+
+
+def layer_bytes(text: TextConfig, batch_size: int, length: int, itemsize: int) -> int:
+    """What a layer holds while its gradient is computed."""
+    heads = text.n_heads * text.head_dim
+    keys = text.n_kv_heads * text.head_dim
+    each = 6 * text.dim + 4 * heads + 4 * keys + 5 * text.hidden_dim
+    scores = 3 * batch_size * text.n_heads * length**2
+    return itemsize * (batch_size * length * each + scores)
