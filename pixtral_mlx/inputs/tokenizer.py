@@ -190,7 +190,7 @@ class Tokenizer:
             ImageError: as for `encode`.
         """
         listed, request = split_request(messages)
-        encoder = _ImageEncoder(self)
+        encoder = _ImageEncoder(self, None)
         opened = open_messages(
             listed, images, options or ImageOptions(), self.vision, encoder.prepare, lambda _: None
         )
