@@ -237,6 +237,7 @@ def test_the_modules_in_node(mini, folder, tmp_path):
     write("texts", {"words": words, "texts": text_cases(mini.tokenizer)})
     write("scenes", {"world": live_page.world(), "scenes": scene_cases(mini.config.vision)})
     static = scripts(tmp_path / "static", FOLDER / "live")
-    done = in_node(Path(__file__).parent / "js" / "live.test.mjs", static, CASES=str(files))
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert re.search(r"pass [1-9]", done.stdout), "no test ran"
+    for file in sorted((Path(__file__).parent / "js").glob("*.test.mjs")):
+        done = in_node(file, static, CASES=str(files))
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        assert re.search(r"pass [1-9]", done.stdout), "no test ran"

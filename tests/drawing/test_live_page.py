@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import webkit
 from browsers import FLAGS, needed_browser, needed_webkit
+from checkpoints import make_hf
 from views import ADDRESS, EXTERNAL, eventually
 
 import pixtral_mlx as px
@@ -442,6 +443,28 @@ def test_the_keyboard_reaches_everything_and_focus_is_seen(read):
     assert nameless == 0
     outline = "one => getComputedStyle(one).outlineWidth"
     assert reader.page.locator("canvas.px-pick").evaluate(outline) == "2px"
+
+
+def test_another_model_in_another_layout_answers(read, tmp_path):
+    """A random one with smaller patches and pictures; its answers have no end and no sense."""
+    sizes = {"patch_size": 8, "image_size": 100}
+    folder = make_hf(tmp_path / "theirs", vision=sizes)
+    page = tmp_path / "theirs.html"
+    assert main(["live", "-m", str(folder), "-o", str(page)]) == 0
+    reader, model = read(page), px.load(folder, dtype="float32")
+    assert reader.page.locator(".px-model").text_content().startswith("theirs · ")
+    told = reader.page.evaluate("""() => document.getElementById("page").model("tensor",
+        { name: "whole", site: "vision.embeddings" }).then(({ tensor }) => tensor.shape)""")
+    assert told == [model.encode("", [SHOWN]).grids[0].patches, model.config.vision.hidden_size]
+    reader.go("Break it")
+    reader.button("taken away").click()
+    reader.page.locator(".px-compare td", has_text="nats").wait_for()
+    assert reader.page.evaluate("() => document.documentElement.scrollWidth") <= 1280
+    reader.go("Picture")
+    reader.page.get_by_label("the letter K").click()
+    grid = model.encode("", [SHOWN]).grids[0]
+    reader.click((0, grid.columns - 1), grid)
+    eventually(lambda: reader.caption() == "Row 1, column 4: the letter K.")
 
 
 def test_a_page_that_cannot_run_says_so(chromium, written, tmp_path):

@@ -11,8 +11,7 @@ const ALIKE = 0.005;   // nats: what is less is not seen
 export function comparison({ before, now, nats: lost, broken }) {
   if (!broken) return tag("p", { class: "px-quiet" }, TEXT.wholeRun);
   const same = before != null && before === now;
-  const verdict = lost == null ? "" : Math.abs(lost) < ALIKE && same ? TEXT.asBefore
-    : same && lost < 0 ? TEXT.surer(nats(lost)) : TEXT.verdict(same, nats(lost));
+  const verdict = lost == null ? "" : same && Math.abs(lost) < ALIKE ? TEXT.asBefore : TEXT.verdict(same, lost > 0, nats(lost));
   const line = (name, value, kind = "") => tag("tr", {}, tag("th", { scope: "row" }, name), tag("td", { class: kind }, value));
   return tag("div", { class: "px-compare", role: "status" },
     tag("table", {}, tag("tbody", {}, line(TEXT.before, before || TEXT.emptyAnswer),
@@ -27,7 +26,7 @@ export const toggled = (list, one) => (list.some(same(one)) ? list.filter((each)
 export function brokenPlace(page) {
   const { state, config } = page, result = tag("div");
   const breaks = choice({ label: TEXT.breaks, options: Object.entries(TEXT.breakChoices), value: "kept", onChoose: (value) => page.change({ breaks: value }) });
-  const bits = choice({ label: TEXT.bits, options: [[null, TEXT.bitsWords[16]], ...[4, 3, 2].map((n) => [n, TEXT.bitsWords[n]])], value: null, onChoose: (value) => page.change({ bits: value }) });
+  const bits = choice({ label: TEXT.bits, options: [[null, TEXT.bitsWords.stored], ...[4, 3, 2].map((n) => [n, TEXT.bitsWords[n]])], value: null, onChoose: (value) => page.change({ bits: value }) });
   const shuffle = checkbox({ label: TEXT.shuffle, onChange: (on) => page.change({ shuffle: on ? Math.floor(Math.random() * 2 ** 32) : null }) });
   const mask = checkbox({ label: TEXT.noMask, onChange: (on) => { if (on) page.second(true); page.change({ mask: !on }); } });
   const squash = checkbox({ label: TEXT.squash, onChange: (on) => page.change({ squash: on }) });

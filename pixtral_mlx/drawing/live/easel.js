@@ -10,7 +10,7 @@ import { TEXT } from "./text.js";
 
 // onPatch([row, column]), onPut(), onWord(number or null), onPicture(number), onEnd(row or null), onAsk(text).
 export function easel({ onPatch, onPut, onWord, onPicture, onEnd, onAsk }) {
-  const canvas = patchCanvas({ label: TEXT.pictureLabel, most: 560, tallest: () => Math.max(innerHeight * 0.5, 200), onChoose: (patch) => onPatch(patch), onEnd: (row) => onEnd(row) });
+  const canvas = patchCanvas({ label: TEXT.pictureLabel, most: 560, tallest: () => Math.max(innerHeight * 0.45, 200), onChoose: (patch) => onPatch(patch), onEnd: (row) => onEnd(row) });
   const light = fader(canvas);
   let plain = false;
   const scale = legend(TEXT.ofAttention, (now) => { plain = now; canvas.show({ plain }); });
@@ -27,7 +27,7 @@ export function easel({ onPatch, onPut, onWord, onPicture, onEnd, onAsk }) {
   const chips = tag("div", { class: "px-chips", role: "group", "aria-label": TEXT.another });
   const words = tag("p", { class: "px-answer", "aria-live": "polite" });
   const verdict = tag("p", { class: "px-quiet px-small px-verdict" });
-  const talk = tag("section", { class: "px-talk", "aria-label": TEXT.talk }, form, words, verdict, chips);
+  const talk = tag("section", { class: "px-talk", "aria-label": TEXT.talk }, form, words, verdict);
 
   // A click, or Enter and the space bar, put something into the cell of the patch.
   canvas.canvas.addEventListener("click", () => onPut());
@@ -46,13 +46,13 @@ export function easel({ onPatch, onPut, onWord, onPicture, onEnd, onAsk }) {
 
   let shown = [];   // texts of the words that stand there
   return {
-    root: tag("div", { class: "px-easel-side" }, ground, talk), canvas, box,
+    root: tag("div", { class: "px-easel-side" }, talk, ground, chips), canvas, box,
 
-    // pictures: [{ canvas, rows, columns, name }]; image: which of them.
-    picture(pictures, image) {
+    // pictures: [{ canvas, rows, columns }]; image: which of them; changes: more of what `patchCanvas` shows.
+    picture(pictures, image, changes) {
       const { canvas: picture, rows, columns } = pictures[image];
       light.forget();
-      canvas.show({ picture, rows, columns, values: null, ends: true, plain });
+      canvas.show({ picture, rows, columns, values: null, plain, ...changes });
       thumbs.hidden = pictures.length < 2;
       thumbs.replaceChildren(...pictures.map((each, i) => {
         const copy = tag("canvas", { width: each.canvas.width, height: each.canvas.height, class: "px-thumb" });

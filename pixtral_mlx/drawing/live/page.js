@@ -8,7 +8,7 @@ import { easel, wordSight } from "./easel.js";
 import { tag } from "./elements.js";
 import { wordsOf } from "./grouping.js";
 import { ask, said } from "./questions.js";
-import { draw, makeLayout, openMasks, prepared, resized, twister } from "./scenes.js";
+import { draw, makeLayout, openMasks, prepared, resized, shuffled, twister } from "./scenes.js";
 import { answerStop, attentionStop, breaksStop, decoderStop, patchesStop, projectorStop, ropeStop } from "./stops.js";
 import { TEXT } from "./text.js";
 import { touring } from "./tour.js";
@@ -52,17 +52,24 @@ async function start() {
     state.image = Math.min(state.image, scenes.length - 1);
     Object.assign(state, { patch: null, last: null, word: null });
     state.changes.hidden = [];
-    front.picture(state.pictures, state.image);
+    showPicture();
     arranged.show(scenes[state.image], scenes.length > 1);
     suggest();
+  }
+
+  // The picture in front, as it is changed.
+  function showPicture() {
+    const { pictures, image, changes } = state;
+    const hidden = changes.hidden.filter(([of]) => of === image).map(([, patch]) => patch);
+    front.picture(pictures, image, { ends: changes.breaks === "kept", hidden: new Set(hidden) });
   }
 
   function suggest() {
     const random = twister(Math.floor(Math.random() * 2 ** 32)), [layout, other] = state.scenes;
     const kinds = other ? ["which", ...SUGGESTED] : SUGGESTED;
     const found = kinds.map((kind) => ask(kind, layout, random, world, other)).filter(Boolean);
-    const rest = found.slice(other ? 1 : 0).sort(() => random() - 0.5);
-    front.chips([...found.slice(0, other ? 1 : 0), ...rest].slice(0, SOME));
+    const first = other ? 1 : 0;   // the question that two pictures are for
+    front.chips([...found.slice(0, first), ...shuffled(random, found.slice(first))].slice(0, SOME));
     return found;
   }
 
@@ -206,9 +213,8 @@ async function start() {
       state.pictures = state.scenes.map((layout) => pictureOf(layout, state.changes.squash));
       Object.assign(state, { patch: null, last: null });
       state.changes.hidden = [];
-      front.picture(state.pictures, state.image);
     }
-    front.canvas.show({ ends: state.changes.breaks === "kept", hidden: new Set(state.changes.hidden.filter(([of]) => of === state.image).map(([, patch]) => patch)) });
+    showPicture();
     tour.did("change");
     askNow();
   }
@@ -246,7 +252,7 @@ async function start() {
     },
     onPicture(image) {
       Object.assign(state, { image, patch: null, last: null });
-      front.picture(state.pictures, image);
+      showPicture();
       arranged.show(state.scenes[image], state.scenes.length > 1);
       lightWord();
       refresh();

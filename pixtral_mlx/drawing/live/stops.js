@@ -121,12 +121,11 @@ export function projectorStop(page) {
 }
 
 // The line of the run in front, for two stops.
-function lineOf(page, onChoose) {
+function lineOf(page) {
   const at = quiet(), said = text();
-  const strip = tokenStrip({ label: TEXT.stops.breaks.says, onChoose, onHover: (n) => {
-    at.textContent = n == null ? "" : TEXT.lineToken(n + 1, page.run().prompt.names[n]);
-  } });
-  return { strip, nodes: [said, strip.root, at], show(shares = null, chosen = null) {
+  const say = (n) => { at.textContent = n == null ? "" : TEXT.lineToken(n + 1, page.run().prompt.names[n]); };
+  const strip = tokenStrip({ label: TEXT.stops.breaks.says, onHover: say, onChoose(n) { say(n); strip.show({ chosen: n }); } });
+  return { strip, nodes: [said, strip.root, at], show(shares = null) {
     const { prompt } = page.run();
     if (!prompt) return;
     const { image, rowBreak, end } = page.template;
@@ -134,7 +133,7 @@ function lineOf(page, onChoose) {
     const all = prompt.tokens.map((id, n) => ({ kind: kind(id), name: prompt.names[n].replace(/\n/g, "↵") }));
     said.textContent = TEXT.line(all.length, all.filter((token) => token.kind === "rowBreak" || token.kind === "end").length);
     strip.describe(said.textContent);
-    strip.show({ tokens: all, shares, chosen });
+    strip.show({ tokens: all, shares, chosen: null });
   } };
 }
 

@@ -156,7 +156,7 @@ export const TEXT = {
   needed: "Looking is not needing: hide what this word looks at, and see whether it is missed.",
   hidden: (n) => `${n} ${n === 1 ? "patch" : "patches"} hidden`,
   bits: "Bits of a weight",
-  bitsWords: { 16: "16 (as they are)", 4: "4", 3: "3", 2: "2" },
+  bitsWords: { stored: "as stored", 4: "4", 3: "3", 2: "2" },
   headsOff: "Heads and layers",
   visionLayers: "Encoder",
   textLayers: "Decoder",
@@ -168,10 +168,9 @@ export const TEXT = {
   difference: "Difference",
   nats: (n) => `${n} nats`,
   wholeRun: "Nothing is broken yet.",
-  verdict: (same, nats) => same
-    ? `It says the same, and is ${nats} nats less sure of it.`
-    : `It says something else: its answer from before is ${nats} nats less likely now.`,
-  surer: (nats) => `It says the same, and is ${nats} nats surer of it.`,
+  verdict: (same, less, nats) => same
+    ? `It says the same, and is ${nats} nats ${less ? "less sure" : "surer"} of it.`
+    : `It says something else: its answer from before is ${nats} nats ${less ? "less likely" : "likelier"} now.`,
   asBefore: "Nothing changed that could be measured: the answer is as likely as before.",
 
   // The code
