@@ -39,10 +39,20 @@ def run(arguments: Namespace) -> int:
         dtype = arguments.dtype or (None if on_gpu() else "float32")  # a CPU's halves are slow
         model = load(folder, dtype)
 
+        doing = ""
+
         def progress(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            loss = f", loss {figures['loss']:.3f}" if figures else ""
-            if done <= 1 or loss:
-                status.step(f"{what}{loss}", "steps" if loss else "rows")
+            nonlocal doing
+            if what == "validated":
+                status.step("")
+                print(
+                    f"step {done:,}: validation loss {figures['loss']:.3f}, "
+                    f"{100 * figures['accuracy']:.1f} % right",
+                    flush=True,
+                )
+            elif what != doing:
+                status.step(what, {"reading": "rows", "training": "steps"}.get(what, ""))
+            doing = what
             status.update(done, total)
 
         found = tune(

@@ -27,7 +27,8 @@ LONGEST_GRADIENT = 1.0
 """A longer one is made so long."""
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with what is done ("training", "validating"), how much of it, of how much, and figures."""
+"""Called with what is done ("reading", "training", "validating", then "validated"), how much of it,
+of how much, and figures."""
 
 
 class Training:
@@ -119,10 +120,10 @@ class Training:
         found = self.scores(self.valid)
         if not self.state.validations:
             self.state.right = list(found.right)
-        self.state.validations.append(
-            {"step": self.state.step, "loss": found.loss, "accuracy": found.accuracy}
-        )
+        record = {"step": self.state.step, "loss": found.loss, "accuracy": found.accuracy}
+        self.state.validations.append(record)
         self.last = found
+        report("validated", self.state.step, self.options.iters, record)
 
     def _step(self) -> float:
         """One step of Adam; the mean loss over the tokens of its answers, in nats."""

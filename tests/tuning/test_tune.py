@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 
+import checkpoints
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from PIL import Image, ImageColor
+from questions import noise
 from tuning_rows import OPTIONS, write_rows
 
 import pixtral_mlx as px
@@ -195,6 +197,7 @@ def test_a_killed_command_loses_an_interval_at_most(taught, rows, tmp_path):
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
     assert same(taught.folder, tmp_path / "b")
     assert "numbers learned in 6 steps from" in done.stdout
+    assert "step 6: validation loss" in done.stdout
     assert "pictures exchanged between" in done.stdout
 
 
@@ -331,6 +334,28 @@ def test_mistakes_are_one_line(refused, rows, tmp_path):
     refused(1, "holds no training", *flags, rows, "-o", adapter, "--resume")
     refused(2, "--output is empty", *flags, rows, "-o", "")
     assert not adapter.exists()
+
+
+def test_models_that_merge_patches_learn(tmp_path):
+    """One feature for four patches, and a tied output: the loss falls, pictures are exchanged."""
+    text = {**checkpoints.MINISTRAL_TEXT, "tied_embeddings": True, "n_layers": 2}
+    folder = checkpoints.make_official(
+        tmp_path / "heir", text=text, vision=checkpoints.HEIR_VISION, tokenizer="tekken-v13"
+    )
+    rows = []
+    for i in range(6):
+        noise(i, 60, 50 + 10 * i).save(tmp_path / f"{i}.png")
+        rows.append({"prompt": "What?", "answer": "red" if i % 2 else "blue", "image": f"{i}.png"})
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = tmp_path / "rows.jsonl"
+    options = {**OPTIONS, "projector": True, "head": True, "learning_rate": 1e-3}
+    model = px.load(folder, "float32")
+    found = tune(model, file, tmp_path / "a", val=file, **options).report
+    assert found["validations"][-1]["loss"] < found["validations"][0]["loss"]
+    assert found["swap"]["examples"] == 6 and found["pictures"] == 6
+    prompt = model.encode("What?", [noise(3, 60, 80)])
+    opened = px.load(folder, "float32", tmp_path / "a")
+    assert mx.array_equal(opened.logits(prompt), model.logits(prompt))
 
 
 def test_a_model_in_4_bits_learns(rows, tmp_path):
