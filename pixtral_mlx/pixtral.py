@@ -18,6 +18,7 @@ from .engine.batch_stream import BatchStream, as_requests
 from .engine.capacity import room_bytes
 from .engine.engine import Engine
 from .engine.generate import GenerationStream
+from .engine.lookup import pass_costs
 from .engine.options import GenerationOptions, names_options
 from .engine.prompt_cache import PromptCache
 from .engine.reply import Reply
@@ -120,11 +121,11 @@ class Pixtral(VisionLanguageModel):
 
     @property
     def engine(self) -> Engine:
-        """This model with its tokenizer and its prompt cache, for what answers with them.
+        """This model with its tokenizer and its prompt cache, for what answers with them. (A new
+        one each time, since one that the model kept would keep the model in memory.)"""
+        return Engine(self, lambda: self.tokenizer, self.prompt_cache, lambda: self._pass_costs)
 
-        A new one each time, since one that the model kept would keep the model in memory.
-        """
-        return Engine(self, lambda: self.tokenizer, self.prompt_cache)
+    _pass_costs = cached_property(lambda self: pass_costs(self.decoder))
 
     @cached_property
     def prompt_cache(self) -> PromptCache:

@@ -11,6 +11,7 @@ from ..inputs.tools import Tools
 from ..model.prompt import Prompt
 from ..model.vision_language_model import VisionLanguageModel
 from .capacity import check_context, check_images
+from .lookup import most_drafted
 from .prompt_cache import PromptCache
 
 
@@ -22,6 +23,7 @@ class Engine:
         read_tokenizer: gives the tokenizer of its checkpoint, which takes a while to read: so it is
             asked when a message has to be encoded or an answer written, and not before.
         prompt_cache: keys, values and image features of earlier calls on this model.
+        measure_passes: gives what passes cost on this machine, see `pass_costs`.
     """
 
     def __init__(
@@ -29,9 +31,17 @@ class Engine:
         model: VisionLanguageModel,
         read_tokenizer: Callable[[], Tokenizer],
         prompt_cache: PromptCache,
+        measure_passes: Callable[[], Mapping[int, float]],
     ):
         self.model, self.prompt_cache = model, prompt_cache
         self._read_tokenizer = read_tokenizer
+        self._measure_passes = measure_passes
+
+    @property
+    def most_drafted(self) -> int:
+        """How many tokens prompt lookup may draft at a time; where it was not asked before, that is
+        measured."""
+        return most_drafted(self._measure_passes())
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -13,14 +13,14 @@ unless two are that close to a tie; in 16 bits or with quantized weights such ti
 one may fall the other way.
 """
 
+import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
-from ..model.device import on_gpu
 from .sampling import Choice, Sampler
 
 NGRAMS = (3, 2)
@@ -28,9 +28,8 @@ NGRAMS = (3, 2)
 RECENT_DRAFTS, LEAST_ACCEPTED = 32, 8
 """Drafting ends when so many drafts in a row brought fewer tokens than this together: checking a
 draft is not free, and one token at a time the next step starts before the last token is read."""
-LONGEST_ON_A_GPU = 7
-"""Tokens of a draft there: with the one before them 8 queries, the most that Metal's attention for
-few queries takes (`sdpa_vector`); a ninth would go the slower way of a prefill."""
+MOST_DRAFTED = 4
+"""Tokens in a draft. More are accepted too seldom (`benchmarks/lookup.py`)."""
 
 
 class Drafter:
@@ -41,7 +40,7 @@ class Drafter:
 
     Arguments:
         tokens: all so far.
-        longest: tokens in a draft at most; on a GPU `LONGEST_ON_A_GPU` if that is less.
+        longest: tokens in a draft at most.
 
     `pays` turns False when too little of the recent drafts was accepted, and stays so.
     """
@@ -50,7 +49,7 @@ class Drafter:
         self.tokens: list[int] = []
         self.pays = True
         self._after: dict[tuple[int, ...], int] = {}  # n-gram -> place of what followed it last
-        self._longest = self._length = min(longest, LONGEST_ON_A_GPU) if on_gpu() else longest
+        self._longest = self._length = longest
         self._recent: deque[int] = deque(maxlen=RECENT_DRAFTS)
         for token in tokens:
             self.add(token)
@@ -80,13 +79,30 @@ class Drafter:
         self.pays = len(self._recent) < RECENT_DRAFTS or sum(self._recent) >= LEAST_ACCEPTED
 
 
-def can_pay(decoder: nn.Module) -> bool:
-    """Whether a pass over a few tokens is cheaper than as many passes over one.
+def pass_costs(decoder: Any) -> dict[int, float]:
+    """What a pass over so many tokens takes, where one over a single token takes 1: measured, which
+    takes about 20 of them."""
+    from mlx_lm.generate import generation_stream
+    from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-    Not on a CPU with quantized weights, which MLX unpacks again for each token there: then nothing
-    is drafted at all (measured by `benchmarks/lookup.py`).
-    """
-    return on_gpu() or not any(hasattr(module, "bits") for module in decoder.modules())
+    cache, seconds = make_prompt_cache(decoder), dict.fromkeys((1, 2, MOST_DRAFTED), math.inf)
+    for warm in (False, True, True):  # what is used for the first time is made then
+        for size in seconds:
+            with mx.stream(generation_stream):
+                start = time.perf_counter()
+                mx.eval(decoder(mx.zeros((1, size), mx.int32), cache=cache))
+            if warm:
+                seconds[size] = min(seconds[size], time.perf_counter() - start)
+            trim_prompt_cache(cache, size)
+    return {size: each / seconds[1] for size, each in seconds.items()}
+
+
+def most_drafted(costs: Mapping[int, float]) -> int:
+    """How long a draft may be so that it pays if half of it is accepted, as of indented JSON; 0: no
+    draft does. `costs` are those of `pass_costs`."""
+    if costs[MOST_DRAFTED] < 1 + (MOST_DRAFTED - 1) / 2:
+        return MOST_DRAFTED
+    return 1 if costs[2] < 1 + 1 / 2 else 0
 
 
 def check_draft(

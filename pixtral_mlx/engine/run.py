@@ -17,7 +17,7 @@ from .content import Content
 from .engine import Engine
 from .features import Steps, embedding_steps, feature_steps
 from .grammar import MOST_FORCED, CallConstraint, Constraint, FormSampler
-from .lookup import Drafter, can_pay, check_draft
+from .lookup import Drafter, check_draft
 from .options import GenerationOptions
 from .sampling import Choice, Sampler
 
@@ -64,8 +64,7 @@ class Run:
         content: Content | None = None,
     ):
         model = engine.model
-        self._model, self._prompt, self._recorder = model, prompt, recorder
-        self._prompt_cache = engine.prompt_cache
+        self._engine, self._model, self._prompt, self._recorder = engine, model, prompt, recorder
         self._options, self._edits = options, options.edits
         self._tap = Tap(prompt, options.edits, recorder) if options.edits or recorder else NO_TAP
         self.kv = options.kv_format.of(model.config.text)
@@ -93,7 +92,7 @@ class Run:
         step = self._options.prefill_step_size
         trace = self._options.trace_options
         need = need_of(self._model, self._prompt, limit, self.kv, step, trace)
-        self._prompt_cache.shrink(max(0, need.spare))
+        self._engine.prompt_cache.shrink(max(0, need.spare))
 
     def embed(self) -> Generator[None, None, mx.array | None]:
         """Look at the images, with a pause after each layer of the encoder.
@@ -166,13 +165,13 @@ class Run:
         self.sampler.follow(self.tokens)
         unread = self._prompt.tokens[self.computed :]
         longest = self._options.prompt_lookup_num_tokens
+        longest = min(longest, self._engine.most_drafted) if longest else 0
         if self.form is not None:
             self._form_step(self.form, unread, limit, last)
             choices = self.form_steps(self.form, limit)
         else:
             self._step(mx.array([unread]), last)
-            lookup = longest and can_pay(self._model.decoder)
-            choices = self.lookup_steps(limit, longest) if lookup else self.plain_steps(limit)
+            choices = self.lookup_steps(limit, longest) if longest else self.plain_steps(limit)
         self.ready = True
         yield None
         for choice in choices:

@@ -111,6 +111,15 @@ class Rope2D(nn.Module):
             x: shape (1, H, N, head_dim), any float dtype; turned in float32, then cast back.
             cosine, sine: float32, shape (N, head_dim / 2).
         """
-        even, odd = x[..., 0::2].astype(mx.float32), x[..., 1::2].astype(mx.float32)
-        turned = mx.stack([even * cosine - odd * sine, odd * cosine + even * sine], axis=-1)
-        return turned.reshape(x.shape).astype(x.dtype)
+        turned = turn_pairs(x[..., 0::2], x[..., 1::2], cosine, sine)
+        return mx.stack(list(turned), axis=-1).reshape(x.shape)
+
+
+@partial(mx.compile, shapeless=True)  # one operation of the graph instead of ten
+def turn_pairs(
+    even: mx.array, odd: mx.array, cosine: mx.array, sine: mx.array
+) -> tuple[mx.array, mx.array]:
+    """Both numbers of each pair, turned in float32; even and odd numbers of one shape and dtype."""
+    x, y = even.astype(mx.float32), odd.astype(mx.float32)
+    turned = (x * cosine - y * sine, y * cosine + x * sine)
+    return turned[0].astype(even.dtype), turned[1].astype(even.dtype)

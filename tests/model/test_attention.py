@@ -9,6 +9,7 @@ import pixtral_mlx as px
 from pixtral_mlx.engine.capacity import kv_bytes_per_token
 from pixtral_mlx.model import attention, device
 from pixtral_mlx.model.attention import attend
+from pixtral_mlx.model.rope import Rope2D
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 32
 
@@ -147,3 +148,15 @@ def test_the_encoder_gives_its_states_layer_by_layer(model):
     np.testing.assert_array_equal(steps[-1], encoder(images))
     with pytest.raises(px.ImageError, match="given no picture"):
         encoder([])
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
+def test_turning_pairs_in_one_operation_changes_no_bit(dtype):
+    queries = mx.random.normal((1, 3, 40, 32), key=mx.random.key(1)).astype(dtype)
+    angles = mx.random.uniform(-60, 60, (40, 16), key=mx.random.key(2))
+    cosine, sine = mx.cos(angles), mx.sin(angles)
+    x, y = (queries[..., at::2].astype(mx.float32) for at in (0, 1))
+    plain = mx.stack([x * cosine - y * sine, y * cosine + x * sine], axis=-1)
+    turned = Rope2D.rotate(queries, cosine, sine)
+    assert turned.dtype == dtype
+    assert mx.array_equal(turned, plain.reshape(queries.shape).astype(dtype))
