@@ -86,8 +86,8 @@ class GenerationOptions:
         tool_choice: whether, and which of them, it calls. "auto", "none", "required" (or "any"), or
             {"type": "function", "function": {"name": ...}}.
         parallel_tool_calls: whether an answer may have several calls.
-        prompt_lookup_num_tokens: guess up to this many tokens (at most 4) from what repeats, and
-            check them in one pass. Pays where answers repeat (JSON, tables), and where a pass over
+        prompt_lookup_num_tokens: guess up to this many tokens from what repeats, and check them in
+            one pass. At most 4. Pays where answers repeat (JSON, tables), and where a pass over
             several tokens is cheap, which is measured; see `lookup` for what holds; not with
             `trace`, `quantized_kv_start`, `response_format` or `tools`.
         reuse: continue from what earlier calls on this model computed for the same beginning. That
