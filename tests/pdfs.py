@@ -27,6 +27,34 @@ def make_blank(*sizes, extra=b"", trailer=b"") -> bytes:
     for width, height in sizes:
         box = f"{width} {height}".encode()
         objects.append(b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %s]%s>>" % (box, extra))
+    return joined(objects, trailer)
+
+
+def make_endless() -> bytes:
+    """Two pages: a form of the first draws itself twice each time, which takes for ever, or all
+    memory; the second is empty."""
+    resources = b"/Resources<</XObject<</X 5 0 R>>>>"
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 50 50]%s>>"
+    form = b"/Type/XObject/Subtype/Form/BBox[0 0 50 50]" + resources
+    return joined(
+        [
+            b"<</Type/Catalog/Pages 2 0 R>>",
+            b"<</Type/Pages/Count 2/Kids[3 0 R 6 0 R]>>",
+            page % (b"/Contents 4 0 R" + resources),
+            stream(b"", b"/X Do"),
+            stream(form, b"/X Do /X Do"),
+            page % b"",
+        ]
+    )
+
+
+def stream(entries: bytes, data: bytes) -> bytes:
+    """An object that is a stream."""
+    return b"<<%s/Length %d>>stream\n%s\nendstream" % (entries, len(data), data)
+
+
+def joined(objects, trailer=b"") -> bytes:
+    """A file of these objects, the first of which is its catalog."""
     file, places = bytearray(b"%PDF-1.4\n"), []
     for number, body in enumerate(objects, 1):
         places.append(len(file))

@@ -16,7 +16,9 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `resize`: cubic interpolation, a few rows at a time
 `pixels`: to the size of whole patches, normalised
 `page_choice`: which pages are meant
-`pdf`: its pages, drawn
+`pdf_drawing`: the process in which PDFium works
+`pdf_process`: that process, and what it is asked
+`pdf`: a PDF's pages, drawn
 `pages`: of PDFs and TIFFs, each a picture
 `found`: pictures before they are decoded
 `prepared`: those that were prepared before

@@ -1,15 +1,13 @@
 """PDFs: each page a picture, drawn by pypdfium2 at the size at which the model looks at it."""
 
-import ctypes
 import logging
 import re
-import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from math import ceil
-from typing import Any
 
 from PIL import Image
 
@@ -19,12 +17,12 @@ from ..model.prompt import patch_grid
 from .image_options import ImageOptions
 from .image_source import short_name
 from .page_choice import check_count, chosen_pages
+from .pdf_process import Document, DrawingError, opened
 from .size_limit import check_size
 
 _NO_PAGES = re.compile(rb"/Type\s*/Pages\b[^>]{0,200}/Count\s+0\b")
 _STANDARD_FONTS = re.compile(r"(Courier|Helvetica|Times|Symbol|ZapfDingbats|Arial)(-|,|$|New|MT)")
 _POINTS = 72  # an inch, the unit of a PDF's lengths
-_PDFIUM = threading.Lock()  # PDFium must not be used by two threads at once
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ def page_numbers(
         ImageError: not readable, or the choice is not one.
     """
     with _opened(data, name, password) as document:
-        return chosen_pages(len(document), name, choice)
+        return chosen_pages(document.pages, name, choice)
 
 
 def page_sizes(
@@ -53,11 +51,10 @@ def page_sizes(
         ImageError: not readable, or too many pages; pypdfium2 is missing.
     """
     with _opened(data, name, options.pdf_password) as document:
-        numbers = chosen_pages(len(document), name, choice)
+        numbers = chosen_pages(document.pages, name, choice)
         check_count(numbers, name)
         found = []
-        for number in numbers:
-            sides = document[number - 1].get_size()
+        for number, sides in zip(numbers, document.sizes(numbers), strict=True):
             scale = _scale(sides, vision, options)
             found.append((number, (ceil(sides[0] * scale), ceil(sides[1] * scale))))
         return found
@@ -79,16 +76,18 @@ def open_pages(
         (number of the page, RGB picture that states its dpi), in the order of the choice.
 
     Raises:
-        ImageError: not readable, too many pages, or a page that is too large; pypdfium2 is missing.
+        ImageError: not readable, too many pages, or a page that is too large or takes too long or
+            too much memory to draw; pypdfium2 is missing.
     """
     with _opened(data, name, options.pdf_password) as document:
-        numbers = chosen_pages(len(document), name, choice)
+        numbers = chosen_pages(document.pages, name, choice)
         check_count(numbers, name)
         pages, fonts = [], dict[str, None]()
         for number in numbers:
-            page = document[number - 1]
-            pages.append((number, _draw(page, f"{name}, page {number}", vision, options)))
-            fonts |= dict.fromkeys(_fonts_not_held(page))
+            held = document.look(number)
+            _check_pictures(held["pictures"], f"{name}, page {number}")
+            pages.append((number, _drawn(document, number, _scale(held["size"], vision, options))))
+            fonts |= dict.fromkeys(f for f in held["fonts"] if not _STANDARD_FONTS.match(f))
     missing = [font for font in fonts if _is_news(name, len(data), font)]
     if missing:
         log.warning(
@@ -99,54 +98,27 @@ def open_pages(
 
 
 @contextmanager
-def _opened(data: bytes, name: str, password: str | None) -> Iterator[Any]:
+def _opened(data: bytes, name: str, password: str | None) -> Iterator[Document]:
     """The document, for as long as the block lasts; whatever PDFium says becomes one line."""
+    if find_spec("pypdfium2") is None:
+        raise ImageError(f"{name}: PDFs need pypdfium2: {how_to_install('pdf')}")
     try:
-        import pypdfium2
-    except ImportError as error:
-        raise ImageError(f"{name}: PDFs need pypdfium2: {how_to_install('pdf')}") from error
-    with _PDFIUM:
-        document = None
-        try:
-            document = pypdfium2.PdfDocument(data, password=password)
-            document.init_forms()
+        with opened(data, name, password) as document:
             yield document
-        except pypdfium2.PdfiumError as error:
-            # PDFium may repeat what it said about the file before, and says nothing of its own of
-            # one that is sound but for its pages.
-            if "password" in str(error).lower() and b"/Encrypt" in data:
-                text = (
-                    "locked: give its password by pdf_password= or --pdf-password-file"
-                    if password is None
-                    else "locked, and the password that was given does not open it: check it"
-                )
-            elif b"%%EOF" in data[-1024:] and _NO_PAGES.search(data):
-                text = "a PDF without pages: export or download it again"
-            else:
-                text = "a damaged PDF: export or download it again"
-            raise ImageError(f"{name}: {text}") from error
-        finally:
-            if document is not None:
-                document.close()
-
-
-def _fonts_not_held(page: Any) -> list[str]:
-    """Names of the fonts of a page that are neither in the file nor of the 14 that every reader of
-    PDFs has."""
-    from pypdfium2 import raw
-
-    found: dict[str, None] = {}
-    for part in page.get_objects(filter=[raw.FPDF_PAGEOBJ_TEXT]):
-        font = raw.FPDFTextObj_GetFont(part.raw)
-        if not font or raw.FPDFFont_GetIsEmbedded(font):
-            continue
-        size = raw.FPDFFont_GetBaseFontName(font, None, 0)
-        text = ctypes.create_string_buffer(size)
-        raw.FPDFFont_GetBaseFontName(font, text, size)
-        name = text.value.decode("utf-8", "replace")
-        if not _STANDARD_FONTS.match(name):
-            found[name] = None
-    return list(found)
+    except DrawingError as error:
+        # PDFium may repeat what it said about the file before, and says nothing of its own of one
+        # that is sound but for its pages.
+        if "password" in str(error).lower() and b"/Encrypt" in data:
+            text = (
+                "locked: give its password by pdf_password= or --pdf-password-file"
+                if password is None
+                else "locked, and the password that was given does not open it: check it"
+            )
+        elif b"%%EOF" in data[-1024:] and _NO_PAGES.search(data):
+            text = "a PDF without pages: export or download it again"
+        else:
+            text = "a damaged PDF: export or download it again"
+        raise ImageError(f"{name}: {text}") from error
 
 
 @lru_cache(maxsize=1024)
@@ -160,17 +132,15 @@ def _is_news(name: str, size: int, font: str) -> bool:
     return bool(said) and said.pop()
 
 
-def _draw(page: Any, name: str, vision: VisionConfig, options: ImageOptions) -> Image.Image:
-    """One page; sizes are checked before anything is drawn."""
-    from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
+def _check_pictures(pictures: Iterable[tuple[int, int, int]], name: str) -> None:
+    """Whether the pictures in a page may be decoded, which drawing does."""
+    for width, height, stated_bits in pictures:
+        bits = stated_bits or 32  # nothing is stated
+        check_size(width, height, f"{name}: a picture in it", 1 if bits <= 8 else ceil(bits / 8))
 
-    for part in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]):
-        held = part.get_metadata()
-        bits = held.bits_per_pixel or 32  # nothing is stated
-        bytes_each = 1 if bits <= 8 else ceil(bits / 8)
-        check_size(held.width, held.height, f"{name}: a picture in it", bytes_each)
-    scale = _scale(page.get_size(), vision, options)
-    picture = page.render(scale=scale).to_pil()
+
+def _drawn(document: Document, number: int, scale: float) -> Image.Image:
+    picture = Image.frombytes("RGB", *document.draw(number, scale))
     picture.info["dpi"] = (_POINTS * scale,) * 2
     return picture
 

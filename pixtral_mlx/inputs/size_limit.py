@@ -22,6 +22,12 @@ several scans, and the reader of WebP keeps three pictures with transparency."""
 MAX_SCANS = 50
 """Of a JPEG: each goes through the whole picture again, and programs write about ten."""
 
+MAX_REQUEST_SECONDS = 4.0
+"""Of the processor, for opening a PDF, for a look at one of its pages, and for drawing it."""
+
+MAX_REQUEST_BYTES = 1_000_000_000
+"""What the process may take that does it."""
+
 _MOST_MARKERS = 128 * MAX_SCANS  # between scans stand tables and comments
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _WEBP_BYTES = 12  # of a pixel, beside the picture

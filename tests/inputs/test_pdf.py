@@ -19,6 +19,7 @@ from pixtral_mlx.inputs import size_limit
 from pixtral_mlx.inputs.image import ImageOptions
 from pixtral_mlx.inputs.page_choice import MAX_PAGES, split_choice
 from pixtral_mlx.inputs.pdf import open_pages, page_numbers
+from pixtral_mlx.inputs.pdf_process import Document
 from pixtral_mlx.inputs.pixels import to_pixels
 from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
@@ -275,15 +276,13 @@ def test_too_many_pages(small):
 
 
 def test_a_huge_picture_inside_is_refused_before_it_is_drawn(monkeypatch):
-    import pypdfium2
-
     monkeypatch.setattr(size_limit, "MAX_DECODED_BYTES", 170 * 220 * 3)
     pages_of(make_pdf(), 64)
     monkeypatch.setattr(size_limit, "MAX_DECODED_BYTES", 170 * 220 * 3 - 1)
     scan = io.BytesIO()
     Image.new("1", (340, 220)).save(scan, "PDF")
     pages_of(scan.getvalue(), 64)  # of one bit each, which takes less
-    monkeypatch.setattr(pypdfium2.PdfPage, "render", None)
+    monkeypatch.setattr(Document, "draw", None)
     fails(make_pdf(), "page 1: a picture in it: 170x220 pixels take 112,200 bytes; at most 112,199")
 
 
