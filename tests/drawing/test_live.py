@@ -21,6 +21,8 @@ from pixtral_mlx.checkpoint.checkpoint import open_checkpoint
 from pixtral_mlx.cli import live_page
 from pixtral_mlx.drawing import FOLDER
 from pixtral_mlx.inputs.pixels import preprocess
+from pixtral_mlx.inputs.tokenizer import Tokenizer
+from pixtral_mlx.inputs.tokenizer_file import shipped_tekken
 from pixtral_mlx.mini import CHECKPOINT, scene
 from pixtral_mlx.mini.evaluation import transposed
 from pixtral_mlx.mini.questions import KINDS, ask
@@ -45,7 +47,8 @@ TEXTS = (
     "हिन्दी में लिखा", "ภาษาไทย", "👋🏽 👩‍👩‍👧 🇫🇷", "e\u0301 combining", "１２３ ⅷ ½ x²", "1234567890",
     "\u00a0nbsp\u2003em\u3000wide", "\ufeffbom", "\x85next line\x85", "\u2028line\u2029end",
     "zero\u200bwidth\u200d", "ǅ ǈ titlecase", "UPPER lower MiXeD", "snake_case-and/slash//",
-    "!!!???...", "a/b/c\n/", "(red) 'star' \"heart\"", "\x00\x01\x7f", "end   ", "   ",
+    "!!!???...", "a  \ufeffb", "a  \x85 b",
+    "a/b/c\n/", "(red) 'star' \"heart\"", "\x00\x01\x7f", "end   ", "   ",
     "İstanbul ıI", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "＃ｆｕｌｌ", "Which picture has a moon, the first or the second?",
 )  # fmt: skip
 
@@ -206,13 +209,21 @@ def text_cases(tokenizer) -> list[tuple[str, list[int]]]:
     random = Random(0)
     alphabet = [
         *map(chr, range(32, 127)),
-        *"  \n\t",
+        *"  \n\t\x85\ufeff",
         *map(chr, range(0xA0, 0x250)),
         *"日本हिन्दีЖш👋🏽ǅ１",
     ]
     lots = ["".join(random.choices(alphabet, k=random.randrange(1, 30))) for _ in range(300)]
     asked = [question.text for seed in range(20) for question in scene(seed).questions]
     return [(text, tokenizer.encode(text, raw=True).tokens[1:]) for text in (*TEXTS, *lots, *asked)]
+
+
+def words_and_texts(file) -> dict:
+    """A vocabulary, and how mistral-common cuts texts with it: with Pixtral's own, of 131,072
+    words, it matters for nearly all of them where one word ends."""
+    checkpoint = replace(open_checkpoint(CHECKPOINT), tokenizer_file=file)
+    texts = text_cases(Tokenizer(file, checkpoint.config.vision))
+    return {"words": live_page.words(checkpoint), "texts": texts}
 
 
 def test_the_modules_in_node(mini, folder, tmp_path):
@@ -233,8 +244,7 @@ def test_the_modules_in_node(mini, folder, tmp_path):
     ])  # fmt: skip
     write("weights", weight_cases())
     write("rounded", rounded_cases())
-    words = live_page.words(open_checkpoint(CHECKPOINT))
-    write("texts", {"words": words, "texts": text_cases(mini.tokenizer)})
+    write("texts", [words_and_texts(file) for file in (mini.tokenizer.path, shipped_tekken())])
     write("scenes", {"world": live_page.world(), "scenes": scene_cases(mini.config.vision)})
     static = scripts(tmp_path / "static", FOLDER / "live")
     for file in sorted((Path(__file__).parent / "js").glob("*.test.mjs")):

@@ -156,7 +156,7 @@ export function* write(model, prompt, { end, most = 64, forced = null, see = uns
     const logprobs = logSoftmax(unembed(model, last, see).data);
     const token = forced?.[n] ?? likeliest(logprobs);
     yield { token, logprob: logprobs[token], logprobs };
-    if (token === end && !forced) return;
+    if (token === end) return;
     x = merge(model, [token], null, null, see);
   }
 }
