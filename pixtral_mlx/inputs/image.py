@@ -23,8 +23,15 @@ from .file_kind import ON_A_MAC, is_heic, is_pdf, what_else
 from .image_options import ImageOptions
 from .image_source import read_source
 from .pixels import digest, dim_brightest, is_dim
-from .size_limit import check_scans, check_size, check_webp, jpeg_scale, pixel_bytes
-from .tiff import first_page, has_several_pages, is_tiff
+from .size_limit import (
+    check_scans,
+    check_size,
+    check_webp,
+    jpeg_scale,
+    no_memory_for,
+    pixel_bytes,
+)
+from .tiff import first_page, has_several_pages, is_tiff, quiet_libtiff
 
 # Pillow's JPEG reader opens MPO, the two pictures in one file of some phones, as well.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # and HEIC by pillow-heif
@@ -164,6 +171,7 @@ def _identify(data: bytes, name: str) -> tuple[Image.Image, str]:
     if is_pdf(data):
         raise ImageError(f"{name}: a PDF, not one picture: generate, chat and batch read its pages")
     if is_tiff(data):
+        quiet_libtiff()
         if has_several_pages(data):  # to count them takes longer
             log.warning("%s: has several pages; the first is used", name)
         return _open(first_page(data), name), name
@@ -183,6 +191,8 @@ def _open(data: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on metadata are of no use
             image = _first_that_opens(data)
+    except MemoryError as error:
+        raise no_memory_for(name) from error
     except Image.DecompressionBombError as error:  # WebP makes room when it is opened
         raise ImageError(f"{name}: {str(error).split(',')[0]}: shrink it first") from error
     except Exception as error:  # damaged headers raise nearly anything in Pillow
@@ -264,6 +274,8 @@ def _damage_named(name: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except MemoryError as error:
+        raise no_memory_for(name) from error
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise _DamagedError(

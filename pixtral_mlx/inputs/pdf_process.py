@@ -30,9 +30,8 @@ class _Process:
 
     def __init__(self):
         self.owner = os.getpid()  # a forked copy of it has none
-        paths = [
-            path for path in sys.path if path
-        ]  # not the working folder, which may hold anything
+        # Not the working folder, which may hold anything.
+        paths = [path for path in sys.path if path]
         self._child = subprocess.Popen(
             [sys.executable, "-P", pdf_drawing.__file__, *paths],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -58,6 +58,11 @@ def check_size(width: int, height: int, name: str, bytes_each: int) -> None:
         )
 
 
+def no_memory_for(name: str) -> ImageError:
+    """The error for a picture within the limits for which this machine has no room now."""
+    return ImageError(f"{name}: not enough memory for it: shrink it, or close other programs")
+
+
 def jpeg_scale(width: int, height: int, name: str, bytes_each: int) -> int:
     """By how much libjpeg makes a JPEG smaller while it decodes it, so that it may be decoded.
 

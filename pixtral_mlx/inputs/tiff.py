@@ -5,10 +5,16 @@ wanted. Smaller copies of a picture and masks are no pages, though they have dir
 like pages.
 """
 
+import ctypes
+import ctypes.util
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from itertools import islice
+from pathlib import Path
+
+import PIL
 
 from ..errors import ImageError
 
@@ -22,6 +28,21 @@ _NO_PAGE = {_SUBFILE: lambda value: value & 5, _OLD_SUBFILE: lambda value: value
 def is_tiff(data: bytes) -> bool:
     """Whether this is a TIFF, or a BigTIFF, by its first bytes."""
     return data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+@cache
+def quiet_libtiff() -> None:
+    """From now on it says nothing about damaged files on stderr, which it does by itself beside the
+    errors that Pillow raises. Only the copy that Pillow brings is spoken to, or the system's where
+    Pillow brings none."""
+    home = Path(PIL.__file__).parent
+    brought = [*home.parent.glob("pillow.libs/libtiff*"), *home.glob(".dylibs/libtiff*")]
+    for library in (*map(str, brought), ctypes.util.find_library("tiff")):
+        with suppress(OSError, AttributeError):  # None is the program itself, which may have it too
+            held = ctypes.CDLL(library)
+            held.TIFFSetErrorHandler(None)
+            held.TIFFSetWarningHandler(None)
+            return
 
 
 def has_several_pages(data: bytes) -> bool:

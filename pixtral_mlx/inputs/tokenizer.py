@@ -31,6 +31,7 @@ from .image_options import ImageOptions
 from .messages import open_messages
 from .pixels import preprocess
 from .prepared import PreparedPictures, prepared_key
+from .size_limit import no_memory_for
 from .stream_decoder import StreamDecoder
 from .tokenizer_file import import_jsonschema
 from .tools import CallMarks
@@ -289,7 +290,10 @@ class _ImageEncoder:
         key = prepared_key(picture.content, options, vision)
         pixels = self._kept.find(key)
         if pixels is None:
-            pixels = preprocess(picture.open(), vision, options)
+            try:
+                pixels = preprocess(picture.open(), vision, options)
+            except MemoryError as error:
+                raise no_memory_for("a picture") from error
             pixels.flags.writeable = False
             if picture.content is not None:
                 self._kept.keep(key, pixels)

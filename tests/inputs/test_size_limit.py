@@ -12,7 +12,7 @@ from image_files import encoded, picture, png_header, refused, same
 from PIL import Image
 
 from pixtral_mlx.errors import ImageError
-from pixtral_mlx.inputs import pixels, size_limit
+from pixtral_mlx.inputs import pixels, size_limit, tokenizer
 from pixtral_mlx.inputs.image import FORMATS, EncodedImage, ImageOptions, open_image
 from pixtral_mlx.inputs.pixels import preprocess, shrunk, to_rgb
 from pixtral_mlx.model.config import PixtralConfig
@@ -253,3 +253,18 @@ def test_pictures_of_a_message_are_decoded_one_after_the_other(mini, monkeypatch
         for found, right in zip(prompt.images, expected, strict=True):
             assert np.array_equal(found, right)
     assert held == [0] * 8
+
+
+def test_where_memory_runs_out_is_a_sentence(mini, monkeypatch):
+    file = encoded(picture(50, 40))
+
+    def full(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "preprocess", full)
+        with pytest.raises(ImageError, match="a picture: not enough memory for it: shrink it"):
+            mini.encode("?", images=[file, file])
+    monkeypatch.setattr(Image.core, "new", full)
+    with pytest.raises(ImageError, match="image bytes: not enough memory for it: shrink it, or"):
+        open_image(file)

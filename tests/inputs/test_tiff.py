@@ -180,3 +180,16 @@ def test_a_chain_that_bites_its_tail_ends():
     assert page_numbers(bytes(data), "x.tif") == [1, 2, 3]
     struct.pack_into("<I", data, place + 2 + 12 * count, 2**31)
     assert page_numbers(bytes(data), "x.tif") == [1, 2, 3]
+
+
+def test_libtiff_says_nothing_by_itself(capfd):
+    whole, refused = encoded(Image.effect_noise((64, 64), 90), "TIFF", compression="tiff_lzw"), 0
+    for n in range(20):
+        damaged = bytearray(whole)
+        damaged[200 + 50 * n : 210 + 50 * n] = bytes(10)
+        try:
+            px.open_image(bytes(damaged))
+        except px.ImageError:
+            refused += 1
+    assert refused >= 5  # of which it said each, "LZWDecode: ..."
+    assert capfd.readouterr().err == ""
