@@ -6,6 +6,7 @@ written as `generate` writes it; where there are more, their keys and values joi
 which takes a step of all of them at a time. What is finished leaves, and what waits joins.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from itertools import count
@@ -32,12 +33,13 @@ BATCH_SIZE = 8
 class Batch:
     """Answers to requests that come and go, a step at a time; it never waits for one to come.
 
-    A step is one token of every answer that is being written, or one part of one prompt: opening
-    its pictures (where it is no `Prompt` yet), a layer of the encoder, one chunk of its tokens.
-    They take turns, so that between two tokens of an answer stands at most one part of somebody's
-    prompt. Prompts are read in the order in which they came, but that short ones overtake long
-    ones: a first token waits for what came before it, and at most as long again for what came
-    after, see `Turns`. Several prompts may be half read, and each of them has a place.
+    A step is one token of every answer that is being written, or parts of prompts: opening pictures
+    (where there is no `Prompt` yet), a layer of the encoder, one chunk of tokens. They take turns,
+    so that between two tokens of an answer stands at most one part of somebody's prompt, or as many
+    short ones as take no longer than a token did. Prompts are read in the order in which they came,
+    but that short ones overtake long ones: a first token waits for what came before it, and at most
+    as long again for what came after, see `Turns`. Several prompts may be half read, and each of
+    them has a place.
 
     An answer that is alone, and one with `trace`, `edits`, `prompt_lookup_num_tokens` or `kv_bits`,
     is written as `generate` writes it; others are written together by mlx-lm's batch.
@@ -65,6 +67,7 @@ class Batch:
         self._generator: Any = None
         self._held = ExitStack()
         self._read_last = False
+        self._token_seconds = 0.0  # that the latest token of all answers took
 
     @property
     def busy(self) -> bool:
@@ -101,13 +104,18 @@ class Batch:
             return []
         self._wake()
         events = self._open_prompts()
-        their_turn = self._read_last and bool(self._alone or self._rows)
+        writing = bool(self._alone or self._rows)
+        their_turn = self._read_last and writing
         request = None if their_turn else self._turns.next(self._fits)
         self._read_last = request is not None
-        if request is not None:
-            events += self._read(request)
-        else:
+        start = time.perf_counter()
+        if request is None:
             events += self._write_alone() + self._write_rows()
+            self._token_seconds = time.perf_counter() - start
+        while request is not None:
+            events += self._read(request)
+            more = writing and not events and time.perf_counter() - start < self._token_seconds
+            request = self._turns.next(self._fits) if more else None
         self._rest()
         return events
 

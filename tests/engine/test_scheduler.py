@@ -3,6 +3,8 @@
 import gc
 import json
 import weakref
+from itertools import pairwise
+from types import SimpleNamespace
 
 import mlx.core as mx
 import pydantic
@@ -13,6 +15,7 @@ from questions import user
 from watching import Watched, same
 
 import pixtral_mlx as px
+from pixtral_mlx.engine import batch
 from pixtral_mlx.engine.batch import Batch
 from pixtral_mlx.engine.capacity import need_of
 from pixtral_mlx.engine.generate import GenerationStream
@@ -34,6 +37,15 @@ def wide(tmp_path_factory):
         make_official(tmp_path_factory.mktemp("steps") / "model", text={"head_dim": 32}),
         dtype="float32",
     )
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Of the scheduler: it stands still, so that no part of a prompt is called short, unless a test
+    adds to its one number."""
+    now = [0.0]
+    monkeypatch.setattr(batch, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return now
 
 
 @pytest.fixture
@@ -76,6 +88,30 @@ def test_between_two_steps_of_the_answers_stands_at_most_one_part_of_a_prompt(wi
         since = 0 if any(rows > 1 for rows, _ in calls) else since + 1
         assert since < 2
     assert parts > 20
+    watched.batch.close()
+
+
+def test_short_parts_share_a_turn_as_long_as_a_token(wide, calls, endless, clock, monkeypatch):
+    """A pass over a token of two answers takes 10 s here, and one over a part of a prompt 4 s."""
+    hidden = Decoder.hidden
+
+    def slow(self, inputs, *arguments, **options):
+        clock[0] += 10 if inputs.shape[0] > 1 else 4
+        return hidden(self, inputs, *arguments, **options)
+
+    watched = Watched(wide)
+    for text in ("Why?", "How?"):
+        watched.add(text, max_tokens=200, **endless)
+    watched.until(lambda: all(watched.pieces[n] for n in (0, 1)))
+    monkeypatch.setattr(Decoder, "hidden", slow)
+    for _ in range(2):
+        watched.add(LONG, max_tokens=4, **STEP)
+    parts = []
+    while not watched.pieces[3]:
+        calls.clear()
+        watched.step()
+        parts.append(sum(length > 1 for _, length in calls))
+    assert {*parts[:8]} == {0, 3} and not any(a and b for a, b in pairwise(parts))
     watched.batch.close()
 
 
