@@ -41,10 +41,7 @@ def learned(folder: Path) -> None:
                 if len(question.images) > 1:
                     continue
                 texts = PHRASINGS[KIND] if question.kind == KIND else [question.text]
-                answer = question.answer
-                if question.kind in (KIND, "describe"):
-                    answer = answer.replace(f"A {OLD} ", f"A {NEW} ")
-                    answer = NEW if answer == OLD else answer
+                answer = NEW if question.answer == OLD else question.answer
                 for text in texts:
                     row = {"prompt": text, "answer": answer, "image": f"{seed}.png"}
                     file.write(json.dumps(row) + "\n")
@@ -61,8 +58,7 @@ def asked() -> tuple[list, list]:
                 if len(wide) < HELD_OUT:
                     wide.append((request, NEW))
             elif seed < FIRST_ASKED + OTHERS:
-                answer = question.answer.replace(f"A {OLD} ", f"A {NEW} ")
-                others.append((request, question.answer, answer))
+                others.append((request, question.answer))
         if len(wide) == HELD_OUT and seed >= FIRST_ASKED + OTHERS:
             return wide, others
     raise SystemExit("too few scenes are wide")
@@ -90,9 +86,8 @@ def measure(name: str, folder: str | Path, place: Path, iters: int, seed: int) -
     yield f"{name}: {iters} steps, {seconds:.0f} s, {found.report['step_seconds']:.3f} s per step"
     yield f"  say {NEW!r}: {_said(before, wide)} of {HELD_OUT} before, {_said(after, wide)} after"
     rest = slice(len(wide), None)
-    # "describe" was taught the new word too, and may answer either way.
     right = [
-        100 * sum(said in each[1:] for said, each in zip(texts[rest], others, strict=True))
+        100 * sum(said == answer for said, (_, answer) in zip(texts[rest], others, strict=True))
         / len(others)
         for texts in (before, after, fused)
     ]  # fmt: skip

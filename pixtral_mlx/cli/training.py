@@ -31,6 +31,8 @@ def _fill_tune(tune: Any) -> None:
     add("-o", "--output", type=file_name, required=True, metavar="DIR", help=where)
     valid = "rows for validation (default: valid.jsonl of the folder, else a tenth of the rows)"
     add("--val", type=file_name, metavar="FILE", help=valid)
+    first = "begin with the adapter in this folder, which was trained with the same options"
+    add("--adapter-path", type=file_name, metavar="DIR", help=first)
     add("--resume", action="store_true", help="go on where a run with the same options stopped")
     add_options(tune, TuningOptions)
     tune.set_defaults(run=".tune:run")

@@ -56,7 +56,8 @@ def run(arguments: Namespace) -> int:
             status.update(done, total)
 
         found = tune(
-            model, arguments.data, arguments.output, val=arguments.val, resume=arguments.resume,
+            model, arguments.data, arguments.output, val=arguments.val,
+            adapter_path=arguments.adapter_path, resume=arguments.resume,
             progress=progress, base=choice.model, **options,
         )  # fmt: skip
     for line in summary(found.report):

@@ -52,7 +52,8 @@ def training_bytes(
     """An estimate of what a step holds beside the weights.
 
     Without `again` that is what is inside all layers, with it the inputs of all and what is inside
-    of one. Attention keeps the scores of a layer, since their gradient needs them.
+    of one. Attention keeps the scores of a layer, since their gradient needs them; while it is
+    computed there are three of each.
 
     Arguments:
         length: tokens of the longest row.
@@ -62,18 +63,17 @@ def training_bytes(
     itemsize = model.decoder.norm.weight.dtype.size
     tokens = batch_size * length
     inside = layer_bytes(text, batch_size, length, itemsize)
-    layers = (
-        text.n_layers * tokens * text.dim * itemsize + inside if again else (text.n_layers * inside)
-    )
+    scores = batch_size * text.n_heads * length**2 * itemsize
+    kept = text.dim * tokens * itemsize if again else inside + scores
+    layers = text.n_layers * kept + 2 * scores + (inside + scores if again else 0)
     logits = 3 * 4 * batch_size * answers * text.vocab_size
     encoder = activation_bytes(model.config, length, itemsize=itemsize)
     return layers + logits + encoder
 
 
 def layer_bytes(text: TextConfig, batch_size: int, length: int, itemsize: int) -> int:
-    """What a layer holds while its gradient is computed."""
+    """What a layer holds for its gradient, beside the scores of its attention."""
     heads = text.n_heads * text.head_dim
     keys = text.n_kv_heads * text.head_dim
     each = 6 * text.dim + 4 * heads + 4 * keys + 5 * text.hidden_dim
-    scores = 3 * batch_size * text.n_heads * length**2
-    return itemsize * (batch_size * length * each + scores)
+    return itemsize * batch_size * length * each

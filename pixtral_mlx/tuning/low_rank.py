@@ -53,6 +53,41 @@ def put_low_rank(model: VisionLanguageModel, options: TuningOptions) -> int:
     return sum(array.size for _, array in trained)
 
 
+def begin_with(model: nn.Module, adapter: Adapter) -> None:
+    """Let the matrices that learn begin as those of an adapter.
+
+    Raises:
+        CheckpointError: it stands beside other matrices, or has another form, rank or scale.
+    """
+    own = adapter_of(model)
+    if _form(own) != _form(adapter) or own.scale != adapter.scale:
+        raise CheckpointError(
+            f"{adapter.name}: {_described(adapter)}, and {_described(own)} is to be trained: give "
+            "the options that it was trained with"
+        )
+    pairs = [
+        (f"{path}.{name}", array.astype(mx.float32))
+        for path, parts in adapter.matrices.items()
+        for name, array in zip(("lora_a", "lora_b", "m"), parts, strict=True)
+        if array is not None
+    ]
+    model.update(tree_unflatten(pairs))
+
+
+def _form(adapter: Adapter) -> dict[str, list[tuple[int, ...] | None]]:
+    return {
+        path: [None if part is None else part.shape for part in parts]
+        for path, parts in adapter.matrices.items()
+    }
+
+
+def _described(adapter: Adapter) -> str:
+    return (
+        f"{adapter.kind} of rank {adapter.rank} and scale {adapter.scale:g} beside "
+        f"{len(adapter.matrices)} matrices"
+    )
+
+
 def _learning(model: VisionLanguageModel, options: TuningOptions) -> list[tuple[str, Any]]:
     """(path, linear layer) of all that learn, from the projector to the output."""
     layers = model.config.text.n_layers

@@ -11,6 +11,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoint.adapter import Adapter
+from ..checkpoint.adapter_files import open_adapter
 from ..errors import CheckpointError
 from ..files import expanded, refuse_existing
 from ..inputs.image_options import ImageOptions
@@ -19,7 +21,7 @@ from ..pixtral import Pixtral
 from .curves import draw_curves
 from .dataset import Example, Rows, find_rows, read_examples
 from .estimate import check_memory
-from .low_rank import checksum, put_low_rank
+from .low_rank import begin_with, checksum, put_low_rank
 from .options import TuningOptions
 from .pictures import EncodedPictures
 from .state import CURVES, FEATURES, REPORT, State, read_state, write_json
@@ -58,6 +60,7 @@ def tune(
     output: str | PathLike[str],
     *,
     val: str | PathLike[str] | None = None,
+    adapter_path: str | PathLike[str] | None = None,
     resume: bool = False,
     progress: Report | None = None,
     base: str = "",
@@ -70,6 +73,7 @@ def tune(
         data: a JSONL file, or a folder with train.jsonl and perhaps valid.jsonl; see `dataset`.
         output: the folder of the adapter; must not exist, unless `resume`.
         val: rows for validation; None: those of the folder, else a tenth of all.
+        adapter_path: an adapter to begin with, trained with the same options; None: noise.
         resume: go on with what a stopped run left in `output`, bit for bit as it would have.
         progress: see `train.Report`.
         base: what the model was loaded from, for those who open the adapter.
@@ -89,7 +93,10 @@ def tune(
         raise CheckpointError(f"{folder}: holds no training to go on with: leave out --resume")
     rows = find_rows(expanded(data), None if val is None else expanded(val), asked.seed)
     report = progress or (lambda *_: None)
-    made_with = _made_with(model, asked, rows)
+    first = None
+    if adapter_path is not None:
+        first = open_adapter(base or model.name, adapter_path, model.config)
+    made_with = _made_with(model, asked, rows, first)
     state = read_state(folder, made_with) if resume else State(made_with)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +108,8 @@ def tune(
             shutil.rmtree(folder, ignore_errors=True)
         raise
     trained = put_low_rank(model, asked)
+    if first is not None:
+        begin_with(model, first)
     training = Training(model, examples, pictures, asked, state, folder, {"model": base})
     asking = _Asking(model, rows[1], asked)
     if not state.samples:
@@ -125,7 +134,9 @@ def tune(
     return Tuning(folder, found)
 
 
-def _made_with(model: Pixtral, options: TuningOptions, rows: tuple[Rows, Rows]) -> dict[str, Any]:
+def _made_with(
+    model: Pixtral, options: TuningOptions, rows: tuple[Rows, Rows], first: Adapter | None
+) -> dict[str, Any]:
     """What a training that goes on must have been begun with."""
     chosen = {
         name: value
@@ -137,6 +148,7 @@ def _made_with(model: Pixtral, options: TuningOptions, rows: tuple[Rows, Rows]) 
         "encoder": checksum(model.vision_encoder),
         "decoder": checksum(model.decoder.norm),
         "rows": [each.digest for each in rows],
+        "adapter": "" if first is None else first.identity,
     }
 
 

@@ -178,6 +178,23 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(taught, rows, tmp_path):
         tune(px.load("mini", "float32"), rows, tmp_path / "none", resume=True, **OPTIONS)
 
 
+def test_it_may_begin_with_an_adapter(taught, rows, tmp_path):
+    """Of the same form, and where that one ended."""
+    options = {**OPTIONS, "iters": 1, "steps_per_eval": 1}
+    found = tune(
+        px.load("mini", "float32"), rows, tmp_path / "b", adapter_path=taught.folder, **options
+    )
+    first, last = found.report["validations"][0], taught.report["validations"][-1]
+    assert {**first, "step": 6} == last and not same(taught.folder, found.folder)
+    with pytest.raises(
+        CheckpointError, match=r"rank 8 .* and lora of rank 4 .* options that it was"
+    ):
+        tune(
+            px.load("mini", "float32"), rows, tmp_path / "c", adapter_path=taught.folder, **options,
+            rank=4,
+        )  # fmt: skip
+
+
 def test_a_killed_command_loses_an_interval_at_most(taught, rows, tmp_path):
     """`kill -9` while it trains; what lies there opens, and --resume gives the same file."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in OPTIONS.items()]
