@@ -6,10 +6,11 @@
    mistral-common ships. The text itself stands for what the model would write: each draft is
    accepted as far as it agrees with the text. That is exact for a model that writes this text, and
    says nothing about whether a model does.
-2. Seconds of a pass over several tokens against a pass over one, on a random decoder 1024 wide
+2. The gain of each text at what others measured of passes on Metal, see `PUBLISHED`.
+3. Seconds of a pass over several tokens against a pass over one, on a random decoder 1024 wide
    with 8 layers, after 256 tokens of context. From both follows what lookup gains there: tokens
    over the cost of passes. On a CPU the clock counts this process's own seconds.
-3. pixtral-mini's own answers to "describe" questions, once and as the second turn of a conversation
+4. pixtral-mini's own answers to "describe" questions, once and as the second turn of a conversation
    whose first turn is the same.
 """
 
@@ -25,13 +26,22 @@ import mlx.core as mx
 import mlx.nn as nn
 
 import pixtral_mlx as px
-from pixtral_mlx.engine.lookup import Drafter
+from pixtral_mlx.engine.lookup import MOST_DRAFTED, Drafter, most_drafted
 from pixtral_mlx.model.config import TextConfig
 from pixtral_mlx.model.decoder import Decoder
 
 ROOT = Path(__file__).resolve().parent.parent
 PROSE = Path(__file__).with_name("prose.txt")
 LENGTHS = (2, 4, 8)
+PUBLISHED = {
+    "M5 Max": {1: 76.4, 3: 85.0, 5: 108.2, 8: 167.9},  # 70B, 4 bits; mlx pull request 3791
+    "M4 Pro": {1: 1, 2: 1.03, 3: 1.22, 4: 1.47, 6: 2.07, 8: 2.69},  # 4096 x 24576; mlx issue 3839
+    "M3 Max": {1: 0.129, 2: 0.129, 4: 0.165, 6: 0.263, 8: 0.323},  # 5120 x 17408; mlx pull 3863
+    "no such kernel": {1: 0.70, 2: 1.20, 4: 2.17, 8: 3.38},  # 1024 x 151936; mlx issue 3661
+}
+"""Milliseconds of a pass, or of its largest matrix, over so many tokens, 4-bit weights on Metal;
+all under github.com/ml-explore/mlx. The last is of a time before MLX had the kernel that reads the
+weights once for a few tokens, which M1 and M2 still have not for these weights."""
 PASSES = (1, 2, 3, 5, 9)
 GOODS = "apples,brown bread,coffee,green tea,olive oil,red lentils,rice,soap,tomatoes,walnuts"
 clock = time.process_time if mx.default_device() == mx.Device(mx.cpu) else time.perf_counter
@@ -61,6 +71,7 @@ def main() -> None:
     costs["4 bits"] = pass_costs(decoder, rounds)
     report_costs(costs)
     report_texts(checkpoints.shipped_tokenizer("tekken_240911.json"), costs)
+    report_published(checkpoints.shipped_tokenizer("tekken_240911.json"))
     report_mini()
 
 
@@ -162,6 +173,34 @@ def report_texts(tokenizer_file, costs: dict[str, dict[int, float]]) -> None:
                 f"{written / len(passes):.2f} | {drafted} | {accepted} "
                 f"({accepted / max(drafted, 1):.0%}) | {' | '.join(shares)} |"
             )
+    print()
+
+
+def report_published(tokenizer_file) -> None:
+    """Print the gain of each text where a pass costs what others measured, with drafts as long as
+    the library takes there; below 1 it would be a loss."""
+    from pixtral_mlx.inputs.tokenizer import Tokenizer
+
+    words = Tokenizer(tokenizer_file)._words
+    prompt = words.encode("List every line of this receipt.", bos=True, eos=False)
+    chips = {
+        name: {size: each / own[1] for size, each in own.items()} for name, own in PUBLISHED.items()
+    }
+    print("| text | longest | " + " | ".join(chips) + " |")
+    print("|---|---|" + "---|" * len(chips))
+    for name, text in texts().items():
+        tokens = words.encode(text, bos=False, eos=True)
+        for longest in (2, MOST_DRAFTED):
+            _, _, passes = simulate(prompt, tokens, longest)
+            gains = [
+                (len(tokens) - 1) / sum(cost_of(size, own) for size in passes)
+                for own in chips.values()
+            ]
+            cells = " | ".join(f"{gain:.2f} x" for gain in gains)
+            print(f"| {name} | {longest} | {cells} |")
+    for name, own in chips.items():
+        sizes = {size: cost_of(size, own) for size in (1, 2, MOST_DRAFTED)}
+        print(f"{name}: drafts of at most {most_drafted(sizes)}")
     print()
 
 

@@ -1,5 +1,5 @@
-"""Which Macs run which model at which width: the tables of README.md and docs/macs.md, by
-arithmetic alone.
+"""Which Macs run which model at which width, and what a picture takes there: the tables of
+README.md and docs/macs.md, by arithmetic alone.
 
     python benchmarks/which_mac.py
 
@@ -13,7 +13,14 @@ import argparse
 import re
 from pathlib import Path
 
-from pixtral_mlx.cost.chips import expected_usable_bytes
+from pixtral_mlx.cost.chips import CHIPS, expected_usable_bytes
+from pixtral_mlx.cost.cost import (
+    decode_bytes,
+    decoder_operations,
+    encoder_operations,
+    projector_operations,
+    step_weight_bytes,
+)
 from pixtral_mlx.engine.capacity import Need
 from pixtral_mlx.model.config import (
     HEIRS_VISION,
@@ -34,7 +41,10 @@ ROOT = Path(__file__).parents[1]
 README, MACS_PAGE = ROOT / "README.md", ROOT / "docs" / "macs.md"
 MODELS_TABLE = re.compile(r"^\| model, at 4 bits \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 BITS_TABLE = re.compile(r"^\| `--bits` \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
+PARTS_TABLE = re.compile(r"^\| part \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
+FLOORS_TABLE = re.compile(r"^\| chip \|.*?\n(?=\n)", re.MULTILINE | re.DOTALL)
 """Those of the two pages, up to the empty line after them."""
+FLOOR_CHIPS = ("M1 Max", "M2 Max", "M3 Max", "M4 Pro", "M4 Max", "M3 Ultra")
 
 
 def _ministral(dim: int, layers: int, hidden: int, tied: bool = False) -> PixtralConfig:
@@ -104,9 +114,58 @@ def bits_table() -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def picture_operations(config: PixtralConfig) -> dict[str, float]:
+    """Of one picture of 1024 x 1024 pixels until the first word, by part."""
+    text, vision = config.text, config.vision
+    grid = patch_grid(1024, 1024, vision)
+    whole = decoder_operations(text, grid.tokens)
+    # Twice as many tokens take twice the matrices and four times the attention.
+    attention = decoder_operations(text, 2 * grid.tokens) / 2 - whole
+    return {
+        "decoder, matrices": whole - attention,
+        "decoder, attention": attention,
+        "vision encoder": encoder_operations(vision, grid.rows * grid.columns),
+        "projector": projector_operations(vision, text, grid.rows * grid.columns),
+    }
+
+
+def parts_table() -> str:
+    """What a picture takes by part as Markdown, each line with its end."""
+    parts = picture_operations(PIXTRAL_12B)
+    total = sum(parts.values())
+    lines = ["| part | operations | share |", "|---|---|---|"]
+    for name, operations in [*parts.items(), ("all", total)]:
+        lines.append(f"| {name} | {operations / 1e12:.1f} x 10^12 | {operations / total:.1%} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def floors_table() -> str:
+    """What no program can undercut on a chip as Markdown, each line with its end."""
+    total, step = sum(picture_operations(PIXTRAL_12B).values()), step_bytes(PIXTRAL_12B)
+    lines = [
+        "| chip | first word about such a picture, at least | words at 4 bits, at most |",
+        "|---|---|---|",
+    ]
+    for name in FLOOR_CHIPS:
+        chip = CHIPS[name]
+        seconds = total / chip.operations_per_second
+        rate = chip.gigabytes_per_second * 1e9 / step
+        lines.append(f"| {name} | {seconds:.1f} s | {rate:.0f} tokens/s |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def step_bytes(config: PixtralConfig) -> int:
+    """That a decode step at 4 bits reads behind one picture."""
+    plan = plan_for(config, ConversionOptions(bits=4))
+    sizes = {tensor.name: tensor.nbytes for tensor in plan.tensors}
+    return decode_bytes(step_weight_bytes(sizes), config.text, picture_tokens(config))
+
+
 TABLES = (
     (README, MODELS_TABLE, models_table),
     (MACS_PAGE, BITS_TABLE, bits_table),
+    (MACS_PAGE, PARTS_TABLE, parts_table),
+    (MACS_PAGE, FLOORS_TABLE, floors_table),
 )
 """(page, where its table is, what it says)."""
 
@@ -118,7 +177,7 @@ def main() -> None:
     if parser.parse_args().write:
         for page, place, table in TABLES:
             page.write_text(place.sub(table(), page.read_text()))
-    print(models_table(), bits_table(), sep="\n", end="")
+    print(*(table() for _, _, table in TABLES), sep="\n", end="")
 
 
 if __name__ == "__main__":
