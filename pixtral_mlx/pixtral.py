@@ -358,7 +358,7 @@ def load(path: str | PathLike[str], dtype: Any = None, adapter_path: Any = None)
             tensors, and scales and biases of quantized ones; quantized weights stay as they are.
             None: as stored. "auto": what suits this machine's chip (see `chips.Chip.dtype` and
             `AUTO_VISION`; not measured), as stored where it is not an Apple chip.
-        adapter_path: an adapter's folder, of mlx-lm, mlx-vlm or PEFT.
+        adapter_path: an adapter's folder, of mlx-lm, mlx-vlm or PEFT; "mini" has "json".
 
     Raises:
         CheckpointError: a folder or repository cannot be used; the line says why.

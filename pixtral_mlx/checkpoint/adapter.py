@@ -110,6 +110,6 @@ def adapter_folder(model: str | PathLike[str], adapter: str | PathLike[str]) -> 
         return ADAPTERS / str(adapter)
     folder = expanded(adapter)
     if not str(adapter) or not folder.is_dir():
-        named = f", or {listed(SHIPPED_ADAPTERS)}" if is_mini and SHIPPED_ADAPTERS else ""
+        named = f", or {listed(SHIPPED_ADAPTERS)}" if is_mini else ""
         raise CheckpointError(f"{str(adapter)!r}: no such folder; give an adapter folder{named}")
     return folder

@@ -27,7 +27,7 @@ def add_model_name(parser: Any, text: str = ASKED) -> None:
 
 def add_adapter_path(parser: Any) -> None:
     """`--adapter-path`."""
-    text = "compute with the adapter (LoRA) in this folder"
+    text = "compute with the adapter (LoRA) in this folder; mini comes with one, json"
     parser.add_argument("--adapter-path", type=file_name, metavar="DIR", help=text)
 
 
