@@ -39,7 +39,7 @@ def main() -> None:
     while line := requests.readline():
         asked = json.loads(line)
         data = requests.read(asked.pop("bytes"))
-        watch.begin(asked.pop("seconds"), asked.pop("most_bytes"))
+        watch.begin(asked.get("number"), asked.pop("seconds"), asked.pop("most_bytes"))
         told, held = _answer(drawing, asked, data)
         watch.end()
         _write(answers, told, held)
@@ -68,15 +68,21 @@ class _Watch:
     def __init__(self):
         self._parent, self._least = os.getppid(), _held_bytes()
         self._now: tuple[Callable[[], float], float, float] = time.monotonic, 0, 0
+        self._page, self._spent, self._start = None, 0.0, time.process_time()
         self.end()
         threading.Thread(target=self._look, daemon=True).start()
 
-    def begin(self, seconds: float, most_bytes: float) -> None:
-        """A request is answered from now on, and may take this much."""
-        self._now = time.process_time, time.process_time() + seconds, most_bytes
+    def begin(self, page: int | None, seconds: float, most_bytes: float) -> None:
+        """A request is answered from now on, and may take this much; requests for one page, one
+        after the other, may take it together."""
+        if page is None or page != self._page:
+            self._page, self._spent = page, 0.0
+        self._start = time.process_time()
+        self._now = time.process_time, self._start + seconds - self._spent, most_bytes
 
     def end(self) -> None:
         """It has been answered."""
+        self._spent += time.process_time() - self._start
         self._now = time.monotonic, time.monotonic() + _IDLE_SECONDS, float("inf")
 
     def _look(self) -> None:

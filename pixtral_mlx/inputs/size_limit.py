@@ -23,7 +23,7 @@ MAX_SCANS = 50
 """Of a JPEG: each goes through the whole picture again, and programs write about ten."""
 
 MAX_REQUEST_SECONDS = 4.0
-"""Of the processor, for opening a PDF, for a look at one of its pages, and for drawing it."""
+"""Of the processor, for opening a PDF, and for drawing one of its pages."""
 
 MAX_REQUEST_BYTES = 1_000_000_000
 """What the process may take that does it."""

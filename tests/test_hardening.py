@@ -1,0 +1,48 @@
+"""A sample of each driver of `hardening/`, with a new seed every time."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import environment
+
+HARDENING = Path(__file__).resolve().parent.parent / "hardening"
+
+
+@pytest.mark.parametrize(("driver", "tries"), [("pictures.py", 60), ("pdfs.py", 10)])
+def test_nothing_breaks(driver, tries):
+    done = subprocess.run(
+        [sys.executable, str(HARDENING / driver), "--tries", str(tries)],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.startswith("seed "), done.stdout + done.stderr
+    assert f"0 failures in {tries} tries" in done.stdout
+
+
+BROKEN = """
+import os, sys, time
+sys.path.insert(0, {folder!r})
+from tries import drive
+def look(number):
+    if number < 20: raise ValueError("broken")
+    if number < 30: os.abort()
+    if number < 40: print("noise", file=sys.stderr)
+    return 0
+drive(__file__, "x", lambda chance: ("kind", chance.randrange(100)), look)
+"""
+
+
+def test_what_breaks_is_counted_and_named(tmp_path):
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(folder=str(HARDENING)))
+    done = subprocess.run(
+        [sys.executable, str(script), "--tries", "12", "--seed", "3"],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    drawn = [random.Random(f"3 {n}").randrange(100) for n in range(12)]
+    assert done.stdout.count("ValueError: broken") == sum(n < 20 for n in drawn) > 0
+    assert done.stdout.count("was gone or hung") == sum(20 <= n < 30 for n in drawn) > 0
+    assert ("noise" in done.stdout) == any(30 <= n < 40 for n in drawn)
+    assert " in 12 tries" in done.stdout and " 0 failures" not in done.stdout
