@@ -123,7 +123,7 @@ def side(python: str, name: str, *words: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--folder", type=Path, help="of the scaled model, else it is made")
     parser.add_argument("--peer", help="a Python with mlx-vlm")
     parser.add_argument("--steps", type=int, default=2)

@@ -79,11 +79,11 @@ class _Process:
 
     def end(self) -> int:
         """It is there no longer; its status."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            with suppress(OSError):
+                cast("IO[bytes]", pipe).close()
         if self.owner != os.getpid():
             return 0
-        with suppress(OSError):
-            for pipe in (self._child.stdin, self._child.stdout):
-                cast("IO[bytes]", pipe).close()
         self._child.kill()
         return self._child.wait()
 
@@ -141,6 +141,7 @@ def _open(data: bytes, name: str, password: str | None) -> tuple[_Process, int]:
     while True:
         is_new = not (_running and _running[0].is_there)
         if is_new:
+            _end()  # one that ended by itself still has its pipes
             _running[:] = [_Process()]
         process = _running[0]
         try:

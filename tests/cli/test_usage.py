@@ -134,7 +134,7 @@ def test_values_that_begin_with_a_dash_stay_values():
 
 def test_no_program_of_the_project_takes_abbreviations():
     made = re.compile(r"(?:ArgumentParser|\.add_parser)\((?:[^()]|\([^()]*\))*\)")
-    for folder in ("pixtral_mlx", "scripts", "benchmarks", "notebooks", "widgets"):
+    for folder in ("pixtral_mlx", "scripts", "benchmarks", "hardening", "notebooks", "widgets"):
         for file in (HOUSE / folder).rglob("*.py"):
             for call in made.findall(file.read_text()):
                 if "cli" not in file.parts:
