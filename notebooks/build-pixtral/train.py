@@ -1,0 +1,212 @@
+"""Teach your Pixtral, from random weights, to say what colour a shape has and what shape a colour.
+
+    python train.py                                  # the code in pixtral.py
+    python train.py --code solutions/pixtral.py      # the solution's
+    python train.py --steps 3                        # only to see whether it runs
+
+Pictures are drawn as it goes, no two alike, in a process of their own. Every so often the model is
+asked about pictures that it has never seen; training ends as soon as 95 % of its answers are right.
+"""
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from check import load_code
+
+from pixtral_mlx.inputs.image_options import ImageOptions
+from pixtral_mlx.inputs.pixels import preprocess
+from pixtral_mlx.inputs.tokenizer import Tokenizer
+from pixtral_mlx.mini import CHECKPOINT, scene
+from pixtral_mlx.mini.drawing import COLOURS, SHAPES
+from pixtral_mlx.mini.evaluation import FIRST_SEED
+from pixtral_mlx.mini.lessons import Feeder, Words
+from pixtral_mlx.mini.questions import Asked, ask
+from pixtral_mlx.mini.scene_layout import draw, make_layout
+from pixtral_mlx.model.config import VisionConfig
+
+KINDS = ("colour", "shape")
+GOAL = 0.95
+EYES = {
+    "hidden_size": 128, "num_channels": 3, "image_size": 1024, "patch_size": 16, "rope_theta": 100.0,
+    "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "image_token_id": 10,
+}  # fmt: skip
+SIZES = {
+    "dim": 128, "n_layers": 3, "head_dim": 32, "hidden_dim": 256, "n_heads": 4, "n_kv_heads": 2,
+    "norm_eps": 1e-5, "rope_theta": 1e9, "vision_encoder": EYES,
+}  # fmt: skip
+NAMES, TINTS = ("", *SHAPES), ("", *COLOURS)
+TURNS = 4  # questions about each picture
+BUDGET = 1800  # tokens in a batch, about
+SEEING = 0.25  # of the steps, in which the encoder learns alone
+EVERY = 25  # steps between two looks at the score
+EXAM = 400  # questions of the final score
+
+
+def words():
+    """The tokenizer of pixtral-mini, in which every word is one token."""
+    return Words(Tokenizer(CHECKPOINT / "tekken.json", VisionConfig(**EYES)))
+
+
+_words = None
+
+
+def lesson(seed, steps, step):
+    """One batch of pictures of one size, with questions, answers, and what each patch shows."""
+    global _words
+    _words = _words or words()
+    random = Random(f"build {seed} {step}")
+    largest = 2 + min(3, int(4 * step / steps / SEEING))  # pictures grow
+    rows, columns = (1 + int(random.random() * largest) for _ in range(2))
+    count = max(BUDGET // (2 * rows * (2 * columns + 1) + 12 * TURNS), 4)
+    layouts, told = [], []
+    while len(layouts) < count:
+        layout = make_layout(random, rows, columns)
+        asked = [ask(KINDS[int(random.random() * 2)], layout, random) for _ in range(TURNS)]
+        asked = [one for one in asked if one]
+        if asked:
+            layouts.append(layout)
+            told.append(asked)
+    tokens, learnt = _words.encode(told)
+    prefix, _ = _words.prefix([(rows, columns)])
+    pixels = [preprocess(draw(one), VisionConfig(**EYES), ImageOptions()) for one in layouts]
+    return {
+        "pixels": np.stack(pixels),
+        "tokens": np.concatenate([np.tile(prefix, (count, 1)), tokens], axis=1),
+        "learnt": np.concatenate([np.zeros((count, len(prefix))), learnt], axis=1),
+        "shown": np.stack([classes(one) for one in layouts]),
+    }
+
+
+def classes(layout):
+    """(N, 2) for each patch the number of its shape and of its colour; -1 for letters."""
+    cells = [
+        (NAMES.index(one.name), TINTS.index(one.colour)) if one.name in NAMES else (-1, -1)
+        for one in layout.cells
+    ]
+    grid = np.array(cells).reshape(layout.rows, layout.columns, 2)
+    return grid.repeat(2, axis=0).repeat(2, axis=1).reshape(-1, 2)
+
+
+class Pupil(nn.Module):
+    """The model, and two layers that name what a patch shows, which are thrown away at the end."""
+
+    def __init__(self, code, vocabulary):
+        super().__init__()
+        self.model = code.Pixtral(SIZES | {"vocab_size": vocabulary})
+        self.heads = [nn.Linear(EYES["hidden_size"], len(each)) for each in (NAMES, TINTS)]
+
+
+def loss(pupil, batch, seeing):
+    """How surprised the model is by the answers, and by what the patches show."""
+    features = pupil.model.vision_encoder.batch(mx.array(batch["pixels"]))
+    shown = mx.array(batch["shown"])
+    total = mx.array(0.0)
+    for i, head in enumerate(pupil.heads):
+        total = total + surprise(head(features), shown[..., i], shown[..., i] >= 0)
+    if seeing:
+        return total
+    tokens, learnt = mx.array(batch["tokens"]), mx.array(batch["learnt"])
+    logits = pupil.model.decode(tokens[:, :-1], features.reshape(-1, features.shape[-1]))
+    return total + surprise(logits, tokens[:, 1:], learnt[:, 1:])
+
+
+def surprise(logits, right, counts):
+    """Mean cross-entropy where `counts` is not zero."""
+    losses = nn.losses.cross_entropy(logits, mx.maximum(right, 0)) * counts
+    return losses.sum() / mx.maximum(counts.sum(), 1)
+
+
+def optimizer():
+    """Muon for the matrices of the blocks, Adam for everything else."""
+    muon = optim.Muon(0.0, weight_decay=0.0)
+    adam = optim.Adam(0.0, betas=[0.9, 0.98], bias_correction=True)
+    return optim.MultiOptimizer(
+        [muon, adam], [lambda name, array: array.ndim == 2 and "layers" in name]
+    )
+
+
+def rate_at(step, steps):
+    """Up in 30 steps, level to the middle, then down in a straight line."""
+    return 0.02 * min((step + 1) / 30, 1, max((1 - step / steps) / 0.5, 0.02))
+
+
+def exam(count, first=FIRST_SEED):
+    """`count` questions that training never asks: (pixels, prompt with answer, where it begins)."""
+    language, found = words(), []
+    while len(found) < count:
+        drawn = scene(first)
+        first += 1
+        prefix, _ = language.prefix([(drawn.layout.rows, drawn.layout.columns)])
+        for question in drawn.questions:
+            if question.kind in KINDS and len(found) < count:
+                asked = Asked(question.kind, question.text, question.answer)
+                tokens, learnt = language.encode([[asked]])
+                pixels = preprocess(drawn.image, VisionConfig(**EYES), ImageOptions())
+                answer = len(prefix) + int(np.argmax(learnt[0]))
+                found.append((mx.array(pixels), mx.array([[*prefix, *tokens[0].tolist()]]), answer))
+    return found
+
+
+def score(model, questions):
+    """The share whose every word the model would have said."""
+    right = 0
+    for pixels, tokens, answer in questions:
+        said = model(tokens[:, :-1], [pixels]).argmax(-1)[0, answer - 1 :]
+        right += mx.all(said == tokens[0, answer:]).item()
+    return right / len(questions)
+
+
+def train(code, *, steps, seed=0, workers=1, say=print):
+    """Train until 95 % are right or the steps are over; returns (the pupil, its share, minutes)."""
+    mx.random.seed(seed)
+    start, busy = time.perf_counter(), time.process_time()
+    pupil = Pupil(code, Tokenizer(CHECKPOINT / "tekken.json", VisionConfig(**EYES)).n_words)
+    moves = optimizer()
+    moves.init(pupil.trainable_parameters())
+    quick, whole = exam(100, FIRST_SEED + 10**6), exam(EXAM)
+    gradients, share = nn.value_and_grad(pupil, loss), 0.0
+    lessons = Feeder(partial(lesson, seed, steps), workers=workers).lessons(0, steps)
+    for step, batch in enumerate(lessons):
+        for each, factor in zip(moves.optimizers, (1, 0.1), strict=True):
+            each.learning_rate = mx.array(rate_at(step, steps) * factor)
+        surprised, change = gradients(pupil, batch, step < steps * SEEING)
+        moves.update(pupil, change)
+        mx.eval(pupil.parameters(), moves.state, surprised)
+        minutes, worked = (time.perf_counter() - start) / 60, (time.process_time() - busy) / 60
+        if (step + 1) % EVERY == 0 or step + 1 == steps:
+            share = score(pupil.model, quick) if step >= steps * SEEING else 0.0
+            say(
+                f"step {step + 1:5}   loss {surprised.item():6.3f}   right {share:4.0%}   "
+                f"{minutes:5.1f} min ({worked:.1f} of them computing)"
+            )
+        if share >= GOAL:
+            share = score(pupil.model, whole)
+            if share >= GOAL:
+                break
+    return pupil, share, minutes
+
+
+def main():
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("--code", type=Path, default=here / "pixtral.py")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    _, share, minutes = train(
+        load_code(arguments.code), steps=arguments.steps, seed=arguments.seed,
+        say=partial(print, flush=True),
+    )  # fmt: skip
+    print(f"{share:.1%} of {EXAM} new questions right after {minutes:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
