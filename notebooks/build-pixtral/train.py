@@ -3,14 +3,23 @@
     python train.py                                  # the code in pixtral.py
     python train.py --code solutions/pixtral.py      # the solution's
     python train.py --steps 3                        # only to see whether it runs
+    python train.py -o taught                        # and keep it, in Mistral's own layout:
+    pixtral-mlx generate --model taught --image PICTURE --prompt "What colour is the star?"
 
-Pictures are drawn as it goes, no two alike, in a process of their own. Every so often the model is
-asked about pictures that it has never seen; training ends as soon as 95 % of its answers are right.
+The encoder learns alone at first, to name what each patch shows; then all of it learns to answer.
+Pictures are drawn as it goes, by a process of their own. Every so often the model is asked about
+pictures that it has never seen, and training ends as soon as 95 % of its answers are right.
 """
 
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the other core draws
+
 import argparse
+import json
+import shutil
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 
@@ -18,7 +27,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from check import load_code
+from check import EXERCISES, Wrong, load_code, verdict
 
 from pixtral_mlx.inputs.image_options import ImageOptions
 from pixtral_mlx.inputs.pixels import preprocess
@@ -34,14 +43,15 @@ from pixtral_mlx.model.config import VisionConfig
 KINDS = ("colour", "shape")
 GOAL = 0.95
 EYES = {
-    "hidden_size": 128, "num_channels": 3, "image_size": 1024, "patch_size": 16, "rope_theta": 100.0,
-    "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "image_token_id": 10,
+    "hidden_size": 128, "num_channels": 3, "image_size": 1024, "patch_size": 16,
+    "rope_theta": 100.0, "intermediate_size": 256, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "image_token_id": 10,
 }  # fmt: skip
 SIZES = {
     "dim": 128, "n_layers": 3, "head_dim": 32, "hidden_dim": 256, "n_heads": 4, "n_kv_heads": 2,
     "norm_eps": 1e-5, "rope_theta": 1e9, "vision_encoder": EYES,
 }  # fmt: skip
+CONFIG = VisionConfig(**EYES)
 NAMES, TINTS = ("", *SHAPES), ("", *COLOURS)
 TURNS = 4  # questions about each picture
 BUDGET = 1800  # tokens in a batch, about
@@ -50,22 +60,29 @@ EVERY = 25  # steps between two looks at the score
 EXAM = 400  # questions of the final score
 
 
-def words():
+@cache
+def language():
     """The tokenizer of pixtral-mini, in which every word is one token."""
-    return Words(Tokenizer(CHECKPOINT / "tekken.json", VisionConfig(**EYES)))
+    return Tokenizer(CHECKPOINT / "tekken.json", CONFIG)
 
 
-_words = None
+@cache
+def words():
+    """The same, for whole conversations."""
+    return Words(language())
 
 
-def lesson(seed, steps, step):
+def pixels_of(picture):
+    """(3, height, width), as for any picture that Pixtral is asked about."""
+    return preprocess(picture, CONFIG, ImageOptions())
+
+
+def lesson(seed, steps, budget, step):
     """One batch of pictures of one size, with questions, answers, and what each patch shows."""
-    global _words
-    _words = _words or words()
     random = Random(f"build {seed} {step}")
     largest = 2 + min(3, int(4 * step / steps / SEEING))  # pictures grow
     rows, columns = (1 + int(random.random() * largest) for _ in range(2))
-    count = max(BUDGET // (2 * rows * (2 * columns + 1) + 12 * TURNS), 4)
+    count = max(budget // (2 * rows * (2 * columns + 1) + 12 * TURNS), 4)
     layouts, told = [], []
     while len(layouts) < count:
         layout = make_layout(random, rows, columns)
@@ -74,11 +91,10 @@ def lesson(seed, steps, step):
         if asked:
             layouts.append(layout)
             told.append(asked)
-    tokens, learnt = _words.encode(told)
-    prefix, _ = _words.prefix([(rows, columns)])
-    pixels = [preprocess(draw(one), VisionConfig(**EYES), ImageOptions()) for one in layouts]
+    tokens, learnt = words().encode(told)
+    prefix, _ = words().prefix([(rows, columns)])
     return {
-        "pixels": np.stack(pixels),
+        "pixels": np.stack([pixels_of(draw(one)) for one in layouts]),
         "tokens": np.concatenate([np.tile(prefix, (count, 1)), tokens], axis=1),
         "learnt": np.concatenate([np.zeros((count, len(prefix))), learnt], axis=1),
         "shown": np.stack([classes(one) for one in layouts]),
@@ -139,19 +155,20 @@ def rate_at(step, steps):
 
 
 def exam(count, first=FIRST_SEED):
-    """`count` questions that training never asks: (pixels, prompt with answer, where it begins)."""
-    language, found = words(), []
+    """`count` questions about pictures that training never draws: (pixels, ids of question and
+    answer, where the answer begins)."""
+    found = []
     while len(found) < count:
         drawn = scene(first)
         first += 1
-        prefix, _ = language.prefix([(drawn.layout.rows, drawn.layout.columns)])
+        prefix, _ = words().prefix([(drawn.layout.rows, drawn.layout.columns)])
         for question in drawn.questions:
             if question.kind in KINDS and len(found) < count:
                 asked = Asked(question.kind, question.text, question.answer)
-                tokens, learnt = language.encode([[asked]])
-                pixels = preprocess(drawn.image, VisionConfig(**EYES), ImageOptions())
+                tokens, learnt = words().encode([[asked]])
                 answer = len(prefix) + int(np.argmax(learnt[0]))
-                found.append((mx.array(pixels), mx.array([[*prefix, *tokens[0].tolist()]]), answer))
+                tokens = mx.array([[*prefix, *tokens[0].tolist()]])
+                found.append((mx.array(pixels_of(drawn.image)), tokens, answer))
     return found
 
 
@@ -164,48 +181,80 @@ def score(model, questions):
     return right / len(questions)
 
 
-def train(code, *, steps, seed=0, workers=1, say=print):
-    """Train until 95 % are right or the steps are over; returns (the pupil, its share, minutes)."""
+def new_pupil(code, seed):
+    """With random weights."""
     mx.random.seed(seed)
+    return Pupil(code, language().n_words)
+
+
+def train(code, *, steps, seed=0, workers=1, questions=EXAM, budget=BUDGET, say=print):
+    """Train until 95 % are right or the steps are over; returns (the pupil, its share, minutes)."""
+    quick, whole = exam(max(questions // 4, 1), FIRST_SEED + 10**6), exam(questions)
     start, busy = time.perf_counter(), time.process_time()
-    pupil = Pupil(code, Tokenizer(CHECKPOINT / "tekken.json", VisionConfig(**EYES)).n_words)
-    moves = optimizer()
+    pupil, moves = new_pupil(code, seed), optimizer()
     moves.init(pupil.trainable_parameters())
-    quick, whole = exam(100, FIRST_SEED + 10**6), exam(EXAM)
-    gradients, share = nn.value_and_grad(pupil, loss), 0.0
-    lessons = Feeder(partial(lesson, seed, steps), workers=workers).lessons(0, steps)
+    gradients, share, minutes = nn.value_and_grad(pupil, loss), 0.0, 0.0
+    lessons = Feeder(partial(lesson, seed, steps, budget), workers=workers).lessons(0, steps)
     for step, batch in enumerate(lessons):
         for each, factor in zip(moves.optimizers, (1, 0.1), strict=True):
             each.learning_rate = mx.array(rate_at(step, steps) * factor)
-        surprised, change = gradients(pupil, batch, step < steps * SEEING)
+        seeing = step < steps * SEEING
+        surprised, change = gradients(pupil, batch, seeing)
         moves.update(pupil, change)
         mx.eval(pupil.parameters(), moves.state, surprised)
-        minutes, worked = (time.perf_counter() - start) / 60, (time.process_time() - busy) / 60
-        if (step + 1) % EVERY == 0 or step + 1 == steps:
-            share = score(pupil.model, quick) if step >= steps * SEEING else 0.0
-            say(
-                f"step {step + 1:5}   loss {surprised.item():6.3f}   right {share:4.0%}   "
-                f"{minutes:5.1f} min ({worked:.1f} of them computing)"
-            )
-        if share >= GOAL:
+        last = step + 1 == steps
+        if (step + 1) % EVERY and not last:
+            continue
+        share = 0.0 if seeing else score(pupil.model, quick)
+        if share >= GOAL or last:
             share = score(pupil.model, whole)
-            if share >= GOAL:
-                break
+        minutes, worked = (time.perf_counter() - start) / 60, (time.process_time() - busy) / 60
+        now = "learns to see" if seeing else f"right {share:6.1%}"
+        say(
+            f"step {step + 1:5} of {steps}   loss {surprised.item():6.3f}   {now:13}   "
+            f"{minutes:5.1f} min, {worked:.1f} of them computing"
+        )
+        if share >= GOAL:
+            break
     return pupil, share, minutes
+
+
+def keep(model, folder):
+    """Write a folder that any program for Pixtral can read: the names are Mistral's."""
+    folder.mkdir(parents=True)
+    sizes = SIZES | {"vocab_size": language().n_words}
+    (folder / "params.json").write_text(json.dumps(sizes, indent=2) + "\n")
+    model.save_weights(str(folder / "consolidated.safetensors"))
+    shutil.copyfile(CHECKPOINT / "tekken.json", folder / "tekken.json")
 
 
 def main():
     here = Path(__file__).parent
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--code", type=Path, default=here / "pixtral.py")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    _, share, minutes = train(
-        load_code(arguments.code), steps=arguments.steps, seed=arguments.seed,
-        say=partial(print, flush=True),
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )  # fmt: skip
+    parser.add_argument("--code", type=Path, default=here / "pixtral.py", help="what to train")
+    parser.add_argument("--steps", type=int, default=1000, help="at most (1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (0)")
+    parser.add_argument("-o", type=Path, dest="folder", help="a new folder for the weights")
+    arguments = parser.parse_args()
+    if arguments.folder and arguments.folder.exists():
+        parser.error(f"{arguments.folder} is there already: name a new folder")
+    try:
+        code = load_code(arguments.code)
+    except Wrong as wrong:
+        parser.error(str(wrong))
+    unfinished = next((number for number in EXERCISES if verdict(code, number)), None)
+    if unfinished:
+        parser.error(f"exercise {unfinished} is not right yet: python check.py {unfinished}")
+    pupil, share, minutes = train(
+        code, steps=arguments.steps, seed=arguments.seed, say=partial(print, flush=True)
+    )
     print(f"{share:.1%} of {EXAM} new questions right after {minutes:.1f} minutes")
+    if arguments.folder:
+        keep(pupil.model, arguments.folder)
+        print(f"kept in {arguments.folder}")
 
 
 if __name__ == "__main__":

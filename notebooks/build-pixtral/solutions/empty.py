@@ -1,6 +1,6 @@
 """The solution with its twelve gaps emptied, which is how pixtral.py begins.
 
-    python solutions/empty.py > pixtral.py      # to start over: what you wrote is lost
+python solutions/empty.py > pixtral.py      # to start over: what you wrote is lost
 """
 
 import ast
