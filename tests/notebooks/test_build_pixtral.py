@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from pixtral_mlx.mini import CHECKPOINT
+import pixtral_mlx as px
+from pixtral_mlx.mini import CHECKPOINT, scene
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "build-pixtral"
 SOLUTION = FOLDER / "solutions" / "pixtral.py"
@@ -283,6 +284,21 @@ def test_training_learns(train, solution):
         tree_flatten(before.parameters()), tree_flatten(pupil.parameters()), strict=True
     ):
         assert mx.any(old != new), f"{name} never moves"
+
+
+def test_what_was_taught_opens_in_the_library(train, solution, tmp_path):
+    model = train.new_pupil(solution, 0).model
+    train.keep(model, tmp_path / "taught")
+    library = px.load(tmp_path / "taught", dtype="float32")
+    picture = scene(3).image
+    prompt = library.encode("What colour is the star?", images=[picture])
+    ours = model(mx.array([prompt.tokens]), [mx.array(prompt.images[0])])[0]
+    check.compare(ours, library.logits(prompt), tolerance=check.CLOSE_LOGITS)
+    assert np.array_equal(prompt.images[0], train.pixels_of(picture))
+    (question,) = (one for one in scene(3).questions if one.kind == "colour")
+    asked = library.encode(question.text, images=[picture]).tokens
+    _, tokens, answer = train.exam(1, 3)[0]
+    assert tokens[0, :answer].tolist() == asked
 
 
 def test_lessons_are_of_what_they_say(train, solution):

@@ -52,7 +52,9 @@ def test_the_widgets_named_are_those_shown(path):
 
 def test_links_lead_somewhere():
     links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
-    assert len(links) == 1 + 2 * len(run.notebooks())  # the first is that of the live page
+    # The first is that of the live page, the last that of the exercises.
+    assert len(links) == 2 + 2 * len(run.notebooks())
+    assert links[-1] == "build-pixtral/README.md"
     for link in links:
         assert (SYLLABUS.parent / link).is_file(), link
     assert {p.name for p in run.PICTURES.iterdir()} == {f"{p.stem}.png" for p in run.notebooks()}
