@@ -156,7 +156,7 @@ def noise(*shape: int, seed: int = 0) -> mx.array:
     "that the two that count patches stand together, and C, P, P behind them as in the weight.",
 )
 def check_patches(code: Any) -> None:
-    """Two pictures of 2 x 3 patches."""
+    """Two pictures of 2 × 3 patches."""
     pictures, weight = noise(2, 3, 8, 12), noise(5, 3, 4, 4, seed=1)
     right = convolved(pictures, weight)
     by_column = right.reshape(2, 2, 3, 5).swapaxes(1, 2).reshape(2, 6, 5)
@@ -204,11 +204,11 @@ def check_norm(code: Any) -> None:
 @exercise(
     "RoPE-2D",
     "rope_2d(rows, columns, d, theta) -> (N, d / 2)",
-    "First write the row of every patch, 0 0 0 1 1 1 for 2 x 3, and its column, 0 1 2 0 1 2. Each, "
+    "First write the row of every patch, 0 0 0 1 1 1 for 2 × 3, and its column, 0 1 2 0 1 2. Each, "
     "as in rope_1d, times its half of the frequencies: f[0::2] is every other one from the first.",
 )
 def check_rope(code: Any) -> None:
-    """2 rows, 3 columns, heads of 16."""
+    """Rows, columns and a head of three different sizes."""
     eyes = VisionConfig(
         hidden_size=16, num_channels=3, image_size=64, patch_size=4, rope_theta=100.0,
         intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_token_id=10,
@@ -344,7 +344,7 @@ def check_mask(code: Any) -> None:
     "Call w_in, bend, call w_out. nn.gelu is the exact one; it has cousins that are nearly right.",
 )
 def check_project(code: Any) -> None:
-    """Numbers of a size at which GELU is not what comes close to it."""
+    """Numbers at which GELU and its cousins are furthest apart."""
     mx.random.seed(0)
     w_in, w_out, x = nn.Linear(6, 8), nn.Linear(8, 8), 2 * noise(2, 5, 6)
     inner = w_in(x)
@@ -509,7 +509,7 @@ def check_sample(code: Any) -> None:
     "number everywhere, and keep it, with mx.where, only where there is an IMG.",
 )
 def check_merge(code: Any) -> None:
-    """Two prompts, the first with a picture of 2 x 2 patches and the second of 1 x 2."""
+    """Two prompts, the first with a picture of 2 × 2 patches and the second of 1 × 2."""
     IMG, BREAK, END = code.IMG, code.IMG_BREAK, code.IMG_END
     ids = [[1, IMG, IMG, BREAK, IMG, IMG, END, 7], [1, 8, 9, IMG, IMG, END, 7, 7]]
     tokens, embeddings, features = mx.array(ids), noise(2, 8, 4), noise(6, 4, seed=1)

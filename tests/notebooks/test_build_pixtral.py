@@ -317,9 +317,9 @@ def test_lessons_are_of_what_they_say(train, solution):
 def test_the_score_counts_whole_answers(train, solution):
     """pixtral-mini in the student's code knows the questions; with one word changed it does not."""
     model = solution.load(CHECKPOINT)
-    assert train.score(model, train.exam(6)) == 1
+    assert train.score(model, train.exam(6, train.UNSEEN)) == 1
     for word in (0, 1):  # the answer, and what ends it
-        questions = train.exam(3)
+        questions = train.exam(3, train.UNSEEN)
         for _, tokens, answer in questions:
             tokens[0, answer + word] += 1
         assert train.score(model, questions) == 0

@@ -44,7 +44,7 @@ def rms_norm(x, weight, eps):
     Arguments:
         x: (..., D).
         weight: (D,).
-        eps: added to the mean square, so that a vector of zeros stays one.
+        eps: added to the mean square before the root, so that zeros stay zeros.
 
     Returns:
         (..., D).
@@ -90,7 +90,7 @@ def rotate(x, angles):
     return mx.stack(turned, axis=-1).reshape(x.shape)
 
 
-# ── A transformer block, for both eyes and mouth ──────────────────────────────────────────────
+# ── A transformer block, the same in the encoder and the decoder ──────────────────────────────
 
 
 def attention(queries, keys, values, mask=None):
@@ -255,7 +255,7 @@ def merge(embeddings, tokens, features):
     return mx.where(image[..., None], taken, embeddings)
 
 
-# ── The network: nothing to do from here on but to read ───────────────────────────────────────
+# ── The network: from here on there is nothing to write, only to read ─────────────────────────
 # Every attribute is named as in Mistral's own file, so that its weights find their places.
 
 
@@ -317,8 +317,7 @@ class Block(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """Pictures in, one vector for each patch out: attention goes both ways, and no token is
-    special."""
+    """Pictures in, one vector for each patch out. Every patch sees all of its picture."""
 
     def __init__(self, sizes, eps):
         super().__init__()
@@ -335,15 +334,14 @@ class VisionEncoder(nn.Module):
         ]
 
     def __call__(self, pictures):
-        """Pictures of any sizes, a list of (C, height, width) -> (N, D), N patches in all."""
+        """Pictures of any sizes, a list of (C, height, width) -> (N, D), N patches in all"""
         patches = [embed_patches(one[None], self.patch_conv.weight)[0] for one in pictures]
         angles = mx.concatenate([self.angles(one) for one in pictures])
         mask = own_picture([len(one) for one in patches]) if len(patches) > 1 else None
         return self.blocks(mx.concatenate(patches)[None], angles, mask)[0]
 
     def batch(self, pictures):
-        """Pictures of one size, (B, C, height, width) -> (B, N, D): rows of a batch are apart
-        already."""
+        """Pictures of one size, (B, C, height, width) -> (B, N, D). They need no mask."""
         patches = embed_patches(pictures, self.patch_conv.weight)
         return self.blocks(patches, self.angles(pictures[0]))
 
