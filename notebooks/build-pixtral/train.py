@@ -27,7 +27,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from check import EXERCISES, Wrong, load_code, verdict
+from check import load_code, verdict
+from exercises import EXERCISES, Wrong
 
 from pixtral_mlx.inputs.image_options import ImageOptions
 from pixtral_mlx.inputs.pixels import preprocess

@@ -2,7 +2,7 @@
 accepts the solution; the solution computes what the library computes, and learns."""
 
 import ast
-import importlib.util
+import importlib
 import re
 import subprocess
 import sys
@@ -22,21 +22,19 @@ TEXT = SOLUTION.read_text(encoding="utf-8")
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-def imported(path):
-    """A module that is no package's; `train` imports `check` by its name."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+def imported(*names):
+    """Modules of the folder, which import one another by these names, and leave none behind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(path.parent))
-        patch.setitem(sys.modules, "check", None)
-        del sys.modules["check"]
-        spec.loader.exec_module(module)
-    return module
+        patch.syspath_prepend(str(FOLDER))
+        patch.syspath_prepend(str(FOLDER / "solutions"))
+        for name in names:
+            patch.setitem(sys.modules, name, None)
+            del sys.modules[name]
+        return [importlib.import_module(name) for name in names]
 
 
-check = imported(FOLDER / "check.py")
-empty = imported(FOLDER / "solutions" / "empty.py")
-NUMBERS = list(check.EXERCISES)
+exercises, check, train, empty = imported("exercises", "check", "train", "empty")
+NUMBERS = list(exercises.EXERCISES)
 
 MUTANTS = {
     1: [
@@ -205,7 +203,7 @@ def test_the_file_to_fill_in_is_the_solution_emptied():
 def test_exercises_are_numbered_and_said_as_they_are(solution):
     for number, one in zip(NUMBERS, empty.exercises(TEXT), strict=True):
         assert ast.get_docstring(one).startswith(f"Exercise {number}. ")
-        form = check.EXERCISES[number].form
+        form = exercises.EXERCISES[number].form
         assert form.partition("(")[0].endswith(one.name)
         given = [argument.arg for argument in one.args.args if argument.arg != "self"]
         assert re.findall(r"\b[a-z]\w*\b", form.partition("->")[0].partition("(")[2]) or given
@@ -216,7 +214,7 @@ def test_exercises_are_numbered_and_said_as_they_are(solution):
 def test_a_gap_is_said_in_one_line_that_gives_nothing_away(number, gaps):
     said = check.verdict(gaps, number)
     assert said.startswith("still empty. Write ") and "->" in said and "\n" not in said
-    told = said + check.EXERCISES[number].hint
+    told = said + exercises.EXERCISES[number].hint
     body = empty.exercises(TEXT)[number - 1].body[1:]
     for line in (ast.unparse(part) for part in body):
         assert line not in told
@@ -234,7 +232,7 @@ def test_a_check_accepts_the_solution_and_refuses_mistakes(number, solution, tmp
 
 
 def test_the_solution_computes_what_the_library_does(solution):
-    said = check.check_mini(solution)
+    said = exercises.check_mini(solution)
     assert "the second" in said
     assert float(re.search(r"to within (\S+)\.", said)[1]) <= 1e-4
 
@@ -242,8 +240,8 @@ def test_the_solution_computes_what_the_library_does(solution):
 def test_what_the_twelve_do_not_show_is_found_by_the_last(solution, monkeypatch):
     """A network that was changed around the gaps."""
     monkeypatch.setattr(solution, "rope_1d", lambda positions, d, theta: mx.zeros((1, d // 2)))
-    with pytest.raises(check.Wrong, match=r"^logits for 1 picture\(s\): the shape is right"):
-        check.check_mini(solution)
+    with pytest.raises(exercises.Wrong, match=r"^logits for 1 picture\(s\): the shape is right"):
+        exercises.check_mini(solution)
 
 
 def test_the_commands(capsys, tmp_path, monkeypatch):
@@ -257,7 +255,7 @@ def test_the_commands(capsys, tmp_path, monkeypatch):
     assert [line[0] for line in said[:3]] == ["✓", "✓", "✗"]
     assert said[3:] == ["     A hint: python check.py 3 --hint"]
     assert check.main(["3", "--hint", "--code", str(file)]) == 1
-    assert capsys.readouterr().out.splitlines()[1].strip() == check.EXERCISES[3].hint
+    assert capsys.readouterr().out.splitlines()[1].strip() == exercises.EXERCISES[3].hint
     assert check.main(["mini", "--code", str(file)]) == 1
     assert "exercise 3 is not right yet" in capsys.readouterr().out
     file.write_text("def f(:\n", encoding="utf-8")
@@ -267,16 +265,11 @@ def test_the_commands(capsys, tmp_path, monkeypatch):
     )
 
 
-@pytest.fixture(scope="module")
-def train():
-    return imported(FOLDER / "train.py")
-
-
-def test_training_learns(train, solution):
+def test_training_learns(solution):
     """Some steps: what patches show is learnt first, and every weight moves at last."""
     lines = []
     pupil, share, _ = train.train(
-        solution, steps=4, workers=0, questions=4, budget=150, say=lines.append
+        solution, steps=2, workers=0, questions=4, budget=100, say=lines.append
     )
     assert 0 <= share < train.GOAL and len(lines) == 1
     before = train.new_pupil(solution, 0)
@@ -286,14 +279,14 @@ def test_training_learns(train, solution):
         assert mx.any(old != new), f"{name} never moves"
 
 
-def test_what_was_taught_opens_in_the_library(train, solution, tmp_path):
+def test_what_was_taught_opens_in_the_library(solution, tmp_path):
     model = train.new_pupil(solution, 0).model
     train.keep(model, tmp_path / "taught")
     library = px.load(tmp_path / "taught", dtype="float32")
     picture = scene(3).image
     prompt = library.encode("What colour is the star?", images=[picture])
     ours = model(mx.array([prompt.tokens]), [mx.array(prompt.images[0])])[0]
-    check.compare(ours, library.logits(prompt), tolerance=check.CLOSE_LOGITS)
+    exercises.compare(ours, library.logits(prompt), tolerance=exercises.CLOSE_LOGITS)
     assert np.array_equal(prompt.images[0], train.pixels_of(picture))
     (question,) = (one for one in scene(3).questions if one.kind == "colour")
     asked = library.encode(question.text, images=[picture]).tokens
@@ -301,7 +294,7 @@ def test_what_was_taught_opens_in_the_library(train, solution, tmp_path):
     assert tokens[0, :answer].tolist() == asked
 
 
-def test_lessons_are_of_what_they_say(train, solution):
+def test_lessons_are_of_what_they_say(solution):
     batch = train.lesson(0, 100, 300, 60)
     model = train.new_pupil(solution, 0)
     first = train.loss(model, batch, True).item()
@@ -314,7 +307,7 @@ def test_lessons_are_of_what_they_say(train, solution):
     assert batch["shown"].shape == (B, height * width // 256, 2)
 
 
-def test_the_score_counts_whole_answers(train, solution):
+def test_the_score_counts_whole_answers(solution):
     """pixtral-mini in the student's code knows the questions; with one word changed it does not."""
     model = solution.load(CHECKPOINT)
     assert train.score(model, train.exam(6, train.UNSEEN)) == 1
@@ -326,7 +319,7 @@ def test_the_score_counts_whole_answers(train, solution):
 
 
 def test_the_readme_names_every_exercise_and_file():
-    for number, one in check.EXERCISES.items():
+    for number, one in exercises.EXERCISES.items():
         assert re.search(rf"^\| {number} \| .*\b{re.escape(one.title)}\b", README, re.M), number
     for link in re.findall(r"\]\(([^)#\s]+)\)", README):
         assert (FOLDER / link).exists(), link
