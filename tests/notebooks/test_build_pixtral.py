@@ -117,7 +117,7 @@ MUTANTS = {
          "there are 7 ids; expected 8"),
         ("[IMG] * columns + [IMG_BREAK]", "[IMG_BREAK] + [IMG] * columns",
          "token 1 is IMG_BREAK; expected IMG"),
-        ("return [*tokens[:-1], IMG_END]", "return mx.array(tokens)", "expected a list"),
+        ("return [*tokens[:-1], IMG_END]", "return mx.array(tokens)", "expected list, of ids"),
     ],
     9: [
         ("mx.repeat(x, H // x.shape[1], axis=1)", "mx.tile(x, (1, H // x.shape[1], 1, 1))",
@@ -140,7 +140,7 @@ MUTANTS = {
     ],
     11: [
         ("return logits.argmax().item()", "return logits.argmin().item()", "temperature 0"),
-        ("return logits.argmax().item()", "return logits.argmax()", "expected an int"),
+        ("return logits.argmax().item()", "return logits.argmax()", "expected int"),
         (" / temperature", "", "at temperature 0.5"),
         (" / temperature", " * temperature", "at temperature 0.5"),
         ("mx.cumsum(chances) - chances", "mx.cumsum(chances)", "top_p"),
