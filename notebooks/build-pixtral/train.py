@@ -38,7 +38,7 @@ from pixtral_mlx.mini.drawing import COLOURS, SHAPES
 from pixtral_mlx.mini.evaluation import FIRST_SEED
 from pixtral_mlx.mini.lessons import Feeder, Words
 from pixtral_mlx.mini.questions import Asked, ask
-from pixtral_mlx.mini.scene_layout import draw, make_layout
+from pixtral_mlx.mini.scene_layout import LARGEST, draw, make_layout
 from pixtral_mlx.model.config import VisionConfig
 
 KINDS = ("colour", "shape")
@@ -57,7 +57,8 @@ CONFIG = VisionConfig(**EYES)
 NAMES, TINTS = ("", *SHAPES), ("", *COLOURS)
 TURNS = 4  # questions about each picture
 BUDGET = 1800  # tokens in a batch, about
-SEEING = 0.25  # of the steps, in which the encoder learns alone
+SEEING = 0.2  # of the steps, in which the encoder learns alone
+GROWING = 0.4  # of each part, in which pictures grow
 EVERY = 25  # steps between two looks at the score
 EXAM = 400  # questions that decide whether it is done
 LATER = 1000  # other ones, asked when it is done
@@ -80,11 +81,17 @@ def pixels_of(picture):
     return preprocess(picture, CONFIG, ImageOptions())
 
 
+def largest(done):
+    """Most rows and columns of a picture: they grow while the encoder learns, and then again."""
+    part = done / SEEING if done < SEEING else (done - SEEING) / (1 - SEEING)
+    return min(2 + int((LARGEST - 2) * part / GROWING), LARGEST)
+
+
 def lesson(seed, steps, budget, step):
     """One batch of pictures of one size, with questions, answers, and what each patch shows."""
     random = Random(f"build {seed} {step}")
-    largest = 2 + min(3, int(4 * step / steps / SEEING))  # pictures grow
-    rows, columns = (1 + int(random.random() * largest) for _ in range(2))
+    most = largest(step / steps)
+    rows, columns = (1 + int(random.random() * most) for _ in range(2))
     count = max(budget // (2 * rows * (2 * columns + 1) + 12 * TURNS), 4)
     layouts, told = [], []
     while len(layouts) < count:
@@ -238,7 +245,7 @@ def main():
         allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("--code", type=Path, default=here / "pixtral.py", help="what to train")
-    parser.add_argument("--steps", type=int, default=1200, help="at most (1200)")
+    parser.add_argument("--steps", type=int, default=600, help="at most (600)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (0)")
     parser.add_argument("-o", type=Path, dest="folder", help="a new folder for the weights")
     arguments = parser.parse_args()
