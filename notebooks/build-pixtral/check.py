@@ -69,10 +69,8 @@ def look(code: Any, number: int, hint: bool) -> bool:
     """Say in one line how an exercise is doing; whether it is right."""
     one, wrong = EXERCISES[number], verdict(code, number)
     print(f"{'✗' if wrong else '✓'} {number:2} {one.title}{f': {wrong}' if wrong else ''}")
-    if hint:
-        print(f"     {one.hint}")
-    elif wrong:
-        print(f"     A hint: python check.py {number} --hint")
+    if wrong:
+        print(f"     {one.hint if hint else f'A hint: python check.py {number} --hint'}")
     return wrong is None
 
 
@@ -98,8 +96,10 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )  # fmt: skip
     names = [*map(str, EXERCISES), LAST]
-    parser.add_argument("exercise", nargs="?", choices=names, metavar="1 ... 12 or mini")
-    parser.add_argument("--hint", action="store_true", help="what to try")
+    parser.add_argument(
+        "exercise", nargs="?", choices=names, metavar="EXERCISE", help="1 to 12, or mini"
+    )
+    parser.add_argument("--hint", action="store_true", help="say what to try")
     parser.add_argument("--code", type=Path, default=HERE / "pixtral.py", help="the file to check")
     arguments = parser.parse_args(argv)
     try:

@@ -238,7 +238,7 @@ def keep(model, folder):
     shutil.copyfile(CHECKPOINT / "tekken.json", folder / "tekken.json")
 
 
-def main():
+def main(argv=None):
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -248,7 +248,7 @@ def main():
     parser.add_argument("--steps", type=int, default=600, help="at most (600)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (0)")
     parser.add_argument("-o", type=Path, dest="folder", help="a new folder for the weights")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.folder and arguments.folder.exists():
         parser.error(f"{arguments.folder} is there already: name a new folder")
     try:

@@ -379,6 +379,17 @@ def test_what_was_taught_opens_in_the_library(solution, tmp_path):
     assert tokens[0, :answer].tolist() == asked
 
 
+def test_gaps_are_not_trained(capsys, tmp_path):
+    for argv, said in (
+        ([], "exercise 1 is not right yet: python check.py 1"),
+        (["-o", str(tmp_path)], f"{tmp_path} is there already: name a new folder"),
+        (["--code", str(tmp_path)], f"{tmp_path} is not a Python file"),
+    ):
+        with pytest.raises(SystemExit):
+            train.main(argv)
+        assert capsys.readouterr().err.endswith(f"error: {said}\n")
+
+
 def test_lessons_are_of_what_they_say(solution):
     batch = train.lesson(0, 100, 300, 60)
     model = train.new_pupil(solution, 0)
