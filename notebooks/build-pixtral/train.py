@@ -11,10 +11,6 @@ Pictures are drawn as it goes, by a process of their own. Every so often the mod
 pictures that it has never seen, and training ends as soon as 95 % of 400 answers are right.
 """
 
-import os
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the other core draws
-
 import argparse
 import json
 import shutil
