@@ -38,7 +38,10 @@ def main() -> None:
         return print(kernels(peer_encoder()).total())
     words = [arguments.peer_python, __file__, "--peer-python", "", "--peer"]
     theirs = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
-    print(f"MLX {mx.__version__}: kernels")
+    import pixtral_mlx as px
+
+    precision = px.machine().float32_products
+    print(f"MLX {mx.__version__}, float32 products in {precision}: kernels")
     print("| | pixtral-mlx | peer |")
     print("|---|---|---|")
     print(f"| a decode step, {LAYERS} layers (mlx-lm) | {decode(ours())} | {decode(llama())} |")

@@ -49,7 +49,10 @@ def main() -> None:
     model = our_model(arguments.layers)
     llama = llama_of(arguments.layers, model.config.text.vocab_size)
     mx.eval(llama.parameters())
-    print(f"MLX {mx.__version__}, {arguments.layers} layers; milliseconds of the main thread")
+    print(
+        f"MLX {mx.__version__}, float32 products in {px.machine().float32_products}, "
+        f"{arguments.layers} layers; milliseconds of the main thread"
+    )
     print("| | sampling | pixtral-mlx | mlx-lm | ratio | in the rounds |")
     print("|---|---|---|---|---|---|")
     for what, ours, theirs in (

@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 4], choices=(4, 16))
     arguments = parser.parse_args()
+    print(f"MLX {mx.__version__}, float32 products in {px.machine().float32_products}")
     mx.disable_compile()  # a CPU's time goes into compiling
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

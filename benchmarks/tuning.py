@@ -138,6 +138,7 @@ def main() -> None:
         return
     import pixtral_mlx as px
 
+    print(f"pixtral-mlx {px.__version__}, float32 products in {px.machine().float32_products}")
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.folder or Path(name, "scaled")
         if arguments.folder is None:

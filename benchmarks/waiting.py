@@ -12,7 +12,9 @@ both load the scaled model in float32 and take turns:
   and values;
 - follow-up: seconds to the first word of another question about a known picture;
 - one word: seconds of an answer of one token about a known picture;
-- a batch of one: its tokens per second, of those of an answer without a batch.
+- a batch of one: its tokens per second, of those of an answer without a batch;
+- a crowd: seconds until all of 16 questions, each about a picture of its own of 256 x 256 pixels
+  and answered with 16 tokens, 8 at once, have their first word.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from typing import Any
 from processes import Answering
 
 HERE = Path(__file__).resolve().parent
-SIDE, QUESTIONS, TOKENS = 384, 10, 24
+SIDE, QUESTIONS, TOKENS, CROWD, ASIDE = 384, 10, 24, 16, 256
 
 
 def main() -> None:
@@ -94,18 +96,22 @@ def serve(folder: str) -> None:
 
     model = px.load(folder, dtype="float32")
     model.generate("Hello", max_tokens=2, reuse=False)
-    print(f"{px.__version__} in {Path(px.__file__).parent.parent}", flush=True)
+    precision = px.machine().float32_products
+    print(
+        f"{px.__version__}, float32 products in {precision}: {Path(px.__file__).parent.parent}",
+        flush=True,
+    )
     for line in sys.stdin:
         what, _, number = line.strip().partition("/")
         model.clear_cache()
         print(json.dumps(MEASURES[what](model, int(number))), flush=True)
 
 
-def picture(seed: int) -> Any:
+def picture(seed: int, side: int = SIDE) -> Any:
     """Noise."""
     import numpy as np
 
-    return np.random.RandomState(seed).randint(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    return np.random.RandomState(seed).randint(0, 256, (side, side, 3), dtype=np.uint8)
 
 
 def kept(model: Any, number: int) -> float:
@@ -174,12 +180,31 @@ def batch_of_one(model: Any, number: int) -> float:
     return seconds[0] / seconds[1]
 
 
+def crowd(model: Any, number: int) -> float:
+    """See above."""
+    from pixtral_mlx.engine.batch import Batch
+
+    batch, first = Batch(model.engine, batch_size=8), {}
+    for each in range(CROWD):
+        prompt = model.encode("What is this?", images=[picture(100 * number + each, ASIDE)])
+        batch.add({
+            "messages": prompt, "max_tokens": 16, "logit_bias": {model.tokenizer.eos_id: -1e9}
+        })  # fmt: skip
+    start = time.perf_counter()
+    while batch.busy and len(first) < CROWD:
+        for asked, _ in batch.step():
+            first.setdefault(asked, time.perf_counter() - start)
+    batch.close()
+    return max(first.values())
+
+
 MEASURES: dict[str, Callable[[Any, int], float]] = {
     "kept": kept,
     "a hit": hit,
     "follow-up, s": follow_up,
     "one word, s": one_word,
     "a batch of one": batch_of_one,
+    "a crowd, s": crowd,
 }
 
 if __name__ == "__main__":
