@@ -183,12 +183,16 @@ class Run:
             yield choice
 
     def plain_steps(self, limit: int) -> Generator[Choice, None, None]:
-        """As `steps`, of which the first token has been launched: when a token is read, which is
-        the only wait, the step after it has been launched."""
-        for number in range(1, limit + 1):
+        """As `steps`, of which the first token has been launched: when a later one is read, which
+        is the only wait, the step after it has been launched. The first does not wait for that."""
+        yield self.sampler.read()
+        if limit == 1 or self._leaving:
+            return
+        self._step(self.sampler.latest[None])
+        for number in range(2, limit + 1):
             if more := number < limit and not self._leaving:
                 self._step(self.sampler.latest[None])
-            if number % STEPS_TO_CLEAR == 1:
+            if number % STEPS_TO_CLEAR == 2:
                 mx.clear_cache()
             yield self.sampler.read()
             if not more:

@@ -55,7 +55,8 @@ class Sampler:
 
     `draw` is mlx-lm's own sampler, or with a seed `seeded`; `random` holds the state that it draws
     with, in a list; `processors` are mlx-lm's, of the bias and the penalties; `recent` are the
-    tokens that these look back at; `top` is how many of the likeliest come with each choice.
+    tokens that these look back at; `top` is how many of the likeliest come with each choice;
+    `latest` is the latest choice, shape (1,), which need not have been computed.
 
     Raises:
         ValueError: a bias for a token that does not exist.
@@ -120,6 +121,7 @@ class Sampler:
         logprobs = self.logprobs(logits)
         token = self.draw(logprobs)
         self.wrote(token)
+        self.latest = token
         self._chosen.append((token, logprobs))
 
     def logprobs(self, logits: mx.array) -> mx.array:
@@ -128,11 +130,6 @@ class Sampler:
         for process in self.processors:
             logits = process(self.recent, logits)
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-
-    @property
-    def latest(self) -> mx.array:
-        """The latest choice, shape (1,), which need not have been computed."""
-        return self._chosen[-1][0]
 
     def launch(self) -> None:
         """Start computing what was chosen."""

@@ -68,8 +68,10 @@ def test_the_next_step_is_launched_before_a_token_is_read(model, events, options
     options = px.GenerationOptions(max_tokens=6, reuse=False, **options)
     steps = filter(None, GenerationStream(model.engine, prompt, options).steps())
     next(steps)
-    assert events.count("step") == 2  # over the prompt, and over the first token
-    for number in range(1, 6):
+    assert events.count("step") == 1  # over the prompt: the first token waits for no other
+    next(steps)
+    assert events.count("step") == 3  # over the first token, and over the second
+    for number in range(2, 6):
         events.clear()
         next(steps)
         # The token is read, and then its log-probability: one wait, for what was launched a token
