@@ -147,6 +147,9 @@ def scan_pdf() -> bytes:
 
 def text_pdf() -> bytes:
     """Pages of 55 lines of Helvetica, written by hand."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+    from pdfs import joined, stream
+
     words = Path(__file__).with_name("prose.txt").read_text().split()
     objects = [b"<</Type/Catalog/Pages 2 0 R>>"]
     kids = " ".join(f"{4 + 2 * n} 0 R" for n in range(PAGES))
@@ -162,16 +165,8 @@ def text_pdf() -> bytes:
             f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents {5 + 2 * n} 0 R"
             "/Resources<</Font<</F 3 0 R>>>>>>".encode()
         )
-        objects.append(b"<</Length %d>>stream\n%s\nendstream" % (len(drawn), drawn))
-    file, places = bytearray(b"%PDF-1.4\n"), []
-    for number, body in enumerate(objects, 1):
-        places.append(len(file))
-        file += b"%d 0 obj%s endobj\n" % (number, body)
-    start = len(file)
-    file += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    file += b"".join(b"%010d 00000 n \n" % each for each in places)
-    file += b"trailer<</Size %d/Root 1 0 R>>\n" % (len(objects) + 1)
-    return bytes(file + b"startxref\n%d\n%%%%EOF" % start)
+        objects.append(stream(b"", drawn))
+    return joined(objects)
 
 
 def with_comment(data: bytes, text: str) -> bytes:

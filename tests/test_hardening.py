@@ -11,7 +11,7 @@ from commands import environment
 HARDENING = Path(__file__).resolve().parent.parent / "hardening"
 
 
-@pytest.mark.parametrize(("driver", "tries"), [("pictures.py", 60), ("pdfs.py", 10)])
+@pytest.mark.parametrize(("driver", "tries"), [("picture_files.py", 60), ("pdf_files.py", 10)])
 def test_nothing_breaks(driver, tries):
     done = subprocess.run(
         [sys.executable, str(HARDENING / driver), "--tries", str(tries)],

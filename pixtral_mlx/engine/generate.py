@@ -1,7 +1,6 @@
 """From a prompt to text: prefill in chunks, decode, stream whole characters.
 
-What is computed is `Run.steps`: mlx-lm's `generate_step`, with its samplers and caches. What is
-written is an `Answer`.
+What is computed is `Run.steps`, with mlx-lm's samplers and caches. What is written is an `Answer`.
 """
 
 import sys

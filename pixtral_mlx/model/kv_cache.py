@@ -76,7 +76,7 @@ class KVFormat:
         return [QuantizedKVCache(self.group_size, self.bits) for _ in decoder.layers]
 
     def step_options(self) -> dict[str, Any]:
-        """What mlx-lm's `generate_step` needs in order to quantize a cache later on."""
+        """What mlx-lm's `maybe_quantize_kv_cache` needs in order to quantize a cache later on."""
         if self.bits is None or not self.start:
             return {}
         return {

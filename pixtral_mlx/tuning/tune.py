@@ -3,6 +3,8 @@
 import resource
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -80,58 +82,61 @@ def tune(
         options: the fields of `TuningOptions`.
 
     Raises:
-        ValueError: an option out of range.
-        PromptError: rows that cannot be used.
+        ValueError, PromptError: an option out of range; rows that cannot be used.
         CheckpointError: the output exists, or holds no such training.
         CapacityError: not enough memory.
         PixtralError: it diverged.
     """
     asked, folder, start = TuningOptions(**options), expanded(output), time.perf_counter()
-    if not resume:
-        refuse_existing(folder)
-    elif not folder.is_dir():
-        raise CheckpointError(f"{folder}: holds no training to go on with: leave out --resume")
+    _check_output(folder, resume)
     rows = find_rows(expanded(data), None if val is None else expanded(val), asked.seed)
     report = progress or (lambda *_: None)
-    first = None
-    if adapter_path is not None:
-        first = open_adapter(base or model.name, adapter_path, model.config)
+    name = base or model.name
+    first = None if adapter_path is None else open_adapter(name, adapter_path, model.config)
     made_with = _made_with(model, asked, rows, first)
     state = read_state(folder, made_with) if resume else State(made_with)
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with _made(folder):
         examples, pictures = _read(model, rows, asked, folder, report)
         check_memory(model, examples[0] + examples[1], asked)
-    except BaseException:
-        if made:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     trained = put_low_rank(model, asked)
     if first is not None:
         begin_with(model, first)
     training = Training(model, examples, pictures, asked, state, folder, {"model": base})
     asking = _Asking(model, rows[1], asked)
-    if not state.samples:
-        state.samples = [asking.answer(each) for each in examples[1][:SAMPLES]]
+    state.samples = state.samples or [asking.answer(each) for each in examples[1][:SAMPLES]]
     training.run(report)
     found = {
         "model": base, "rows": [len(each.numbers) for each in rows], "trained": trained,
         "encoder": {"before": made_with["encoder"], "after": checksum(model.vision_encoder)},
-        "options": asdict(asked), "steps": state.step, "validations": state.validations,
-        **_judged(training, state), "swap": _swap_test(training, model, asked.seed),
-        "samples": [
-            {**asking.asked(each), "before": before, "after": asking.answer(each)}
-            for each, before in zip(examples[1], state.samples, strict=False)
-        ],
-        "pictures": len(pictures.grids), "seconds": round(time.perf_counter() - start, 1),
-        "step_seconds": float(np.median([each["seconds"] for each in state.steps])),
-        "peak_bytes": _peak_bytes(),
+        "options": asdict(asked), "pictures": len(pictures.grids),
+        **_learned(model, training, state, asking, examples[1], asked.seed),
+        "seconds": round(time.perf_counter() - start, 1), "peak_bytes": _peak_bytes(),
     }  # fmt: skip
     write_json(folder / REPORT, found)
     draw_curves(state, folder / CURVES)
     shutil.rmtree(folder / FEATURES, ignore_errors=True)
     return Tuning(folder, found)
+
+
+def _check_output(folder: Path, resume: bool) -> None:
+    """Raise CheckpointError: something is there, or for `resume` nothing is."""
+    if not resume:
+        refuse_existing(folder)
+    elif not folder.is_dir():
+        raise CheckpointError(f"{folder}: holds no training to go on with: leave out --resume")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder is there; if it was made for the block, and the block fails, it goes again."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _made_with(
@@ -178,6 +183,26 @@ def _read(
                 places.setdefault(picture.digest, (own, example, i))
             report("reading", before + len(found[-1]), total, {})
     return (found[0], found[1]), pictures
+
+
+def _learned(
+    model: Pixtral,
+    training: Training,
+    state: State,
+    asking: "_Asking",
+    valid: list[Example],
+    seed: int,
+) -> dict[str, Any]:
+    """What came of it, as `report.json` says it."""
+    return {
+        "steps": state.step, "validations": state.validations, **_judged(training, state),
+        "swap": _swap_test(training, model, seed),
+        "samples": [
+            {**asking.asked(each), "before": before, "after": asking.answer(each)}
+            for each, before in zip(valid, state.samples, strict=False)
+        ],
+        "step_seconds": float(np.median([each["seconds"] for each in state.steps])),
+    }  # fmt: skip
 
 
 def _judged(training: Training, state: State) -> dict[str, Any]:

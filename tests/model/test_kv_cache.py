@@ -13,7 +13,7 @@ from pixtral_mlx.cost.cost import decode_bytes
 from pixtral_mlx.engine.capacity import kv_bytes_per_token, room_bytes
 from pixtral_mlx.interpret import edits
 from pixtral_mlx.model.config import PIXTRAL_12B
-from pixtral_mlx.model.kv_cache import KVFormat
+from pixtral_mlx.model.kv_cache import KVFormat, growing_to
 from pixtral_mlx.model.tap import Tap
 
 NEW = 5
@@ -338,3 +338,15 @@ def test_a_hit_copies_nothing(wide, options):
         assert reply.stats.cached_tokens == known
         assert places() == before
     assert len(wide.prompt_cache) == 2
+
+
+def test_a_cache_grows_once_for_a_prompt(wide):
+    """In parts of 100 positions: room for all of them with the first, and no more than that."""
+    cache = KVFormat().new_cache(wide.decoder)
+    for part in range(11):
+        with growing_to(cache, 1100):
+            wide.decoder.hidden(mx.zeros((1, 100), mx.int32), cache)
+        assert {layer.keys.shape[2] for layer in cache} == {1280}, part
+    assert {layer.step for layer in cache} == {type(cache[0]).step}
+    wide.decoder.hidden(mx.zeros((1, 300), mx.int32), cache)
+    assert {layer.keys.shape[2] for layer in cache} == {1100 + 512}

@@ -1,6 +1,6 @@
 """PDFs that are damaged, absurd or made to harm, from the file to its first pages.
 
-    python hardening/pdfs.py [--tries 1000] [--seed N]
+    python hardening/pdf_files.py [--tries 1000] [--seed N]
 
 Sound files of text, pictures and forms with bytes changed or references turned to other objects,
 and forms that draw one another without end. The process that draws them has limits of its own; the
@@ -12,9 +12,13 @@ import random
 import re
 import sys
 from functools import cache
+from pathlib import Path
 
 from PIL import Image
 from tries import damaged, drive
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+from pdfs import joined, stream
 
 PAGES = 3
 
@@ -48,14 +52,14 @@ def sound() -> list[tuple[str, bytes]]:
 
 def page(content: bytes, resources: bytes, *others: bytes) -> bytes:
     """A file of one page; other objects are numbered from 5 on."""
-    return joined(
+    return joined([
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Count 1/Kids[3 0 R]>>",
         b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R/Resources<<%s>>>>"
         % resources,
         stream(b"", content),
         *others,
-    )
+    ])  # fmt: skip
 
 
 def forms(levels: int, times: int) -> bytes:
@@ -66,24 +70,6 @@ def forms(levels: int, times: int) -> bytes:
         for n in range(levels)
     ]
     return page(b"/X Do", b"/XObject<</X 5 0 R>>", *chain)
-
-
-def stream(entries: bytes, data: bytes) -> bytes:
-    """An object that is a stream."""
-    return b"<<%s/Length %d>>stream\n%s\nendstream" % (entries, len(data), data)
-
-
-def joined(*objects: bytes) -> bytes:
-    """A file of these objects, the first of which is its catalog."""
-    file, places = bytearray(b"%PDF-1.4\n"), []
-    for number, body in enumerate(objects, 1):
-        places.append(len(file))
-        file += b"%d 0 obj%s endobj\n" % (number, body)
-    start = len(file)
-    file += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    file += b"".join(b"%010d 00000 n \n" % each for each in places)
-    file += b"trailer<</Size %d/Root 1 0 R>>\n" % (len(objects) + 1)
-    return bytes(file + b"startxref\n%d\n%%%%EOF" % start)
 
 
 def turned(data: bytes, chance: random.Random) -> bytes:

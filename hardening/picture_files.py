@@ -1,6 +1,6 @@
 """Pictures that are damaged, absurd or made to harm, from the file to the prompt.
 
-    python hardening/pictures.py [--tries 5000] [--seed N]
+    python hardening/picture_files.py [--tries 5000] [--seed N]
 
 Files of every format with bytes changed, and files that are sound and extreme: millions of pixels
 long and one wide, 16 bits, many pages, many scans.
