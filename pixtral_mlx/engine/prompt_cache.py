@@ -205,7 +205,8 @@ class PromptCache:
         if start == len(whole):
             return
         rest = [copied(layer, slice(start, len(whole))) for layer in whole.layers]
-        mx.eval([(layer.keys, layer.values) for layer in rest])  # before somebody writes there
+        # Now: until it is copied it holds the whole, which MLX would copy when it is written to.
+        mx.eval([(layer.keys, layer.values) for layer in rest])
         nbytes = sum(layer.nbytes for layer in rest)
         self._kept[whole.content] = _Conversation(whole.content, rest, nbytes, start)
 

@@ -161,6 +161,19 @@ def test_what_questions_about_one_picture_share_is_kept_once(model):
         check(model, further, len(prompt.tokens) + NEW - 1)
 
 
+def test_answers_that_were_written_together_share_what_is_kept(model):
+    picture = noise(0, 256, 256)
+    prompts = [model.encode(f"Is it a {n}?", [picture]) for n in ("cat", "dog", "cow", "fox")]
+    model.generate(prompts[0], max_tokens=1)
+    one = model.prompt_cache.nbytes
+    model.clear_cache()
+    model.generate_batch(prompts, max_tokens=NEW)
+    assert len(model.prompt_cache) == len(prompts)
+    assert model.prompt_cache.nbytes < 1.5 * one
+    for prompt in prompts:
+        check(model, prompt, len(prompt.tokens) - 1)
+
+
 def test_forks_of_forks_are_put_together(model):
     """What one conversation is kept of may stand on what another one is kept of."""
     start = [1, 3, *range(300, 360)]
