@@ -105,7 +105,10 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
     first, last = report["validations"][0], report["validations"][-1]
     found = []
     if report["swap"] is not None and not report["swap"]["used"]:
-        found.append("the pictures are not used: with those of other rows the loss is no higher")
+        found.append(
+            "the pictures are not used: with those of other rows the loss is less than "
+            f"{100 * (report['swap']['needed'] - 1):.0f} % higher"
+        )
     if last["loss"] > first["loss"]:
         found.append("the validation's loss is higher than before: try a smaller --learning-rate")
     if report["p"] > UNCERTAIN and report["right"] != report["right_before"]:

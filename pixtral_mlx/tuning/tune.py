@@ -229,7 +229,7 @@ def _swap_test(training: Training, model: Pixtral, seed: int) -> dict[str, Any] 
     return {
         "examples": len(own), "loss": before.loss, "swapped_loss": after.loss,
         "accuracy": before.accuracy, "swapped_accuracy": after.accuracy,
-        "used": after.loss > NEEDED * before.loss,
+        "needed": NEEDED, "used": after.loss > NEEDED * before.loss,
     }  # fmt: skip
 
 
