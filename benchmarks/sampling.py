@@ -5,8 +5,8 @@
 On a GPU the main thread builds the next step while this one is computed, and a small model on a
 fast chip waits for it. A random decoder, 64 wide so that nothing else counts, writes with each kind
 of sampling; mlx-lm's `generate_step` and `BatchGenerator` write as many tokens with its
-`llama.Model` of the same sizes, the same sampler and the same penalties. They take turns; counted
-are the seconds of the main thread alone, a token or a step of the batch; medians.
+`llama.Model` of the same sizes, the same sampler and the same penalties. They take turns, step by
+step; counted are the seconds of the main thread alone, a token or a step of the batch; medians.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pixtral_mlx.engine.generate import GenerationStream
 from pixtral_mlx.model.config import PixtralConfig, TextConfig
 from pixtral_mlx.random_model import random_model
 
-PROMPT, ROWS = 40, 8
+PROMPT, ROWS, END = 40, 8, object()
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "greedy": ({}, {}),
     "temperature": ({"temperature": 0.7}, {}),
@@ -64,14 +64,14 @@ def main() -> None:
                 lambda: ours(model, arguments.tokens, {**draws, **penalties}),  # noqa: B023
                 lambda: theirs(llama, model, arguments.tokens, draws, penalties),  # noqa: B023
             ]
-            times: tuple[list[float], list[float]] = ([], [])
+            ratios, all_times = [], []
             for number in range(arguments.rounds + 1):
-                for which in (0, 1) if number % 2 else (1, 0):
-                    milliseconds = median_step(ways[which]())
-                    if number:  # the first compiles
-                        times[which].append(milliseconds)
-            ratios = [mine / other for mine, other in zip(*times, strict=True)]
-            mine, other = map(statistics.median, times)
+                times = median_steps(ways if number % 2 else ways[::-1])
+                times = times if number % 2 else times[::-1]
+                if number:  # the first compiles
+                    ratios.append(times[0] / times[1])
+                    all_times.append(times)
+            mine, other = map(statistics.median, zip(*all_times, strict=True))
             print(
                 f"| {what} | {name} | {mine:.2f} ms | {other:.2f} ms | "
                 f"{statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |",
@@ -79,15 +79,16 @@ def main() -> None:
             )
 
 
-def median_step(steps: Iterator[Any]) -> float:
-    """Milliseconds of this thread between two steps."""
-    found, before = [], None
-    for _ in steps:
-        now = time.thread_time()
-        if before is not None:
-            found.append(now - before)
-        before = now
-    return 1000 * statistics.median(found)
+def median_steps(ways: list[Callable[[], Iterator[Any]]]) -> list[float]:
+    """Milliseconds of this thread for a step of each, which take turns step by step."""
+    runs = [way() for way in ways]
+    found: list[list[float]] = [[] for _ in runs]
+    while True:
+        for run, times in zip(runs, found, strict=True):
+            before = time.thread_time()
+            if next(run, END) is END:
+                return [1000 * statistics.median(times[1:]) for times in found]
+            times.append(time.thread_time() - before)
 
 
 def our_model(layers: int) -> px.Pixtral:

@@ -71,10 +71,12 @@ def add_sampling(parser: Any, max_tokens: int) -> None:
     )  # fmt: skip
 
 
-def add_prompt_cache(parser: Any) -> None:
-    """`--prompt-cache`."""
+def add_conversation(parser: Any) -> None:
+    """`--prompt-cache` and `--show-reasoning`: what somebody who reads one answer may want."""
     text = "keep conversations in this folder, and continue those already there"
     parser.add_argument("--prompt-cache", type=file_name, metavar="DIR", help=text)
+    text = "show on stderr what a model that thinks before it answers thinks"
+    parser.add_argument("--show-reasoning", action="store_true", help=text)
 
 
 def add_image_options(parser: Any) -> None:

@@ -43,7 +43,8 @@ def run(arguments: Namespace) -> int:
     terminal, failed = sys.stdin.isatty(), False
     ask = _yes if terminal else None
     first = opened(arguments.image, pictures)
-    chat = Chat(load_model(arguments), arguments.system, options, pictures, ask=ask)
+    model, reasoning = load_model(arguments), arguments.show_reasoning
+    chat = Chat(model, arguments.system, options, pictures, ask=ask, reasoning=reasoning)
     chat.add(first)
     if terminal:
         with contextlib.suppress(ImportError):
@@ -101,6 +102,7 @@ class Chat:
 
     Arguments:
         ask: a question to the person with yes or no for an answer; None where there is nobody.
+        reasoning: write what the model thinks to stderr.
     """
 
     def __init__(
@@ -111,7 +113,9 @@ class Chat:
         pictures: Any,
         *,
         ask: Any = None,
+        reasoning: bool = False,
     ):
+        self._reasoning = reasoning
         self._model, self._options, self._pictures, self._ask = model, options, pictures, ask
         self._start = [{"role": "system", "content": system}] if system else []
         self.messages: list[dict[str, Any]] = list(self._start)
@@ -209,7 +213,7 @@ class Chat:
         except CapacityError as error:
             ways = "/drop takes out the oldest picture, " if prompt.images else ""
             raise CapacityError(f"{error}; here {ways}/reset starts over") from error
-        write_stream(stream, status)
+        write_stream(stream, status, reasoning=self._reasoning)
         if stream.reply.text:
             self.messages = [*messages, {"role": "assistant", "content": stream.reply.text}]
             self.waiting = []

@@ -32,7 +32,9 @@ def run(arguments: Namespace) -> int:
         prompt = model.encode(**asked, image_options=pictures, raw=arguments.raw)
         stream = stream_with_status(model, prompt, options, status)
         in_form = "response_format" in options
-        write_stream(stream, status, quiet=arguments.json or in_form, begun=begun)
+        quiet = arguments.json or in_form
+        show = arguments.show_reasoning
+        write_stream(stream, status, quiet=quiet, reasoning=show, begun=begun)
     reply = stream.reply
     if arguments.json:
         fields = asdict(replace(reply, trace=None))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import PixtralError, explain_missing
 from .arguments import (
+    add_conversation,
     add_dtype,
     add_form,
     add_image_options,
@@ -21,7 +22,6 @@ from .arguments import (
     add_model_name,
     add_pdf_password,
     add_prompt,
-    add_prompt_cache,
     add_question,
     add_sampling,
     add_template,
@@ -179,7 +179,7 @@ def _fill_generate(generate) -> None:
     add("--stats", action="store_true", help="print tokens, seconds and memory to stderr")
     add("--json", action="store_true", help="print one JSON object instead of text")
     add_form(generate)
-    add_prompt_cache(generate)
+    add_conversation(generate)
     add_sampling(generate, 256)
     add_image_options(generate)
     generate.set_defaults(run=".generate:run")
@@ -281,7 +281,7 @@ def _fill_chat(chat) -> None:
     chat.add_argument("words", nargs="*", type=file_name, metavar="FILE", help=first)
     add_images(chat, "the same by name")
     chat.add_argument("--system", metavar="TEXT", help="system prompt")
-    add_prompt_cache(chat)
+    add_conversation(chat)
     add_sampling(chat, 1024)
     add_image_options(chat)
     chat.set_defaults(run=".chat:run")

@@ -15,6 +15,7 @@ from typing import Any
 from ..engine.form import as_form
 from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
+from ..engine.reply import Piece
 from ..errors import CheckpointError, FormError, ImageError
 from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
@@ -217,25 +218,30 @@ def write_stream(
     status: Status | None = None,
     *,
     quiet: bool = False,
+    reasoning: bool = False,
     begun: Callable[[], None] | None = None,
 ) -> None:
-    """Print pieces as they come, without thoughts; Ctrl-C ends the answer and keeps what there is.
+    """Print pieces as they come; Ctrl-C ends the answer and keeps what there is.
 
     Arguments:
         status: what is shown until the first piece, and all along if `quiet`.
-        quiet: print nothing.
+        quiet: print nothing of the answer.
+        reasoning: write thoughts to stderr, dimmed in a terminal; they are never on stdout.
         begun: called when there is something of an answer.
     """
-    write = writer(sys.stdout)
+    write, thoughts = writer(sys.stdout), _Thoughts() if reasoning else None
     try:
         said = None
         for piece in stream:
             if begun is not None:
                 begun()
-            doing = "thinking" if piece.reasoning else "writing" if quiet else ""
+            thinking = piece.reasoning and thoughts is None
+            doing = "thinking" if thinking else "writing" if quiet else ""
             if status is not None and doing != said:
                 status.step(doing)
                 said = doing
+            if thoughts is not None:
+                thoughts.add(piece)
             if not quiet:
                 write(piece.text)
     except KeyboardInterrupt:
@@ -246,9 +252,36 @@ def write_stream(
             print()
         log.warning("interrupted; this is the answer so far")
         return
+    finally:
+        if thoughts is not None:
+            thoughts.end()
     if not quiet:
         print()
         _say_cut(stream)
+
+
+class _Thoughts:
+    """Writes what a model thinks to stderr, and ends the line where its answer begins."""
+
+    def __init__(self):
+        dim = ("\x1b[2m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+        self._write, self._dim, self._open = writer(sys.stderr), dim, False
+
+    def add(self, piece: Piece) -> None:
+        """The next piece of an answer."""
+        if piece.reasoning:
+            sys.stderr.write(self._dim[0])
+            self._write(piece.reasoning)
+            sys.stderr.write(self._dim[1])
+            self._open = True
+        elif piece.text:
+            self.end()
+
+    def end(self) -> None:
+        """No more thoughts."""
+        if self._open:
+            print(file=sys.stderr, flush=True)
+        self._open = False
 
 
 def _say_cut(stream: GenerationStream) -> None:

@@ -116,6 +116,7 @@ class Answer:
         self.reply.stats.generated_tokens += 1
         self.reply.stats.forced_tokens += choice.forced
         reasoning = self._reasoning(token)
+        self.reply.stats.reasoning_tokens += reasoning is not None
         text, calls = ("", ()) if reasoning is not None else self._text_and_calls(token)
         self._waiting.append(
             Piece(

@@ -52,6 +52,7 @@ class GenerationStats:
         drafted_tokens: those that prompt lookup proposed.
         accepted_tokens: those of them that the model chose as well.
         forced_tokens: those that `response_format` left no choice about.
+        reasoning_tokens: those of thoughts, `[THINK]` and `[/THINK]` included.
         vision_seconds: encoder and projector; part of `prompt_seconds`.
         prompt_seconds: from the call to the first token.
         decode_seconds: from the first token to the last.
@@ -67,6 +68,7 @@ class GenerationStats:
     drafted_tokens: int = 0
     accepted_tokens: int = 0
     forced_tokens: int = 0
+    reasoning_tokens: int = 0
     vision_seconds: float = 0.0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0

@@ -20,7 +20,9 @@ OPTIONS = {
 }
 """{field: option of the generation}."""
 
-_OTHERS = {"model", "messages", "system", "stream", "tools", "tool_choice", "output_config"}
+_OTHERS = {
+    "model", "messages", "system", "stream", "tools", "tool_choice", "output_config", "thinking",
+}  # fmt: skip
 _REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -46,6 +48,7 @@ class MessagesRequest:
                 400, "max_tokens is missing: a whole number, 1 or more", param="max_tokens"
             )
         self.streamed = flag(body, "stream")
+        self._thinking = _thinking(body)
         options = options_from({**body, **_tools(body), **_form(body)}, {**OPTIONS, **_CONVERTED})
         self.question = Question(messages_of(body), options)
         self._head = {
@@ -58,7 +61,9 @@ class MessagesRequest:
         async for _ in answers.events():
             pass
         (reply,) = answers.replies
-        blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
+        thoughts = reply.reasoning if self._thinking else ""
+        said = {"thinking": thoughts, "text": reply.text}
+        blocks = [_block(kind, text) for kind, text in said.items() if text]
         blocks += [_block_of(call) for call in reply.tool_calls]
         end = {"stop_reason": _reason(reply), "usage": _usage(answers, reply)}
         return {**self._head, "content": blocks, **end}
@@ -69,17 +74,23 @@ class MessagesRequest:
         return _event("message_start", message={**self._head, "usage": usage})
 
     async def chunks(self, answers: Answers) -> AsyncIterator[bytes]:
-        """A block of text as it is written, a block for each call, and why it ended."""
-        index, begun = 0, False
+        """Blocks of thoughts and of text as they are written, one for each call, and why it
+        ended."""
+        index, kind = 0, ""
         async for _, item in answers.events():
             if isinstance(item, Piece):
-                if item.text and not begun:
-                    begun = True
-                    yield _started(index, {"type": "text", "text": ""})
-                if item.text:
-                    yield _changed(index, {"type": "text_delta", "text": item.text})
+                thought = item.reasoning if self._thinking else ""
+                for now, text in (("thinking", thought), ("text", item.text)):
+                    if text and now != kind:
+                        if kind:
+                            yield _event("content_block_stop", index=index)
+                            index += 1
+                        kind = now
+                        yield _started(index, _block(kind, ""))
+                    if text:
+                        yield _changed(index, {"type": f"{kind}_delta", kind: text})
                 continue
-            if begun:
+            if kind:
                 yield _event("content_block_stop", index=index)
                 index += 1
             for call in item.tool_calls:
@@ -180,6 +191,23 @@ def _form(body: Mapping[str, Any]) -> dict[str, Any]:
         raise Refusal(400, "output_config must be an object", param="output_config")
     form = stated.get("format")
     return {} if form is None else {"output_config.format": form}
+
+
+def _thinking(body: Mapping[str, Any]) -> bool:
+    """Whether thoughts are wanted.
+
+    Raises:
+        Refusal: what says so is no object.
+    """
+    stated = body.get("thinking", {})
+    if not isinstance(stated, Mapping):
+        raise Refusal(400, "thinking must be an object", param="thinking")
+    return stated.get("type", "disabled") != "disabled"
+
+
+def _block(kind: str, text: str) -> dict[str, Any]:
+    """Words, or thoughts; only Anthropic signs those."""
+    return {"type": kind, kind: text, **({"signature": ""} if kind == "thinking" else {})}
 
 
 def _function(tool: Any) -> Any:

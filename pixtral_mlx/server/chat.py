@@ -241,6 +241,9 @@ def usage_of(answers: Answers) -> dict[str, Any]:
             "cached_tokens": replies[0].stats.cached_tokens,
             "image_tokens": replies[0].stats.image_tokens,
         },
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(r.stats.reasoning_tokens for r in replies)
+        },
     }
 
 

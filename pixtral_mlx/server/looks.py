@@ -29,8 +29,8 @@ class Looks:
 
     def pictures(self) -> list[dict[str, Any]] | None:
         """The pictures as the model sees them, pages of documents too, in the order in which it
-        reads them, each {"url": data URL, "grid": [rows, columns] of patches}; None unless they
-        are asked for."""
+        reads them, each {"url": data URL, "grid": [rows, columns], "merge": side of the square of
+        patches that a cell of the grid is}; None unless they are asked for."""
         if self._kind != "pictures":
             return None
         files = (picture_file(image) for image in self._prompt.images)
@@ -38,6 +38,7 @@ class Looks:
             {
                 "url": f"data:{each['mime']};base64,{base64.b64encode(each['file']).decode()}",
                 "grid": list(grid),
+                "merge": self._prompt.merge,
             }
             for each, grid in zip(files, self._prompt.grids, strict=True)
         ]
@@ -49,8 +50,8 @@ class Looks:
             image: its number, from 0 on. share: how much of the token's attention was on it. box:
             left, top, right and bottom of the evidence, as shares of the picture's width and
             height. score: how much of its attention on the picture fell into the box. grid: rows
-            and columns of patches. map: with "maps" and "pictures", rows x columns bytes in base64,
-            row by row, 255 where it looked most.
+            and columns, of patches or of the squares that the model makes of them. map: with "maps"
+            and "pictures", rows x columns bytes in base64, row by row, 255 where it looked most.
         """
         layers = [trace.token_attention(token, layer) for layer in trace.text_layers]
         row = np.stack(layers).mean(axis=0, dtype=np.float32)  # once for all pictures

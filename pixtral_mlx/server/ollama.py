@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..engine.reply import Piece, Reply
+from ..engine.reply import Reply
 from .answers import Answers, Question
 from .fields import flag, note_unknown, options_from
 from .host import CREATED
@@ -69,15 +69,15 @@ class OllamaRequest(ABC):
         """What is asked, as everybody else's messages."""
 
     @abstractmethod
-    def _said(self, text: str, reply: Reply | None) -> dict[str, Any]:
-        """Text as this path gives it; with `reply`, all that is left to be said."""
+    def _said(self, text: str, thought: str, reply: Reply | None) -> dict[str, Any]:
+        """Text and thoughts as this path gives them; with `reply`, all that is left to be said."""
 
     async def whole(self, answers: Answers) -> dict[str, Any]:
         """The answer in one."""
         async for _ in answers.events():
             pass
         (reply,) = answers.replies
-        return self._line(reply.text, answers, reply)
+        return self._line(reply.text, reply.reasoning, answers, reply)
 
     def opening(self) -> bytes:
         """Nothing."""
@@ -86,10 +86,10 @@ class OllamaRequest(ABC):
     async def chunks(self, answers: Answers) -> AsyncIterator[bytes]:
         """A JSON object a line; the last says why it ended, and what it took."""
         async for _, item in answers.events():
-            if isinstance(item, Piece) and item.text:
-                yield _as_line(self._line(item.text, answers, None))
-            elif isinstance(item, Reply):
-                yield _as_line(self._line("", answers, item))
+            if isinstance(item, Reply):
+                yield _as_line(self._line("", "", answers, item))
+            elif item.text or item.reasoning:
+                yield _as_line(self._line(item.text, item.reasoning, answers, None))
 
     def refused_event(self, refusal: Refusal) -> bytes:
         """An error in a stream that has begun."""
@@ -100,9 +100,11 @@ class OllamaRequest(ABC):
         """An error as Ollama writes it."""
         return {"error": refusal.message}
 
-    def _line(self, text: str, answers: Answers, reply: Reply | None) -> dict[str, Any]:
+    def _line(
+        self, text: str, thought: str, answers: Answers, reply: Reply | None
+    ) -> dict[str, Any]:
         head = {"model": self._name, "created_at": datetime.now(UTC).isoformat()}
-        line = {**head, **self._said(text, reply), "done": reply is not None}
+        line = {**head, **self._said(text, thought, reply), "done": reply is not None}
         if reply is not None:
             stats = reply.stats
             line |= {
@@ -132,8 +134,8 @@ class OllamaChat(OllamaRequest):
             )
         return [_with_pictures(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
-    def _said(self, text: str, reply: Reply | None) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": text}
+    def _said(self, text: str, thought: str, reply: Reply | None) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": text, **_thinking(thought)}
         if reply is not None and reply.tool_calls:
             message["tool_calls"] = [
                 {
@@ -159,8 +161,12 @@ class OllamaGenerate(OllamaRequest):
         asked = {"role": "user", "content": prompt, "images": body.get("images")}
         return [*first, _with_pictures(asked, "prompt")]
 
-    def _said(self, text: str, reply: Reply | None) -> dict[str, Any]:
-        return {"response": text}
+    def _said(self, text: str, thought: str, reply: Reply | None) -> dict[str, Any]:
+        return {"response": text, **_thinking(thought)}
+
+
+def _thinking(thought: str) -> dict[str, str]:
+    return {"thinking": thought} if thought else {}
 
 
 def _with_pictures(message: Any, where: str) -> Any:

@@ -85,25 +85,39 @@ class ResponsesRequest:
 
     async def chunks(self, answers: Answers) -> AsyncIterator[bytes]:
         """The text as it is written, each call, and at last the whole response."""
-        begun, logprobs = False, []
+        begun, thoughts, logprobs = False, "", []
         place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
         async for _, item in answers.events():
             if isinstance(item, Reply):
                 break
+            if item.reasoning:
+                if not thoughts:
+                    empty = self._thoughts("", "in_progress")
+                    yield self._event("output_item.added", output_index=0, item=empty)
+                thoughts += item.reasoning
+                yield self._thought("delta", delta=item.reasoning)
             found = self._logprobs_of([item], answers)
             logprobs += found
             if item.text and not begun:
                 begun = True
+                if thoughts:
+                    yield self._thoughts_end(thoughts)
+                    place["output_index"] = 1
                 yield self._message_begins(place)
             if item.text or (begun and found):
                 delta = {"delta": item.text, "logprobs": found}
                 yield self._event("output_text.delta", **place, **delta)
+        if thoughts and not begun:
+            yield self._thoughts_end(thoughts)
         response = self._ended(answers, logprobs)
         for index, output in enumerate(response["output"]):
             if output["type"] == "function_call":
                 yield self._call(output, index)
                 continue
+            if output["type"] == "reasoning":  # all of it was said
+                continue
             if not begun:  # an answer without a word
+                place["output_index"] = index
                 yield self._message_begins(place)
             (part,) = output["content"]
             said = {"text": part["text"], "logprobs": logprobs}
@@ -127,8 +141,29 @@ class ResponsesRequest:
         message = self._message("in_progress", "", [])
         (part,) = message["content"]
         return self._event(
-            "output_item.added", output_index=0, item={**message, "content": []}
+            "output_item.added",
+            output_index=place["output_index"],
+            item={**message, "content": []},
         ) + self._event("content_part.added", **place, part=part)
+
+    def _thoughts_end(self, text: str) -> bytes:
+        """Thoughts come before all else."""
+        whole = self._thoughts(text, "completed")
+        return self._thought("done", text=text) + self._event(
+            "output_item.done", output_index=0, item=whole
+        )
+
+    def _thought(self, what: str, **fields: str) -> bytes:
+        place = {"item_id": f"rs_{self._token}", "output_index": 0, "content_index": 0}
+        return self._event(f"reasoning_text.{what}", **place, **fields)
+
+    def _thoughts(self, text: str, status: str) -> dict[str, Any]:
+        """Thoughts as an item of the output."""
+        content = [{"type": "reasoning_text", "text": text}] if text else []
+        return {
+            "type": "reasoning", "id": f"rs_{self._token}", "summary": [], "content": content,
+            "status": status,
+        }  # fmt: skip
 
     def _call(self, call: Mapping[str, Any], index: int) -> bytes:
         """All events of a call, which is complete."""
@@ -164,6 +199,8 @@ class ResponsesRequest:
         }  # fmt: skip
 
     def _output(self, reply: Reply, logprobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        if reply.reasoning:
+            yield self._thoughts(reply.reasoning, "completed")
         if reply.text or not reply.tool_calls:
             cut = _end_of(reply)["status"] != "completed" and not reply.tool_calls
             yield self._message("incomplete" if cut else "completed", reply.text, logprobs)
@@ -265,6 +302,6 @@ def _usage_of(answers: Answers, reply: Reply) -> dict[str, Any]:
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": stats.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": stats.generated_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": stats.reasoning_tokens},
         "total_tokens": prompt + stats.generated_tokens,
     }

@@ -2,16 +2,24 @@
 
 import json
 
+import anthropic
 import cases
 import checkpoints
 import pytest
 from loops import in_a_loop
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 import pixtral_mlx as px
+from pixtral_mlx.cli.question import write_stream
 from pixtral_mlx.engine.answer import Answer
 from pixtral_mlx.engine.options import GenerationOptions
+from pixtral_mlx.engine.reply import Reply
 from pixtral_mlx.engine.sampling import Choice
+from pixtral_mlx.server.anthropic import MessagesRequest
 from pixtral_mlx.server.chat import ChatRequest
+from pixtral_mlx.server.ollama import OllamaChat, OllamaGenerate
+from pixtral_mlx.server.responses import ResponsesRequest
 
 THINK, END = 22, 23
 
@@ -63,8 +71,8 @@ def test_an_answer_that_was_cut_while_it_thought(magistral):
     assert (reply.reasoning, reply.text, reply.finish_reason) == ("Hm", "", "length")
 
 
-def test_the_server_says_them_apart(magistral):
-    """As `reasoning_content`, whole and streamed."""
+def answered(magistral, kind, path, **fields):
+    """What a request gets, whole and in chunks, for an answer that was thought about."""
     thought, said = ids(magistral, "Hm."), ids(magistral, "Four")
     pieces, reply = written(magistral, [THINK, *thought, END, *said])
 
@@ -84,13 +92,79 @@ def test_the_server_says_them_apart(magistral):
     async def chunks():
         return [chunk async for chunk in request.chunks(Answers())]
 
-    request = ChatRequest({"messages": [{"role": "user", "content": "Why?"}]}, "magistral")
-    message = in_a_loop(lambda: request.whole(Answers()))["choices"][0]["message"]
+    request = kind({path: [{"role": "user", "content": "Why?"}], **fields}, "magistral")
+    whole = in_a_loop(lambda: request.whole(Answers()))
+    sent = request.opening() + b"".join(in_a_loop(chunks))
+    lines = [line.removeprefix(b"data: ") for line in sent.splitlines()]
+    return whole, [json.loads(line) for line in lines if line.startswith(b"{")]
+
+
+def test_chat_completions_say_thoughts_apart(magistral):
+    whole, chunks = answered(magistral, ChatRequest, "messages")
+    message = whole["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("Four", "Hm.")
-    request.opening()
-    deltas = [json.loads(chunk[6:])["choices"][0]["delta"] for chunk in in_a_loop(chunks)[:-1]]
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     for name, text in (("content", "Four"), ("reasoning_content", "Hm.")):
         assert "".join(delta.get(name, "") for delta in deltas) == text
+    written = whole["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert written == len(ids(magistral, "Hm.")) + 2
+
+
+def test_responses_think_in_an_item_of_their_own(magistral):
+    """The client's own classes read all events."""
+    whole, chunks = answered(magistral, ResponsesRequest, "input")
+    thoughts, message = Response.model_validate(whole).output
+    assert (thoughts.content[0].text, message.content[0].text) == ("Hm.", "Four")
+    events = [TypeAdapter(ResponseStreamEvent).validate_python(chunk) for chunk in chunks]
+    assert list(dict.fromkeys(event.type.removeprefix("response.") for event in events)) == [
+        *("created", "in_progress", "output_item.added", "reasoning_text.delta"),
+        *("reasoning_text.done", "output_item.done", "content_part.added", "output_text.delta"),
+        *("output_text.done", "content_part.done", "incomplete"),
+    ]
+    places = {"reasoning": 0, "message": 1}
+    for event in events:
+        if event.type in ("response.output_item.added", "response.output_item.done"):
+            assert event.output_index == places[event.item.type]
+        if event.type.startswith("response.output_text"):
+            assert event.output_index == 1
+    assert [event.sequence_number for event in events] == [*range(len(events))]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_anthropic_hears_thoughts_if_it_wants_them(magistral, wanted):
+    thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}} if wanted else {}
+    whole, chunks = answered(magistral, MessagesRequest, "messages", max_tokens=9, **thinking)
+    said = [("thinking", "Hm.")] * wanted + [("text", "Four")]
+    message = anthropic.types.Message.model_validate(whole)
+    assert [(block.type, getattr(block, block.type)) for block in message.content] == said
+    started = [c["content_block"]["type"] for c in chunks if c["type"] == "content_block_start"]
+    assert started == [kind for kind, _ in said]
+    deltas = [chunk["delta"] for chunk in chunks if chunk["type"] == "content_block_delta"]
+    for kind, text in said:
+        assert "".join(delta.get(kind, "") for delta in deltas) == text
+    assert sum(chunk["type"] == "content_block_stop" for chunk in chunks) == len(said)
+
+
+@pytest.mark.parametrize("kind", [OllamaChat, OllamaGenerate])
+def test_ollama_has_a_field_for_thoughts(magistral, kind):
+    prompt = {"prompt": "Why?"} if kind is OllamaGenerate else {}
+    whole, lines = answered(magistral, kind, "messages", **prompt)
+    said = [each.get("message", each) for each in (whole, *lines)]
+    name = "response" if prompt else "content"
+    assert (said[0][name], said[0]["thinking"]) == ("Four", "Hm.")
+    assert "".join(each[name] for each in said[1:]) == "Four"
+    assert "".join(each.get("thinking", "") for each in said[1:]) == "Hm."
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_command_shows_thoughts_on_stderr_if_asked(magistral, capsys, shown):
+    pieces, _ = written(magistral, [THINK, *ids(magistral, "Hm."), END, *ids(magistral, "Four")])
+
+    class Stream(list):
+        reply = Reply(finish_reason="stop")
+
+    write_stream(Stream(pieces), reasoning=shown)
+    assert capsys.readouterr() == ("Four\n", "Hm.\n" if shown else "")
 
 
 def test_pixtral_has_no_such_words(model):

@@ -254,6 +254,24 @@ def test_a_word_lights_the_picture_where_it_looked(visit, png, about, said):
     eventually(lambda: shows(visitor, look, picture))
 
 
+def test_a_square_of_patches_is_called_one(visit, png, about, said):
+    """As of models that merge patches."""
+    visitor, found = visit(), said(about(QUESTION))
+    (picture,), ((token, *_),) = found["pictures"], [found["choices"][0]["trace"]]
+    delta = {"delta": {"content": token["token"]}, "trace": [token]}
+    stream = events(
+        {"choices": [], "pictures": [{**picture, "merge": 2}]},
+        {"choices": [delta]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+    )
+    visitor.next_answer(body=stream, headers={"content-type": "text/event-stream"})
+    visitor.add(png)
+    visitor.ask(QUESTION)
+    visitor.words.first.click()
+    visitor.says(f"“{token['token']}” looks most at square row")
+    visitor.page.get_by_text("Each square is one token of the model: 2 × 2 patches").wait_for()
+
+
 def test_a_conversation_goes_on_is_kept_and_can_be_asked_anew(visit, png, about, said):
     visitor = visit()
     visitor.add(png)

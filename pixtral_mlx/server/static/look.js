@@ -52,7 +52,7 @@ export function lookSide({ tallest, onPicture, onClear, onStep }) {
     if (!strip.hidden) strip.children[image]?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
-  // pictures: [{ blob, name, rows, columns }]; image: which of them; word and look ({ map, share }):
+  // pictures: [{ blob, name, rows, columns, merge }]; image: which of them; word and look ({ map, share }):
   // what is lit, or null; passing: it changes by itself, and nobody wants to hear of each.
   async function show({ pictures, image, word = null, look = null, hint = "", passing = false }) {
     root.hidden = !pictures.length;
@@ -60,7 +60,7 @@ export function lookSide({ tallest, onPicture, onClear, onStep }) {
     const mine = shown = { image, look };
     if (root.hidden) { light.forget(); return; }
     showStrip(pictures, image);
-    const { blob, rows, columns, name } = pictures[image];
+    const { blob, rows, columns, merge, name } = pictures[image];
     let picture;
     try { picture = await drawn(blob); } catch { picture = null; }
     if (shown !== mine) return;   // something else was chosen meanwhile
@@ -68,7 +68,7 @@ export function lookSide({ tallest, onPicture, onClear, onStep }) {
     canvas.root.hidden = false;
     const [r, c] = rows ? [rows, columns] : about(picture.width, picture.height);
     if (canvas.picture !== picture) { light.forget(); canvas.picture = picture; }
-    canvas.show({ picture, rows: r, columns: c, plain, ...(look ? {} : { values: null }) });
+    canvas.show({ picture, rows: r, columns: c, merge, plain, ...(look ? {} : { values: null }) });
     clear.hidden = !look;
     if (!look) {
       light.forget();
@@ -81,7 +81,7 @@ export function lookSide({ tallest, onPicture, onClear, onStep }) {
     const at = look.map.indexOf(255);
     const sum = look.map.reduce((all, value) => all + value, 0);
     scale.set(look.share * 255 / sum, plain);
-    const said = sight(word.text, [Math.floor(at / c), at % c], look.share, image, pictures.length);
+    const said = sight(word.text, [Math.floor(at / c), at % c], look.share, image, pictures.length, merge);
     caption.textContent = word.p < UNCERTAIN ? `${said} The word is uncertain: its probability is ${probability(word.p)}.` : said;
     canvas.describe(said);
   }

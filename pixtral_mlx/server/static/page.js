@@ -82,7 +82,7 @@ function tell(text) { notice.textContent = text ?? ""; notice.hidden = !text; }
 // All pictures of the conversation, and those that wait to be sent.
 function pictures() {
   const names = talk.turns.flatMap(({ files, pictures: n }) => namesOf(files, n ?? 0));
-  const known = talk.pictures.map(({ id, rows, columns }, i) => ({ blob: blobs.get(id) ?? LOST, rows, columns, name: names[i] ?? `picture ${i + 1}` }));
+  const known = talk.pictures.map(({ id, rows, columns, merge }, i) => ({ blob: blobs.get(id) ?? LOST, rows, columns, merge, name: names[i] ?? `picture ${i + 1}` }));
   const asked = talk.turns.filter((turn) => turn.pictures == null).flatMap(({ files }) => files);
   const fresh = box.files.filter(({ id }) => !talk.turns.some(({ files }) => files.some((file) => file.id === id)));
   const waiting = [...asked, ...fresh].filter(({ id, type }) => type.startsWith("image/") && blobs.has(id));
@@ -256,11 +256,11 @@ const pause = (seconds, signal) => new Promise((resolve, reject) => {
 
 // The pictures as the model sees them; those of earlier turns are known.
 function learn(turn, all) {
-  const added = all.slice(talk.pictures.length).map(({ url, grid: [rows, columns] }) => {
+  const added = all.slice(talk.pictures.length).map(({ url, grid: [rows, columns], merge }) => {
     const blob = blobOf(url);
     const id = newId();
     blobs.set(id, blob);
-    return { id, type: blob.type, size: blob.size, rows, columns };
+    return { id, type: blob.type, size: blob.size, rows, columns, merge };
   });
   turn.pictures = added.length;
   talk.pictures = [...talk.pictures, ...added];
