@@ -30,7 +30,10 @@ def run(arguments: Namespace) -> int:
     from ..tuning.fuse import fuse
 
     with Status("writing"):
-        fused = fuse(folder, arguments.adapter_path, arguments.dst, dequantize=arguments.dequantize)
+        fused = fuse(
+            folder, arguments.adapter_path, arguments.dst, bits=arguments.bits,
+            dequantize=arguments.dequantize,
+        )  # fmt: skip
     remember_folder(Path(fused.folder))
     plan = fused.plan
     print(

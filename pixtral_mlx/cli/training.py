@@ -53,6 +53,11 @@ def _fill_fuse(fuse: Any) -> None:
     add("--adapter-path", type=file_name, required=True, metavar="DIR", help="the adapter")
     add("dst", type=file_name, metavar="DST", help="the new folder")
     how = fuse.add_mutually_exclusive_group().add_argument
+    from ..checkpoint.scheme import AFFINE_BITS
+    from ..tuning.options import FUSED_BITS
+
+    bits = f"of quantized matrices that change, if they had fewer (default: {FUSED_BITS})"
+    how("--bits", type=int, choices=AFFINE_BITS, default=FUSED_BITS, help=bits)
     how("--dequantize", action="store_true", help="write every matrix unquantized")
     peft = "write no weights, but the adapter itself in the form of PEFT"
     how("--peft", action="store_true", help=peft)

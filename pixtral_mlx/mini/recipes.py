@@ -7,7 +7,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,8 +17,9 @@ from PIL import Image
 
 from ..files import new_folder
 from .drawing import CHARACTERS, COLOURS, INK, ground, mask, paint
+from .pages import ask_pages, document
 from .questions import NUMBERS, PHRASINGS, ask, outline
-from .scene_layout import Layout, Thing, draw, make_layout, pick, shuffled
+from .scene_layout import Layout, draw, make_layout, pick, shuffled
 
 Turn = dict[str, Any]
 
@@ -27,9 +28,7 @@ HIGHEST_BAR = 6
 BAR, UNIT, LABEL = 32, 16, 32
 """Of charts, in pixels: the width that a bar has, what one more makes it taller, its label."""
 
-MOST_PAGES = 4
-LARGEST_PAGE = 3
-"""Most rows and columns of cells on a page."""
+PAGE_QUESTIONS = 6
 
 
 def user(*parts: Any) -> Turn:
@@ -141,60 +140,16 @@ def chart_lesson(random: Random) -> list[Turn]:
 # pages ------------------------------------------------------------------------------------------
 
 
-def page(random: Random) -> tuple[Layout, Image.Image]:
-    """A small scene on a white sheet, in whole patches, so that nothing is resized."""
-    rows, columns = (pick(random, range(1, LARGEST_PAGE + 1)) for _ in range(2))
-    layout = make_layout(random, rows, columns)
-    inner = draw(layout).resize((columns * BAR, rows * BAR))
-    left, top = (UNIT * pick(random, (0, 1, 2)) for _ in range(2))
-    right, bottom = (UNIT * pick(random, (0, 1, 2)) for _ in range(2))
-    size = (inner.width + left + right, inner.height + top + bottom)
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    sheet.paste(inner, (left, top))
-    return layout, sheet
-
-
 def pages_lesson(random: Random) -> list[Turn]:
-    """One to four numbered pages, and up to three questions about them."""
-    pages = [page(random) for _ in range(pick(random, (1, 2, 2, 3, MOST_PAGES)))]
-    start = pick(random, (1, 1, 1, 2, 5))
-    numbered = {start + i: each for i, each in enumerate(pages)}
+    """One to four numbered pages, and several questions about one of them or all."""
+    pages = document(random)
     parts: list[Any] = []
-    for number, (_, sheet) in numbered.items():
-        parts += [f"Page {number}:", sheet]
+    for each in pages:
+        parts += [f"Page {each.number}:", each.picture]
     found: list[Turn] = []
-    for text, said in _page_questions(random, {n: p[0] for n, p in numbered.items()}):
-        found += [user(text) if found else user(*parts, text), answer(said)]
+    for asked in ask_pages(random, pages, PAGE_QUESTIONS):
+        found += [user(asked.text) if found else user(*parts, asked.text), answer(asked.answer)]
     return found
-
-
-def _page_questions(random: Random, layouts: dict[int, Layout]) -> Iterator[tuple[str, str]]:
-    for _ in range(3):
-        kind = pick(random, ("presence", "presence", "which", "at", "at", "own"))
-        number = pick(random, tuple(layouts))
-        layout = layouts[number]
-        things = {str(thing) for each in layouts.values() for thing in each.cells}
-        thing = pick(random, layout.cells)
-        if kind == "presence":
-            other = str(
-                Thing(pick(random, ("star", "heart", "ring", "moon")), pick(random, [*COLOURS]))
-            )
-            if random.random() < 0.5 and thing.name:
-                yield f"Is there {thing}?", "yes"
-            else:
-                yield f"Is there {other}?", "yes" if other in things else "no"
-        elif kind == "which" and thing.name:
-            holders = [n for n, each in layouts.items() if thing in each.cells]
-            if len(holders) == 1:
-                yield f"Which page has {thing}?", str(number)
-        elif kind == "at":
-            row, column = pick(random, range(layout.rows)), pick(random, range(layout.columns))
-            place = f"row {row + 1}, column {column + 1}"
-            yield f"Page {number}: what is in {place}?", str(layout.cell(row, column))
-        elif kind == "own":
-            asked = ask(pick(random, ("colour", "shape", "read")), layout, random)
-            if asked is not None:
-                yield f"Page {number}: {asked.text}", asked.answer
 
 
 RECIPES: dict[str, Callable[[Random], list[Turn]]] = {
@@ -203,7 +158,7 @@ RECIPES: dict[str, Callable[[Random], list[Turn]]] = {
 
 
 def lesson(name: str, seed: int) -> list[Turn]:
-    """One conversation; some seeds of `pages` have none."""
+    """One conversation."""
     return RECIPES[name](Random(f"{name} {seed}"))
 
 
@@ -222,11 +177,10 @@ def write_rows(name: str, folder: Path, counts: dict[str, int], first_seed: int 
     with new_folder(folder) as hidden:
         for file, count in counts.items():
             with (hidden / f"{file}.jsonl").open("w", encoding="utf-8") as rows:
-                while count:
-                    if turns := lesson(name, seed):
-                        rows.write(json.dumps({"messages": _saved(turns, hidden, seed)}) + "\n")
-                        count -= 1
-                    seed += 1
+                for number in range(seed, seed + count):
+                    turns = _saved(lesson(name, number), hidden, number)
+                    rows.write(json.dumps({"messages": turns}) + "\n")
+                seed += count
 
 
 def _saved(turns: list[Turn], folder: Path, seed: int) -> list[Turn]:

@@ -1,16 +1,26 @@
-"""Whether a training fits this machine, by arithmetic, before it begins."""
+"""Whether a training fits this machine, by arithmetic, before it begins: its memory, its time."""
 
+import logging
 from collections.abc import Sequence
 
 from ..checks import listed
 from ..cost.cost import activation_bytes
+from ..cost.machine import GPU_JOB_SECONDS
+from ..cost.pace import STEP_SECONDS, expected_seconds
 from ..engine.capacity import usable_bytes, weights_bytes
 from ..errors import CapacityError
 from ..model.config import TextConfig
+from ..model.device import on_gpu
 from ..model.vision_language_model import VisionLanguageModel
 from ..tables import format_bytes
 from .dataset import Example
 from .options import TuningOptions
+
+log = logging.getLogger(__name__)
+
+PASSES = 2
+"""What a batch computes, in readings of its rows: one, and the gradient of what each layer was
+given; the large matrices need none."""
 
 
 def check_memory(
@@ -43,6 +53,30 @@ def check_memory(
         f"a batch of {options.batch_size} rows of up to {longest:,} tokens takes about "
         f"{format_bytes(need)}, and {format_bytes(usable)} are usable: {listed(ways)} helps; "
         "--force begins anyway"
+    )
+
+
+def warn_of_long_batches(
+    model: VisionLanguageModel, examples: Sequence[Example], options: TuningOptions
+) -> None:
+    """Say so if a batch may hold a GPU longer than macOS is sure to allow; see `cost.pace`.
+
+    Nothing is said of a CPU, nor of a chip whose speed is not known.
+    """
+    longest = max(len(each.tokens) for each in examples)
+    passes = PASSES + options.grad_checkpoint
+    row = passes * expected_seconds(model.config.text, longest) if on_gpu() else 0.0
+    if options.batch_size * row <= STEP_SECONDS:
+        return
+    size = max(1, int(STEP_SECONDS / row))
+    parts = -(-options.batch_size * options.grad_accumulation_steps // size)
+    smaller = f"--batch-size {size} --grad-accumulation-steps {parts}"
+    ways = [smaller] if options.batch_size > size else []
+    log.warning(
+        f"a batch of {options.batch_size} rows of up to {longest:,} tokens may hold the GPU for "
+        f"about {options.batch_size * row:.0f} s, and macOS may end what holds it for "
+        f"{GPU_JOB_SECONDS:.0f} s while the display is on: "
+        f"{listed([*ways, '--image-budget'])} makes it shorter; --resume goes on if it happens"
     )
 
 

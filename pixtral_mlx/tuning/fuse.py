@@ -13,7 +13,8 @@ from mlx.utils import tree_unflatten
 from ..checkpoint import layouts
 from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.names import resolve
-from ..checkpoint.scheme import Scheme
+from ..checkpoint.scheme import AFFINE_BITS, AFFINE_GROUPS, Scheme
+from ..checks import one_of
 from ..errors import CheckpointError
 from ..files import expanded, new_folder, refuse_existing
 from ..pixtral import Pixtral, load
@@ -21,6 +22,7 @@ from ..quantization.conversion import check_disk, shards
 from ..quantization.folder_files import write_config, write_index, write_tokenizer
 from ..quantization.plan import Plan, TensorPlan, as_written, in_order
 from .low_rank import whole_weight
+from .options import FUSED_BITS
 
 SHARD_BYTES = 10**9
 KEPT = "not quantized"
@@ -44,27 +46,32 @@ def fuse(
     adapter_path: str | PathLike[str],
     dst: str | PathLike[str],
     *,
+    bits: int = FUSED_BITS,
     dequantize: bool = False,
 ) -> Fused:
     """Add an adapter to the weights beside which it stands, and write all of them.
 
-    A quantized matrix is rounded once more when the adapter has been added to it, in its own bits
-    and groups; every other one stays as it is.
+    A quantized matrix is rounded once more when the adapter has been added to it: in its own
+    groups, and in more bits than before, since what was learned is smaller than a step of 4 bits.
+    Every other matrix stays as it is.
 
     Arguments:
         path, adapter_path: as for `px.load`.
         dst: the new folder; must not exist.
+        bits: of a quantized matrix that has changed; it keeps its own where those are more.
         dequantize: write every matrix unquantized, so that nothing is rounded again.
 
     Raises:
+        ValueError: bits that MLX does not have.
         CheckpointError: the model or the adapter cannot be used; `dst` exists.
         CapacityError: the disk is too full.
     """
+    bits = one_of("bits", bits, AFFINE_BITS)
     folder = expanded(dst)
     refuse_existing(folder)
     source = open_checkpoint(resolve(path))
     model = load(path, adapter_path=adapter_path)
-    fuse_layers(model, dequantize=dequantize)
+    fuse_layers(model, bits=bits, dequantize=dequantize)
     target = as_written(model.config)
     table = layouts.to_ours(layouts.written_layout(target), target)
     modules = dict(model.named_modules())
@@ -84,16 +91,28 @@ def fuse(
     return Fused(folder, plan)
 
 
-def fuse_layers(model: Pixtral, *, dequantize: bool = False) -> None:
-    """Put plain linear layers in the places of those that compute with an adapter."""
-    pairs = [
-        (path, module.fuse(dequantize))
-        for path, module in model.named_modules()
-        if "lora_a" in module
-    ]
+def fuse_layers(model: Pixtral, *, bits: int = FUSED_BITS, dequantize: bool = False) -> None:
+    """Put plain linear layers in the places of those that compute with an adapter; see `fuse`."""
+    pairs = []
+    for path, module in model.named_modules():
+        if "lora_a" not in module:
+            continue
+        whole, before = module.fuse(True), module.linear
+        if isinstance(before, nn.QuantizedLinear) and not dequantize:
+            how_many, group_size, mode = _finer(before, bits)
+            whole = nn.QuantizedLinear.from_linear(whole, group_size, how_many, mode=mode)
+        pairs.append((path, whole))
     if not pairs:
         raise CheckpointError("the model has no adapter: load it with one")
     model.update_modules(tree_unflatten(pairs))
+
+
+def _finer(linear: nn.QuantizedLinear, bits: int) -> Scheme:
+    """At least so many bits in a matrix's own groups; a format with one number of bits gives way
+    to whole steps, whose groups have 32 values or more."""
+    if linear.bits >= bits:
+        return Scheme(linear.bits, linear.group_size, linear.mode)
+    return Scheme(bits, max(linear.group_size, AFFINE_GROUPS[0]))
 
 
 def _scheme(module: Any, *, dequantize: bool) -> Scheme | None:

@@ -8,6 +8,9 @@ NARROW = 512
 """Decoders up to this width learn at `RATES[0]`, wider ones at `RATES[1]`."""
 RATES = (4e-4, 1e-4)
 
+FUSED_BITS = 8
+"""Of quantized matrices to which an adapter was added, if they had fewer."""
+
 
 @dataclass(frozen=True)
 class TuningOptions:

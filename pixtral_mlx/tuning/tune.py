@@ -22,7 +22,7 @@ from ..model.prompt import Prompt
 from ..pixtral import Pixtral
 from .curves import draw_curves
 from .dataset import Example, Rows, find_rows, read_examples
-from .estimate import check_memory
+from .estimate import check_memory, warn_of_long_batches
 from .low_rank import begin_with, checksum, put_low_rank
 from .options import TuningOptions
 from .pictures import EncodedPictures
@@ -98,6 +98,7 @@ def tune(
     with _made(folder):
         examples, pictures = _read(model, rows, asked, folder, report)
         check_memory(model, examples[0] + examples[1], asked)
+        warn_of_long_batches(model, examples[0], asked)
     trained = put_low_rank(model, asked)
     if first is not None:
         begin_with(model, first)

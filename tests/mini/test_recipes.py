@@ -1,6 +1,8 @@
 """What adapters are taught with: the same on every machine, and true of its pictures."""
 
 import json
+import re
+from collections import Counter
 from random import Random
 
 import numpy as np
@@ -10,6 +12,7 @@ import pixtral_mlx as px
 from pixtral_mlx.inputs.image_options import ImageOptions
 from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.drawing import COLOURS
+from pixtral_mlx.mini.pages import ask_pages, document, page
 from pixtral_mlx.mini.questions import NUMBERS
 from pixtral_mlx.mini.recipes import (
     BAR,
@@ -36,8 +39,7 @@ def test_rows_are_what_tune_reads(name, tmp_path):
         found = read_examples(rows, tokenizer, ImageOptions(), 2048, lambda *_: None)
         assert len([*found]) == count
     lines = (tmp_path / "rows" / "train.jsonl").read_text().splitlines()
-    lessons = [turns for seed in range(12) if (turns := lesson(name, seed))]
-    for line, turns in zip(lines, lessons, strict=False):
+    for line, turns in zip(lines, (lesson(name, seed) for seed in range(6)), strict=True):
         answers = [turn["content"] for turn in json.loads(line)["messages"][1::2]]
         assert answers == [turn["content"] for turn in turns[1::2]] and answers
 
@@ -71,19 +73,48 @@ def test_scenes_as_json():
     assert any('"code":null' in text for text in said) and any('"code":"' in text for text in said)
 
 
-def test_pages_are_numbered_and_the_numbers_asked_for_are_there():
-    for seed in range(40):
-        turns = lesson("pages", seed)
-        if not turns:
-            continue
-        texts = [part["text"] for part in turns[0]["content"] if part["type"] == "text"]
-        pages = [text for text in texts if text.endswith(":")]
-        for turn in turns[2::2]:
-            (part,) = turn["content"]
-            if part["text"].startswith("Page "):
-                assert part["text"].partition(":")[0] + ":" in pages
-        for question, answer in zip(turns[::2], turns[1::2], strict=True):
-            if question["content"][-1]["text"].startswith("Is there"):
-                assert answer["content"] in ("yes", "no")
-            if question["content"][-1]["text"].startswith("Which page"):
-                assert f"Page {answer['content']}:" in pages
+def test_pages_say_what_is_on_them():
+    """Every answer from the cells that are named as its evidence, and no other cell says so too."""
+    kinds = Counter()
+    for seed in range(150):
+        random = Random(seed)
+        pages = document(random)
+        numbers = [each.number for each in pages]
+        assert numbers == [*range(numbers[0], numbers[0] + len(pages))]
+        for asked in ask_pages(random, pages, 6):
+            named = re.match(r"Page (\d+): ", asked.text)
+            about = [each for each in pages if named is None or each.number == int(named[1])]
+            every = [thing for each in about for thing in each.layout.cells]
+            seen = [pages[i].layout.cells[cell] for i, cell in asked.cells]
+            assert {pages[i].number for i, _ in asked.cells} <= {each.number for each in about}
+            kinds[asked.kind, named is None, asked.answer in ("no", "none")] += 1
+            if asked.kind == "is there":
+                assert asked.answer == ("yes" if seen else "no")
+                what = re.search(r"Is there a (.*)\?", asked.text)[1]
+                names = [str(thing)[2:] for thing in every] + [thing.name for thing in every]
+                code = any(thing.name and not thing.colour for thing in every)
+                assert bool(seen) == (code if what == "code" else what in names)
+            elif asked.kind == "page":
+                assert {str(pages[i].number) for i, _ in asked.cells} == {asked.answer}
+                assert str(seen[0]) in asked.text and sum(t == seen[0] for t in every) == len(seen)
+            elif asked.kind == "count":
+                assert NUMBERS.index(asked.answer) == len(seen)
+            elif asked.kind == "read":
+                assert "".join(thing.name for thing in seen) == asked.answer
+            else:
+                assert [getattr(seen[0], {"shape": "name"}.get(asked.kind, asked.kind))] == [
+                    asked.answer
+                ]
+    assert len(kinds) == 15 and min(kinds.values()) > 3
+
+
+def test_a_cell_is_where_its_page_says():
+    for seed in range(30):
+        shown = page(Random(seed))
+        picture = np.array(shown.picture)
+        assert not any(side % UNIT for side in picture.shape[:2])
+        inside = np.zeros(picture.shape[:2], bool)
+        for cell in range(len(shown.layout.cells)):
+            for row, column in shown.patches(cell):
+                inside[row * UNIT : (row + 1) * UNIT, column * UNIT : (column + 1) * UNIT] = True
+        assert (picture[~inside] == 255).all() and (picture[inside] < 255).any(-1).mean() > 0.9

@@ -50,30 +50,45 @@ def test_of_models_that_merge_patches(tmp_path, tied):
     assert apart(fused.logits(prompt), px.load(merged, "float32").logits(prompt)) < 1e-3
 
 
-@pytest.mark.parametrize("dequantize", [False, True])
-def test_quantized_matrices_are_rounded_again_or_not(folder, adapter, tmp_path, prompt, dequantize):
-    """In their own bits and groups; those without an adapter stay to the last bit."""
+@pytest.mark.parametrize("how", [{"bits": 4}, {}, {"dequantize": True}], ids=str)
+def test_quantized_matrices_are_rounded_again_or_not(folder, adapter, tmp_path, prompt, how):
+    """In their own groups and at least so many bits; others stay to the last bit."""
     scheme = {"group_size": 32, "bits": 8}
     other = {"language_model.model.layers.1.mlp.up_proj": {"group_size": 64, "bits": 4}}
     source = make_mlx(tmp_path / "source", quantization=scheme, overrides=other)
     (source / "tekken.json").write_bytes((folder / "tekken.json").read_bytes())
     model = px.load(source, adapter_path=adapter[0])
-    done = fuse(source, adapter[0], tmp_path / "fused", dequantize=dequantize)
+    done = fuse(source, adapter[0], tmp_path / "fused", **how)
     fused, plain = px.load(done.folder), px.load(source)
-    kinds = {type(module) for _, module in fused.named_modules()}
-    assert (nn.QuantizedLinear in kinds) is not dequantize
-    assert apart(fused.logits(prompt), model.logits(prompt)) < (1e-3 if dequantize else 2)
+    most = {4: 2, 8: 0.5}.get(how.get("bits", 8), 2) if "dequantize" not in how else 1e-3
+    assert apart(fused.logits(prompt), model.logits(prompt)) < most
     right = np.array(fused.logits(prompt).argmax(-1) == model.logits(prompt).argmax(-1))
     assert right.mean() > 0.8
-    if not dequantize:
+    kinds = {type(module) for _, module in fused.named_modules()}
+    assert (nn.QuantizedLinear in kinds) is ("dequantize" not in how)
+    if "dequantize" not in how:
         stays = [each.decoder.tok_embeddings for each in (fused, plain)]
         assert mx.array_equal(stays[0].weight, stays[1].weight)
-        matrix = fused.decoder.layers[1].feed_forward
-        assert (matrix.w3.bits, matrix.w3.group_size, matrix.w1.bits) == (4, 64, 8)
+        matrix, bits = fused.decoder.layers[1].feed_forward, how.get("bits", 8)
+        assert (matrix.w3.bits, matrix.w3.group_size, matrix.w1.bits) == (bits, 64, 8)
         said = json.loads((done.folder / "config.json").read_text())["quantization"]
         assert said["bits"] == 8
-        ((module, how),) = other.items()
-        assert said[module] == {**how, "mode": "affine"}
+        assert said[next(iter(other))] == {"group_size": 64, "bits": bits, "mode": "affine"}
+
+
+def test_formats_of_4_bits_become_8(folder, adapter, tmp_path, prompt):
+    """Which mlx-lm's formats with one number of bits have none of: whole steps instead."""
+    source = make_mlx(
+        tmp_path / "source", quantization={"bits": 4, "mode": "nvfp4", "group_size": 16}
+    )
+    (source / "tekken.json").write_bytes((folder / "tekken.json").read_bytes())
+    model = px.load(source, adapter_path=adapter[0])
+    fused = px.load(fuse(source, adapter[0], tmp_path / "fused").folder)
+    matrix = fused.decoder.layers[0].attention.wq
+    assert (matrix.bits, matrix.group_size, matrix.mode) == (8, 32, "affine")
+    assert apart(fused.logits(prompt), model.logits(prompt)) < 1
+    with pytest.raises(ValueError, match="bits must be 2, 3, 4, 5, 6 or 8, got 7"):
+        fuse(source, adapter[0], tmp_path / "x", bits=7)
 
 
 def test_the_command(folder, adapter, tmp_path, capsys, refused):
