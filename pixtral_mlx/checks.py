@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
+_MOST_DIGITS = 40
+
 
 def unboxed(value: Any) -> Any:
     """Python's own number for one of NumPy or MLX, an array without axes included; anything else as
@@ -86,7 +88,7 @@ def check_index(name: str, value: Any, count: int) -> None:
     """Raise IndexError, saying what exists, unless 0 <= value < count."""
     if not is_whole(value) or not 0 <= value < count:
         exist = f"there are {count}, 0 to {count - 1}" if count else "there is none"
-        raise IndexError(f"{name} {value!r}: {exist}")
+        raise IndexError(f"{name} {shown(value)}: {exist}")
 
 
 def listed(items: Iterable[Any]) -> str:
@@ -98,7 +100,13 @@ def listed(items: Iterable[Any]) -> str:
 def shown(value: Any) -> str:
     """A value as an error names it: short."""
     value = unboxed(value)
-    return str(value) if is_number(value) else reprlib.repr(value)
+    if not is_number(value):
+        return reprlib.repr(value)
+    try:
+        text = str(value)
+    except ValueError:
+        return "a number of thousands of digits"  # which Python does not write
+    return text if len(text) <= _MOST_DIGITS else f"{text[:10]}... ({len(text):,} digits)"
 
 
 def _check_range(name: str, value: Any, lowest: float, highest: float | None) -> None:

@@ -8,8 +8,30 @@
     ├── FormError             a form of answers that nobody could promise
     └── CapacityError         more memory, disk or context than there is
 
-Every message says what was seen, what is allowed and what to do.
+Every message says what was seen, what is allowed and what to do. What was seen comes from files and
+people: it is made one line here, whatever it is.
 """
+
+import re
+
+MOST_LETTERS = 500
+"""Of a message; what is longer loses its middle. Its start says where, its end what to do."""
+_END_LETTERS = 150
+
+
+def one_line(text: str) -> str:
+    """Without line ends, and without what would steer a terminal (names come from anywhere)."""
+    text = re.sub(
+        r"\s+", lambda blanks: " " if blanks[0].strip(" ") else blanks[0], shortened(text)
+    )
+    return "".join(letter if letter.isprintable() else "?" for letter in text.strip())
+
+
+def shortened(text: str) -> str:
+    """At most `MOST_LETTERS` of a text, its start and its end."""
+    if len(text) <= MOST_LETTERS:
+        return text
+    return f"{text[: MOST_LETTERS - _END_LETTERS - 5]} ... {text[-_END_LETTERS:]}"
 
 
 def how_to_install(extra: str) -> str:
@@ -28,7 +50,14 @@ def explain_missing(error: ModuleNotFoundError) -> str:
 
 
 class PixtralError(Exception):
-    """The base of every error that this package raises on purpose."""
+    """The base of every error that this package raises on purpose.
+
+    Arguments:
+        text: made one printable line of at most `MOST_LETTERS`.
+    """
+
+    def __init__(self, text: str = ""):
+        super().__init__(one_line(text))
 
 
 class ConfigError(PixtralError):

@@ -9,13 +9,14 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import CapacityError, CheckpointError
 
-__all__ = ["expanded", "new_file", "new_folder", "refuse_existing", "remove_stale"]
+__all__ = ["expanded", "new_file", "new_folder", "refuse_existing", "refuse_shared", "remove_stale"]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_STEM, _LONGEST_SUFFIX = 50, 20  # of a hidden name, which is longer than its own
@@ -120,6 +121,23 @@ def refuse_existing(path: Path, error: type[Exception] = CheckpointError) -> Non
     except (FileNotFoundError, NotADirectoryError):
         return
     raise error(f"{path}: already exists and is not overwritten; choose another name or remove it")
+
+
+def refuse_shared(folder: Path) -> None:
+    """Raise if others than this user may put files into a folder whose files are believed.
+
+    Raises:
+        CheckpointError: they may.
+        OSError: the folder is not there.
+    """
+    seen, user = folder.stat(), os.geteuid()
+    if seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise CheckpointError(
+            f"{folder}: others may write into it, and what lies there is believed; allowed: a "
+            "folder of your own, `chmod go-w` makes it one"
+        )
+    if user and seen.st_uid not in (user, 0):
+        raise CheckpointError(f"{folder}: belongs to another user; give a folder of your own")
 
 
 def remove_stale(path: Path) -> None:

@@ -27,6 +27,7 @@ from ..model.config import PixtralConfig
 from ..model.threads import for_any_thread, shared_stream
 from . import layouts
 from .adapter import Adapter, LowRank, adapter_folder
+from .arrays import load_arrays, save_arrays
 from .diagnosis import some
 from .hf_config import read_json
 from .layouts import Transform
@@ -100,7 +101,7 @@ def write_adapter(
     """
     settings, tensors = mlx_files(adapter, config)
     with new_folder(folder) as hidden:
-        mx.save_safetensors(str(hidden / WEIGHTS), tensors, {"format": "mlx"})
+        save_arrays(hidden / WEIGHTS, tensors, {"format": "mlx"})
         _write_settings(hidden, {**(more or {}), **settings})
 
 
@@ -124,7 +125,7 @@ def write_peft(folder: Path, adapter: Adapter, config: PixtralConfig, base_model
         "target_modules": list(dict.fromkeys(modules)),
     }  # fmt: skip
     with new_folder(folder) as hidden:
-        mx.save_safetensors(str(hidden / PEFT_WEIGHTS), tensors, {"format": "pt"})
+        save_arrays(hidden / PEFT_WEIGHTS, tensors, {"format": "pt"})
         _write_settings(hidden, settings)
 
 
@@ -152,7 +153,7 @@ def mlx_files(
 
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     text = json.dumps(settings, indent=2, ensure_ascii=False)
-    (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 # Reading ---------------------------------------------------------------------------------------
@@ -299,7 +300,7 @@ def _is_peft(name: str) -> bool:
 
 def _arrays(file: Path) -> dict[str, mx.array]:
     try:
-        return dict(mx.load(str(file), format="safetensors", stream=shared_stream(mx.cpu)))  # type: ignore
+        return load_arrays(file, shared_stream(mx.cpu))[0]
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); fetch it again") from error
 

@@ -22,6 +22,7 @@ from ..inputs.tokenizer_file import OtherWords, ends_without_words, find_tokeniz
 from ..model.config import PixtralConfig
 from ..model.threads import for_any_thread, shared_stream
 from . import layouts
+from .arrays import load_arrays
 from .diagnosis import foreign_tensors, some
 from .folder import read_configuration, read_headers, weight_files
 from .hf_config import read_json
@@ -253,7 +254,6 @@ def _as_stored(config: PixtralConfig, layout: Layout, stored: Collection[str]) -
 def _lazy(file: Path) -> dict[str, mx.array]:
     """Arrays of a file that are read when they are computed with, by whatever thread."""
     try:
-        arrays = mx.load(str(file), format="safetensors", stream=shared_stream(mx.cpu))
+        return load_arrays(file, shared_stream(mx.cpu))[0]
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error}); download it again") from error
-    return dict(arrays)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..engine.batch_stream import check_batch
 from ..engine.reply import Reply
-from ..errors import ImageError, PixtralError
+from ..errors import ImageError, PixtralError, one_line
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import SUFFIXES, read_source, short_name
 from ..inputs.page_choice import split_choice
@@ -25,7 +25,7 @@ from .settings import chosen_model
 from .status import Status
 from .stdin import read_stdin_text
 from .streams import leaving_at_once
-from .usage import one_line
+from .wrap import say
 
 MOST_NAMED = 20
 """Failed files that are named at the end; the rows name all."""
@@ -133,18 +133,18 @@ def _summarize(rows: Sequence[dict[str, Any]], arguments: Namespace) -> int:
         page = "" if row.get("page") is None else f", page {row['page']}"
         name, error = short_name(row["file"]), str(row["error"])
         named = error if error.startswith(name) else f"{name}{page}: {error}"
-        print(f"! {one_line(named)}", file=sys.stderr)
+        say(f"! {one_line(named)}", file=sys.stderr)
     if len(failed) > MOST_NAMED:
-        print(f"! and {len(failed) - MOST_NAMED:,} more: their rows say why", file=sys.stderr)
+        say(f"! and {len(failed) - MOST_NAMED:,} more: their rows say why", file=sys.stderr)
     if cut := sum(row.get("finish_reason") == "length" for row in rows):
         most, answers = arguments.max_tokens, "answer was" if cut == 1 else "answers were"
-        print(f"{cut:,} {answers} cut at --max-tokens {most}", file=sys.stderr)
+        say(f"{cut:,} {answers} cut at --max-tokens {most}", file=sys.stderr)
     note = f", {len(failed):,} of them with an error" if failed else ""
     output = "stdout" if arguments.output == "-" else arguments.output
     count = "1 row" if len(rows) == 1 else f"{len(rows):,} rows"
-    print(f"{output}: {count}{note}", file=sys.stderr)
+    say(f"{output}: {count}{note}", file=sys.stderr)
     if len(rows) > len(failed) and (command := _next_command(arguments.output)):
-        print(command, file=sys.stderr)
+        say(command, file=sys.stderr)
     return len(failed)
 
 

@@ -30,6 +30,7 @@ from .question import load_model
 from .settings import MINI, chosen_model
 from .status import Status
 from .streams import leaving_at_once
+from .wrap import say
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def run(arguments: Namespace) -> int:
     with leaving_at_once():
         report = _report(arguments, sizes)
     if arguments.json != "-":
-        print(format_report(report))
+        say(format_report(report))
     if arguments.json:
         _write(json.dumps(report, indent=2), arguments.json)
     return 0
@@ -259,7 +260,7 @@ def _measure(
 
 def _write(text: str, where: str) -> None:
     if where == "-":
-        print(text)
+        say(text)
     else:
         with new_file(Path(where), error=PixtralError) as hidden:
-            hidden.write_text(text + "\n", encoding="utf-8")
+            hidden.write_text(text + "\n", encoding="utf-8", errors="replace")

@@ -20,6 +20,7 @@ from .question import (
 )
 from .status import Status
 from .typed_names import dragged_names, typed_names
+from .wrap import harmless, say
 
 HELP = """\
 /image FILE   add a picture or a PDF to the next question (paths or a URL; repeat for more);
@@ -49,14 +50,14 @@ def run(arguments: Namespace) -> int:
     if terminal:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (gives input() a history)
-        print("Type a question; /image FILE adds a picture, /help lists the rest.")
+        say("Type a question; /image FILE adds a picture, /help lists the rest.")
     while True:
         try:
             line = _line("> " if terminal else "").strip()
         except EOFError:
             break
         except KeyboardInterrupt:
-            print()
+            say()
             return 130
         if line in _LEAVE:
             break
@@ -67,10 +68,10 @@ def run(arguments: Namespace) -> int:
             else:
                 chat.handle(line)
         except PixtralError as error:
-            print(f"! {error}", file=sys.stderr)
+            say(f"! {error}", file=sys.stderr)
             failed = True
         except KeyboardInterrupt:  # before the answer began; the conversation stays
-            print("! interrupted", file=sys.stderr)
+            say("! interrupted", file=sys.stderr)
     # A person has read what went wrong; a script looks at the exit status.
     return 1 if failed and not terminal else 0
 
@@ -92,7 +93,7 @@ def _block(line: str, prompt: str) -> str:
 def _yes(question: str) -> bool:
     """Whether a person wants it."""
     try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return input(f"{harmless(question, sys.stdout)} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
@@ -135,7 +136,7 @@ class Chat:
         elif command == "/drop":
             self.drop(rest.strip() or "1")
         elif command == "/help":
-            print(HELP)
+            say(HELP)
         elif names := dragged_names(line):
             self.add(names)
         elif command.startswith("/") and "/" not in command[1:]:
@@ -158,7 +159,7 @@ class Chat:
             if len(parts) > 1:
                 opened = f"{len(parts) // 2} pages"
             # Answers alone go to stdout.
-            print(f"{opened}; {len(images)} waiting", file=sys.stderr)
+            say(f"{opened}; {len(images)} waiting", file=sys.stderr)
 
     def drop(self, count: str) -> None:
         """Take so many of the oldest pictures out of the conversation.
@@ -176,7 +177,7 @@ class Chat:
             # Before the picture of a page stands its number.
             paged = place and str(parts[place - 1].get("text")).startswith("Page ")
             del parts[place - bool(paged) : place + 1]
-        print(f"{min(int(count), held)} dropped, {max(0, held - int(count))} left", file=sys.stderr)
+        say(f"{min(int(count), held)} dropped, {max(0, held - int(count))} left", file=sys.stderr)
 
     def _places(self) -> Iterator[tuple[list[dict[str, Any]], int]]:
         """Where the pictures are, the oldest first: the parts of a message, and the place there."""

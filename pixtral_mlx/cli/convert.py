@@ -14,6 +14,7 @@ from ..tables import format_bytes
 from .flags import given_options
 from .settings import remember_folder
 from .status import Status
+from .wrap import say
 
 
 def run(arguments: Namespace) -> int:
@@ -36,25 +37,25 @@ def run(arguments: Namespace) -> int:
             source, arguments.dst, progress=progress, dry_run=arguments.dry_run, **options
         )
     for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
-        print(format_plan(result.plan))
+        say(format_plan(result.plan))
         return 0
     remember_folder(Path(result.folder))
     plan = result.plan
-    print(
+    say(
         f"{result.folder}: {plan.parameters:,} weights in {format_bytes(result.nbytes)}, "
         f"{plan.bits_per_weight:.2f} bits per weight, {result.seconds:.1f} s"
     )
     kept = [t for t in plan.tensors if t.reason.startswith("width")]
     if kept:
         stay = "matrices stay" if len(kept) > 1 else "matrix stays"
-        print(
+        say(
             f"{len(kept)} {stay} in {plan.dtype}, because their width does not fit: see --dry-run "
             "or quantization_error.json"
         )
     folder = quote(arguments.dst)
-    print(
+    say(
         f"Ask it: pixtral-mlx generate -m {folder} photo.jpg 'What is this?'\n"
         f"Make it the default: pixtral-mlx models default {folder}"
     )

@@ -19,6 +19,7 @@ from ..pixtral import load
 from ..quantization.conversion import convert
 from .settings import READY_MADE
 from .status import Status
+from .wrap import say
 
 EXPLAINED = "at"
 """The kind of question that a picture is drawn for."""
@@ -35,14 +36,14 @@ def run(arguments: Namespace) -> int:
         folder = Path(arguments.keep or Path(place, "4bit"))
         with Status("converting") as status:
             result = convert(CHECKPOINT, folder, progress=status.update)
-        print(
+        say(
             f"pixtral-mini, {result.plan.parameters:,} weights, converted to 4 bits: "
             f"{result.nbytes / 1e6:.1f} MB, {result.seconds:.1f} s"
         )
         model = load(folder, dtype="float32")
         with Status("preparing the prompt"):
             grid = model.encode("", [shown.image]).grids[0]
-        print(
+        say(
             f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
             f"{grid.columns} patches, {grid.tokens} tokens\n"
         )
@@ -54,14 +55,14 @@ def run(arguments: Namespace) -> int:
             if reply.trace is not None:
                 answer = reply.text
                 save_new(reply.trace.picture(), output)
-    print(
+    say(
         f"\nWhere it looked for {answer!r} is drawn in {output}.\n"
         "pixtral-mini knows nothing but such scenes. For photographs, documents and charts:\n"
         f"  pixtral-mlx models default {READY_MADE}\n"
         "  pixtral-mlx generate photo.jpg 'What is this?'"
     )
     if arguments.keep:
-        print(f"The converted model is in {arguments.keep}.")
+        say(f"The converted model is in {arguments.keep}.")
     return 0
 
 
@@ -74,4 +75,4 @@ def _free_name() -> Path:
 def _print(question: Question, reply: Reply) -> None:
     confidence = float(np.exp(sum(reply.logprobs)))
     verdict = "right" if reply.text == question.answer else f"wrong: {question.answer}"
-    print(f"> {question.text}\n  {reply.text}   (confidence {confidence:.2f}, {verdict})")
+    say(f"> {question.text}\n  {reply.text}   (confidence {confidence:.2f}, {verdict})")

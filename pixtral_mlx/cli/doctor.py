@@ -22,6 +22,7 @@ from ..doctor.check import FAIL, OK, SKIPPED, WARN, Check, attempt
 from ..errors import PixtralError
 from ..files import new_file, refuse_existing
 from .status import Status
+from .wrap import say
 
 KERNEL_SECONDS = 150.0
 """What is not finished then is left out: all of it takes three minutes at most without weights."""
@@ -52,14 +53,14 @@ def run(arguments: Namespace) -> int:
             found.extend(attempt(name, look))
     report = private(make_report(found, arguments.model, time.perf_counter() - start))
     if arguments.json != "-":
-        print(format_page(report))
+        say(format_page(report))
     if arguments.json:
         text = json.dumps(report, indent=2)
         if arguments.json == "-":
-            print(text)
+            say(text)
         else:
             with new_file(Path(arguments.json), error=PixtralError) as hidden:
-                hidden.write_text(text + "\n", encoding="utf-8")
+                hidden.write_text(text + "\n", encoding="utf-8", errors="replace")
     return int(any(check.status == FAIL for check in found))
 
 

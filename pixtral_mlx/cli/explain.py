@@ -21,6 +21,7 @@ from .question import (
 )
 from .status import Status
 from .streams import leaving_at_once
+from .wrap import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,7 @@ def run(arguments: Namespace) -> int:
             save_new(trace.picture(words, model.name), output)
         if arguments.save:
             trace.save(arguments.save)
-    print(f"drawn: {output}", file=sys.stderr)
+    say(f"drawn: {output}", file=sys.stderr)
     return 130 if stream.reply.finish_reason == "interrupted" else 0
 
 
@@ -118,4 +119,4 @@ def write_page(
     finally:
         session.close()
     with new_file(path, error=ImageError) as hidden:
-        hidden.write_text(text, encoding="utf-8")
+        hidden.write_text(text, encoding="utf-8", errors="replace")

@@ -9,6 +9,7 @@ from ..tables import format_bytes
 from .question import find_model
 from .settings import chosen_model, remember_folder
 from .status import Status
+from .wrap import say
 
 
 def run(arguments: Namespace) -> int:
@@ -25,7 +26,7 @@ def run(arguments: Namespace) -> int:
         config = load_config(folder)
         adapter = open_adapter(folder, arguments.adapter_path, config)
         write_peft(expanded(arguments.dst), adapter, config, choice.model)
-        print(f"{arguments.dst}: {len(adapter.matrices)} matrices of rank {adapter.rank}, for PEFT")
+        say(f"{arguments.dst}: {len(adapter.matrices)} matrices of rank {adapter.rank}, for PEFT")
         return 0
     from ..tuning.fuse import fuse
 
@@ -36,7 +37,7 @@ def run(arguments: Namespace) -> int:
         )  # fmt: skip
     remember_folder(Path(fused.folder))
     plan = fused.plan
-    print(
+    say(
         f"{fused.folder}: {plan.parameters:,} weights in {format_bytes(plan.nbytes)}, "
         f"{plan.bits_per_weight:.2f} bits per weight\n"
         f"Ask it: pixtral-mlx generate -m {quote(arguments.dst)} photo.jpg 'What is this?'"

@@ -1,6 +1,5 @@
 """`pixtral-mlx generate`: answer one question about pictures."""
 
-import json
 import sys
 from argparse import Namespace
 from dataclasses import asdict, replace
@@ -19,6 +18,7 @@ from .question import (
 )
 from .status import Status
 from .streams import leaving_at_once
+from .wrap import say, say_json
 
 
 def run(arguments: Namespace) -> int:
@@ -39,11 +39,11 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         fields = asdict(replace(reply, trace=None))
         del fields["trace"]
-        print(json.dumps(fields, ensure_ascii=False))
+        say_json(fields)
     elif in_form and reply.parsed is not None:
-        print(reply.text)
+        say(reply.text)
     if arguments.stats:
-        print(format_stats(reply.stats), file=sys.stderr)
+        say(format_stats(reply.stats), file=sys.stderr)
     if reply.parse_error is not None:
         cut = reply.finish_reason == "length" and stream.limit == stream.options.max_tokens
         more = ": give more --max-tokens" if cut else ""

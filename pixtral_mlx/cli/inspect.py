@@ -1,7 +1,6 @@
 """`pixtral-mlx inspect`: what is in a model, or what a picture or a PDF becomes."""
 
 import contextlib
-import json
 from argparse import Namespace
 from dataclasses import replace
 from math import prod
@@ -29,6 +28,7 @@ from .inspect_pages import describe_pages, pages_text
 from .question import image_options
 from .status import Status
 from .stdin import read_stdin
+from .wrap import say, say_json
 
 PICTURE_SIDE, QUESTION = 512, "What is in this picture?"
 """What `--check` shows a model; the picture is smaller where the model takes no larger one."""
@@ -71,7 +71,10 @@ def run(arguments: Namespace) -> int:
     else:
         report = describe_model(arguments.what, check=arguments.check)
         text = _model_text(report)
-    print(json.dumps(report, ensure_ascii=False) if arguments.json else text)
+    if arguments.json:
+        say_json(report)
+    else:
+        say(text)
     return 0
 
 

@@ -12,6 +12,7 @@ from ..tables import format_bytes
 from . import live_page
 from .settings import MINI
 from .status import Status
+from .wrap import say
 
 ENDING = ".html"
 
@@ -34,6 +35,6 @@ def run(arguments: Namespace) -> int:
     with Status("writing the page"):
         text = live_page.page(checkpoint, shown_name(model))
         with new_file(output, error=PixtralError) as hidden:
-            hidden.write_text(text, encoding="utf-8")
-    print(f"written: {output} ({format_bytes(len(text.encode()))}); it opens without a network")
+            hidden.write_text(text, encoding="utf-8", errors="replace")
+    say(f"written: {output} ({format_bytes(len(text.encode()))}); it opens without a network")
     return 0

@@ -1,6 +1,5 @@
 """`pixtral-mlx models`: the models on this machine, and which one is asked by default."""
 
-import json
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..errors import CheckpointError
 from ..files import expanded
 from ..tables import format_bytes, format_table
 from .settings import MINI, READY_MADE, VARIABLE, Choice, default_model, known_folders, set_default
+from .wrap import say, say_json
 
 
 def run(arguments: Namespace) -> int:
@@ -26,11 +26,14 @@ def run(arguments: Namespace) -> int:
     if arguments.model is not None:
         set_default(checked(arguments.model))
     choice = default_model()
-    print(json.dumps(choice._asdict()) if arguments.json else default_text(choice))
+    if arguments.json:
+        say_json(choice._asdict())
+    else:
+        say(default_text(choice))
     if arguments.model is not None and choice.source == VARIABLE:
-        print(f"{VARIABLE} is set and comes first: unset it to use {arguments.model}")
+        say(f"{VARIABLE} is set and comes first: unset it to use {arguments.model}")
     elif arguments.model is not None:
-        print("Ask it: pixtral-mlx generate photo.jpg 'What is this?'")
+        say("Ask it: pixtral-mlx generate photo.jpg 'What is this?'")
     return 0
 
 
@@ -61,9 +64,9 @@ def _list(arguments: Namespace) -> int:
             {**model._asdict(), "folder": str(model.folder), "default": _is(model, choice)}
             for model in found
         ]
-        print(json.dumps(report, ensure_ascii=False))
+        say_json(report)
         return 0
-    print("\n".join(models_text(found, choice)))
+    say("\n".join(models_text(found, choice)))
     return 0
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import PixtralError, explain_missing
+from ..errors import PixtralError, explain_missing, one_line
 from .arguments import (
     add_conversation,
     add_dtype,
@@ -37,8 +37,8 @@ from .streams import (
     prepare_streams,
 )
 from .training import add_fuse, add_tune
-from .usage import Parser, file_name, one_line
-from .wrap import fitted
+from .usage import Parser, file_name
+from .wrap import fitted, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run(argv)
     except KeyboardInterrupt:  # while its words were read, or once more while it ended
-        print("pixtral-mlx: interrupted", file=sys.stderr)
+        say("pixtral-mlx: interrupted", file=sys.stderr)
         status = 130
     if status == 130 and argv is None:
         end_at_once(status)
@@ -97,7 +97,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _fail(command: str, error: object, status: int) -> int:
-    print(fitted(f"pixtral-mlx {command}: {one_line(str(error))}", sys.stderr), file=sys.stderr)
+    say(fitted(f"pixtral-mlx {command}: {one_line(str(error))}", sys.stderr), file=sys.stderr)
     return status
 
 

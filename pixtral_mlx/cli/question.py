@@ -28,7 +28,7 @@ from .settings import MINI, READY_MADE, Choice, chosen_model
 from .status import Status
 from .stdin import read_stdin, read_stdin_text
 from .streams import leaving_at_once
-from .wrap import writer
+from .wrap import say, writer
 
 MINI_NOTICE = (
     "pixtral-mini knows only scenes of its own (try `pixtral-mlx demo`); for photographs and "
@@ -249,14 +249,14 @@ def write_stream(
         if status is not None:
             status.step("")
         if not quiet:
-            print()
+            say()
         log.warning("interrupted; this is the answer so far")
         return
     finally:
         if thoughts is not None:
             thoughts.end()
     if not quiet:
-        print()
+        say()
         _say_cut(stream)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import PixtralError
 from ..files import new_file
 from .row_formats import JsonLines, format_of
+from .wrap import say
 
 Key = tuple[str, int | None]
 """What a row is about: a file, and a page of it where each page has a row."""
@@ -175,7 +176,7 @@ class RowStream:
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a row, its "file" first."""
         line = {"file": row["file"], **self._made_with, **row}
-        print(JsonLines().encode(line).decode(), end="", flush=True)
+        say(JsonLines().encode(line).decode(), end="", flush=True)
         self.rows.append(line)
 
 

@@ -9,6 +9,7 @@ from .question import MINI_NOTICE, find_model
 from .settings import MINI, chosen_model
 from .status import Status
 from .streams import end_at_once
+from .wrap import say
 
 NEEDED = ("starlette", "uvicorn", "prometheus_client")
 
@@ -42,7 +43,7 @@ def run(arguments: Namespace) -> int:
 
         def ready(address: str) -> None:
             status.step("")
-            print(f"ready: {address}", flush=True)
+            say(f"ready: {address}", flush=True)
 
         serve(
             folder,

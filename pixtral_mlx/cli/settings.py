@@ -133,7 +133,8 @@ def _write(kept: Mapping[str, Any]) -> None:
     except OSError as error:
         raise PixtralError(f"{file}: cannot be written ({error.strerror})") from error
     with new_file(file, replace=True, error=PixtralError) as hidden:
-        hidden.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+        hidden.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _unusable(file: Path, why: str) -> PixtralError:

@@ -6,6 +6,8 @@ import threading
 import time
 from types import TracebackType
 
+from .wrap import harmless
+
 DELAY_SECONDS = 0.5
 """What is done sooner than this shows nothing."""
 
@@ -75,7 +77,7 @@ class Status:
                     line = format_line(
                         self._text, self._unit, *self._progress, seconds, width, ascii=plain
                     )
-                    self._stream.write(_CLEAR + line)
+                    self._stream.write(_CLEAR + harmless(line, self._stream))
                     self._stream.flush()
                     self._drawn = True
 

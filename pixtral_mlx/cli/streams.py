@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from ..errors import one_line
 from .wrap import fitted
 
 HEARD_SECONDS = 0.1
@@ -48,7 +49,7 @@ class _Notes(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-        return clear + fitted(f"note: {record.getMessage()}", sys.stderr)
+        return clear + fitted(f"note: {one_line(record.getMessage())}", sys.stderr)
 
 
 def drop_output() -> None:

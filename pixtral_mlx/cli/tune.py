@@ -14,6 +14,7 @@ from .flags import given_options
 from .question import find_model
 from .settings import chosen_model
 from .status import Status
+from .wrap import say
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def run(arguments: Namespace) -> int:
             nonlocal doing
             if what == "validated":
                 status.step("")
-                print(
+                say(
                     f"step {done:,}: validation loss {figures['loss']:.3f}, "
                     f"{100 * figures['accuracy']:.1f} % right",
                     flush=True,
@@ -61,11 +62,11 @@ def run(arguments: Namespace) -> int:
             progress=progress, base=choice.model, **options,
         )  # fmt: skip
     for line in summary(found.report):
-        print(line)
+        say(line)
     for line in warnings(found.report):
         log.warning(line)
     where, model_name = quote(arguments.output), quote(choice.model)
-    print(
+    say(
         f"{where}: the adapter, report.json, curves.png\n"
         f"Ask it: pixtral-mlx generate -m {model_name} --adapter-path {where} photo.jpg "
         "'What is this?'"

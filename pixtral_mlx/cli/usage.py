@@ -3,11 +3,11 @@
 import argparse
 import difflib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from ..errors import one_line
 from .wrap import fitted
 
 
@@ -104,8 +104,3 @@ def file_name(text: str) -> str:
     """A name as it was typed, `~` at its start put in the place of the home folder: shells leave
     it alone in `--model=~/models/pixtral`."""
     return os.path.expanduser(text)
-
-
-def one_line(text: str) -> str:
-    """Without line ends, and without what would steer a terminal (names come from anywhere)."""
-    return "".join(c if c.isprintable() else "?" for c in re.sub(r"\s+", " ", text).strip())

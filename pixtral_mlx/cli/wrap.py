@@ -1,11 +1,33 @@
 """Lines that end between words, as wide as the terminal; elsewhere text stays as it is."""
 
+import json
 import os
+import re
 import shutil
+import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
+
+_CONTROL = re.compile(r"[^\n\t -~\xa0-\U0010ffff]|[\ud800-\udfff]")
+
+
+def say(text: str = "", *, file: TextIO | None = None, **options: Any) -> None:
+    """What every command prints with: `print`, and in a terminal `harmless`."""
+    stream = sys.stdout if file is None else file
+    print(harmless(text, stream), file=stream, **options)
+
+
+def say_json(value: Any) -> None:
+    """One JSON object on stdout; bytes of a name that are not UTF-8 are escaped."""
+    say(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode())
+
+
+def harmless(text: str, stream: TextIO) -> str:
+    """Without what would steer a terminal: names come from anywhere, and so does what a model
+    writes about a picture. Elsewhere text stays as it is."""
+    return _CONTROL.sub("?", text) if stream.isatty() else text
 
 
 def fitted(text: str, stream: TextIO) -> str:
@@ -23,6 +45,7 @@ def writer(stream: TextIO) -> Callable[[str], None]:
     wrap = WordWrap(_width()) if stream.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def write(piece: str) -> None:
+        piece = harmless(piece, stream)
         print(piece if wrap is None else wrap.add(piece), end="", file=stream, flush=True)
 
     return write

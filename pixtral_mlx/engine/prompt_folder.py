@@ -21,9 +21,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoint.arrays import load_arrays, save_arrays
 from ..checkpoint.safetensors_io import TensorInfo, read_header
 from ..errors import CheckpointError
-from ..files import expanded, new_file
+from ..files import expanded, new_file, refuse_shared
 from ..model.config import PixtralConfig
 from ..model.kv_cache import KVFormat
 from ..model.vision_language_model import VisionLanguageModel
@@ -58,7 +59,7 @@ class PromptFolder:
         identity: of its weights, from `model_identity`.
 
     Raises:
-        CheckpointError: the folder cannot be made or read.
+        CheckpointError: the folder cannot be made or read, or others may write into it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], model: VisionLanguageModel, identity: str):
@@ -69,6 +70,7 @@ class PromptFolder:
         self._known: dict[str, Content | None] = {}  # by file name; None is ignored
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            refuse_shared(self.folder)
             self._look()
         except OSError as error:
             raise CheckpointError(
@@ -133,7 +135,7 @@ class PromptFolder:
     def _read(self, path: Path) -> Content:
         """What a file says that it holds, checked against its header and the model."""
         infos = read_header(path)
-        about = json.loads(_load(path)[1].get("about", "{}"))
+        about = json.loads(load_arrays(path)[1].get("about", "{}"))
         if about.get("format") != FORMAT or about.get("model") != self._identity:
             raise ValueError("made with another model, version or program")
         text, tokens = self._config.text, about["tokens"]
@@ -155,7 +157,7 @@ class PromptFolder:
         path = self.folder / name
         try:
             content = self._read(path)
-            arrays, metadata = _load(path)
+            arrays, metadata = load_arrays(path)
             if metadata["hash"] != _hash(metadata["about"], arrays):
                 raise ValueError("its data are damaged")
             os.utime(path)
@@ -200,7 +202,7 @@ class PromptFolder:
         path = self.folder / name
         # What a power cut empties is found damaged later: no answer waits for the disk.
         with new_file(path, replace=True, error=None, mode=0o600, sync=False) as hidden:
-            mx.save_safetensors(str(hidden), arrays, metadata)
+            save_arrays(hidden, arrays, metadata)
             read_header(hidden)  # a full disk leaves a short file, and MLX does not say so
         self._known[name] = content
 
@@ -234,12 +236,6 @@ def _is_ours(path: Path) -> bool:
 def _short(error: Exception) -> str:
     """What is wrong, without the path, which the note names already."""
     return str(error).rpartition(".safetensors: ")[2] or type(error).__name__
-
-
-def _load(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """Arrays that are read when they are computed with, and the metadata."""
-    loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
-    return loaded
 
 
 def _check_shapes(

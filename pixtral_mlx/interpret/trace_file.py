@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoint.arrays import load_arrays, save_arrays
 from ..checkpoint.safetensors_io import read_header
 from ..errors import CheckpointError, PixtralError
 from ..files import expanded, new_file, refuse_existing
@@ -76,7 +77,7 @@ def write_trace(record: TraceRecord, path: str | Path) -> None:
     kept = json.dumps(about)
     metadata = {_KEY: VERSION, "about": kept, "checksum": _checksum(arrays, kept)}
     with new_file(path, suffix=".safetensors") as hidden:
-        mx.save_safetensors(str(hidden), arrays, metadata)
+        save_arrays(hidden, arrays, metadata)
 
 
 def read_trace(path: str | Path) -> TraceRecord:
@@ -88,8 +89,7 @@ def read_trace(path: str | Path) -> TraceRecord:
     path = expanded(path)
     read_header(path)  # refuses what is truncated or corrupt before anything is loaded
     try:
-        loaded: Any = mx.load(str(path), format="safetensors", return_metadata=True)
-        arrays, metadata = loaded
+        arrays, metadata = load_arrays(path)
         if metadata.get(_KEY) != VERSION:
             raise ValueError(f"version {metadata.get(_KEY)}, {VERSION} is read")
         if metadata["checksum"] != _checksum(arrays, metadata["about"]):

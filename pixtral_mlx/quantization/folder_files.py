@@ -112,12 +112,13 @@ def write_card(folder: Path, plan: Plan, source: Checkpoint, errors: dict[str, f
     if any(tensor.name.startswith("vision_encoder.") for tensor in plan.tensors):
         card.append(f"\n```\n{names}\n{others}\n```")
     card.append("\nThe licence is that of the original model.\n")
-    (folder / "README.md").write_text("\n".join(card), encoding="utf-8")
+    (folder / "README.md").write_text("\n".join(card), encoding="utf-8", errors="replace")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Indented UTF-8 JSON with a newline at the end."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_processor(folder: Path, config: PixtralConfig) -> None:

@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checkpoint.arrays import is_utf8
 from ..errors import CheckpointError
 from ..inputs.tokenizer_file import import_jsonschema
 
@@ -46,6 +48,11 @@ def write_hf_tokenizer(file: Path) -> SpecialIds:
         OSError: the disk is full or not writable.
         CheckpointError: the process that a large file has to itself ended early.
     """
+    if not is_utf8(file):
+        with tempfile.TemporaryDirectory() as place:  # its name is one that transformers takes
+            ids = write_hf_tokenizer(Path(shutil.copy(file, place)))
+            shutil.copytree(place, file.parent, dirs_exist_ok=True)
+        return ids
     return _here(file) if file.stat().st_size <= SMALL_BYTES else _in_a_process(file)
 
 

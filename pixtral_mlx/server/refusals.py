@@ -6,7 +6,7 @@ dialect's own.
 
 from typing import Any
 
-from ..errors import CapacityError, CheckpointError, ConfigError, PixtralError
+from ..errors import CapacityError, CheckpointError, ConfigError, PixtralError, shortened
 
 KINDS = {
     400: "invalid_request_error",
@@ -45,6 +45,7 @@ class Refusal(Exception):
         code: str | None = None,
         headers: dict[str, str] | None = None,
     ):
+        message = shortened(message)
         message = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code

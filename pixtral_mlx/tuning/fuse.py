@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from ..checkpoint import layouts
+from ..checkpoint.arrays import save_arrays
 from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.names import resolve
 from ..checkpoint.scheme import AFFINE_BITS, AFFINE_GROUPS, Scheme
@@ -132,7 +133,7 @@ def _write(
         arrays = dict(
             pair for tensor in part for pair in _stored(tensor, table[tensor.name], modules)
         )
-        mx.save_safetensors(str(folder / file), arrays, {"format": "mlx"})
+        save_arrays(folder / file, arrays, {"format": "mlx"})
         files |= dict.fromkeys(arrays, file)
         mx.clear_cache()
     return files

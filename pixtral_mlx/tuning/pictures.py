@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from ..checkpoint.arrays import load_arrays, save_arrays
 from ..checkpoint.safetensors_io import read_header
 from ..errors import CheckpointError
 from ..files import new_file
@@ -67,7 +68,7 @@ class EncodedPictures:
     def _write(self, digest: str, features: mx.array) -> None:
         file = self._file(digest)
         with new_file(file, replace=True, sync=False) as hidden:
-            mx.save_safetensors(str(hidden), {NAME: features})
+            save_arrays(hidden, {NAME: features})
         self.nbytes += file.stat().st_size
         self._kept.add(digest)
 
@@ -79,9 +80,8 @@ class EncodedPictures:
             infos = read_header(file)
             if infos[NAME].shape != (rows * columns, self._encoder.config.hidden_size):
                 return None
-            loaded: Any = mx.load(str(file))
-            return loaded[NAME]
-        except (CheckpointError, RuntimeError, KeyError):
+            return load_arrays(file)[0][NAME]
+        except (CheckpointError, OSError, RuntimeError, KeyError):
             return None
 
     def _file(self, digest: str) -> Path:

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from ..checkpoint.adapter import Adapter
 from ..checkpoint.adapter_files import SETTINGS, WEIGHTS, mlx_files
+from ..checkpoint.arrays import load_arrays, save_arrays
 from ..errors import CheckpointError
 from ..files import new_file
 from ..model.config import PixtralConfig
@@ -51,7 +52,7 @@ def write_state(folder: Path, state: State) -> None:
         for name in ("made_with", "step", "steps", "validations", "samples", "right")
     }
     with new_file(folder / STATE, replace=True) as hidden:
-        mx.save_safetensors(str(hidden), arrays, {"about": json.dumps(about)})
+        save_arrays(hidden, arrays, {"about": json.dumps(about)})
 
 
 def read_state(folder: Path, made_with: dict[str, Any]) -> State:
@@ -64,8 +65,7 @@ def read_state(folder: Path, made_with: dict[str, Any]) -> State:
     if not file.is_file():
         raise CheckpointError(f"{folder}: holds no training to go on with: leave out --resume")
     try:
-        loaded: Any = mx.load(str(file), return_metadata=True)
-        arrays, metadata = loaded
+        arrays, metadata = load_arrays(file)
         about = json.loads(metadata["about"])
         state = State(**about)
         mx.eval(arrays)
@@ -92,7 +92,7 @@ def write_adapter_files(
     """The adapter in mlx-lm's files, in the place of the one before; errors as `new_file`."""
     settings, tensors = mlx_files(adapter, config)
     with new_file(folder / WEIGHTS, replace=True) as hidden:
-        mx.save_safetensors(str(hidden), tensors, {"format": "mlx"})
+        save_arrays(hidden, tensors, {"format": "mlx"})
     write_json(folder / SETTINGS, {**more, **settings})
 
 
@@ -100,4 +100,4 @@ def write_json(file: Path, content: Any) -> None:
     """Write a JSON file, in the place of the one before; errors as `new_file`."""
     with new_file(file, replace=True) as hidden:
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        hidden.write_text(f"{text}\n", encoding="utf-8")
+        hidden.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 from commands import ASK, COMMAND, environment
 from PIL import Image
 
-from pixtral_mlx.cli import generate
+import pixtral_mlx as px
+from pixtral_mlx.cli import generate, main
+from pixtral_mlx.cli.settings import default_model
 
 LONG = ("generate", "--model", "4bit", "--prompt", "Go on", "--max-tokens", "100000")
 
@@ -226,3 +229,27 @@ def test_names_in_bytes_that_are_no_text(places):
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"9 x 9 pixels" in done.stdout
+
+
+def test_every_command_takes_names_that_are_not_utf8(places, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(places / "4bit", odd / "model")
+    Image.new("RGB", (9, 9)).save(odd / "a.png")
+    asked = ("-m", odd / "model", "--max-tokens", 2, odd / "a.png", "What?")
+    for words in (
+        ("convert", "mini", odd / "8bit", "--bits", 8),
+        ("inspect", odd / "8bit", "--json"),
+        ("models", "default", odd / "8bit"),
+        ("generate", *asked, "--prompt-cache", odd / "kept"),
+        ("generate", *asked, "--prompt-cache", odd / "kept", "--stats"),
+        ("explain", *asked, "-o", odd / "b.png", "--save", odd / "c.safetensors"),
+    ):
+        status = main([*map(str, words)])
+        out, err = capsys.readouterr()
+        assert status == 0, err
+        if words[0] == "inspect":
+            assert json.loads(out)["model"] == str(odd / "8bit")
+    assert px.open_trace(odd / "c.safetensors").words
+    assert len([*(odd / "kept").iterdir()]) == 1
+    assert default_model().model == str(odd / "8bit")

@@ -1,12 +1,15 @@
 """Lines as wide as the terminal, whose ends lie between words."""
 
+import ast
 import io
+import json
 import random
 import re
 
 import pytest
+from commands import HOUSE
 
-from pixtral_mlx.cli.wrap import WordWrap, fitted, writer
+from pixtral_mlx.cli.wrap import WordWrap, fitted, say, say_json, writer
 
 TEXT = (
     "A square picture, three rows and four columns, from a blue ring to a blue moon.\n\n"
@@ -69,3 +72,34 @@ def test_pipes_get_what_was_said(monkeypatch):
     lines = fitted(TEXT[:79], terminal).splitlines()
     assert len(lines) == 3 and all(len(line) <= 30 for line in lines)
     assert lines[1].startswith("  ")
+
+
+STEERING = "a\x1b[31m\r\x07\x9b2J\x7f b\udcff\u202fc"
+
+
+def test_terminals_are_not_steered_by_names_or_answers(monkeypatch):
+    for stream, said in (
+        (Terminal(), "a?[31m???2J? b?\u202fc\n"),
+        (io.StringIO(), f"{STEERING}\n"),
+    ):
+        monkeypatch.setattr("sys.stdout", stream)
+        say(STEERING)
+        assert stream.getvalue() == said
+    terminal = Terminal()
+    writer(terminal)("\x1b]0;title\x07\x9b1m!\n")
+    assert terminal.getvalue() == "?]0;title??1m!\n"
+
+
+def test_commands_print_with_say():
+    for file in (HOUSE / "pixtral_mlx" / "cli").glob("*.py"):
+        calls = [
+            node.lineno
+            for node in ast.walk(ast.parse(file.read_text("utf-8")))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        ]
+        assert not calls or file.name in ("wrap.py", "streams.py"), (file, calls)
+
+
+def test_json_on_stdout_names_what_is_not_utf8(capsys):
+    say_json({"file": "caf\udce9 \u56fe"})
+    assert json.loads(capsys.readouterr().out) == {"file": "caf\udce9 \u56fe"}

@@ -253,6 +253,19 @@ def test_folders_that_cannot_be_used(folder, tmp_path, capsys, process, kept, ca
     assert "cannot be read" in caplog.text
 
 
+def test_folders_that_others_may_write_into_are_refused(process, kept, tmp_path, monkeypatch):
+    for mode in (0o777, 0o1777, 0o775, 0o770):
+        (tmp_path / "kept").chmod(mode)
+        with pytest.raises(px.CheckpointError, match="others may write into it"):
+            process()
+    (tmp_path / "kept").chmod(0o755)
+    process()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)
+    if os.getuid():  # root's are believed
+        with pytest.raises(px.CheckpointError, match="another user"):
+            process()
+
+
 def test_what_is_no_file_is_left_alone(process, kept):
     os.mkfifo(kept[0].parent / "prompt-0.safetensors")
     (kept[0].parent / "prompt-1.safetensors").mkdir()
