@@ -118,10 +118,10 @@ def _form(arguments: Namespace) -> Any:
     if getattr(arguments, "schema", None) is None:
         return None
     try:
-        schema = json.loads(Path(arguments.schema).expanduser().read_text(encoding="utf-8"))
+        schema = json.loads(read_file(Path(arguments.schema).expanduser(), MOST_SCHEMA_BYTES))
     except OSError as error:
         raise FormError(f"{arguments.schema}: {error.strerror}: check the name") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormError(f"{arguments.schema}: not JSON ({error}): give a JSON schema") from error
     if not isinstance(schema, dict):
         raise FormError(f"{arguments.schema}: not a JSON schema, which is an object")
@@ -280,7 +280,7 @@ class _Thoughts:
     def end(self) -> None:
         """No more thoughts."""
         if self._open:
-            print(file=sys.stderr, flush=True)
+            say(file=sys.stderr, flush=True)
         self._open = False
 
 
