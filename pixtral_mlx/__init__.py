@@ -25,6 +25,10 @@ if TYPE_CHECKING:
         PixtralError,
         PromptError,
     )
+    from .extraction.extract import extract
+    from .extraction.fields import Field
+    from .extraction.options import ExtractionOptions
+    from .extraction.result import Extraction
     from .inputs.image import open_image
     from .inputs.image_options import ImageOptions
     from .inputs.tokenizer import Tokenizer
@@ -49,6 +53,9 @@ __all__ = [
     "Comparison",
     "ConfigError",
     "Evidence",
+    "Extraction",
+    "ExtractionOptions",
+    "Field",
     "FormError",
     "GenerationOptions",
     "GenerationStats",
@@ -76,6 +83,7 @@ __all__ = [
     "compare_runs",
     "convert",
     "edits",
+    "extract",
     "first_difference",
     "load",
     "load_config",
@@ -102,6 +110,10 @@ __getattr__, __dir__ = lazily(
         "engine.sampling": "sampling_probabilities",
         "errors": "CapacityError CheckpointError ConfigError FormError ImageError PixtralError "
         "PromptError",
+        "extraction.extract": "extract",
+        "extraction.fields": "Field",
+        "extraction.options": "ExtractionOptions",
+        "extraction.result": "Extraction",
         "inputs.image": "open_image",
         "inputs.image_options": "ImageOptions",
         "inputs.tokenizer": "Tokenizer",

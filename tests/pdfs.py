@@ -90,3 +90,25 @@ def _rc4(key: bytes, data: bytes) -> bytes:
         box[i], box[j] = box[j], box[i]
         found.append(byte ^ box[(box[i] + box[j]) % 256])
     return bytes(found)
+
+
+def make_text(*pages, size=(400, 300), extra=b"") -> bytes:
+    """Pages of words in Helvetica: each a list of (x, y of the baseline, points, text), from the
+    lower left corner; `extra` goes into every page's dictionary."""
+    kids = b" ".join(b"%d 0 R" % (4 + 2 * n) for n in range(len(pages)))
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(pages), kids),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    for n, lines in enumerate(pages):
+        objects.append(
+            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]/Resources<</Font<</F 3 0 R>>>>"
+            b"/Contents %d 0 R%s>>" % (*size, 5 + 2 * n, extra)
+        )
+        drawn = [
+            f"BT /F {points} Tf {x} {y} Td ({text}) Tj ET".encode("latin-1")
+            for x, y, points, text in lines
+        ]
+        objects.append(stream(b"", b"\n".join(drawn)))
+    return joined(objects)

@@ -23,7 +23,7 @@ PACKAGE, WIDGETS = "pixtral_mlx", "pixtral_mlx_widgets"
 ORDER = [
     "errors", "lazy", "checks", "tables", "files", "model", "cost", "distributed", "inputs",
     "checkpoint", "interpret", "engine", "quantization", "pixtral", "worker", "random_model",
-    "mini", "tuning", "evaluation", "extraction", "drawing", "server", "doctor", "cli", "__init__",
+    "mini", "tuning", "evaluation", "drawing", "extraction", "server", "doctor", "cli", "__init__",
     "__main__",
 ]  # fmt: skip
 """From the ground up: each may import what stands before it."""

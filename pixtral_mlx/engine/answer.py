@@ -111,6 +111,7 @@ class Answer:
             raise nan_error(self._engine.model)
         self._clock()
         if token == self._engine.tokenizer.eos_id:
+            self.reply.end_logprob = logprob
             yield from self._end(self._own_end, self._text.flush())
             return
         self.reply.stats.generated_tokens += 1
@@ -121,7 +122,7 @@ class Answer:
         self._waiting.append(
             Piece(
                 text, token, logprob, self.reply.trace, choice.allowed_mass, calls,
-                choice.top_logprobs, reasoning or "",
+                choice.top_logprobs, reasoning or "", choice.forced,
             )
         )  # fmt: skip
         if self._text.stopped:
@@ -203,6 +204,7 @@ class Answer:
             self.reply.logprobs.append(piece.logprob)
             if piece.allowed_mass is not None:
                 self.reply.allowed_mass.append(piece.allowed_mass)
+                self.reply.forced.append(piece.forced)
             if self._top:
                 self.reply.top_logprobs.append(piece.top_logprobs)
             if self.reply.trace is not None:

@@ -28,6 +28,8 @@ class Piece:
             and the mask of a form. Tokens without any probability are left out.
         reasoning: what it adds to the thoughts of a model that thinks first (Magistral), see
             `Reply.reasoning`.
+        forced: whether `response_format` left no choice about it; its log-probability then says
+            nothing about what the model wanted to say.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Piece:
     tool_calls: tuple[dict[str, Any], ...] = ()
     top_logprobs: tuple[tuple[int, float], ...] = ()
     reasoning: str = ""
+    forced: bool = False
 
 
 @dataclass
@@ -103,6 +106,9 @@ class Reply:
         parse_error: why there is no value, in one sentence: the answer was cut, or it breaks what
             could only be checked when it was there.
         allowed_mass: with `response_format`, one a token, see `Piece.allowed_mass`.
+        forced: with `response_format`, one a token, see `Piece.forced`.
+        end_logprob: the log-probability of the end token, where the model wrote it; None where a
+            form, a stop string or the limit ended the answer.
         tool_calls: of `tools`, whole ones, in OpenAI's shape: {"id", "type": "function",
             "function": {"name", "arguments"}}, the arguments as JSON in a string. They are no part
             of `text`.
@@ -120,6 +126,8 @@ class Reply:
     parsed: Any = None
     parse_error: str | None = None
     allowed_mass: list[float] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
+    end_logprob: float | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     reasoning: str = ""
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)

@@ -97,6 +97,21 @@ def open_pages(
     return pages
 
 
+def page_words(
+    data: bytes, name: str, number: int, password: str | None = None
+) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """The text that a page has of its own, word by word, in the order of the file.
+
+    Returns:
+        (word, (left, top, right, bottom) as shares of the page as it is drawn); none for a scan.
+
+    Raises:
+        ImageError: not readable, or too much of it; pypdfium2 is missing.
+    """
+    with _opened(data, name, password) as document:
+        return [(text, (x0, y0, x1, y1)) for text, x0, y0, x1, y1 in document.words(number)]
+
+
 @contextmanager
 def _opened(data: bytes, name: str, password: str | None) -> Iterator[Document]:
     """The document, for as long as the block lasts; whatever PDFium says becomes one line."""

@@ -26,6 +26,11 @@ TOO_LONG, TOO_LARGE, IDLE = 3, 4, 0
 _IDLE_SECONDS = 60.0
 _WATCH_SECONDS = 0.05
 
+MOST_LETTERS = 100_000
+"""Of the text of a page; what comes after them is left out."""
+_HYPHEN = 2  # what PDFium has in place of one at the end of a line
+_FINE = 1_000_000  # steps across a page, in which PDFium says where a letter is
+
 
 def main() -> None:
     """Answer until no more requests come."""
@@ -152,6 +157,27 @@ class _Drawing:
         picture = self._opened_page(number).render(scale=scale).to_pil().convert("RGB")
         return {"size": picture.size}, picture.tobytes()
 
+    def words(self, number: int) -> tuple[dict, bytes]:
+        """The words of a page, each [text, left, top, right, bottom], in the order of the file;
+        sides are shares of the page as it is drawn, so turned and cropped as it says."""
+        from pypdfium2 import raw
+
+        page = self._opened_page(number)
+        letters = page.get_textpage()
+        words, text, box = [], "", (1.0, 1.0, 0.0, 0.0)
+        for i in range(min(letters.count_chars(), MOST_LETTERS) + 1):
+            code = raw.FPDFText_GetUnicode(letters.raw, i) if i < letters.count_chars() else 0
+            letter = "-" if code == _HYPHEN else chr(code) if 32 < code < 0x110000 else " "
+            if letter.isspace() or 0xD800 <= code < 0xE000:
+                if text:
+                    words.append([text, *box])
+                text, box = "", (1.0, 1.0, 0.0, 0.0)
+            elif (found := _letter_box(page, letters, i)) is not None:
+                text += letter
+                box = (*map(min, box[:2], found[:2]), *map(max, box[2:], found[2:]))
+        letters.close()
+        return {"words": words}, b""
+
     def _opened_page(self, number: int) -> Any:
         """Opening it is what takes long."""
         if self._page[0] != number:
@@ -159,6 +185,24 @@ class _Drawing:
                 self._page[1].close()
             self._page = number, self._document[number - 1]
         return self._page[1]
+
+
+def _letter_box(page: Any, letters: Any, i: int) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of a letter as shares of the page; None where it is not in it."""
+    from pypdfium2 import raw
+
+    sides = [ctypes.c_double() for _ in range(4)]  # left, right, bottom, top
+    if not raw.FPDFText_GetCharBox(letters.raw, i, *map(ctypes.byref, sides)):
+        return None
+    left, right, bottom, top = (side.value for side in sides)
+    corners = []
+    for x, y in ((left, bottom), (right, top)):
+        across, down = ctypes.c_int(), ctypes.c_int()
+        raw.FPDF_PageToDevice(page.raw, 0, 0, _FINE, _FINE, 0, x, y, across, down)
+        corners.append((across.value / _FINE, down.value / _FINE))
+    (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(*corners, strict=True))
+    seen = x1 > 0 and y1 > 0 and x0 < 1 and y0 < 1
+    return (max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)) if seen else None
 
 
 def _font_not_held(part: Any) -> str | None:

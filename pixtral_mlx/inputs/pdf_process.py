@@ -108,6 +108,10 @@ class Document:
         told, pixels = self._ask(name, "draw", number=number, scale=scale)
         return tuple(told["size"]), pixels
 
+    def words(self, number: int) -> list[list[Any]]:
+        """The words of a page with their places, see `pdf_drawing`."""
+        return self._ask(f"{self._name}, page {number}", "words", number=number)[0]["words"]
+
     def _ask(self, name: str, do: str, **asked: Any) -> tuple[dict[str, Any], bytes]:
         try:
             return self._process.ask(do, **asked)

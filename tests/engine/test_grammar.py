@@ -436,3 +436,19 @@ def test_every_finished_answer_to_random_schemas_validates(folder):
                 assert reply.parsed is None
                 assert errors and {error.validator for error in errors} <= {"format", "anyOf"}
     assert ended > 250
+
+
+def test_what_was_forced_and_how_it_ended_are_said(mini):
+    """Of a choice between two words only the first token is chosen; an end that the form leaves
+    open is the model's, with its own log-probability."""
+    shown = scene(7, rows=3, columns=4).image
+    choice = {"type": "regex", "regex": "the picture is (wide|tall)"}
+    reply = mini.generate("Wide, tall or square?", images=[shown], response_format=choice)
+    assert reply.text.endswith(("wide", "tall")) and reply.end_logprob is None
+    assert len(reply.forced) == len(reply.tokens) == len(reply.allowed_mass)
+    assert sum(reply.forced) == reply.stats.forced_tokens > 0 and not reply.forced[-1]
+    open_end = {"type": "regex", "regex": "[a-z]+( [a-z]+)*"}
+    (reply,) = mini.generate_batch(
+        ["Wide, tall or square?"], images=[[shown]], response_format=open_end
+    )
+    assert reply.text == "wide" and -0.1 < reply.end_logprob <= 0 and reply.forced == [False]
