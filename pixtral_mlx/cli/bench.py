@@ -76,6 +76,8 @@ def _report(arguments: Namespace, sizes: list[tuple[int, int]]) -> dict[str, Any
         "bandwidth": bandwidth._asdict(),
         "open_seconds": opened,
         "first_token_after_open_seconds": first.prompt_seconds,
+        "pass_costs": {str(tokens): cost for tokens, cost in model.engine.pass_costs.items()},
+        "most_drafted": model.engine.most_drafted,
         "results": {
             name: summarise(stats, model, bandwidth.gigabytes_per_second)
             for name, stats in runs.items()
@@ -152,6 +154,11 @@ def format_report(report: dict[str, Any]) -> str:
         f"Opened in {report['open_seconds']:.2f} s; the first token after that took "
         f"{report['first_token_after_open_seconds']:.2f} s, weights read.",
     ]
+    costs = [f"{cost:.2f} for {n}" for n, cost in report["pass_costs"].items() if n != "1"]
+    lines.append(
+        f"A pass over several tokens, where one over a single token takes 1: {', '.join(costs)}; "
+        f"prompt lookup would draft {report['most_drafted'] or 'nothing'}."
+    )
     if report["weights_bytes"] < CACHED_BYTES:
         lines.append("The weights fit into caches: the share of the bound says little.")
     heads = (

@@ -38,10 +38,15 @@ class Engine:
         self._measure_passes = measure_passes
 
     @property
+    def pass_costs(self) -> Mapping[int, float]:
+        """What a pass over 1, 2 and 4 tokens takes here, one over a single token being 1; measured
+        where it was not asked before."""
+        return self._measure_passes()
+
+    @property
     def most_drafted(self) -> int:
-        """How many tokens prompt lookup may draft at a time; where it was not asked before, that is
-        measured."""
-        return most_drafted(self._measure_passes())
+        """How many tokens prompt lookup may draft at a time, going by `pass_costs`."""
+        return most_drafted(self.pass_costs)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -279,6 +279,10 @@ def test_bench(here, capsys, caplog, tmp_path):
     assert report["versions"]["pixtral-mlx"] == px.__version__
     assert report["settings"]["max_tokens"] == 2 and report["bandwidth"]["kind"] == "given"
     assert report["open_seconds"] > 0 and report["first_token_after_open_seconds"] > 0
+    costs = report["pass_costs"]
+    assert costs["1"] == 1 and costs["2"] > 0 and report["most_drafted"] == 64  # see conftest
+    said = f"takes 1: {costs['2']:.2f} for 2, {costs['4']:.2f} for 4; prompt lookup would draft 64."
+    assert said in text
     words, wide, square = report["results"].values()
     assert (words["prompt_tokens"], wide["vision_seconds"] > 0) == (8, True)
     assert square["prompt_tokens"] - wide["prompt_tokens"] == 12 - 3
