@@ -12,18 +12,26 @@ thread touches MLX.
 """
 
 import atexit
+import ctypes
 import logging
+import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import WeakSet
+
+import mlx.core as mx
 
 from .checks import whole
 from .engine.batch import BATCH_SIZE, Batch
 from .engine.reply import Piece, Reply
+from .model.threads import begin_computing
 
 if TYPE_CHECKING:
     from .pixtral import Pixtral
@@ -34,6 +42,8 @@ Result = TypeVar("Result")
 IDLE_SECONDS = 1.0
 """With nothing to do for so long, the worker gives back the buffers that MLX keeps for the next
 step. Whoever asks again at once finds them still there."""
+END_SECONDS = 10.0
+"""When Python ends, a submitted function has so long to end by itself."""
 
 
 class Sink(Protocol):
@@ -52,7 +62,8 @@ class Worker:
         dtype, adapter_path: as for `px.load`.
         batch_size: at most this many streams are written at once, see `Batch`.
 
-    Errors of loading are raised by every request. Use it as a context manager, or `close` it.
+    Errors of loading are raised by every request. Use it as a context manager, or `close` it. A
+    process that is forked has none: there every request is refused.
     """
 
     def __init__(
@@ -65,22 +76,23 @@ class Worker:
     ):
         whole("batch_size", batch_size, 1)
         if not isinstance(source, str | PathLike):
-            import mlx.core as mx
-
-            # Whoever changed weights here may have left some to be computed, on this thread.
+            # Changed weights may be left to be computed, on this thread.
             mx.eval(source.parameters())
-        self._source, self._dtype, self._adapter_path = source, dtype, adapter_path
+        self._source: Any = source
+        self._dtype, self._adapter_path = dtype, adapter_path
         self._batch_size = batch_size
         self._requests: deque[tuple[Future, Callable]] = deque()
         self._streams: deque[WorkerStream] = deque()  # those that wait
         self._written: dict[int, WorkerStream] = {}
         self._wake, self._closed = threading.Condition(), False
+        self._copied = False  # by a fork
         self._problem: BaseException = RuntimeError(
             "the model was closed: open it again, with a new worker or session"
         )
         self._thread = threading.Thread(target=self._run, name="pixtral-mlx worker", daemon=True)
         self._thread.start()
         atexit.register(self._close_at_exit)
+        _workers.add(self)
 
     def submit(self, function: "Callable[[Pixtral], Result]") -> "Future[Result]":
         """Run `function(model)` on the worker's thread, between two steps if it is writing.
@@ -89,9 +101,10 @@ class Worker:
             A future; its `result()` waits, and raises what the function raised.
 
         Raises:
-            RuntimeError: the worker is closed. What loading raised, if it failed.
+            RuntimeError: the worker is closed. What loading raised, if it failed. From `result()`:
+                see `check_wait`.
         """
-        future: Future = Future()
+        future: Future = _Future(self.check_wait)
         self._add(self._requests, (future, function))
         return future
 
@@ -107,9 +120,11 @@ class Worker:
                 `stop` or `close` if that ends it. Without it, iterate over the stream.
 
         Raises:
-            RuntimeError: the worker is closed.
+            RuntimeError: the worker is closed. From the stream: see `check_wait`.
         """
-        stream = WorkerStream(messages, options, self._withdraw, pieces)
+        if progress := options.get("progress"):
+            options["progress"] = partial(_observe, progress)
+        stream = WorkerStream(messages, options, self._withdraw, self.check_wait, pieces)
         self._add(self._streams, stream)
         return stream
 
@@ -123,14 +138,36 @@ class Worker:
         requests that came in meanwhile. Only on the worker's thread."""
         self._answer(model)
 
+    def check_wait(self) -> None:
+        """Raise where nobody may wait for what is asked here.
+
+        Raises:
+            RuntimeError: on the worker's own thread, which would wait for itself; in a forked copy
+                of the process, which has not got that thread.
+        """
+        if self._copied:
+            raise self._problem.with_traceback(None)
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a function on the worker's thread waits for what that thread would do next: use "
+                "the model that the function is given, or wait on another thread"
+            )
+
     def close(self) -> None:
         """Stop what is being written, refuse what waits, and end the thread."""
         self._end()
         atexit.unregister(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
-        # MLX aborts the process if a thread is still computing when Python ends.
-        self._end(timeout=10)
+        """MLX aborts the process if a thread is still computing when Python ends; one that only
+        waits may stay."""
+        self._end(timeout=END_SECONDS)
+        busy = True
+        while busy and self._thread.is_alive():
+            start = time.process_time()
+            _interrupt(self._thread)
+            self._thread.join(1)
+            busy = time.process_time() - start > 0.1
 
     def _end(self, timeout: float | None = None) -> None:
         with self._wake:
@@ -144,6 +181,15 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _leave_copy(self) -> None:
+        """After a fork, in the copy of the process."""
+        self._wake = threading.Condition()  # somebody may have held it
+        self._closed = self._copied = True
+        self._problem = RuntimeError(
+            "the model's thread is in the process that this one was forked from: start processes "
+            "with multiprocessing.get_context('spawn') and open the model there"
+        )
 
     def _withdraw(self, stream: "WorkerStream") -> None:
         """A stream that the batch has not got yet ends here; others do so before the next step."""
@@ -166,6 +212,7 @@ class Worker:
     def _run(self) -> None:
         model = None
         try:
+            begin_computing()  # loading does, too
             model = self._load()
             self._serve(model)
         except BaseException as error:
@@ -177,6 +224,8 @@ class Worker:
                 )
         finally:
             self._refuse()
+            self._source = model = None
+            mx.clear_cache()
 
     def _serve(self, model: "Pixtral") -> None:
         batch = Batch(model.engine, batch_size=self._batch_size)
@@ -194,7 +243,6 @@ class Worker:
 
     def _wait(self, batch: Batch) -> bool:
         """Until there is something to do; False: the worker is closed."""
-        import mlx.core as mx
 
         def called() -> Any:
             return self._requests or self._streams or self._closed or batch.busy
@@ -233,9 +281,11 @@ class Worker:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(function(model))
+                result = function(model)
             except BaseException as error:
                 future.set_exception(error)
+            else:
+                future.set_result(result)
 
     def _refuse(self) -> None:
         """Nothing more will be answered: say so to all who wait, and to all who come."""
@@ -251,12 +301,32 @@ class Worker:
             self._written.clear()
 
 
+class _Future(Future):
+    """Of a request; `check` raises where nobody may wait."""
+
+    def __init__(self, check: Callable[[], None]):
+        super().__init__()
+        self._check = check
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As `Future.result`."""
+        self.exception(timeout)
+        return super().result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As `Future.exception`."""
+        if not self.done():
+            self._check()
+        return super().exception(timeout)
+
+
 class WorkerStream(Iterator[Piece]):
     """An answer that the worker writes; iterate on any thread.
 
     Arguments:
         messages, options: of `model.stream`.
         withdraw: takes it out of those that wait; for `stop`.
+        check: raises where nobody may wait.
         pieces: see `Worker.stream`.
     """
 
@@ -265,17 +335,20 @@ class WorkerStream(Iterator[Piece]):
         messages: Any,
         options: dict[str, Any],
         withdraw: Callable[["WorkerStream"], None],
+        check: Callable[[], None],
         pieces: Sink | None = None,
     ):
         self.messages, self.options = messages, options
         self.reply = Reply()
         self.pieces: Any = queue.SimpleQueue() if pieces is None else pieces
         self.stopped = False
-        self._withdraw, self._ended = withdraw, False
+        self._withdraw, self._check, self._ended = withdraw, check, False
 
     def __next__(self) -> Piece:
         if self._ended:
             raise StopIteration
+        if self.pieces.empty():
+            self._check()
         item = self.pieces.get()
         if isinstance(item, Piece):
             return item
@@ -302,3 +375,23 @@ class WorkerStream(Iterator[Piece]):
         while the model is being loaded. `reply` keeps what there is."""
         self.stopped = True
         self._withdraw(self)
+
+
+def _observe(progress: Callable[[int, int], None], done: int, total: int) -> None:
+    """Call a stream's observer; what would end the thread ends the stream alone."""
+    try:
+        progress(done, total)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise
+        raise RuntimeError(f"progress= raised {type(error).__name__}: {error}") from error
+
+
+def _interrupt(thread: threading.Thread) -> None:
+    """What it runs raises SystemExit, at the next step of Python."""
+    number, kind = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(number, kind)
+
+
+_workers: WeakSet[Worker] = WeakSet()
+os.register_at_fork(after_in_child=lambda: [worker._leave_copy() for worker in _workers])

@@ -1,9 +1,11 @@
 """One thread owns the model; others look inside while it writes."""
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import mlx.core as mx
 import pytest
@@ -172,6 +174,35 @@ def test_a_sink_that_breaks_stops_its_own_answer(worker, image, expected, caplog
     assert "could not be handed on" in caplog.text
 
 
+@pytest.mark.parametrize("kind", [KeyError, SystemExit, KeyboardInterrupt])
+def test_an_observer_that_fails_ends_its_own_answer(worker, image, expected, kind):
+    def progress(done, total):
+        raise kind("mine")
+
+    broken = worker.stream("Hi", max_tokens=5, progress=progress)
+    plain = worker.stream("Hi", images=[image], max_tokens=12)
+    with pytest.raises((KeyError, RuntimeError), match="mine") as caught:
+        list(broken)
+    assert caught.type is KeyError or kind.__name__ in str(caught.value)
+    assert [piece.token for piece in plain] == expected.tokens
+
+
+@pytest.mark.parametrize("wait", ["result", "exception", "next"])
+def test_who_would_wait_for_itself_is_refused_at_once(worker, wait):
+    inner = []
+
+    def ask(model):
+        if wait == "next":
+            inner.append(worker.stream("Hi", max_tokens=2))
+            return next(inner[0])
+        inner.append(worker.submit(lambda model: 7))
+        return getattr(inner[0], wait)()
+
+    with pytest.raises(RuntimeError, match="use the model that the function is given"):
+        worker.submit(ask).result(timeout=20)
+    assert len(list(inner[0])) == 2 if wait == "next" else inner[0].result(timeout=20) == 7
+
+
 def test_a_stream_that_waits_is_stopped_at_once(folder, monkeypatch):
     loads, load = threading.Event(), px.load
     monkeypatch.setattr(
@@ -249,6 +280,23 @@ def test_stop(worker, image, during):
     assert stream.reply.finish_reason == "interrupted"
     assert count < 2000
     assert worker.submit(lambda model: 7).result(timeout=10) == 7
+
+
+def test_a_closed_worker_leaves_nothing(folder, image):
+    """No thread, no model, no buffer, though it is held and so is what it was asked."""
+    threads = threading.active_count()
+    worker = Worker(folder, dtype="float32")
+    stream = worker.stream("Hi", images=[image], max_tokens=10**5, logit_bias={2: -1e9})
+    next(stream)
+    buffers = worker.submit(lambda model: mx.eval(mx.ones(2**20) + 1) or mx.get_cache_memory())
+    gone = weakref.ref(worker.submit(lambda model: model).result(timeout=20))
+    worker.close()
+    assert buffers.result() >= 2**22 and mx.get_cache_memory() < 2**20
+    gc.collect()
+    assert gone() is None and threading.active_count() == threads
+    with Worker(px.load(folder)) as handed:
+        gone = weakref.ref(handed.submit(lambda model: model).result(timeout=20))
+    assert handed.ended and gone() is None
 
 
 def test_errors_reach_who_asked(worker, image):

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 
+from ..model.threads import begin_computing
+
 BUFFER_BYTES = 500_000_000
 """Freed buffers that MLX keeps during a run: a quarter of `capacity.RESERVE_BYTES`. A layer of the
 12B frees at most 120 MB in the encoder (4,096 patches, 16 bits) and 55 MB in a prefill step of 512
@@ -24,6 +26,7 @@ def bounded_buffers() -> Iterator[None]:
     has changed it meanwhile.
     """
     global _runs, _limits
+    begin_computing()
     with _lock:
         if _runs == 0:
             before = mx.set_cache_limit(BUFFER_BYTES)

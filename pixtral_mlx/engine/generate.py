@@ -17,6 +17,7 @@ from ..interpret.edits import edited
 from ..interpret.recorder import Recorder
 from ..interpret.trace_source import live_trace
 from ..model.prompt import Prompt
+from ..model.threads import begin_computing
 from .answer import Answer
 from .capacity import check_context, check_memory, most_answer_tokens
 from .content import Content, content_of
@@ -109,6 +110,7 @@ class GenerationStream(Iterator[Piece]):
     def _run(self) -> Generator[Piece, None, None]:
         from mlx_lm.generate import generation_stream, wired_limit
 
+        begin_computing()
         mx.reset_peak_memory()
         with ExitStack() as stack:
             with redirect_stdout(sys.stderr):  # mlx-lm prints its warning about large models

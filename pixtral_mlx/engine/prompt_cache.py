@@ -13,6 +13,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -64,6 +66,17 @@ class _Conversation:
         return len(self.content.tokens)
 
 
+def _locked(method: Any) -> Any:
+    """One thread at a time: whoever lowers `max_bytes` need not be the one that answers."""
+
+    @wraps(method)
+    def call(self: Any, *given: Any) -> Any:
+        with self._lock:
+            return method(self, *given)
+
+    return call
+
+
 class PromptCache:
     """Keys, values and features of earlier calls on one model, within a number of bytes.
 
@@ -71,18 +84,30 @@ class PromptCache:
     to: a call that goes on from it takes the arrays over, or works on a copy.
 
     Arguments:
-        max_bytes: keep at most this much; may be changed at any time.
+        max_bytes: keep at most this much; may be changed at any time, on any thread, and a lower
+            number is kept to at once.
 
     `folder` keeps conversations for other processes as well, see `model.open_prompt_cache`.
     """
 
     def __init__(self, max_bytes: int):
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
+        self._lock = RLock()
         self.emptied = 0  # how often: what was begun before belongs to another time
         self._kept: OrderedDict[Any, _Features | _Conversation] = OrderedDict()
         self._weights: LoadedArrays | None = None
         self.folder: PromptFolder | None = None
         self.pictures = PreparedPictures(lambda: self.max_bytes // PICTURES_SHARE)
+
+    @property
+    def max_bytes(self) -> int:
+        """The most that is kept."""
+        return self._max_bytes
+
+    @max_bytes.setter
+    def max_bytes(self, most: int) -> None:
+        self._max_bytes = most
+        self.shrink(most)
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +118,7 @@ class PromptCache:
         """Conversations kept now."""
         return sum(1 for _ in self._conversations())
 
+    @_locked
     def clear(self) -> None:
         """Forget everything."""
         self._forget_computed()
@@ -102,12 +128,14 @@ class PromptCache:
         self._kept.clear()
         self.emptied += 1
 
+    @_locked
     def shrink(self, room: int) -> None:
         """Forget the least recently used until at most `room` bytes are kept."""
         self.pictures.shrink(room // PICTURES_SHARE)
         while self._kept and self.nbytes > room:
             self._kept.popitem(last=False)
 
+    @_locked
     def check(self, model: VisionLanguageModel) -> None:
         """Forget all that was computed if a weight was replaced since the last call.
 
@@ -122,6 +150,7 @@ class PromptCache:
 
     # Keys and values ---------------------------------------------------------------------------
 
+    @_locked
     def take(self, content: Content, fresh: list[Any]) -> tuple[list[Any], int]:
         """The cache to start a run with, and how many positions it holds.
 
@@ -157,6 +186,7 @@ class PromptCache:
             length = upto
         return layers, length
 
+    @_locked
     def known(self, content: Content) -> int:
         """How many positions a run would find here (not counted what is in `folder`)."""
         parts = self._parts(content)
@@ -173,6 +203,7 @@ class PromptCache:
             reached = parts[-1][1]
         return parts
 
+    @_locked
     def keep(self, content: Content, layers: list[Any]) -> None:
         """Keep the keys and values of `content`, which `layers` hold and perhaps more.
 
@@ -215,6 +246,7 @@ class PromptCache:
 
     # Features ----------------------------------------------------------------------------------
 
+    @_locked
     def features(self, digests: Sequence[str]) -> dict[str, mx.array]:
         """What the projector gave for those of some images that are kept: {digest: (N, D)}."""
         known = {}
@@ -225,6 +257,7 @@ class PromptCache:
                 known[digest] = kept.array
         return known
 
+    @_locked
     def keep_features(self, features: Mapping[str, mx.array]) -> None:
         """Keep features of images: {digest: (N, D)}."""
         mx.eval(list(features.values()))

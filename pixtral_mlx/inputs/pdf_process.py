@@ -29,7 +29,6 @@ class _Process:
     """A process, and what it is asked."""
 
     def __init__(self):
-        self.owner = os.getpid()  # a forked copy of it has none
         # Not the working folder, which may hold anything.
         paths = [path for path in sys.path if path]
         self._child = subprocess.Popen(
@@ -41,7 +40,7 @@ class _Process:
     @property
     def is_there(self) -> bool:
         """Whether it can be asked."""
-        return self.owner == os.getpid() and self._child.poll() is None
+        return self._child.poll() is None
 
     def ask(self, do: str, data: bytes = b"", **asked: Any) -> tuple[dict[str, Any], bytes]:
         """Its answer, and the bytes that belong to it.
@@ -82,8 +81,6 @@ class _Process:
         for pipe in (self._child.stdin, self._child.stdout):
             with suppress(OSError):
                 cast("IO[bytes]", pipe).close()
-        if self.owner != os.getpid():
-            return 0
         self._child.kill()
         return self._child.wait()
 
@@ -121,6 +118,7 @@ class Document:
 
 _lock = threading.Lock()
 _running: list[_Process] = []
+_inherited: list[_Process] = []  # by a forked copy, which leaves them alone
 
 
 @contextmanager
@@ -173,3 +171,13 @@ def _reason(status: int) -> str:
 def _end() -> None:
     for process in _running:
         process.end()
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.Lock()  # somebody may have held it, and those of the pipes
+    _inherited.extend(_running)
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -39,13 +39,12 @@ class PreparedPictures:
 
     def keep(self, key: Hashable, pixels: np.ndarray) -> None:
         """Keep the numbers of a picture, which nobody may write to."""
-        limit = self._limit()
-        if pixels.nbytes > limit:
+        if pixels.nbytes > self._limit():
             return
         with self._lock:
             self.nbytes += pixels.nbytes - getattr(self._kept.pop(key, None), "nbytes", 0)
             self._kept[key] = pixels
-        self.shrink(limit)
+        self.shrink(self._limit())  # which may be another by now
 
     def shrink(self, room: int) -> None:
         """Forget the least recently used until at most `room` bytes are kept."""

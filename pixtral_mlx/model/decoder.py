@@ -18,7 +18,7 @@ from .config import QueryScaling, TextConfig
 from .feed_forward import FeedForward
 from .rope import Rope1D
 from .tap import NO_TAP, Tap
-from .threads import leave_tidily
+from .threads import begin_computing
 
 
 class Attention(nn.Module):
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
         # mlx-lm costs 1.7 s to import, so that comes with the first use, not with this package.
         from mlx_lm.models.base import create_attention_mask
 
-        leave_tidily()
+        begin_computing()
         x = self.embed(inputs) if input_embeddings is None else input_embeddings
         caches = [None] * len(self.layers) if cache is None else cache
         mask = create_attention_mask(x, caches[0])

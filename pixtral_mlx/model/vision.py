@@ -16,7 +16,7 @@ from .config import VisionConfig
 from .feed_forward import FeedForward
 from .rope import Rope2D
 from .tap import NO_TAP, Tap
-from .threads import leave_tidily
+from .threads import begin_computing
 
 
 class VisionAttention(nn.Module):
@@ -130,7 +130,7 @@ class VisionEncoder(nn.Module):
         Yields:
             The states after each layer, which nobody has computed yet; at last the features.
         """
-        leave_tidily()
+        begin_computing()
         sizes = [rows * columns for rows, columns in map(self.grid, images)]
         # Edits may look at all images at once. Otherwise group after group, each into its place,
         # so that with the number of images only the features grow.

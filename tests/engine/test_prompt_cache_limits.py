@@ -1,5 +1,7 @@
 """Reuse between calls where memory ends, weights change, or an answer is interrupted."""
 
+import threading
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -51,6 +53,36 @@ def test_nothing_is_kept_without_room(model):
     check(model, prompt, 0)
     check(model, prompt, 0)
     assert model.prompt_cache.nbytes == 0
+
+
+def test_a_lower_limit_is_kept_to_at_once_on_any_thread(model):
+    cache = model.prompt_cache
+    for number in range(4):
+        model.generate("What is this?", images=[noise(number)], max_tokens=2)
+    most = cache.nbytes // 2
+    assert len(cache) > 2
+    cache.max_bytes = most
+    assert 0 < cache.nbytes <= most
+    over, went = threading.Event(), []
+
+    def lower():
+        number = 0
+        while not over.is_set():
+            number += 1
+            cache.max_bytes = most * (number % 3) // 2
+            went.append(cache.nbytes <= most)
+
+    thread = threading.Thread(target=lower)
+    thread.start()
+    for number in range(12):
+        prompt = model.encode("What is this?", [noise(number % 3)])
+        alone = model.generate(prompt, max_tokens=4, reuse=False).tokens
+        assert model.generate(prompt, max_tokens=4).tokens == alone
+    over.set()
+    thread.join()
+    assert all(went) and len(went) > 2
+    cache.max_bytes = 0
+    assert cache.nbytes == 0
 
 
 def test_clear_cache_gives_the_memory_back(model):

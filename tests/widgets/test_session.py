@@ -72,6 +72,66 @@ def test_stop_keeps_what_was_written():
     session.close()
 
 
+def test_waiting_tells_the_truth_whoever_asks_meanwhile():
+    """Of eight threads that ask at once one is heard, and each who waits gets the answer to the
+    question that was the last one when they began to wait."""
+    session = w.Session("mini", dtype="float32")
+    questions = ["How many rows are there?", "How many columns are there?"]
+    wanted = dict(zip(questions, ("four", "five"), strict=True))
+
+    def ask(number):
+        try:
+            session.ask(questions[number % 2], images=[SCENE.image])
+        except RuntimeError:
+            return None
+        return questions[number % 2], session.messages[0]["content"][1]["text"], session.wait(60)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            (heard,) = filter(None, pool.map(ask, range(8)))
+            assert heard[0] == heard[1] and heard[2].text == wanted[heard[0]]
+    told = []
+
+    def next_question(change):
+        if not change["new"] and len(told) == 0:
+            told.append(questions[1])
+            session.ask(questions[1], images=[SCENE.image])
+
+    session.observe(next_question, "busy")
+    session.ask(questions[0], images=[SCENE.image])
+    assert session.wait(60).text == "four"  # though another one has begun by now
+    assert session.wait(60).text == "five"
+    session.close()
+
+
+@pytest.mark.parametrize("trait", ["busy", "epoch", "tokens", "progress", "messages", "reply"])
+def test_an_observer_that_fails_stops_the_answer_and_is_heard(trait):
+    session = w.Session("mini", dtype="float32")
+    session.worker.submit(lambda model: model).result(60)  # which observers do not see
+
+    def fail(change):
+        raise ZeroDivisionError("mine")
+
+    session.observe(fail, trait)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        session.ask("Describe the picture.", images=[SCENE.image], max_tokens=200)
+        session.wait(60)
+    session.unobserve(fail, trait)
+    assert not session.busy and session.progress == {}
+    session.ask("How many rows are there?", images=[SCENE.image])
+    assert session.wait(60).text == "four"
+    session.close()
+
+
+def test_an_observer_cannot_wait_for_its_own_answer():
+    session = w.Session("mini", dtype="float32")
+    session.observe(lambda change: session.wait(), "tokens")
+    session.ask("How many rows are there?", images=[SCENE.image])
+    with pytest.raises(RuntimeError, match="wait on another thread"):
+        session.wait(60)
+    session.close()
+
+
 def test_a_missing_model_is_told_in_one_sentence():
     session = w.Session("/no/such/folder")
     grid = w.PatchGrid(session)

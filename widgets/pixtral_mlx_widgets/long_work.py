@@ -82,7 +82,9 @@ class LongWork:
         if future.cancelled() or future.exception() is not None:
             error = "it was withdrawn" if future.cancelled() else sentence(future.exception())
         if error or not future.result():
-            self._tell(self._finish, None if error else self._latest, error)
-            self.ended.set()
+            try:
+                self._tell(self._finish, None if error else self._latest, error)
+            finally:
+                self.ended.set()
             return
         self._go_on()

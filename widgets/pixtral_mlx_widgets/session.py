@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from os import PathLike
 from typing import Any
 
@@ -80,12 +80,12 @@ class Session(HasTraits):
         self.asked: px.Prompt | None = None  # the last question before its edits
         self._request: Any = None
         self._trace = trace
-        self._error: BaseException | None = None
         self._stream: Any = None
         self._stopped = False
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # which reads the last answer
+        self._ended: Future | None = None  # of the last question
         self._answers: OrderedDict[Any, Future] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # observers of `busy` may look
         self.worker = px.Worker(model, dtype)
         if isinstance(model, str | PathLike):
             self.progress = {"stage": "loading the model", "done": 0, "total": 0}
@@ -127,11 +127,12 @@ class Session(HasTraits):
             RuntimeError: an answer is being written.
             ValueError: an option that is out of range.
         """
-        self._check(options)
-        request: Any = text
-        if isinstance(text, str):
-            request = self._conversation(text, images, follow_up)
-        self._start(request, options)
+        with self._lock:
+            self._check(options)
+            request: Any = text
+            if isinstance(text, str):
+                request = self._conversation(text, images, follow_up)
+            self._start(request, options)
 
     def again(self, **options: Any) -> None:
         """Ask the last question once more; the new answer takes the old one's place.
@@ -143,13 +144,12 @@ class Session(HasTraits):
             RuntimeError: nothing was asked here yet, or an answer is being written.
             ValueError: an option that is out of range.
         """
-        if self._request is None:
-            raise RuntimeError("nothing has been asked yet: ask a question first")
-        options = {**self.options, **options}
-        self._check(options)
-        if not isinstance(self._request, px.Prompt):
-            self.messages = self._request
-        self._start(self._request, options)
+        with self._lock:
+            if self._request is None:
+                raise RuntimeError("nothing has been asked yet: ask a question first")
+            options = {**self.options, **options}
+            self._check(options)
+            self._start(self._request, options)
 
     def show(self, reply: "px.Reply", **options: Any) -> None:
         """Look into an answer that this session's model gave elsewhere, with `trace=True`.
@@ -163,13 +163,14 @@ class Session(HasTraits):
         """
         if reply.trace is None:
             raise ValueError("this answer has no trace: call generate with trace=True")
-        self._check(options)
         with self._lock:
+            self._check(options)
             self._answers.clear()
-        self._request = self.asked = reply.trace.prompt
-        self.options, self.reply, self.tokens = options, reply, len(reply.tokens)
-        self.prompt = reply.trace.prompt
-        self.epoch += 1
+            self._request = self.asked = reply.trace.prompt
+            self._ended = None
+            self.options, self.reply, self.tokens = options, reply, len(reply.tokens)
+            self.prompt = reply.trace.prompt
+            self.epoch += 1
 
     def reset(self) -> None:
         """Begin a new conversation; the old one, its prompt and its reply are let go.
@@ -177,13 +178,13 @@ class Session(HasTraits):
         Raises:
             RuntimeError: an answer is being written.
         """
-        self._check({})
         with self._lock:
+            self._check({})
             self._answers.clear()
-        self._request = self.asked = None
-        self.messages, self.problem = [], ""
-        self.reply, self.tokens, self.prompt = None, 0, None
-        self.epoch += 1
+            self._request = self.asked = self._ended = None
+            self.messages, self.problem = [], ""
+            self.reply, self.tokens, self.prompt = None, 0, None
+            self.epoch += 1
 
     def _check(self, options: dict[str, Any]) -> None:
         """A mistake shows here, at once."""
@@ -192,22 +193,29 @@ class Session(HasTraits):
             raise RuntimeError("an answer is being written: wait() for it, or stop() it first")
 
     def _start(self, request: Any, options: dict[str, Any]) -> None:
-        with self._lock:
-            self._check(options)
-            self.busy = True
-        self._error, self._stopped, self._stream = None, False, None
+        """By whom nothing else is written, and who still holds the lock."""
         self.problem, self._request = "", request
+        if not isinstance(request, px.Prompt):
+            self.messages = request
+        self._stopped, self._stream = False, None
+        ended = self._ended = Future()
+        try:
+            self.busy = True
+        except BaseException as error:  # of an observer
+            ended.set_exception(error)
+            self.busy = False
+            raise
         self._thread = threading.Thread(
-            target=self._write, args=(request, options), name="pixtral-mlx session", daemon=True
-        )
+            target=self._write, args=(request, options, ended), name="pixtral-mlx session",
+            daemon=True,
+        )  # fmt: skip
         self._thread.start()
 
     def _conversation(self, text: str, images: Sequence[Any], follow_up: bool) -> list[dict]:
         content: list[dict] = [{"type": "image", "image": image} for image in images]
         content.append({"type": "text", "text": text})
         before = list(self.messages) if follow_up else []
-        self.messages = [*before, {"role": "user", "content": content}]
-        return self.messages
+        return [*before, {"role": "user", "content": content}]
 
     def stop(self) -> None:
         """End the answer at its next step; what was written stays."""
@@ -216,7 +224,7 @@ class Session(HasTraits):
             self._stream.stop()
 
     def wait(self, timeout: float | None = None) -> "px.Reply | None":
-        """Wait for the answer.
+        """Wait for the answer to the question that was asked last when this is called.
 
         Arguments:
             timeout: seconds at most; None waits for ever.
@@ -227,32 +235,58 @@ class Session(HasTraits):
         Raises:
             TimeoutError: it takes longer; it goes on being written.
             PixtralError: the question could not be answered.
+            RuntimeError: the answer could not go on while this thread waits (an observer's, or the
+                worker's); or this is a forked copy of the process.
+
+        What an observer of a trait raised is raised here; it has stopped the answer.
         """
-        if self._thread is not None:
-            self._thread.join(timeout)
-            if self._thread.is_alive():
-                raise TimeoutError(f"no answer after {timeout} s: wait longer, or stop() it")
-        if self._error is not None:
-            raise self._error
-        return self.reply
+        return self._wait(self._ended, timeout)
 
     async def done(self) -> "px.Reply | None":
         """As `wait`, for `await`: the notebook goes on while the answer is written."""
-        return await asyncio.to_thread(self.wait)
+        return await asyncio.to_thread(self._wait, self._ended)
 
-    def _write(self, request: Any, options: dict[str, Any]) -> None:
+    def _wait(self, ended: Future | None, timeout: float | None = None) -> "px.Reply | None":
+        if ended is None:
+            return self.reply
+        if not ended.done():
+            self.worker.check_wait()
+            if threading.current_thread() is self._thread:
+                raise RuntimeError(
+                    "an observer waits for the answer that it observes: wait on another thread"
+                )
+        if not wait([ended], timeout).done:
+            raise TimeoutError(f"no answer after {timeout} s: wait longer, or stop() it")
+        return ended.result()
+
+    def _write(self, request: Any, options: dict[str, Any], ended: Future) -> None:
         """On a thread of its own: from the question to the end of the answer."""
+        reply = error = None
         try:
-            self._answer(request, options)
-        except BaseException as error:
-            self._error = error
-            self.problem = sentence(error)
-            self._without_the_question(request)
-        finally:
-            self.progress = {}
-            self.busy = False
+            reply = self._answer(request, options)
+        except BaseException as failed:
+            error = failed
+            if self._stream is not None:
+                self._stream.stop()  # it was an observer that failed
+        for traits in self._after(request, error):
+            try:
+                self.set_trait(*traits)
+            except BaseException as failed:
+                error = error or failed
+        if error is None:
+            ended.set_result(reply)
+        else:
+            ended.set_exception(error)
 
-    def _answer(self, request: Any, options: dict[str, Any]) -> None:
+    def _after(self, request: Any, error: BaseException | None) -> list[tuple[str, Any]]:
+        """What the traits are when an answer has ended."""
+        ended = [("progress", {}), ("busy", False)]
+        if error is None:
+            return ended
+        messages = [] if isinstance(request, px.Prompt) else [("messages", request[:-1])]
+        return [("problem", sentence(error)), *messages, *ended]
+
+    def _answer(self, request: Any, options: dict[str, Any]) -> "px.Reply":
         self.progress = {"stage": "preparing the pictures", "done": 0, "total": 0}
 
         def prepare(model: Any) -> tuple[px.Prompt, px.Prompt]:
@@ -275,17 +309,12 @@ class Session(HasTraits):
             self.progress = {}
             self.reply = stream.reply
             self.tokens = len(stream.reply.tokens)
-        self.reply = stream.reply
-        if isinstance(request, px.Prompt):
-            return
-        if self.reply.text:
-            self.messages = [*request, {"role": "assistant", "content": self.reply.text}]
-        else:  # stopped before it began: no template has an answer without words
-            self._without_the_question(request)
-
-    def _without_the_question(self, request: Any) -> None:
+        reply = self.reply = stream.reply
         if not isinstance(request, px.Prompt):
-            self.messages = request[:-1]
+            # Stopped before it began: no template has an answer without words.
+            said = [{"role": "assistant", "content": reply.text}] if reply.text else None
+            self.messages = request[:-1] if said is None else [*request, *said]
+        return reply
 
     def _prefilled(self, done: int, total: int) -> None:
         self.progress = {"stage": "reading the prompt", "done": done, "total": total}
