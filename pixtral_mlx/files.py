@@ -12,11 +12,15 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from .errors import CapacityError, CheckpointError
 
-__all__ = ["expanded", "new_file", "new_folder", "refuse_existing", "refuse_shared", "remove_stale"]
+__all__ = [
+    "expanded", "new_file", "new_folder", "open_file", "read_file", "refuse_existing",
+    "refuse_shared", "remove_stale",
+]  # fmt: skip
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_STEM, _LONGEST_SUFFIX = 50, 20  # of a hidden name, which is longer than its own
@@ -26,6 +30,32 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The path, with the home folder in the place of a `~` at its start; one of nobody's home is
     left as it is."""
     return Path(os.path.expanduser(path))
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """All of a file of at most so many bytes.
+
+    Raises:
+        OSError: as `open_file`; or it is larger.
+    """
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes")
+    return data
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A file, to be read; whoever writes into a pipe of its name, perhaps never, is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is no file but a pipe, a device or a folder.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+    return file
 
 
 @contextmanager

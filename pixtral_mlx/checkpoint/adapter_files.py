@@ -22,14 +22,14 @@ import mlx.core as mx
 
 from ..checks import number, whole
 from ..errors import CheckpointError, ConfigError
-from ..files import new_folder
+from ..files import new_folder, open_file, read_file
 from ..model.config import PixtralConfig
 from ..model.threads import for_any_thread, shared_stream
 from . import layouts
 from .adapter import Adapter, LowRank, adapter_folder
 from .arrays import load_arrays, save_arrays
 from .diagnosis import some
-from .hf_config import read_json
+from .hf_config import MOST_BYTES, read_json
 from .layouts import Transform
 from .matching import FLOATS
 from .safetensors_io import TensorInfo, read_header
@@ -79,8 +79,8 @@ def open_adapter(
         finite = mx.stack([mx.all(mx.isfinite(x)) for x in _leaves(matrices)]).all().item()
     if not finite:
         raise CheckpointError(f"{file}: holds NaN or infinity: this training failed, train again")
-    name = hashlib.blake2b((folder / SETTINGS).read_bytes(), digest_size=32)
-    with file.open("rb") as data:
+    name = hashlib.blake2b(read_file(folder / SETTINGS, MOST_BYTES), digest_size=32)
+    with open_file(file) as data:
         while block := data.read(2**20):
             name.update(block)
     return Adapter(matrices, scale, folder.name, name.hexdigest())

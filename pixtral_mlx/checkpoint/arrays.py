@@ -1,11 +1,12 @@
 """Arrays from and to safetensors files by MLX, which takes no name that is not UTF-8."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+
+from ..files import open_file
 
 
 def load_arrays(file: Path, stream: Any = None) -> tuple[dict[str, mx.array], dict[str, str]]:
@@ -14,12 +15,9 @@ def load_arrays(file: Path, stream: Any = None) -> tuple[dict[str, mx.array], di
     Raises:
         OSError, RuntimeError, ValueError: the file cannot be read, or is not one of this kind.
     """
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        name = str(file) if is_utf8(file) else f"/dev/fd/{descriptor}"
+    with open_file(file) as opened:
+        name = str(file) if is_utf8(file) else f"/dev/fd/{opened.fileno()}"
         loaded: Any = mx.load(name, format="safetensors", return_metadata=True, stream=stream)
-    finally:
-        os.close(descriptor)
     return loaded
 
 

@@ -114,7 +114,7 @@ def _half(files: list[str]) -> str:
 def _indexed(folder: Path, index: str) -> list[Path]:
     """The files of an index, all of which must be there."""
     names = indexed_names(folder, index)
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = sorted({*names} - {entry.name for entry in folder.iterdir()})
     if missing:
         raise CheckpointError(
             f"{folder}: {len(missing)} of {len(names)} weight files in {index} missing"
@@ -134,6 +134,8 @@ def indexed_names(folder: Path, index: str) -> list[str]:
     if not isinstance(mapping, dict) or not mapping:
         raise CheckpointError(f"{folder / index}: no weight_map; download the file again")
     names = sorted({str(name) for name in mapping.values()})
+    if len(names) > MOST_FILES:
+        raise CheckpointError(f"{folder / index}: names {len(names):,} files; use a sound index")
     for name in names:
         plain = name == Path(name).name and "\\" not in name and name.endswith(".safetensors")
         if not plain:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checks import listed, number
 from ..errors import ConfigError
+from ..files import read_file
 from ..inputs.file_kind import saved_instead
 from ..model.config import (
     DEFAULT_CONTEXT,
@@ -54,6 +55,9 @@ _HF_VISION_DEFAULTS = {
     "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
 }  # fmt: skip
 
+
+MOST_BYTES = 16_000_000
+"""Of a configuration or an index; real ones are a few hundred kB at most."""
 
 ORIGINAL = "original_max_position_embeddings"
 """The context of the training before, in `rope_parameters`."""
@@ -155,7 +159,7 @@ def read_json(path: Path) -> Any:
         ConfigError: the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_file(path, MOST_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:
         what = saved_instead(path)
         raise ConfigError(

@@ -8,6 +8,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .. import __version__
+from ..files import open_file
 from .adapter import Adapter
 from .checkpoint import Checkpoint, Precision
 
@@ -40,7 +41,7 @@ def model_identity(checkpoint: Checkpoint, kinds: Precision, adapter: Adapter | 
     for file in sorted({ref.file for ref in checkpoint.tensors.values()}):
         seen = file.stat()
         name.update(f"{file.name} {seen.st_size} {seen.st_mtime_ns}".encode())
-        with file.open("rb") as data:
+        with open_file(file) as data:
             for ours, ref in sorted(checkpoint.tensors.items()):
                 if ref.file == file:
                     name.update(f"{ours} {ref.theirs} {ref.dtype} {ref.shape} {ref.start}".encode())

@@ -17,6 +17,7 @@ from ..engine.generate import GenerationStream
 from ..engine.options import GenerationOptions
 from ..engine.reply import Piece
 from ..errors import CheckpointError, FormError, ImageError
+from ..files import read_file
 from ..inputs.image import decode_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import read_source, short_name
@@ -36,6 +37,7 @@ MINI_NOTICE = (
 )
 
 _LONGEST_PASSWORD = 1000
+_MOST_SCHEMA_BYTES = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ def _form(arguments: Namespace) -> Any:
     if getattr(arguments, "schema", None) is None:
         return None
     try:
-        schema = json.loads(read_file(Path(arguments.schema).expanduser(), MOST_SCHEMA_BYTES))
+        schema = json.loads(read_file(Path(arguments.schema).expanduser(), _MOST_SCHEMA_BYTES))
     except OSError as error:
         raise FormError(f"{arguments.schema}: {error.strerror}: check the name") from error
     except (ValueError, RecursionError) as error:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import open_file
+
 PICTURES = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*",
     b"II+\0", b"MM\0+", b"RIFF",
@@ -89,7 +91,7 @@ def saved_instead(path: Path) -> str:
     Browsers, curl and git save pages, answers of the server and pointers under the file's name.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = file.read(_MARK_BYTES)
     except OSError:
         return ""

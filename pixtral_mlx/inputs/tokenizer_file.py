@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..files import read_file
 from ..model.config import PixtralConfig
 from .file_kind import saved_instead
 
@@ -37,6 +38,8 @@ SPECIALS = (
 )  # fmt: skip
 TEXT_SPECIALS = 10
 SAMPLES = 64
+MOST_BYTES = 100_000_000
+"""Of a tokenizer file; Tekken's have 20 MB."""
 
 
 class OtherWords(CheckpointError):
@@ -122,7 +125,7 @@ def _count_words(file: Path) -> int | None:
     """Of a tokenizer file; None where it cannot be read, which is said when it is used."""
     try:
         if file.suffix == ".json":
-            return int(json.loads(file.read_text(encoding="utf-8"))["config"]["default_vocab_size"])
+            return int(json.loads(read_file(file, MOST_BYTES))["config"]["default_vocab_size"])
         from sentencepiece import SentencePieceProcessor
 
         return SentencePieceProcessor(model_file=str(file)).get_piece_size()  # type: ignore
@@ -208,7 +211,7 @@ def _sample(first: int, last: int) -> Iterator[int]:
 def _pieces(file: Path) -> dict[int, Any] | None:
     """{id: piece} of a `tokenizer.json`; None if it holds no such thing."""
     try:
-        other = json.loads(file.read_text(encoding="utf-8"))
+        other = json.loads(read_file(file, MOST_BYTES))
         pieces = {number: piece for piece, number in other["model"]["vocab"].items()}
         return pieces | {added["id"]: added["content"] for added in other.get("added_tokens", ())}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -18,7 +18,7 @@ import numpy as np
 from ..checks import shown
 from ..engine.content import image_digest
 from ..errors import PixtralError, PromptError
-from ..files import expanded
+from ..files import expanded, read_file
 from ..inputs.image_options import ImageOptions
 from ..inputs.tokenizer import Tokenizer
 from ..model.prompt import ImageSpan, Prompt, image_tokens
@@ -123,6 +123,10 @@ class Rows:
         return tokenizer.encode_answers(messages, images, options=options)
 
 
+MOST_BYTES = 2_000_000_000
+"""Of a file of rows, which may hold pictures."""
+
+
 def read_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number of the line, row) of each row.
 
@@ -130,7 +134,7 @@ def read_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
         PromptError: as for `Rows`.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_file(file, MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or "not UTF-8 text"
         raise PromptError(f"{file}: {said}: give a JSONL file, or a folder of them") from error
