@@ -6,6 +6,7 @@ become what that script reads.
 
 import base64
 import hashlib
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -236,9 +237,17 @@ def page(checkpoint: Checkpoint, name: str) -> str:
         "worker": joined("worker", [STATIC]),
         "model": json.dumps(held, separators=(",", ":")).replace("<", "\\u003c"),
         "weights": base64.b64encode(weights).decode(),
+        **_first_words(),
     }  # fmt: skip
-    html = (STATIC / "live.html").read_text(encoding="utf-8")
-    return re.sub(r"{(\w+)}", lambda found: parts[found[1]], html)
+    text = (STATIC / "live.html").read_text(encoding="utf-8")
+    return re.sub(r"{(\w+)}", lambda found: parts[found[1]], text)
+
+
+def _first_words() -> dict[str, str]:
+    """What the page says before its script runs, from the table of all that it says."""
+    table = (STATIC / "text.js").read_text(encoding="utf-8")
+    found = re.findall(r'^  (title|opening|noScript): "(.*)",$', table, re.MULTILINE)
+    return {name: html.escape(words) for name, words in found}
 
 
 def policy(style: str, script: str) -> str:

@@ -414,6 +414,55 @@ def test_the_tour_goes_through_all_stops(read):
     assert step.is_visible()
 
 
+TRANSLATED = """
+function translated(table) {
+  for (const [key, words] of Object.entries(table)) {
+    if (/Question$/.test(key)) continue;   // the model knows no other language
+    if (typeof words === "string") table[key] = `¿${words.replace("¿", "")}`;
+    else if (typeof words === "function") table[key] = (...given) => `¿${words(...given)}`;
+    else translated(table[key]);
+  }
+}
+translated(TEXT);
+"""
+SPOKEN = ".px-w, .px-chips, .px-code, .px-table td, .px-compare td, .px-thing, .px-colour"
+"""What the model says and hears, and its code."""
+
+LEFT = """(spoken) => {
+  const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const said = (words) => { if (/[a-zA-Z]{3}/.test(words) && !words.includes("¿")) found.push(words); };
+  while (walk.nextNode()) {
+    const at = walk.currentNode.parentElement;
+    if (!at.closest(`script, style, ${spoken}`)) said(at.textContent);
+  }
+  for (const at of document.querySelectorAll("[aria-label], [title], [placeholder]")) {
+    if (!at.closest(spoken)) ["aria-label", "title", "placeholder"].forEach((name) => said(at.getAttribute(name) ?? ""));
+  }
+  said(document.title);
+  return found;
+}"""  # noqa: E501
+
+
+def test_every_word_is_in_one_table(read, monkeypatch, tmp_path):
+    """Translated, the page says nothing in English but what the model says and hears."""
+    folder = shutil.copytree(live_page.STATIC, tmp_path / "live")
+    table = (folder / "text.js").read_text(encoding="utf-8")
+    for before in ("title", "opening", "noScript"):  # written into the page by Python
+        table = table.replace(f'{before}: "', f'{before}: "¿')
+    (folder / "text.js").write_text(table + TRANSLATED, encoding="utf-8")
+    monkeypatch.setattr(live_page, "STATIC", folder)
+    page = tmp_path / "live.html"
+    assert main(["live", "-o", str(page)]) == 0
+    reader, left = read(page), set()
+    for stop in STOPS:
+        reader.go(f"¿{stop}")
+        reader.page.locator(".px-w").first.click()
+        reader.click((1, 2))
+        reader.page.wait_for_timeout(100)
+        left |= set(reader.page.evaluate(LEFT, SPOKEN))
+    assert not left
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_phone_shows_all_of_it(read, dark):
     reader = read(width=360, color_scheme="dark" if dark else "light")

@@ -314,7 +314,7 @@ async function start() {
   await model("open", { data: { words: data.words, config: data.config, weights: data.weights }, weights: held("weights") });
   tour.begin();
   const [row, column] = FIRST.cell;
-  await asked(`What is in row ${row + 1}, column ${column + 1}?`, said(layout.cells[row * FIRST.columns + column]));
+  await asked(TEXT.firstQuestion(row + 1, column + 1), said(layout.cells[row * FIRST.columns + column]));
   root.dataset.ready = String(Math.round(performance.now()));
 }
 

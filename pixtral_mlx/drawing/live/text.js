@@ -1,7 +1,14 @@
 // Every word that the page says, in one table: to translate the page is to write another one.
 
+import { WORDS } from "./words.js";
+
 export const TEXT = {
+  // Those that stand in the page before its script runs: `pixtral-mlx live` writes them there.
   title: "Pixtral, live",
+  opening: "Opening the model…",
+  noScript: "The model on this page is JavaScript: allow it to run.",
+  // Those that the widgets say too; in another language: Object.assign(WORDS, { ... }).
+  shared: WORDS,
   model: (name, weights) => `${name} · ${weights} weights`,
   lede: "A vision-language model that runs in this page: no server, no network. It knows nothing but such scenes.",
   failed: (why) => `The page cannot run here: ${why}`,
@@ -139,6 +146,7 @@ export const TEXT = {
   breaks: "The breaks",
   breakChoices: { kept: "as they are", none: "taken away", swapped: "rows and columns swapped" },
   askShape: "Ask about the shape",
+  firstQuestion: (row, column) => `What is in row ${row}, column ${column}?`,
   shapeQuestion: "How many rows does the picture have?",
   wordAt: (text, onPicture, n, name, share) =>
     `“${text}”: ${onPicture} of its attention is on the picture; most on one token is ${share}, on token ${n}, “${name.trim()}”.`,

@@ -72,7 +72,10 @@ test("what became of the answer is said", () => {
 });
 
 test("every text is said somewhere", () => {
-  const said = ["arrange", "broken", "code", "easel", "page", "stops", "tour"]
-    .map((name) => readFileSync(`${STATIC}/${name}.js`, "utf8")).join("");
-  assert.deepEqual(Object.keys(TEXT).filter((name) => !said.includes(`TEXT.${name}`)), []);
+  const read = (file) => readFileSync(`${STATIC}/${file}`, "utf8");
+  const said = ["arrange", "broken", "code", "easel", "page", "stops", "tour"].map((name) => read(`${name}.js`)).join("");
+  const html = read("live.html"), { shared, ...own } = TEXT;
+  assert.deepEqual(Object.keys(own).filter((name) => !said.includes(`TEXT.${name}`) && !html.includes(`{${name}}`)), []);
+  const drawn = ["colours", "patches"].map((name) => read(`${name}.js`)).join("");
+  assert.deepEqual(Object.keys(shared).filter((name) => !drawn.includes(`WORDS.${name}`)), []);
 });
