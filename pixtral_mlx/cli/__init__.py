@@ -10,6 +10,8 @@ It reads and writes the terminal; the rooms that it calls do neither. What the c
 `flags`: flags made from options that are declared elsewhere, and read back
 `settings`: what a person has chosen for every command
 `training`: the flags of `tune` and `fuse`
+`documents`: the flags of `extract`
+`measuring`: the flags of `bench` and `doctor`
 `question`: the model, the options and the question, read from the flags
 `stdin`: what a pipe brings
 `status`: one line that says what is going on
@@ -23,6 +25,7 @@ The commands:
 `convert`: any checkpoint in, a quantized folder out
 `generate`: one question about pictures
 `batch`: one question about many files
+`extract`: documents to data, a row for each, with what a person needs to check them
 `explain`: an answer, and where the model looked for every word
 `lab`: JupyterLab on the course
 `live`: a page in which a small model runs

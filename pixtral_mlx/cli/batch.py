@@ -77,17 +77,17 @@ def run(arguments: Namespace) -> int:
     with open_rows(
         arguments.output, made_with, overwrite=arguments.overwrite, fields=fields
     ) as rows:
-        left = _left(items, rows, contents := _Contents())
-        if left:
+        waiting = left(items, rows, contents := Contents())
+        if waiting:
             opened = load_model(arguments)
-            requests = (_request(arguments, prompt, item, contents, pictures) for item in left)
+            requests = (_request(arguments, prompt, item, contents, pictures) for item in waiting)
             stream = opened.stream_batch(requests, batch_size=arguments.batch_size, **options)
-            _write(stream, left, rows, len(items), contents, in_form=form is not None)
+            _write(stream, waiting, rows, len(items), contents, in_form=form is not None)
         failed = _summarize(rows.rows, arguments)
     return 1 if failed else 0
 
 
-class _Contents:
+class Contents:
     """SHA-256 of what is in the files, each read once; None of an address on the web, and of what
     cannot be read."""
 
@@ -108,13 +108,13 @@ class _Contents:
         return self._found[place]
 
 
-def _left(items: Sequence[Item], rows: RowFile | RowStream, contents: _Contents) -> list[Item]:
+def left(items: Sequence[Item], rows: RowFile | RowStream, contents: Contents) -> list[Item]:
     """What is still to be asked: what has no row, or one about other content; an address that
     failed too, since its content is not known. Pages that a file has no more lose their rows."""
     item_of = {item.file: item for item in items}
     asked, stale = set(), set()
     for row in rows.rows:
-        if (item := item_of.get(row["file"])) is None:
+        if (item := item_of.get(key_of(row)[0])) is None:
             continue
         failed_there = isinstance(item.source, str) and row.get("error") is not None
         if failed_there or row.get("sha256", ...) not in (..., contents.of(item)):
@@ -236,7 +236,7 @@ def _asked(arguments: Namespace, prompt: str, item: Item) -> Namespace:
 
 
 def _request(
-    arguments: Namespace, prompt: str, item: Item, contents: _Contents, pictures: ImageOptions
+    arguments: Namespace, prompt: str, item: Item, contents: Contents, pictures: ImageOptions
 ) -> dict[str, Any]:
     contents.of(item)  # before it is opened: what changes later is asked about again
     # Other pictures have nothing in common that would be worth keeping.
@@ -253,7 +253,7 @@ def _write(
     items: Sequence[Item],
     rows: RowFile | RowStream,
     total: int,
-    contents: _Contents,
+    contents: Contents,
     *,
     in_form: bool,
 ) -> None:

@@ -33,6 +33,7 @@ class RowFile:
         made_with: what the rows have in common: {"model": ..., "prompt": ...}.
         overwrite: forget what is there, once there is a first row to take its place.
         fields: of answers that are JSON objects; CSV has a column for each.
+        names: what a row calls the file that it is about, and what it found.
 
     `rows` are those that are there.
 
@@ -49,9 +50,11 @@ class RowFile:
         *,
         overwrite: bool = False,
         fields: Sequence[str] | None = None,
+        names: tuple[str, str] = ("file", "answer"),
     ):
         self._path, self._made_with, self._overwrite = path, dict(made_with), overwrite
-        self._format = format_of(path, fields)
+        self._what, self._answer = names
+        self._format = format_of(path, fields, self._what)
         self._rows: dict[Key, dict[str, Any]] = {}
         self._replaced = False  # whether there are rows on the disk that count no more
         self._file = path.open("a+b")
@@ -93,7 +96,7 @@ class RowFile:
         if self._overwrite:
             self._file.truncate(0)
             self._overwrite = False
-        line = {"file": row["file"], **self._made_with, **row}
+        line = {self._what: row[self._what], **self._made_with, **row}
         empty = not self._file.seek(0, os.SEEK_END)
         self._file.write((self._format.start if empty else b"") + self._format.encode(line))
         self._file.flush()
@@ -139,7 +142,9 @@ class RowFile:
         self._file.truncate(whole)
 
     def _checked(self, row: Any, number: int) -> dict[str, Any]:
-        if not isinstance(row, dict) or not {"file", "answer", *self._made_with} <= set(row):
+        if not isinstance(row, dict) or not {self._what, self._answer, *self._made_with} <= set(
+            row
+        ):
             raise self._not_ours(number)
         for name, value in self._made_with.items():
             if row[name] != value:
@@ -160,8 +165,8 @@ class RowFile:
 class RowStream:
     """Rows on stdout, a JSON object a line; nothing is there before."""
 
-    def __init__(self, made_with: Mapping[str, Any]):
-        self._made_with = dict(made_with)
+    def __init__(self, made_with: Mapping[str, Any], what: str = "file"):
+        self._made_with, self._what = dict(made_with), what
         self.rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> "RowStream":
@@ -175,14 +180,14 @@ class RowStream:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a row, its "file" first."""
-        line = {"file": row["file"], **self._made_with, **row}
+        line = {self._what: row[self._what], **self._made_with, **row}
         say(JsonLines().encode(line).decode(), end="", flush=True)
         self.rows.append(line)
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
     """What a row is about."""
-    return row["file"], row.get("page")
+    return row["file" if "file" in row else "source"], row.get("page")
 
 
 def open_rows(
@@ -191,8 +196,9 @@ def open_rows(
     *,
     overwrite: bool = False,
     fields: Sequence[str] | None = None,
+    names: tuple[str, str] = ("file", "answer"),
 ) -> RowFile | RowStream:
     """Rows in a file, or on stdout for "-"; arguments as for `RowFile`."""
     if output == "-":
-        return RowStream(made_with)
-    return RowFile(Path(output), made_with, overwrite=overwrite, fields=fields)
+        return RowStream(made_with, names[0])
+    return RowFile(Path(output), made_with, overwrite=overwrite, fields=fields, names=names)

@@ -46,9 +46,16 @@ class Format(Protocol):
 
 
 class JsonLines:
-    """A JSON object a line."""
+    """A JSON object a line.
+
+    Arguments:
+        first: the name that each of them begins with.
+    """
 
     start = b""
+
+    def __init__(self, first: str = "file"):
+        self._first = f'{{"{first}": '.encode()
 
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """See `Format`."""
@@ -60,8 +67,7 @@ class JsonLines:
 
     def ours(self, data: bytes, torn: bytes) -> bool:
         """See `Format`."""
-        first = b'{"file": '
-        return torn.startswith(first) or first.startswith(torn)
+        return torn.startswith(self._first) or self._first.startswith(torn)
 
     def decode(self, data: bytes) -> Iterator[tuple[int, Any]]:
         """See `Format`."""
@@ -137,13 +143,13 @@ class Csv:
         return row
 
 
-def format_of(path: Path, fields: Sequence[str] | None = None) -> Format:
+def format_of(path: Path, fields: Sequence[str] | None = None, first: str = "file") -> Format:
     """By the ending of a file: CSV for .csv, else a JSON object a line.
 
     Arguments:
-        fields: as for `Csv`.
+        fields, first: as for `Csv` and `JsonLines`.
     """
-    return Csv(fields) if path.suffix.lower() == ".csv" else JsonLines()
+    return Csv(fields) if path.suffix.lower() == ".csv" else JsonLines(first)
 
 
 def _line(cells: Sequence[Any]) -> bytes:

@@ -19,7 +19,10 @@ reading order:
 `judging`: what is believed of a field when all has been answered
 `evidence`: where a value stands
 `spelling`: numbers and dates as pages write them
+`ready_made`: schemas to start from
 `rules`: what must hold among the values
 `fields`: a field, as callers see it
 `result`: a document, as callers see it
+`review`: the page on which a person checks it
+`corrections`: what was decided there, put into the rows
 """

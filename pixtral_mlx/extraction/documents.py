@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..inputs.page_choice import MAX_PAGES, check_no_choice, split_choice
 from ..inputs.pages import MAX_PAGES_BYTES, has_pages, open_pages
 from ..inputs.pdf import page_words
 from ..inputs.size_limit import pixel_bytes
-from ..model.config import VisionConfig
+from ..model.config import PIXTRAL_12B_VISION, VisionConfig
 from ..model.vision_language_model import NO_VISION
 
 Word = tuple[str, tuple[float, float, float, float]]
@@ -58,8 +58,25 @@ class Page:
         data, name, password = self._pdf
         return page_words(data, name, self.own, password)
 
+    def seen(self, longest: int) -> Image.Image:
+        """Its picture as people see it, a page of a PDF drawn anew with sides of at most so many
+        pixels; it may be larger otherwise.
+
+        Raises:
+            ImageError: the page cannot be drawn.
+        """
+        if self._pdf is None:
+            return self.upright()
+        data, name, password = self._pdf
+        large, options = (
+            replace(PIXTRAL_12B_VISION, image_size=longest),
+            ImageOptions(pdf_password=password),
+        )
+        ((_, picture),) = open_pages(data, name, large, options, str(self.own))
+        return picture
+
     def upright(self) -> Image.Image:
-        """Its picture as people see it."""
+        """What the model looks at, turned as people see it."""
         picture = self.picture.image
         turns = {
             2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 from .documents import Page
 from .fields import Field
+from .review import review_page, write_page
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,3 +50,22 @@ class Extraction:
             "pages": [each.row() for each in self.pages],
             "one_by_one": self.one_by_one,
         }
+
+    def to_html(
+        self, path: "str | PathLike[str] | None" = None, *, source: str | None = None
+    ) -> str:  # fmt: skip
+        """One page that refers to no other host, on which a person checks the document: its pages
+        with the boxes on the left, the fields on the right, and what was decided as a file.
+
+        Arguments:
+            path: a new file that takes it too.
+            source: what to call the document; None: as in its row.
+
+        Raises:
+            ImageError: there is such a file, or it cannot be written.
+        """
+        row = self.row()
+        text = review_page(row if source is None else {**row, "source": source}, self.pages)
+        if path is not None:
+            write_page(text, path)
+        return text

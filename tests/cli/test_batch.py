@@ -315,7 +315,7 @@ def test_an_address_that_failed_is_asked_again(inbox, run_batch):
         rows.add({"file": address, "answer": None, "error": "x", "sha256": None})
         rows.add({"file": "http://x/fine.png", "answer": "", "error": None, "sha256": None})
         items = find_items([address, "http://x/fine.png"])
-        shown = batch._left(items, rows, batch._Contents())
+        shown = batch.left(items, rows, batch.Contents())
     assert [item.file for item in shown] == [address]
 
 
