@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -19,7 +20,7 @@ from .errors import CapacityError, CheckpointError
 
 __all__ = [
     "expanded", "new_file", "new_folder", "open_file", "read_file", "refuse_existing",
-    "refuse_shared", "remove_stale",
+    "refuse_shared", "remove_stale", "scratch_folder", "take_name",
 ]  # fmt: skip
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -98,7 +99,9 @@ def new_file(
             if replace:
                 os.replace(hidden, path)
             else:
-                _take_name(hidden, path)
+                _link(hidden, path)
+            if sync:
+                _to_disk(path.parent)
 
 
 @contextmanager
@@ -118,25 +121,62 @@ def new_folder(
         CapacityError: the disk is full.
     """
 
-    def make(hidden: Path) -> int:
-        hidden.mkdir()
-        return os.open(hidden, os.O_RDONLY)
-
     with _one_line(folder, error, OSError, needed=needed):
         with suppress(FileExistsError):  # a file has its name: `_hidden` says so
             folder.parent.mkdir(parents=True, exist_ok=True)
-        with _hidden(folder, make) as (hidden, descriptor):
+        with _hidden(folder, _make_folder) as (hidden, _):
             yield hidden
-            for file in hidden.iterdir():
+            for file in [*hidden.rglob("*"), hidden]:
                 _to_disk(file)
-            with suppress(OSError):  # some network disks do not sync folders
-                os.fsync(descriptor)
-            refuse_existing(folder, FileExistsError)  # an empty folder would be replaced
-            try:
-                hidden.rename(folder)
-            except OSError:
-                refuse_existing(folder, FileExistsError)  # another run was faster
-                raise
+            take_name(hidden, folder)
+
+
+@contextmanager
+def scratch_folder(beside: Path | None = None) -> Iterator[Path]:
+    """A folder that is gone when the block ends; one that a killed run has left goes when the next
+    one begins.
+
+    Arguments:
+        beside: what it lies beside, for what is to be renamed; None: among the system's temporary
+            files.
+    """
+    place = Path(tempfile.gettempdir(), "pixtral-mlx") if beside is None else beside
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _hidden(place, _make_folder) as (hidden, _):
+        if beside is None:
+            hidden.chmod(0o700)
+        yield hidden
+
+
+def take_name(hidden: Path, path: Path, *, with_it: Path | None = None) -> None:
+    """Give what is complete its name, which must not be taken.
+
+    Arguments:
+        with_it: another file of this run, which goes if this fails: of two there are both or none,
+            so that the same command can be run again.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        if hidden.is_dir():
+            _rename(hidden, path)
+        else:
+            _link(hidden, path)
+        _to_disk(path.parent)
+    except BaseException:
+        if with_it is not None:
+            with_it.unlink(missing_ok=True)
+        raise
+
+
+def _rename(hidden: Path, folder: Path) -> None:
+    refuse_existing(folder, FileExistsError)  # an empty folder would be replaced
+    try:
+        hidden.rename(folder)
+    except OSError:
+        refuse_existing(folder, FileExistsError)  # another run was faster
+        raise
 
 
 def refuse_existing(path: Path, error: type[Exception] = CheckpointError) -> None:
@@ -205,7 +245,12 @@ def _hidden(
             _remove(hidden)
 
 
-def _take_name(hidden: Path, path: Path) -> None:
+def _make_folder(hidden: Path) -> int:
+    hidden.mkdir()
+    return os.open(hidden, os.O_RDONLY)
+
+
+def _link(hidden: Path, path: Path) -> None:
     """Rename without replacing: of two runs that end at once only one can make the link.
 
     Raises:
@@ -236,10 +281,17 @@ def _remove(path: Path) -> None:
 
 
 def _to_disk(file: Path) -> None:
-    """So that the name never stands for files that a power cut would empty."""
-    descriptor = os.open(file, os.O_RDONLY)
+    """Of a file what is in it, of a folder the names in it: so that no name stands for what a power
+    cut would empty."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written but not read
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _DISK_FULL or not file.is_dir():  # some network disks sync no folders
+            raise
     finally:
         os.close(descriptor)
 

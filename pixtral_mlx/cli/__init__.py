@@ -41,6 +41,18 @@ The commands:
 `doctor`: whether this machine is ready
 """
 
-from .parser import main
+import os
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, see `parser.main`; Ctrl-C while the parser is imported is one line too."""
+    try:
+        from .parser import main as run
+    except KeyboardInterrupt:
+        print("pixtral-mlx: interrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+    return run(argv)

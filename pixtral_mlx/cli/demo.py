@@ -4,14 +4,13 @@ pixtral-mini, in the official layout as Mistral publishes the 12B, is converted 
 questions about a newly drawn scene, and a picture shows where it looked.
 """
 
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 
 from ..engine.reply import Reply
-from ..files import refuse_existing
+from ..files import refuse_existing, scratch_folder, take_name
 from ..interpret.picture import check_new, save_new
 from ..mini import CHECKPOINT, Question
 from ..mini.demo_scene import demo_scene
@@ -32,8 +31,8 @@ def run(arguments: Namespace) -> int:
     if arguments.keep:
         refuse_existing(Path(arguments.keep))
     shown, questions = demo_scene()
-    with tempfile.TemporaryDirectory(prefix="pixtral-mlx-demo-") as place:
-        folder = Path(arguments.keep or Path(place, "4bit"))
+    with scratch_folder(Path(arguments.keep) if arguments.keep else None) as place:
+        folder = place / "4bit"
         with Status("converting") as status:
             result = convert(CHECKPOINT, folder, progress=status.update)
         say(
@@ -47,14 +46,17 @@ def run(arguments: Namespace) -> int:
             f"a scene of {shown.image.width} x {shown.image.height} pixels: {grid.rows} x "
             f"{grid.columns} patches, {grid.tokens} tokens\n"
         )
-        answer = ""
+        answer, drawn = "", None
         for question in questions:
             explained = question.kind == EXPLAINED
             reply = model.generate(question.text, images=question.images, trace=explained)
             _print(question, reply)
             if reply.trace is not None:
                 answer = reply.text
-                save_new(reply.trace.picture(), output)
+                drawn = reply.trace.picture()
+        save_new(drawn, output)
+        if arguments.keep:
+            take_name(folder, Path(arguments.keep), with_it=output)
     say(
         f"\nWhere it looked for {answer!r} is drawn in {output}.\n"
         "pixtral-mini knows nothing but such scenes. For photographs, documents and charts:\n"

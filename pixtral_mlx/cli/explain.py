@@ -3,11 +3,13 @@
 import importlib
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, PixtralError, how_to_install
-from ..files import new_file, refuse_existing
+from ..files import expanded, new_file, refuse_existing, scratch_folder, take_name
 from ..interpret.picture import PICTURES, check_new, save_new
 from .question import (
     generation_options,
@@ -58,15 +60,28 @@ def run(arguments: Namespace) -> int:
         if trace is None:
             return 130  # Ctrl-C before there was anything to draw
         status.step("hiding patches" if arguments.knock_out else "drawing")
-        if widgets is not None:
-            progress = status.update if arguments.knock_out else None
-            write_page(widgets, model, stream.reply, output, asked=words, knock_out=progress)
-        else:
-            save_new(trace.picture(words, model.name), output)
-        if arguments.save:
-            trace.save(arguments.save)
+        with _saved(trace, arguments.save, output):
+            if widgets is not None:
+                progress = status.update if arguments.knock_out else None
+                write_page(widgets, model, stream.reply, output, asked=words, knock_out=progress)
+            else:
+                save_new(trace.picture(words, model.name), output)
     say(f"drawn: {output}", file=sys.stderr)
     return 130 if stream.reply.finish_reason == "interrupted" else 0
+
+
+@contextmanager
+def _saved(trace: Any, name: str | None, output: Path) -> Iterator[None]:
+    """The trace is complete when the block begins, which draws the output, and has its name when
+    that has."""
+    if not name:
+        yield
+        return
+    path = expanded(name)
+    with scratch_folder(path) as place:
+        trace.save(file := place / path.name)
+        yield
+        take_name(file, path, with_it=output)
 
 
 def _widgets() -> Any:

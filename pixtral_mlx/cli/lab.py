@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import PixtralError, how_to_install
-from ..files import new_file
+from ..files import new_file, scratch_folder
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "notebooks"
 INSTALLED = Path(__file__).resolve().parents[1] / "course"
@@ -56,11 +55,11 @@ def run(arguments: Namespace) -> int:
         *quiet,
         *arguments.arguments,
     ]
-    with tempfile.TemporaryDirectory(prefix="pixtral-lab-") as config:
+    with scratch_folder() as config:
         defaults = Path(config, "labconfig", "default_setting_overrides.json")
         defaults.parent.mkdir()
         defaults.write_text(json.dumps(SETTINGS), encoding="utf-8")
-        paths = [config, *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+        paths = [str(config), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
         return run_to_its_end(command, {"JUPYTER_CONFIG_PATH": os.pathsep.join(paths)})
 
 

@@ -33,8 +33,8 @@ from .measuring import add_bench, add_doctor
 from .streams import (
     acknowledging,
     drop_output,
-    end_at_once,
     end_tidily,
+    leave,
     prepare_notes,
     prepare_streams,
 )
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while its words were read, or once more while it ended
         say("pixtral-mlx: interrupted", file=sys.stderr)
         status = 130
-    if status == 130 and argv is None:
-        end_at_once(status)
+    if argv is None:
+        leave(status)
     return status
 
 

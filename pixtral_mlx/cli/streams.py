@@ -69,6 +69,15 @@ def end_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
+def leave(status: int) -> None:
+    """The end of a process that ran its own words: at once after Ctrl-C, which all others do not
+    hear any more, since they have done everything."""
+    if status == 130:
+        end_at_once(status)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def end_tidily() -> None:
     """A terminal that closes, or `kill`, ends a command as Ctrl-C does: half-written files go."""
     if threading.current_thread() is threading.main_thread():

@@ -3,11 +3,10 @@
 import logging
 from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from ..files import refuse_existing
+from ..files import expanded
 from ..tables import format_bytes, format_seconds
 from ..tuning.options import TuningOptions
 from .flags import given_options
@@ -28,12 +27,11 @@ def run(arguments: Namespace) -> int:
     TuningOptions(**options)  # mistakes are named before a model is read
     if not arguments.output:
         raise ValueError("--output is empty: give the name of a new folder")
-    if not arguments.resume:
-        refuse_existing(Path(arguments.output))
     from ..model.device import on_gpu
     from ..pixtral import load
-    from ..tuning.tune import tune
+    from ..tuning.tune import check_output, tune
 
+    check_output(expanded(arguments.output), arguments.resume)
     choice = chosen_model(arguments)
     folder = find_model(choice)
     with Status("opening the model") as status:

@@ -11,7 +11,6 @@ The output grows in a hidden folder beside its destination and takes its name wh
 
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from ..checkpoint.layouts import Source, Transform
 from ..checkpoint.names import resolve
 from ..checkpoint.safetensors_io import SafetensorsWriter
 from ..errors import CapacityError, CheckpointError
-from ..files import expanded, new_folder, refuse_existing, remove_stale
+from ..files import expanded, new_folder, refuse_existing, remove_stale, scratch_folder
 from ..model.config import PixtralConfig
 from .options import ConversionOptions
 from .plan import Plan, TensorPlan, as_written, plan_for
@@ -99,8 +98,8 @@ def convert(
     asked = ConversionOptions(**options)
     folder = expanded(dst)
     if dry_run:
-        with tempfile.TemporaryDirectory() as place:
-            source = _unquantized(src, outline_in=Path(place))
+        with scratch_folder() as place:
+            source = _unquantized(src, outline_in=place)
         return Conversion(folder, plan_for(source.config, asked), expanded(src))
     refuse_existing(folder)
     source = _unquantized(src)

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoint.arrays import is_utf8
 from ..errors import CheckpointError
+from ..files import scratch_folder
 from ..inputs.tokenizer_file import import_jsonschema
 
 SMALL_BYTES = 2**20
@@ -49,7 +49,7 @@ def write_hf_tokenizer(file: Path) -> SpecialIds:
         CheckpointError: the process that a large file has to itself ended early.
     """
     if not is_utf8(file):
-        with tempfile.TemporaryDirectory() as place:  # its name is one that transformers takes
+        with scratch_folder() as place:  # its name is one that transformers takes
             ids = write_hf_tokenizer(Path(shutil.copy(file, place)))
             shutil.copytree(place, file.parent, dirs_exist_ok=True)
         return ids
@@ -141,7 +141,7 @@ def _tekken_template(file: Path) -> str:
     specials = data["config"]["default_num_special_tokens"]
     sizes = {"num_vocab_tokens": len(words), "default_vocab_size": len(words) + specials}
     small = data | {"vocab": words, "config": data["config"] | sizes}
-    with tempfile.TemporaryDirectory() as place:
+    with scratch_folder() as place:
         copy = Path(place, file.name)
         copy.write_text(json.dumps(small), encoding="utf-8")
         return convert_tokenizer_to_chat_template(str(copy))

@@ -26,7 +26,7 @@ from .estimate import check_memory, warn_of_long_batches
 from .low_rank import begin_with, checksum, put_low_rank
 from .options import TuningOptions
 from .pictures import EncodedPictures
-from .state import CURVES, FEATURES, REPORT, State, read_state, write_json
+from .state import CURVES, FEATURES, REPORT, STATE, State, read_state, write_json
 from .train import Report, Training
 from .validation import Scores, paired, swapped
 
@@ -73,7 +73,7 @@ def tune(
     Arguments:
         model: as `px.load` gives it, without an adapter; quantized or not.
         data: a JSONL file, or a folder with train.jsonl and perhaps valid.jsonl; see `dataset`.
-        output: the folder of the adapter; must not exist, unless `resume`.
+        output: the folder of the adapter; see `check_output`.
         val: rows for validation; None: those of the folder, else a tenth of all.
         adapter_path: an adapter to begin with, trained with the same options; None: noise.
         resume: go on with what a stopped run left in `output`, bit for bit as it would have.
@@ -88,7 +88,7 @@ def tune(
         PixtralError: it diverged.
     """
     asked, folder, start = TuningOptions(**options), expanded(output), time.perf_counter()
-    _check_output(folder, resume)
+    check_output(folder, resume)
     rows = find_rows(expanded(data), None if val is None else expanded(val), asked.seed)
     report = progress or (lambda *_: None)
     name = base or model.name
@@ -119,10 +119,20 @@ def tune(
     return Tuning(folder, found)
 
 
-def _check_output(folder: Path, resume: bool) -> None:
-    """Raise CheckpointError: something is there, or for `resume` nothing is."""
+def _is_early(file: Path) -> bool:
+    return file.name == FEATURES or ".partial-" in file.name
+
+
+def check_output(folder: Path, resume: bool) -> None:
+    """Raise CheckpointError: something is there, or for `resume` nothing is. What was killed before
+    the first step has left pictures at most, which are used again."""
     if not resume:
-        refuse_existing(folder)
+        if (folder / STATE).is_file():
+            raise CheckpointError(
+                f"{folder}: holds a training: go on with it (--resume), or choose another name"
+            )
+        if not (folder.is_dir() and all(map(_is_early, folder.iterdir()))):
+            refuse_existing(folder)
     elif not folder.is_dir():
         raise CheckpointError(f"{folder}: holds no training to go on with: leave out --resume")
 
