@@ -7,13 +7,21 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import pixtral_mlx
 from pixtral_mlx.errors import CapacityError, CheckpointError, ImageError
-from pixtral_mlx.files import new_file, new_folder, refuse_existing, remove_stale
+from pixtral_mlx.files import (
+    new_file,
+    new_folder,
+    refuse_existing,
+    remove_stale,
+    scratch_folder,
+    take_name,
+)  # fmt: skip
 
 ROOT = Path(pixtral_mlx.__file__).parents[1]
 LONG = "ä" * 120 + ".png"  # 244 bytes, of the 255 that a name may have
@@ -319,6 +327,59 @@ def test_refuse_existing_lets_new_names_pass(tmp_path):
     refuse_existing(tmp_path / "a" / "b")
     with pytest.raises(ValueError, match="choose another name or remove it"):
         refuse_existing(tmp_path / "a", ValueError)
+
+
+def test_what_is_renamed_was_on_the_disk_before_and_its_folder_is_afterwards(tmp_path, monkeypatch):
+    seen, fsync, link, rename = [], os.fsync, os.link, Path.rename
+
+    def record(name, function):
+        def call(*given):
+            what = given[0]
+            path = os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else str(what)
+            seen.append((name, Path(path).name.partition(".partial-")[0]))
+            return function(*given)
+
+        return call
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc")
+    monkeypatch.setattr(os, "fsync", record("sync", fsync))
+    monkeypatch.setattr(os, "link", record("name", link))
+    monkeypatch.setattr(Path, "rename", record("name", rename))
+    with new_file(tmp_path / "a") as hidden:
+        fill(hidden)
+    assert seen == [("sync", ".a"), ("name", ".a"), ("sync", tmp_path.name)]
+    seen.clear()
+    with new_folder(tmp_path / "b") as hidden:
+        (hidden / "deep").mkdir()
+        (hidden / "deep" / "data").write_text("new")
+    named = [name for _, name in seen]
+    assert named == ["deep", "data", ".b", ".b", tmp_path.name]
+    assert [what for what, _ in seen] == ["sync", "sync", "sync", "name", "sync"]
+
+
+def test_a_scratch_folder_is_gone_and_so_is_that_of_a_killed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as place:
+        assert place.stat().st_mode & 0o777 == 0o700 and place.parent == tmp_path
+        (place / "x").write_text("")
+    assert names(tmp_path) == []
+    (tmp_path / ".pixtral-mlx.partial-1").mkdir()
+    with scratch_folder() as place:
+        assert names(tmp_path) == [place.name]
+    with scratch_folder(tmp_path / "a" / "b") as place:
+        assert names(tmp_path / "a") == [place.name]
+
+
+@both
+def test_of_two_files_there_are_both_or_none(new, tmp_path):
+    other, taken = tmp_path / "other", tmp_path / "taken"
+    other.write_text("")
+    taken.mkdir()
+    with pytest.raises(FileExistsError), scratch_folder(taken) as place:
+        (place / "a").mkdir() if new is new_folder else (place / "a").touch()
+        take_name(place / "a", taken, with_it=other)
+    assert names(tmp_path) == ["taken"]
 
 
 def test_nobody_else_renames_files():

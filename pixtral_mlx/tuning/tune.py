@@ -129,7 +129,7 @@ def check_output(folder: Path, resume: bool) -> None:
     if not resume:
         if (folder / STATE).is_file():
             raise CheckpointError(
-                f"{folder}: holds a training: go on with it (--resume), or choose another name"
+                f"{folder}: already exists and holds a training: give --resume, or another name"
             )
         if not (folder.is_dir() and all(map(_is_early, folder.iterdir()))):
             refuse_existing(folder)

@@ -184,6 +184,34 @@ def test_ctrl_c_before_and_after_a_command_is_one_line(when):
     assert (process.returncode, out, err) == (130, b"", b"pixtral-mlx: interrupted\n")
 
 
+IMPORTING = """if True:
+    import builtins, sys, time
+    real, wanted = builtins.__import__, sys.argv[1]
+    def slow(name, *rest):
+        if name == wanted:
+            print("busy", file=sys.stderr, flush=True)
+            time.sleep(30)
+        return real(name, *rest)
+    builtins.__import__ = slow
+    import pixtral_mlx.cli
+    sys.argv[0:2] = ["pixtral-mlx"]
+    sys.exit(pixtral_mlx.cli.main())"""
+
+
+@pytest.mark.parametrize("name", ["parser", "argparse", "quantization.conversion"])
+def test_ctrl_c_while_files_are_imported_is_one_line(name, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORTING, name, "convert", "nothing", str(tmp_path / "a")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    with process:
+        assert process.stderr.readline() == b"busy\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    said = {b"pixtral-mlx: interrupted\n", b"pixtral-mlx convert: interrupted\n"}
+    assert (process.returncode, out) == (130, b"") and err in said
+
+
 def test_a_reader_that_leaves_is_no_traceback(places, start):
     process = start(*LONG, cwd=places)
     assert len(process.stdout.read(1)) == 1
