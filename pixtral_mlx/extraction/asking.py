@@ -41,10 +41,11 @@ class Ask:
     smaller: bool = False
     stop: Callable[[Reply], bool] | None = field(default=None)
 
-    def messages(self, instructions: str, numbered: bool) -> list[dict[str, Any]]:
-        """What the model reads: the pages first, so that all questions about them begin alike."""
+    def messages(self, instructions: str) -> list[dict[str, Any]]:
+        """What the model reads: the pages first, so that all questions about them begin alike,
+        and each after its number where there are several."""
         text = f"{instructions}\n\n{self.question}" if instructions else self.question
-        parts = [*parts_of(self.pages, numbered), {"type": "text", "text": text}]
+        parts = [*parts_of(self.pages), {"type": "text", "text": text}]
         return [{"role": "user", "content": parts}]
 
     def options(self) -> dict[str, Any]:

@@ -172,11 +172,11 @@ def name_of(sources: Any) -> str:
     return ", ".join(named)
 
 
-def parts_of(pages: Sequence[Page], numbered: bool) -> list[dict[str, Any]]:
-    """Pages as parts of a message, each after its number if they are numbered."""
+def parts_of(pages: Sequence[Page]) -> list[dict[str, Any]]:
+    """Pages as parts of a message, each after its number if there are several."""
     parts: list[dict[str, Any]] = []
     for page in pages:
-        if numbered:
+        if len(pages) > 1:
             parts.append({"type": "text", "text": f"Page {page.number}:"})
         parts.append({"type": "image", "image": page.picture})
     return parts

@@ -121,7 +121,6 @@ class Reader:
         self._model, self._schema, self._pages = model, schema, pages
         self._options, self._asked, self._pictures = options, dict(asked), pictures
         self.max_tokens = self._asked.pop("max_tokens", None) or FIRST_TOKENS_MOST
-        self._numbered = len(pages) > 1
         self.expected = 1
 
     def parts(self) -> list[Sequence[Page]]:
@@ -158,7 +157,7 @@ class Reader:
 
     def _stream(self, ask: Ask) -> GenerationStream:
         return self._model.stream(
-            ask.messages(self._options.instructions, self._numbered),
+            ask.messages(self._options.instructions),
             image_options=ask.image_options(self._pictures, self._model.config.vision),
             **{**self._asked, **ask.options()},
         )

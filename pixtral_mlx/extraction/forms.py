@@ -7,9 +7,10 @@ choices of an enum, digits, what a pattern allows. Numbers up to twenty may be w
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
-from ..engine.form import as_form
+from ..engine.form import Form, as_form
 from .leaves import Leaf, compact, without_extensions
 
 WORDS = (
@@ -50,9 +51,9 @@ def plain_form(leaf: Leaf) -> dict[str, Any] | None:
     return None
 
 
-def json_form(leaf: Leaf) -> dict[str, Any]:
+def json_form(leaf: Leaf) -> Form:
     """The form of its value as JSON."""
-    return {"type": "json_schema", "json_schema": {"schema": _in_json(leaf)}}
+    return _form(compact(_in_json(leaf)))
 
 
 def rows_form(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,8 +94,14 @@ def says_absent(text: str) -> bool:
 
 def is_valid(leaf: Leaf, value: Any) -> bool:
     """Whether the schema allows a value there."""
-    form = as_form(json_form(leaf))
-    return form is not None and form.read(compact(value))[1] is None
+    return _form(compact(_in_json(leaf))).read(compact(value))[1] is None
+
+
+@lru_cache(maxsize=256)
+def _form(schema: str) -> Form:
+    """The form of a schema, which takes longer to check than an answer takes to read."""
+    held = {"schema": json.loads(schema)}
+    return cast("Form", as_form({"type": "json_schema", "json_schema": held}))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -118,8 +125,7 @@ def _as_text(value: Any) -> str:
 def _grammar(words: Any, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
     options = [json.dumps(word, ensure_ascii=False) for word in words]
     if schema is not None:
-        form = as_form(dict(schema))
-        narrowed = {} if form is None else form.grammar_schema
+        narrowed = _form(compact(schema)).grammar_schema
         options.insert(0, f"%json {json.dumps(narrowed, ensure_ascii=False)}")
     return {"type": "grammar", "grammar": f"start: {' | '.join(options)}"}
 

@@ -145,7 +145,7 @@ ANY = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("seed", "one_by_one"), [(0, True), (1, True), (1, None), (2, None)])
+@pytest.mark.parametrize(("seed", "one_by_one"), [(0, True), (1, None)])
 def test_data_is_valid_whatever_a_model_says(model, seed, one_by_one):
     """Random weights, sampled hot; where nothing valid comes out it is an error, and no data."""
     picture = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 60, 3), np.uint8))

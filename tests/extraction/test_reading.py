@@ -1,12 +1,17 @@
 """What is asked, in which order, and what is believed of the answers."""
 
 import pytest
+from PIL import Image
 from scripted import read
 
 import pixtral_mlx as px
 from pixtral_mlx.extraction.answers import places_in
+from pixtral_mlx.extraction.asking import Ask
+from pixtral_mlx.extraction.documents import open_document
 from pixtral_mlx.extraction.forms import says_absent
 from pixtral_mlx.extraction.leaves import leaves, relaxed, without_extensions
+from pixtral_mlx.inputs.image_options import ImageOptions
+from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
 TEXT = {"type": "string", "maxLength": 20}
 MAYBE = {"type": ["string", "null"], "x-question": "What?", "x-present": "Is it there?"}
@@ -318,3 +323,13 @@ def test_answers_that_say_no(text):
 @pytest.mark.parametrize("text", ["yes", "1", "two", "a note", "Nora", "10", "there is one"])
 def test_answers_that_do_not(text):
     assert not says_absent(text)
+
+
+def test_pages_are_announced_where_there_are_several_in_a_question():
+    """And one alone is not: models that were taught single pictures read it as one."""
+    pages = open_document([Image.new("RGB", (8, 8))] * 3, ImageOptions(), PIXTRAL_12B_VISION)
+    alone, both = (Ask("What?", part).messages("In francs.") for part in (pages[2:], pages[1:]))
+    assert [part.get("text") for part in alone[0]["content"]] == [None, "In francs.\n\nWhat?"]
+    assert [part.get("text") for part in both[0]["content"]] == [
+        "Page 2:", None, "Page 3:", None, "In francs.\n\nWhat?",
+    ]  # fmt: skip
