@@ -9,6 +9,7 @@ python notebooks/run.py --pictures   # only take the syllabus's pictures from th
 import argparse
 import base64
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -42,14 +43,20 @@ CHOSEN = {
     "7": "cloud",
     "8": "one-many",
     "9": "worst",
+    "11": "after",
     "claims": "breaks-figure",
 }
 """The cell whose picture stands for a notebook in the syllabus, by the notebook's first word."""
 
 
 def notebooks() -> list[Path]:
-    """The files, in the order of the course."""
-    return sorted(FOLDER.glob("*.ipynb"))
+    """The files, in the order of the course: by their numbers, and then those without one."""
+
+    def by_number(path: Path) -> tuple[float, str]:
+        first = path.stem.partition("-")[0]
+        return (int(first) if first.isdigit() else math.inf), path.name
+
+    return sorted(FOLDER.glob("*.ipynb"), key=by_number)
 
 
 DRAW = """

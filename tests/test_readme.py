@@ -26,7 +26,17 @@ from pixtral_mlx.quantization.plan import plan_for
 
 MINI = (CHECKPOINT / "README.md").read_text(encoding="utf-8")
 SYLLABUS = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
-WORDS = {5: "five", 8: "eight", 9: "nine", 10: "ten", 17: "seventeen", 18: "eighteen", 20: "twenty"}
+WORDS = {
+    5: "five",
+    8: "eight",
+    9: "nine",
+    10: "ten",
+    11: "eleven",
+    12: "twelve",
+    17: "seventeen",
+    18: "eighteen",
+    20: "twenty",
+}
 """Numbers that the documents write out; another one is added here when it is needed."""
 
 MOST_WORDS = 1500

@@ -23,6 +23,7 @@ SHOWN = {
     "7": ("AnswerLens", "Ablation"),
     "8": ("MemoryView",),
     "9": ("QuantizationView",),
+    "11": ("AnswerLens",),
     "claims": ("PatchGrid",),
 }
 """The widgets that a notebook shows, by the beginning of its name."""
@@ -54,6 +55,7 @@ SOLUTIONS = {
     "speed-answer": "speed_answer = 273e9 / step_bytes(4)[0]",
     "ruler-answer": "ruler_answer = 3.5",
     "worst-answer": "worst_part = max(effects, key=effects.get)",
+    "size-answer": "size_answer = 8 * (256 + 128)",
     "rank-answer": (
         "def agreement(*lists):\n"
         "    return np.corrcoef(*(np.argsort(np.argsort(one)) for one in lists))[0, 1]"
@@ -117,7 +119,7 @@ def test_a_notebook_runs_on_another_model(begin, tmp_path):
     """One line is changed; sizes, token ids and the type of its numbers are others."""
     folder = tmp_path / "other"
     make_official(folder, tokenizer="spm", dtype="bfloat16")
-    (path,) = NOTEBOOKS.glob(f"{begin}*.ipynb")
+    (path,) = NOTEBOOKS.glob(f"{begin}[-.]*ipynb")
     notebook = read(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":

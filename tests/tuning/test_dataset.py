@@ -92,20 +92,20 @@ def test_all_answers_of_a_conversation_are_learned(written):
 
 
 def test_other_pictures_stand_where_the_own_ones_stood(written):
-    """Two pictures, a conversation after them: what comes out is what encoding gives."""
+    """Two pictures, an answer after each: what comes out is what encoding gives."""
 
     def row(*names):
-        return {"images": names, "messages": [
-            {"role": "user", "content": parts({"type": "image"}, "and", {"type": "image"}, "?")},
-            {"role": "assistant", "content": "one"},
-            {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "two"},
-        ]}  # fmt: skip
+        asked = {"role": "user", "content": parts({"type": "image"}, "?")}
+        said = [{"role": "assistant", "content": text} for text in ("one", "two")]
+        return {"images": names, "messages": [asked, said[0], asked, said[1]]}
 
-    tokenizer, (one, other), _ = read(written(row("a.png", "b.png"), row("b.png", "a.png")))
-    moved = one.with_pictures(other.pictures, tokenizer.image_ids)
-    assert np.array_equal(moved.tokens, other.tokens)
-    assert moved.answers == other.answers and moved.pictures == other.pictures
-    assert (len(one.tokens) == len(other.tokens) and one.answers != other.answers) or True
+    rows = (row("a.png", "b.png"), row("b.png", "a.png"), row("b.png", "b.png"))
+    tokenizer, (one, *others), _ = read(written(*rows))
+    for other in others:
+        moved = one.with_pictures(other.pictures, tokenizer.image_ids)
+        assert np.array_equal(moved.tokens, other.tokens)
+        assert moved.answers == other.answers != one.answers
+        assert moved.pictures == other.pictures
 
 
 BAD = {
