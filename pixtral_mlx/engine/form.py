@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from ..checks import shown
@@ -194,11 +195,16 @@ def _validator_of(schema: Mapping[str, Any]) -> Any:
 
 def _checked(schema: Mapping[str, Any]) -> Any:
     """What checks values by a schema, formats included."""
+    kind = _validator_of(schema)
+    return _own(kind)(schema, format_checker=kind.FORMAT_CHECKER)
+
+
+@lru_cache(maxsize=16)
+def _own(kind: Any) -> Any:
+    """jsonschema's class with our checks, which takes longer to make than to use."""
     from jsonschema import validators
 
-    kind = _validator_of(schema)
-    own = validators.extend(kind, {"multipleOf": _check_multiple, "pattern": _check_pattern})
-    return own(schema, format_checker=kind.FORMAT_CHECKER)
+    return validators.extend(kind, {"multipleOf": _check_multiple, "pattern": _check_pattern})
 
 
 def _first_problem(validator: Any, value: Any) -> str | None:
