@@ -30,7 +30,7 @@ from pixtral_mlx.tuning.low_rank import adapter_of, put_low_rank
 from pixtral_mlx.tuning.options import TuningOptions
 from pixtral_mlx.tuning.pictures import EncodedPictures
 from pixtral_mlx.tuning.tune import tune
-from pixtral_mlx.tuning.validation import swapped
+from pixtral_mlx.tuning.validation import scores, swapped
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,22 @@ def test_losses_are_those_of_the_model_asked_one_by_one(data, mini, rows, again)
         ]
     assert np.abs(np.array(losses) - wanted).max() < 1e-4
     assert 0 < np.array(hits).mean() < 1
+
+
+def test_an_answer_is_right_if_all_of_its_tokens_are(data, mini):
+    """In the order of the rows, however they are read together."""
+    examples, pictures = data
+    found = scores(mini, examples, pictures, batch_size=5, image_token=10)
+    wanted, partly = [], 0
+    for each in examples:
+        batch = make_batch([each], pictures, 10)
+        hits = np.array(token_losses(mini, batch)[1])
+        for number in range(len(each.answers)):
+            own = hits[batch.answers == number]
+            wanted.append(bool(own.all()))
+            partly += own.any() and not own.all()
+    assert found.right == tuple(wanted) and partly
+    assert 0 < found.accuracy == np.mean(wanted) < 1
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
@@ -125,16 +141,18 @@ def test_an_epoch_has_every_row_once_with_those_of_its_length():
 
 
 def test_accumulated_batches_are_one_large_one(tmp_path):
-    """Of 4 rows and of 2 they step as one of 6: a step's loss is a mean over all of its tokens."""
+    """Of 3 rows and of 1 they step as one of 4, all of which have something to teach: a step's loss
+    is a mean over all of its tokens."""
     plain = {**OPTIONS, "iters": 1, "warmup": 0}
-    rows = write_rows(tmp_path / "few", [50, 51]) / "train.jsonl"
+    rows = write_rows(tmp_path / "few", [50, 54, 58, 62], kinds=("wide",)) / "train.jsonl"
+    assert rows.read_text().count("broad") == 4
     gradients = []
-    for size, parts in ((6, 1), (4, 2)):
+    for size, parts in ((4, 1), (3, 2)):
         more = {"batch_size": size, "grad_accumulation_steps": parts}
         made = tune(
             px.load("mini", "float32"), rows, tmp_path / f"{size}", val=rows, **plain | more
         )
-        assert made.report["rows"] == [6, 6]
+        assert made.report["rows"] == [4, 4]
         state = mx.load(str(made.folder / "state.safetensors"))
         gradients.append({name: x for name, x in state.items() if name.startswith("m.")})
     assert len(gradients[0]) == 70
