@@ -62,7 +62,7 @@ def rows(file: Path) -> str:
              if line.endswith("\n")]  # fmt: skip
     names = Counter(row["file"] for row in found)
     if names and max(names.values()) > 1:
-        raise ValueError(f"rows that are repeated: {names.most_common(1)}")
+        raise ValueError(f"repeated: {names.most_common(1)}")
     return json.dumps(sorted(found, key=lambda row: row["file"]), sort_keys=True)
 
 
@@ -154,6 +154,9 @@ class Try:
         self.folder, self.temporary = self._home / "here", self._home / "tmp"
         for folder in (self.folder, self.temporary, self._home / "settings"):
             folder.mkdir()
+        shared = Path(tempfile.gettempdir(), MLX)  # else each try would wait for its compiler
+        shared.mkdir(exist_ok=True)
+        (self.temporary / MLX).symlink_to(shared)
         job.prepare(self.folder)
         self.given = {path.name for path in self.folder.iterdir()}
 
@@ -225,8 +228,10 @@ class Try:
         """
         try:
             found = self.found()
-        except (ValueError, OSError) as error:
-            return [f"repeated or torn: {error}"]
+        except (json.JSONDecodeError, OSError) as error:
+            return [f"torn: {error}"]
+        except ValueError as error:
+            return [str(error)]
         grows = () if whole else self.job.grows
         torn = [
             name for name, seen in found.items()
@@ -326,6 +331,8 @@ def main() -> int:
         if wrong := attempt(job, number, expected, seconds, arguments.seed):
             failures.append(number)
             print(f"try {number}: {'; '.join(wrong)}", flush=True)
+        if (number + 1) % 10 == 0:
+            print(f"{number + 1} tries, {len(failures)} failures so far", flush=True)
     print(
         f"{arguments.command}: {len(failures)} failures in {arguments.tries} tries: nothing else "
         "torn, lost, repeated or left behind"

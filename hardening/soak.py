@@ -30,7 +30,7 @@ import pixtral_mlx as px
 from pixtral_mlx.mini import scene
 
 KEPT_BYTES = 20_000_000
-SCENES, SIZES = 24, ((16, 16), (400, 60), (64, 512), (333, 222), (640, 480), (900, 1000))
+SCENES, SIZES = 24, ((16, 16), (400, 60), (64, 512), (333, 222), (300, 300))
 TOKENS = 12
 
 
@@ -153,7 +153,7 @@ def main() -> int:
     for number in range(arguments.calls):
         seen[soak.call()] += 1
         levels.append(resident())
-        if (number + 1) % 500 == 0:
+        if (number + 1) % 250 == 0:
             level = statistics.median(levels[-100:]) / 1e6
             print(f"{number + 1} calls, {time.perf_counter() - start:.0f} s: {level:.1f} MB",
                   flush=True)  # fmt: skip
