@@ -13,6 +13,7 @@ from .checkpoint.adapter_files import open_adapter
 from .checkpoint.checkpoint import fill, open_checkpoint, precision
 from .checkpoint.identity import LoadedArrays, model_identity
 from .checkpoint.names import resolve, shown_name
+from .checkpoint.stamps import Unread
 from .engine.batch import BATCH_SIZE
 from .engine.batch_stream import BatchStream, as_requests
 from .engine.capacity import room_bytes
@@ -37,15 +38,13 @@ from .quantization.rounding_error import quantized_weights
 
 
 class Pixtral(VisionLanguageModel):
-    """Vision encoder, projector and decoder (paper, figure 3).
+    """Vision encoder, projector and decoder (paper, figure 3), of random weights: see `px.load`.
 
     Arguments:
         config: the sizes; without `config.vision` this is a plain Mistral NeMo, and
             `vision_encoder` and `projector` are None.
         tokenizer_file: the tokenizer of the checkpoint; needed for messages only.
         tokenizer_problem: why there is no `tokenizer_file`, for the error that says so.
-
-    `px.load` builds one with its weights; this constructor leaves them random.
 
     Attributes:
         name: what to call it: the name of its folder, its hub id, or "pixtral-mini".
@@ -123,8 +122,10 @@ class Pixtral(VisionLanguageModel):
     def engine(self) -> Engine:
         """This model with its tokenizer and its prompt cache, for what answers with them. (A new
         one each time, since one that the model kept would keep the model in memory.)"""
-        return Engine(self, lambda: self.tokenizer, self.prompt_cache, lambda: self._pass_costs)
+        given = (lambda: self.tokenizer, self.prompt_cache, lambda: self._pass_costs)
+        return Engine(self, *given, self._unread)
 
+    _unread = Unread({})
     _pass_costs = cached_property(lambda self: pass_costs(self.decoder))
 
     @cached_property
@@ -318,8 +319,7 @@ class Pixtral(VisionLanguageModel):
         """
         prompt = self.engine.as_prompt(messages, images)
         check_occlusion(prompt, token, image, block)
-        if tokens is None:
-            tokens = self._answer_to(prompt, token, edits)
+        tokens = self._answer_to(prompt, token, edits) if tokens is None else tokens
         return occlusion_map(
             self, prompt, token, tokens, block=block, image=image, edits=edits, progress=progress
         )
@@ -340,8 +340,7 @@ class Pixtral(VisionLanguageModel):
         prompt = self.engine.as_prompt(messages, images)
         check_occlusion(prompt, token, image)
         MaskPatches(patches, image).check(prompt, self.config)
-        if tokens is None:
-            tokens = self._answer_to(prompt, token, edits)
+        tokens = self._answer_to(prompt, token, edits) if tokens is None else tokens
         return occlusion(self, prompt, token, tokens, patches, image=image, edits=edits)
 
     def _answer_to(self, prompt: Prompt, token: int, edits: Sequence[Edit]) -> list[int]:
@@ -377,6 +376,7 @@ def load(path: str | PathLike[str], dtype: Any = None, adapter_path: Any = None)
         adapter.put_on(model, kinds)
         model.name += f"+{adapter.name}"
     model._source = (checkpoint, kinds, adapter, LoadedArrays(model))
+    model._unread = Unread(checkpoint.stamps)
     return model
 
 

@@ -11,12 +11,19 @@ from commands import environment
 HARDENING = Path(__file__).resolve().parent.parent / "hardening"
 
 
-@pytest.mark.parametrize(("driver", "tries"), [("picture_files.py", 60), ("pdf_files.py", 10)])
+SAMPLES = {
+    "picture_files.py": 60, "pdf_files.py": 10, "model_folders.py": 25, "traces.py": 40,
+    "prompt_caches.py": 15,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("driver", "tries"), SAMPLES.items())
 def test_nothing_breaks(driver, tries):
     done = subprocess.run(
         [sys.executable, str(HARDENING / driver), "--tries", str(tries)],
         capture_output=True, text=True, env=environment(), check=False,
     )  # fmt: skip
+    print(done.stdout)  # the seed, with which it can be repeated
     assert done.returncode == 0 and done.stdout.startswith("seed "), done.stdout + done.stderr
     assert f"0 failures in {tries} tries" in done.stdout
 

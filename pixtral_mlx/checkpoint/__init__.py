@@ -8,6 +8,8 @@ It knows the names, shapes and places of weights, and builds no model of them. I
 `diagnosis`: what a folder without a model holds, and what to do about it
 `folder`: which files of a folder hold the weights, and what their headers say
 `safetensors_io`: the file format: headers, rows of one tensor, files written piece by piece
+`stamps`: how files were when their reading began
+`sums`: `SHA256SUMS` of the folders that this package writes
 `arrays`: whole files, by MLX
 `hf_config`: `config.json`, read and written
 `layouts`: the names that tensors have in the wild, as tables

@@ -29,6 +29,7 @@ from .hf_config import read_json
 from .layouts import Layout
 from .matching import FLOATS, TensorRef, match_schemes, match_tensors, read_quantization
 from .scheme import Scheme
+from .stamps import Stamp, check_unchanged, stamps_of
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Checkpoint:
         schemes: {our module path: Scheme} of what is quantized.
         tokenizer_file: None if the folder brings none; `tokenizer_problem` then says why.
         tokenizer_problem: one line, or "".
+        stamps: of the files that all this was read from, when that began.
     """
 
     folder: Path
@@ -84,6 +86,7 @@ class Checkpoint:
     schemes: dict[str, Scheme] = field(default_factory=dict)
     tokenizer_file: Path | None = None
     tokenizer_problem: str = ""
+    stamps: Mapping[Path, Stamp] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -101,6 +104,7 @@ class Checkpoint:
         kinds = precision(dtype)
         scales = [ref.scale for ref in self.tensors.values() if ref.scale is not None]
         files = {file: _lazy(file) for file in {r.file for r in (*self.tensors.values(), *scales)}}
+        check_unchanged(self.stamps, "while the model was opened")
         found = {}
         with for_any_thread():
             for name, ref in self.tensors.items():
@@ -126,6 +130,7 @@ def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a model folder")
+    stamps = stamps_of(folder.iterdir())
     files = weight_files(folder)
     config, settings = read_configuration(folder, files)
     stored = read_headers(folder, files)
@@ -150,8 +155,19 @@ def open_checkpoint(folder: str | PathLike[str]) -> Checkpoint:
         raise  # no question could be asked, and what its words are is not known here
     except CheckpointError as error:
         problem = str(error)
+    used = {*files, folder / "params.json", folder / "config.json", tokenizer_file}
+    stamps = {file: stamp for file, stamp in stamps.items() if file in used}
+    check_unchanged(stamps, "while it was read")
     return Checkpoint(
-        folder, config, layout.family, quantization, tensors, schemes, tokenizer_file, problem
+        folder,
+        config,
+        layout.family,
+        quantization,
+        tensors,
+        schemes,
+        tokenizer_file,
+        problem,
+        stamps,
     )
 
 

@@ -61,6 +61,14 @@ MOST_BYTES = 16_000_000
 
 ORIGINAL = "original_max_position_embeddings"
 """The context of the training before, in `rope_parameters`."""
+WRITTEN_BY = "pixtral_mlx"
+"""The key of a folder of ours; other programs do not look at it."""
+_TEXT_KEYS = (
+    "hidden_size", "num_hidden_layers", "head_dim", "intermediate_size", "num_attention_heads",
+    "num_key_value_heads", "rms_norm_eps", "rope_theta", "vocab_size", "max_seq_len",
+)  # fmt: skip
+_VISION_KEYS = (*_HF_VISION_DEFAULTS, "rope_theta", "head_dim")
+"""What changes answers and transformers has a value of its own for."""
 
 _SEEING = ("llava", "pixtral", "mistral3")
 _READ = (*_SEEING, *_HF_TEXT_DEFAULTS)
@@ -81,6 +89,7 @@ def config_from_hf(settings: Mapping[str, Any]) -> PixtralConfig:
         ConfigError: the `model_type` is not known, or a key is missing.
     """
     check_mapping(settings, "config.json")
+    _check_complete(settings)
     kind = settings.get("model_type")
     if kind not in _READ:
         raise ConfigError(
@@ -109,6 +118,23 @@ def config_from_hf(settings: Mapping[str, Any]) -> PixtralConfig:
     check_mapping(vision, "config.json: vision_config")
     _refuse_others(vision, "model_type", ("pixtral",), "vision_config.")
     return PixtralConfig(text_config, _vision_from_hf(vision, settings))
+
+
+def _check_complete(settings: Mapping[str, Any]) -> None:
+    """A folder of ours says everything: what is missing is not what transformers assumes."""
+    if WRITTEN_BY not in settings:
+        return
+    parts = {"": settings}
+    if settings.get("model_type") in _SEEING:
+        parts = {f"{name}.": settings.get(name, {}) for name in ("text_config", "vision_config")}
+    for part, held in parts.items():
+        check_mapping(held, f"config.json: {part}")
+        needed = _VISION_KEYS if "vision" in part else _TEXT_KEYS
+        if missing := [f"{part}{key}" for key in needed if held.get(key) is None]:
+            raise ConfigError(
+                f"config.json: missing {', '.join(missing)}, which {WRITTEN_BY} wrote: convert "
+                "again"
+            )
 
 
 def config_to_hf(config: PixtralConfig, dtype: str) -> dict[str, Any]:
@@ -261,6 +287,14 @@ def _grows(where: str, rope: Mapping[str, Any]) -> bool:
 
 def _vision_from_hf(vision: Mapping[str, Any], config: Mapping[str, Any]) -> VisionConfig:
     values = {key: vision.get(key, default) for key, default in _HF_VISION_DEFAULTS.items()}
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    stated = vision.get("head_dim")
+    if stated is not None and type(heads) is int and (stated, 0) != divmod(width, max(heads, 1)):
+        raise ConfigError(
+            f"config.json: vision_config.head_dim {stated!r} is not hidden_size {width!r} over "
+            f"{heads} heads: compare it with the published file"
+        )
+    _refuse_others(vision, "rms_norm_eps", (VisionConfig.norm_eps,), "vision_config.")
     image_token = config.get("image_token_index")
     if image_token is None:
         image_token = config.get("image_token_id", 10)
@@ -295,7 +329,7 @@ def _rope_theta(config: Mapping[str, Any], default: float) -> float:
 def _refuse_others(
     values: Mapping[str, Any], key: str, allowed: tuple[Any, ...], where: str = ""
 ) -> None:
-    """A setting of transformers that has few values here."""
+    """A setting that has few values here."""
     if values.get(key) not in (*allowed, None):
         raise ConfigError(
             f"config.json: {where}{key} is {values[key]!r}, Pixtral's is "

@@ -89,11 +89,6 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
     entries = _parse(path, text)
     entries.pop("__metadata__", None)
-    if len(entries) > MOST_TENSORS:
-        raise CheckpointError(
-            f"{path}: {len(entries):,} tensors, at most {MOST_TENSORS:,} are read; use a file that "
-            "holds a model"
-        )
     infos = {name: _info(path, name, entry, 8 + length) for name, entry in entries.items()}
     return _check_places(path, infos, 8 + length, size)
 
@@ -141,6 +136,11 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
             raise ValueError("a name appears twice")
         return found
 
+    if (count := text.count(b'"data_offsets"')) > MOST_TENSORS:
+        raise CheckpointError(
+            f"{path}: {count:,} tensors, at most {MOST_TENSORS:,} are read; use a file that holds "
+            "a model"
+        )
     try:
         entries = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:

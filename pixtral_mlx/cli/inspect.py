@@ -163,6 +163,7 @@ def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
     from ..checkpoint.checkpoint import find_non_finite, open_checkpoint
     from ..checkpoint.layouts import module_of
     from ..checkpoint.names import resolve
+    from ..checkpoint.sums import check_sums
 
     checkpoint = open_checkpoint(resolve(name))
     parts: dict[str, dict[str, int]] = {}
@@ -194,6 +195,8 @@ def describe_model(name: str, *, check: bool = False) -> dict[str, Any]:
         "float32_products": machine().float32_products,
     }
     if check:
+        with Status("comparing files with SHA256SUMS") as status:
+            report["sums"] = check_sums(checkpoint.folder, status.update)
         _check_weights(find_non_finite(checkpoint), len(checkpoint.tensors))
         report["checked"] = len(checkpoint.tensors)
         report["activations"] = _activations(checkpoint)
@@ -314,6 +317,8 @@ def _model_text(report: dict[str, Any]) -> str:
     lines.append(f"tokenizer: {report['tokenizer'] or 'none found'}")
     lines.append(f"float32 products on this machine: {report['float32_products']}")
     if "checked" in report:
+        if report["sums"]:
+            lines.append(f"all {report['sums']} files are as they were written (SHA256SUMS)")
         lines.append(f"all {report['checked']:,} tensors checked: no NaN, no infinity")
         lines += _activations_text(report["activations"])
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
+from ..checkpoint.stamps import Unread
 from ..errors import PromptError
 from ..inputs.image_options import ImageOptions
 from ..inputs.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ class Engine:
             asked when a message has to be encoded or an answer written, and not before.
         prompt_cache: keys, values and image features of earlier calls on this model.
         measure_passes: gives what passes cost on this machine, see `pass_costs`.
+        weights: those on the disk, see `Unread`; None where there are none.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class Engine:
         read_tokenizer: Callable[[], Tokenizer],
         prompt_cache: PromptCache,
         measure_passes: Callable[[], Mapping[int, float]],
+        weights: Unread | None = None,
     ):
         self.model, self.prompt_cache = model, prompt_cache
+        self.weights = weights or Unread({})
         self._read_tokenizer = read_tokenizer
         self._measure_passes = measure_passes
 

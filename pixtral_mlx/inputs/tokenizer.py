@@ -33,6 +33,7 @@ from .pixels import preprocess
 from .prepared import PreparedPictures, prepared_key
 from .size_limit import no_memory_for
 from .stream_decoder import StreamDecoder
+from .tekken import check_tekken, panics
 from .tokenizer_file import import_jsonschema
 from .tools import CallMarks
 
@@ -146,7 +147,8 @@ class Tokenizer:
             messages = _calls_alone(messages)
         try:
             request = ChatCompletionRequest.model_validate({**rest, "messages": messages})
-            return mistral.encode_chat_completion(request).tokens
+            with panics(self.path):
+                return mistral.encode_chat_completion(request).tokens
         except PixtralError:
             raise
         except ValidationError as error:
@@ -317,13 +319,19 @@ def _load_mistral(path: Path, changed: int) -> Any:
     import_jsonschema()
     from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
+    if path.suffix == ".json":
+        check_tekken(path)
     try:
-        return MistralTokenizer.from_file(str(path))
+        with panics(path):
+            return MistralTokenizer.from_file(str(path))
+    except CheckpointError:
+        raise
     except Exception as error:  # a broken file raises nearly anything in there
         if what := saved_instead(path):
             raise CheckpointError(f"{path}: {what}") from error
         raise CheckpointError(
-            f"{path}: not a tokenizer that mistral-common can read ({error}): fetch it again"
+            f"{path}: not a tokenizer that mistral-common can read "
+            f"({str(error) or type(error).__name__}): fetch it again"
         ) from error
 
 

@@ -25,6 +25,15 @@ PATCH_MERGE = "patch_merge"
 MOST_LAYERS = 10_000
 """A hundred times as many as any Pixtral has; more is a damaged or hostile file."""
 
+RANGES = {
+    "norm_eps": (0, 0.1), "rope_theta": (1, 10**15), "factor": (0, 10_000), "beta": (0, 10_000),
+    "alpha": (0, 10_000),
+}  # fmt: skip
+"""Above what each number that is not whole must be, and its highest; a thousand times what any
+published file has."""
+MOST_SIDE = 65_536
+"""Of an image, in pixels."""
+
 
 @dataclass(frozen=True)
 class VisionConfig:
@@ -75,6 +84,14 @@ class VisionConfig:
                 f"vision_encoder: hidden_size {self.hidden_size} over {self.num_attention_heads} "
                 "heads does not give a head width that is a multiple of 4, which RoPE-2D needs: "
                 "check params.json"
+            )
+        if self.num_channels != 3:
+            raise ConfigError(f"vision: num_channels is {self.num_channels}; pictures have 3")
+        if not self.token_size <= self.image_size <= MOST_SIDE:
+            raise ConfigError(
+                f"vision: image_size {self.image_size} with patches of {self.patch_size} and "
+                f"squares of {self.spatial_merge_size}: a picture has at least one square and at "
+                f"most {MOST_SIDE} pixels a side"
             )
 
     @property
@@ -188,6 +205,17 @@ class PixtralConfig:
 
     text: TextConfig
     vision: VisionConfig | None = None
+
+    def __post_init__(self):
+        if self.vision is None:
+            return
+        names = ("image_token_id", "image_break_token_id", "image_end_token_id")
+        ids = [value for name in names if (value := getattr(self.vision, name)) is not None]
+        if len({*ids}) != len(ids) or max(ids) >= self.text.vocab_size:
+            raise ConfigError(
+                f"vision: the ids of [IMG], [IMG_BREAK] and [IMG_END] are {ids}; they are three "
+                f"below vocab_size {self.text.vocab_size}"
+            )
 
     def layers_and_heads(self, where: Where) -> tuple[int, int]:
         """How many layers the encoder or the decoder has, and how many heads each of them.
@@ -312,7 +340,8 @@ def _check_fields(config: Any, where: str) -> None:
                 lowest = 0 if field.name.endswith("_id") else 1
                 whole(name, value, lowest, MOST_LAYERS if layers else 2**31 - 1)
             else:
-                number(name, value, 0, 1e30, above=True)
+                lowest, highest = RANGES[field.name]
+                number(name, value, lowest, highest, above=True)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 

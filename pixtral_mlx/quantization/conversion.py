@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +28,8 @@ from ..checkpoint.checkpoint import Checkpoint, TensorRef, open_checkpoint
 from ..checkpoint.layouts import Source, Transform
 from ..checkpoint.names import resolve
 from ..checkpoint.safetensors_io import SafetensorsWriter
+from ..checkpoint.stamps import Stamp, check_unchanged
+from ..checkpoint.sums import write_sums
 from ..errors import CapacityError, CheckpointError
 from ..files import expanded, new_folder, refuse_existing, remove_stale, scratch_folder
 from ..model.config import PixtralConfig
@@ -140,6 +142,8 @@ def _carry_out(
         write_config(partial, target, plan, tokenizer.result())
         write_errors(partial, plan, errors)
         write_card(partial, plan, source, errors)
+        check_unchanged(source.stamps, "while it was converted")
+        write_sums(partial)
         nbytes = sum((partial / file).stat().st_size for file in set(files.values()))
     seconds = time.perf_counter() - start
     notes = (source.tokenizer_problem,) if source.tokenizer_problem else ()
@@ -181,7 +185,7 @@ def _write_weights(
             written = {
                 tensor.name: pool.submit(
                     _write_tensor, writer, tensor, origins[tensor.name],
-                    table[tensor.name].transform, read,
+                    table[tensor.name].transform, read, source.stamps,
                 )
                 for tensor in sorted(shard, key=lambda tensor: -tensor.nbytes)  # evens the ends
             }  # fmt: skip
@@ -211,6 +215,7 @@ def _write_tensor(
     origin: TensorRef | None,
     transform: Transform,
     read: Callable[[int], None],
+    stamps: Mapping[Path, Stamp],
 ) -> float:
     """Read, order, quantize and write one tensor by slices of rows; its relative error."""
     names = [output.name for output in tensor.outputs()]
@@ -224,6 +229,7 @@ def _write_tensor(
         if origin:
             read(origin.nbytes * (stop - start) // tensor.shape[0])
     mx.clear_cache()
+    check_unchanged(stamps, "while it was converted")
     return relative_error(squares)
 
 

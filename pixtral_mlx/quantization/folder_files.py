@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.hf_config import config_to_hf
+from ..checkpoint.hf_config import WRITTEN_BY, config_to_hf
 from ..model.config import PixtralConfig
 from ..tables import format_bytes
 from .hf_tokenizer import SpecialIds, write_hf_tokenizer
@@ -57,7 +58,7 @@ def write_config(folder: Path, config: PixtralConfig, plan: Plan, ids: SpecialId
     """
     tokens = {"bos_token_id": ids.bos, "eos_token_id": ids.eos, "pad_token_id": ids.pad}
     settings: dict[str, Any] = {name: value for name, value in tokens.items() if value is not None}
-    settings |= config_to_hf(config, plan.dtype)
+    settings |= config_to_hf(config, plan.dtype) | {WRITTEN_BY: __version__}
     if config.vision is not None:
         write_json(folder / TRANSFORMERS_CONFIG, settings | {"model_type": "llava"})
         settings["configuration_files"] = [TRANSFORMERS_CONFIG]

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoint.arrays import is_utf8
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PixtralError
 from ..files import scratch_folder
+from ..inputs.tekken import check_tekken, panics
 from ..inputs.tokenizer_file import import_jsonschema
 
 SMALL_BYTES = 2**20
@@ -48,12 +49,22 @@ def write_hf_tokenizer(file: Path) -> SpecialIds:
         OSError: the disk is full or not writable.
         CheckpointError: the process that a large file has to itself ended early.
     """
+    if file.suffix == ".json":
+        check_tekken(file)
     if not is_utf8(file):
         with scratch_folder() as place:  # its name is one that transformers takes
             ids = write_hf_tokenizer(Path(shutil.copy(file, place)))
             shutil.copytree(place, file.parent, dirs_exist_ok=True)
         return ids
-    return _here(file) if file.stat().st_size <= SMALL_BYTES else _in_a_process(file)
+    if file.stat().st_size > SMALL_BYTES:
+        return _in_a_process(file)
+    try:
+        with panics(file):
+            return _here(file)
+    except (OSError, PixtralError):
+        raise
+    except Exception as error:  # nearly anything, as when it is read for answers
+        raise _unreadable(file, str(error)) from error
 
 
 def _here(file: Path) -> SpecialIds:
@@ -85,14 +96,18 @@ def _in_a_process(file: Path) -> SpecialIds:
     )  # fmt: skip
     if done.returncode:
         why = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise CheckpointError(
-            f"{file.name}: transformers could not read it ({why[0]}); check the file, or copy it "
-            "from the official model again"
-        )
+        raise _unreadable(file, why[0])
     found = json.loads(done.stdout.splitlines()[-1])
     if "errno" in found:
         raise OSError(found["errno"], found["strerror"], found["filename"])
     return SpecialIds(**found)
+
+
+def _unreadable(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{file.name}: transformers could not read it ({why}); check the file, or copy it from the "
+        "official model again"
+    )
 
 
 def _main(file: Path) -> None:

@@ -15,6 +15,8 @@ from ..checkpoint.arrays import save_arrays
 from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.names import resolve
 from ..checkpoint.scheme import AFFINE_BITS, AFFINE_GROUPS, Scheme
+from ..checkpoint.stamps import check_unchanged
+from ..checkpoint.sums import write_sums
 from ..checks import one_of
 from ..errors import CheckpointError
 from ..files import expanded, new_folder, refuse_existing
@@ -89,6 +91,8 @@ def fuse(
     with new_folder(folder, needed=plan.nbytes) as hidden:
         write_index(hidden, plan, _write(hidden, plan, table, modules))
         write_config(hidden, target, plan, write_tokenizer(hidden, source, target))
+        check_unchanged(source.stamps, "while it was read")
+        write_sums(hidden)
     return Fused(folder, plan)
 
 

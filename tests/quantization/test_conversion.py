@@ -144,7 +144,7 @@ def test_the_folder_holds_what_mlx_vlm_reads(official, tmp_path):
     result = convert(official, tmp_path / "out", vision_bits=8)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        "README.md", "chat_template.jinja", "config.json", "config.4.0.0.json",
+        "README.md", "SHA256SUMS", "chat_template.jinja", "config.json", "config.4.0.0.json",
         "model-00001-of-00001.safetensors", "model.safetensors.index.json",
         "preprocessor_config.json", "processor_config.json", "quantization_error.json",
         "tekken.json", "tokenizer.json", "tokenizer_config.json",
