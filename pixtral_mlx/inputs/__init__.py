@@ -24,6 +24,7 @@ It knows messages, pictures, PDFs and tokenizers, and neither weights nor answer
 `prepared`: those that were prepared before
 `stream_decoder`: ids of an answer in, its text out
 `tokenizer`: messages in, a `Prompt` out
+`tekken`: what a `tekken.json` says, checked first
 `tokenizer_file`: which tokenizer belongs to a model folder
 `tools`: functions that an answer may call, and the calls as they are read
 `placeholders`: words and pictures that only take up room, to measure with
