@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["json", "absent", "totals", "ranking", "pdf"])
     given = parser.parse_args()
     mini = px.load("mini", dtype="float32")
+    print(f"float32 products in {px.machine().float32_products}\n")
     seeds = range(FIRST_SEED, FIRST_SEED + given.scenes)
     for name in given.only:
         start = time.perf_counter()

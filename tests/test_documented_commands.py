@@ -61,8 +61,14 @@ def test_every_line_is_a_command_with_its_options(page):
             build_parser().parse_args(words)  # a mistake ends the process
 
 
+def options_of_scripts():
+    """Those of the drivers and measurements that docs quote without the word python."""
+    scripts = (path for name in ("hardening", "benchmarks") for path in (ROOT / name).glob("*.py"))
+    return set(re.findall(r'"(--[a-z][\w-]*)"', "".join(path.read_text() for path in scripts)))
+
+
 def test_options_in_the_text_are_there():
-    known = set().union(*map(options_of, commands()))
+    known = options_of_scripts().union(*map(options_of, commands()))
     for page in TEXTS:
         for quoted in re.findall(r"`([^`\n]+)`", prose(page)):
             command = re.match(r"pixtral-mlx ([a-z]+)", quoted)

@@ -48,4 +48,4 @@ def test_what_a_kill_spoils_is_seen(way):
         capture_output=True, text=True, env=environment(), check=True, timeout=60,
     )  # fmt: skip
     found = done.stdout.strip()
-    assert found == "[]" if way == "well" else found.startswith(f"['{way}"), found
+    assert found == "[]" if way == "well" else way in found[:20], found

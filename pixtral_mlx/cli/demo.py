@@ -54,7 +54,8 @@ def run(arguments: Namespace) -> int:
             if reply.trace is not None:
                 answer = reply.text
                 drawn = reply.trace.picture()
-        save_new(drawn, output)
+        if drawn is not None:
+            save_new(drawn, output)
         if arguments.keep:
             take_name(folder, Path(arguments.keep), with_it=output)
     say(

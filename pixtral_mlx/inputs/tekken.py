@@ -7,6 +7,7 @@ an engine that may try for ever, and what tiktoken does not expect ends in a pan
 import base64
 import filecmp
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from ..checks import shown, whole
 from ..errors import CheckpointError
 from ..files import read_file
+from .file_kind import saved_instead
 from .tokenizer_file import MOST_BYTES, shipped_tekken
 
 PATTERN = (
@@ -23,6 +25,9 @@ PATTERN = (
     r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """That of all of Mistral's Tekken files, from the first to v13."""
+PLAIN = re.compile(r"[^()]{1,100}")
+MOST_REPEATS = 4
+"""Another pattern is one without groups and with few repeats, which no text can keep busy."""
 MOST_WORDS, MOST_SPECIALS, BYTES = 2_000_000, 20_000, 256
 
 
@@ -39,6 +44,8 @@ def check_tekken(file: Path) -> None:
         data = json.loads(read_file(file, MOST_BYTES))
         _check(data)
     except (OSError, ValueError, TypeError, RecursionError) as error:
+        if what := saved_instead(file):
+            raise CheckpointError(f"{file}: {what}") from error
         raise CheckpointError(
             f"{file}: not a tokenizer ({error}): use the one that came with the weights"
         ) from error
@@ -64,7 +71,9 @@ def panics(file: Path) -> Iterator[None]:
 def _check(data: Any) -> None:
     config = _object("it", data).get("config")
     config = _object("config", config)
-    if config.get("pattern") != PATTERN:
+    pattern = str(config.get("pattern"))
+    plain = PLAIN.fullmatch(pattern) and sum(map(pattern.count, "*+{")) <= MOST_REPEATS
+    if (pattern != PATTERN and not plain) or config.get("pattern") is None:
         raise ValueError(f"its pattern is {shown(config.get('pattern'))}, not that of Tekken")
     specials = whole("special tokens", config.get("default_num_special_tokens"), 1, MOST_SPECIALS)
     words = whole("default_vocab_size", config.get("default_vocab_size"), 1, MOST_WORDS)

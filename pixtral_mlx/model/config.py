@@ -87,12 +87,6 @@ class VisionConfig:
             )
         if self.num_channels != 3:
             raise ConfigError(f"vision: num_channels is {self.num_channels}; pictures have 3")
-        if not self.token_size <= self.image_size <= MOST_SIDE:
-            raise ConfigError(
-                f"vision: image_size {self.image_size} with patches of {self.patch_size} and "
-                f"squares of {self.spatial_merge_size}: a picture has at least one square and at "
-                f"most {MOST_SIDE} pixels a side"
-            )
 
     @property
     def head_dim(self) -> int:
@@ -209,6 +203,11 @@ class PixtralConfig:
     def __post_init__(self):
         if self.vision is None:
             return
+        if not self.vision.token_size <= self.vision.image_size <= MOST_SIDE:
+            raise ConfigError(
+                f"vision: image_size is {self.vision.image_size}; it is at least "
+                f"{self.vision.token_size}, which one token shows, and at most {MOST_SIDE}"
+            )
         names = ("image_token_id", "image_break_token_id", "image_end_token_id")
         ids = [value for name in names if (value := getattr(self.vision, name)) is not None]
         if len({*ids}) != len(ids) or max(ids) >= self.text.vocab_size:
