@@ -5,7 +5,7 @@ picture under its patches looks and behaves the same everywhere. They lie here a
 tested by node; a page gets them joined into one module. This room imports nothing but Python.
 
 `elements.js`: elements and controls, redraws once a frame, light and dark
-`words.js`: what controls say
+`labels.js`: what controls say
 `numbers.js`: numbers, sizes and places as a reader wants them
 `colours.js`: maps of colours and their legends
 `patches.js`: a picture under its patches: spotlight, zoom, loupe, rings

@@ -2,7 +2,7 @@
 
 import { checkbox, tag } from "./elements.js";
 import { share } from "./numbers.js";
-import { WORDS } from "./words.js";
+import { LABELS } from "./labels.js";
 
 // Cividis (Nunez, Anderton and Renslow 2018) by ten of its colours, as pixtral_mlx.interpret.picture has it.
 const CIVIDIS = [
@@ -86,7 +86,7 @@ const LIGHT = [255, 200, 40];   // what the legend of a spotlight shows in more 
 export function legend(unit = "of the attention", onPlain = null) {
   const bar = tag("canvas", { class: "px-bar", width: 128, height: 10, "aria-hidden": "true" });
   const top = tag("span", {}, "");
-  const plainly = checkbox({ label: WORDS.plain, onChange: (plain) => { draw(plain); onPlain?.(plain); } });
+  const plainly = checkbox({ label: LABELS.plain, onChange: (plain) => { draw(plain); onPlain?.(plain); } });
   const root = tag("div", { class: "px-legend", hidden: true },
     tag("span", {}, "0"), bar, top, tag("span", { class: "px-quiet" }, unit), onPlain ? plainly.root : null);
   function draw(plain) {

@@ -2,7 +2,7 @@
 
 import { CHOSEN, DIM, HIDDEN, STRENGTH, greyOf, heatCanvas, lightCanvas } from "./colours.js";
 import { OWN_KEYS, eachFrame, tag } from "./elements.js";
-import { WORDS } from "./words.js";
+import { LABELS } from "./labels.js";
 
 const TALLEST_PICTURE = 720;       // CSS pixels: a page fits on a screen, with the words beside it
 const LARGEST_CELL = 96;   // of a patch, in CSS pixels
@@ -245,10 +245,10 @@ export function patchCanvas({ label, most = 1200, tallest = () => TALLEST_PICTUR
   const canvas = tag("canvas", { class: "px-patches", role: "img", tabindex: 0, "aria-label": label, ...OWN_KEYS });
   const ends = tag("canvas", { class: "px-ends", hidden: true, "aria-hidden": "true" });
   const loupe = tag("canvas", { class: "px-loupe", hidden: true, "aria-hidden": "true" });
-  const nearer = tag("button", { type: "button", "aria-label": WORDS.nearer, onclick: () => zoomBy(2) }, "+");
-  const farther = tag("button", { type: "button", "aria-label": WORDS.farther, onclick: () => zoomBy(0.5) }, "−");
+  const nearer = tag("button", { type: "button", "aria-label": LABELS.nearer, onclick: () => zoomBy(2) }, "+");
+  const farther = tag("button", { type: "button", "aria-label": LABELS.farther, onclick: () => zoomBy(0.5) }, "−");
   const zooming = tag("div", { class: "px-zoom", hidden: true }, farther, nearer,
-    tag("span", { class: "px-quiet px-small" }, WORDS.zooming));
+    tag("span", { class: "px-quiet px-small" }, LABELS.zooming));
   const merged = tag("div", { class: "px-quiet px-small px-merged", hidden: true });
   const root = tag("div", { class: "px-canvas" }, tag("div", { class: "px-easel" }, canvas, ends, loupe), zooming, merged);
   const now = {
@@ -294,7 +294,7 @@ export function patchCanvas({ label, most = 1200, tallest = () => TALLEST_PICTUR
       letterAt(pen, patch, letter, view, ratio, family);
     }
     merged.hidden = !(now.merge > 1);
-    merged.textContent = WORDS.merged(now.merge);
+    merged.textContent = LABELS.merged(now.merge);
     zooming.hidden = !now.picture || (cell >= ZOOM_BELOW * ratio && at.zoom === 1);
     farther.disabled = at.zoom <= 1;
     drawLoupe(view, ratio);

@@ -154,14 +154,14 @@ def test_ctrl_c_before_the_answer_is_one_line(here, capsys, monkeypatch):
 
 EARLY = """if True:
     import sys, time
-    from pixtral_mlx.cli import main, parser
+    from pixtral_mlx.cli import main, measuring, parser
 
     def slow(*_):
         print("busy", file=sys.stderr, flush=True)
         time.sleep(30)
 
     if sys.argv[1] == "before":  # its flags are made from options, whose files take their time
-        parser._fill_bench = slow
+        measuring._fill_bench = slow
     else:
         parser._fail = slow
         def run(_):

@@ -80,7 +80,7 @@ def test_what_goes_wrong_in_that_process_is_said_in_one_line(official, tmp_path,
     assert caught.value.filename == str(tmp_path / "tokenizer_config.json")
     file.write_text('{"vocab": []}')
     with pytest.raises(
-        CheckpointError, match=r"^tekken\.json: .*KeyError.*; check the file"
+        CheckpointError, match=r"tekken\.json: not a tokenizer \(config is None"
     ) as caught:
         hf_tokenizer.write_hf_tokenizer(file)
     assert "\n" not in str(caught.value)

@@ -1,14 +1,14 @@
 // Every word that the page says, in one table: to translate the page is to write another one.
 
-import { WORDS } from "./words.js";
+import { LABELS } from "./labels.js";
 
 export const TEXT = {
   // Those that stand in the page before its script runs: `pixtral-mlx live` writes them there.
   title: "Pixtral, live",
   opening: "Opening the model…",
   noScript: "The model on this page is JavaScript: allow it to run.",
-  // Those that the widgets say too; in another language: Object.assign(WORDS, { ... }).
-  shared: WORDS,
+  // Those that the widgets say too; in another language: Object.assign(LABELS, { ... }).
+  shared: LABELS,
   model: (name, weights) => `${name} · ${weights} weights`,
   lede: "A vision-language model that runs in this page: no server, no network. It knows nothing but such scenes.",
   failed: (why) => `The page cannot run here: ${why}`,

@@ -77,5 +77,5 @@ test("every text is said somewhere", () => {
   const html = read("live.html"), { shared, ...own } = TEXT;
   assert.deepEqual(Object.keys(own).filter((name) => !said.includes(`TEXT.${name}`) && !html.includes(`{${name}}`)), []);
   const drawn = ["colours", "patches"].map((name) => read(`${name}.js`)).join("");
-  assert.deepEqual(Object.keys(shared).filter((name) => !drawn.includes(`WORDS.${name}`)), []);
+  assert.deepEqual(Object.keys(shared).filter((name) => !drawn.includes(`LABELS.${name}`)), []);
 });

@@ -1,6 +1,6 @@
 // What the shared controls say, in one table, so that a page can say it in another language.
 
-export const WORDS = {
+export const LABELS = {
   plain: "as a colour map",
   nearer: "zoom in",
   farther: "zoom out",
