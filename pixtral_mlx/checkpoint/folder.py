@@ -181,14 +181,18 @@ def read_configuration(folder: Path, files: list[Path]) -> tuple[PixtralConfig, 
     official, other = folder / "params.json", folder / "config.json"
     consolidated = not files or files[0].name.startswith("consolidated")
     if official.is_file() and (consolidated or not other.is_file()):
-        return PixtralConfig.from_params(read_json(official)), {}
+        config = PixtralConfig.from_params(read_json(official))
+        config.check_whole()
+        return config, {}
     if not other.is_file():
         raise CheckpointError(
             f"{folder}: weights without params.json (official layout) or config.json (HF, MLX);"
             " download it beside them"
         )
     settings = read_json(other)
-    return config_from_hf(settings), settings
+    config = config_from_hf(settings)
+    config.check_whole()
+    return config, settings
 
 
 def read_headers(folder: Path, files: list[Path]) -> dict[str, tuple[Path, TensorInfo]]:

@@ -200,7 +200,12 @@ class PixtralConfig:
     text: TextConfig
     vision: VisionConfig | None = None
 
-    def __post_init__(self):
+    def check_whole(self) -> None:
+        """See that the parts of a model fit together; single ones are checked as they are made.
+
+        Raises:
+            ConfigError: they do not, or no picture could have so many pixels.
+        """
         if self.vision is None:
             return
         if not self.vision.token_size <= self.vision.image_size <= MOST_SIDE:

@@ -23,6 +23,7 @@ CELLS = {
     "7": ["load", "widget", "figure", "hand", "second", "ablation"],
     "8": ["load", "widget-12b", "widget"],
     "9": ["load", "widget"],
+    "11": ["load", "widget", "rows", "begun", "train", "lens"],
     "claims": ["load", "widget"],
 }
 """By the notebook's first word: what is run, the widgets among them."""
