@@ -334,8 +334,10 @@ def test_every_way_to_break_it_is_measured(read):
         return found
 
     by_label = reader.page.get_by_label
-    before, now, lost = measured(lambda: by_label("Shuffle the patches").check())
-    assert before == SAID and now != SAID and not lost.startswith("−")
+    # An order drawn by chance may leave the answer as it is, three in a row do not.
+    orders = [measured(lambda: by_label("Shuffle the patches").check()) for _ in range(3)]
+    assert all(before == SAID for before, *_ in orders)
+    assert any(now != SAID and not lost.startswith("−") for _, now, lost in orders)
     _, now, _ = measured(reader.button("Hide the patches that this word looks at").click)
     assert now != SAID
     reader.page.locator("summary").click()
