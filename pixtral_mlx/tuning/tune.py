@@ -113,6 +113,11 @@ def tune(
         **_learned(model, training, state, asking, examples[1], asked.seed),
         "seconds": round(time.perf_counter() - start, 1), "peak_bytes": _peak_bytes(),
     }  # fmt: skip
+    return _finish(folder, state, found)
+
+
+def _finish(folder: Path, state: State, found: dict[str, Any]) -> Tuning:
+    """Write the report and its picture; nobody needs the encoder's rows any more."""
     write_json(folder / REPORT, found)
     draw_curves(state, folder / CURVES)
     shutil.rmtree(folder / FEATURES, ignore_errors=True)

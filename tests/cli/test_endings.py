@@ -22,6 +22,21 @@ from pixtral_mlx.cli.settings import default_model
 LONG = ("generate", "--model", "4bit", "--prompt", "Go on", "--max-tokens", "100000")
 
 
+def interrupted_while_busy(code, *words, cwd=None, wait=0.0):
+    """The status, stdout and stderr of code that says on stderr when it is busy."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=cwd,
+    )  # fmt: skip
+    with process:
+        assert process.stderr.readline() == b"busy\n"
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        start = time.perf_counter()
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err, time.perf_counter() - start
+
+
 def test_ctrl_c_keeps_what_there_is(places, start):
     process = start(*LONG, cwd=places)
     first = process.stdout.read(20)
@@ -116,19 +131,10 @@ STUCK = """if True:
 )
 def test_ctrl_c_ends_a_long_step_where_nothing_is_lost(command, places):
     """Before there is anything of an answer; what was written before is there."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", STUCK, *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=places,
-    )  # fmt: skip
-    with process:
-        assert process.stderr.readline() == b"busy\n"
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        start = time.perf_counter()
-        out, err = process.communicate(timeout=60)
-    assert err == f"pixtral-mlx {command[0]}: interrupted\n".encode()
-    assert (process.returncode, out) == (130, b"written before")
-    assert time.perf_counter() - start < 2  # 0.1 s, on a machine that has nothing else to do
+    *ended, seconds = interrupted_while_busy(STUCK, *command, cwd=places, wait=0.2)
+    said = f"pixtral-mlx {command[0]}: interrupted\n".encode()
+    assert ended == [130, b"written before", said]
+    assert seconds < 2  # 0.1 s, on a machine that has nothing else to do
     assert not (places / "stuck.png").exists()
     (places / "stuck.jsonl").unlink(missing_ok=True)
 
@@ -174,15 +180,8 @@ EARLY = """if True:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_ctrl_c_before_and_after_a_command_is_one_line(when):
-    process = subprocess.Popen(
-        [sys.executable, "-c", EARLY, when, "bench"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
-    )  # fmt: skip
-    with process:
-        assert process.stderr.readline() == b"busy\n"
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"", b"pixtral-mlx: interrupted\n")
+    *ended, _ = interrupted_while_busy(EARLY, when, "bench")
+    assert ended == [130, b"", b"pixtral-mlx: interrupted\n"]
 
 
 IMPORTING = """if True:
@@ -202,16 +201,10 @@ IMPORTING = """if True:
 
 @pytest.mark.parametrize("name", ["parser", "argparse", "quantization.conversion"])
 def test_ctrl_c_while_files_are_imported_is_one_line(name, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", IMPORTING, name, "convert", "nothing", str(tmp_path / "a")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
-    )  # fmt: skip
-    with process:
-        assert process.stderr.readline() == b"busy\n"
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    words = ("convert", "nothing", str(tmp_path / "a"))
+    status, out, err, _ = interrupted_while_busy(IMPORTING, name, *words)
     said = {b"pixtral-mlx: interrupted\n", b"pixtral-mlx convert: interrupted\n"}
-    assert (process.returncode, out) == (130, b"") and err in said
+    assert (status, out) == (130, b"") and err in said
 
 
 def test_a_reader_that_leaves_is_no_traceback(places, start):
