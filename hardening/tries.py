@@ -85,6 +85,8 @@ def _watch(script: str, arguments: argparse.Namespace) -> int:
             slowest, largest = max(slowest, told["seconds"]), max(largest, told["bytes"])
             if told["outcome"] == "failure":
                 failures.append(f"try {told['number']}, {told['kind']}: {told['said']}")
+            if number % 200 == 0:
+                print(f"{number} tries, {len(failures)} failures so far", flush=True)
         status = child.wait()
         reader.join()
         if said[0]:

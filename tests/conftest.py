@@ -2,12 +2,16 @@
 
 import io
 import os
+import signal
 import sys
 
 # Parity is claimed in full float32, and MLX multiplies in TF32 by default on some GPUs. It asks
 # once, when it computes the first product; processes that tests start inherit this. Not
 # `setdefault`: what a person exports for their own runs must not fail the tests.
 os.environ["MLX_ENABLE_TF32"] = "0"
+
+# A shell ignores Ctrl-C for what it starts in the background, and all that tests start inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from checkpoints import make_official
