@@ -8,6 +8,7 @@ from PIL import Image
 
 from pixtral_mlx.engine.form import as_form
 from pixtral_mlx.engine.reply import Reply
+from pixtral_mlx.extraction.asking import Ask, advance
 from pixtral_mlx.extraction.documents import open_document
 from pixtral_mlx.extraction.options import ExtractionOptions
 from pixtral_mlx.extraction.reading import as_schema, read_document
@@ -70,11 +71,7 @@ def read(schema, answer, *, pages=1, at_once=None, max_tokens=100, **options):
         note=notes.append,
     )  # fmt: skip
     reply = None
-    while True:
-        try:
-            ask = next(steps) if reply is None else steps.send(reply)
-        except StopIteration as end:
-            return end.value, asked, notes
+    while isinstance(ask := advance(steps, reply), Ask):
         numbers = [page.number for page in ask.pages]
         asked.append((ask.question, numbers))
         said, how = answer(ask.question, numbers), {}
@@ -84,3 +81,4 @@ def read(schema, answer, *, pages=1, at_once=None, max_tokens=100, **options):
         reply = reply_of(text, ask.form, len(numbers), **how)
         if ask.stop is not None and ask.stop(reply):
             reply.finish_reason = "interrupted"
+    return ask, asked, notes

@@ -83,7 +83,8 @@ def _sureness(reply: Reply, tokens: Sequence[int]) -> tuple[float, float]:
 def fights(reply: Reply) -> bool:
     """Whether the model does not want to write what the schema allows: the mean over the first
     tokens about which there was a choice, once there are enough of them or the answer has ended."""
-    pairs = zip(reply.allowed_mass, reply.forced, strict=True)
+    # Both grow while this looks, where the answer is written on another thread.
+    pairs = zip(reply.allowed_mass, reply.forced, strict=False)
     first = [mass for mass, forced in pairs if not forced][:FIRST_TOKENS]
     enough = len(first) == FIRST_TOKENS or (first and reply.finish_reason is not None)
     return bool(enough) and sum(first) / len(first) < LEAST_MASS

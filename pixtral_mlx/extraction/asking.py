@@ -19,6 +19,19 @@ T = TypeVar("T")
 Asking = Generator["Ask", Reply, T]
 
 
+def advance(steps: Asking[T], reply: Reply | None) -> "Ask | T":
+    """The next question; what came of them all, where there is none. Only on the model's thread:
+    where an answer looked is computed here.
+
+    Arguments:
+        reply: to the question before; None at the start.
+    """
+    try:
+        return steps.send(reply)  # type: ignore[arg-type]
+    except StopIteration as end:
+        return end.value
+
+
 @dataclass(frozen=True, eq=False)
 class Ask:
     """A question.

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from ..inputs.image import decode_image, exif_orientation, open_image
 from ..inputs.image_options import ImageOptions
 from ..inputs.image_source import is_file, read_source, short_name
 from ..inputs.page_choice import MAX_PAGES, check_no_choice, split_choice
-from ..inputs.pages import MAX_PAGES_BYTES, has_pages, open_pages
+from ..inputs.pages import MAX_PAGES_BYTES, has_pages, open_pages, page_numbers
 from ..inputs.pdf import page_words
 from ..inputs.size_limit import pixel_bytes
 from ..model.config import PIXTRAL_12B_VISION, VisionConfig
@@ -94,12 +94,17 @@ class Page:
 
 
 def open_document(
-    sources: Any, options: ImageOptions, vision: VisionConfig | None
+    sources: Any,
+    options: ImageOptions,
+    vision: VisionConfig | None,
+    check: Callable[[int], None] = lambda pages: None,
 ) -> tuple[Page, ...]:
     """The pages of a document.
 
     Arguments:
         sources: an image or a PDF, as for `generate`, or a list of them.
+        check: called with how many pages there are at least, before more of them are drawn or
+            decoded; what it raises ends it all.
 
     Raises:
         PromptError: there is none, or the model has no vision encoder.
@@ -110,9 +115,10 @@ def open_document(
     listed = list(sources) if isinstance(sources, list | tuple) else [sources]
     if not listed:
         raise PromptError("there is no document: give an image, a PDF, or a list of them")
+    check(len(listed))
     pages, held = [], 0
     for source in listed:
-        for page in _pages(source, options, vision):
+        for page in _pages(source, options, vision, lambda more: check(len(pages) + more)):
             image = page.picture.image
             held += image.width * image.height * pixel_bytes(image.mode)
             _check(len(pages) + 1, held)
@@ -137,7 +143,9 @@ def _check(count: int, held: int) -> None:
         )
 
 
-def _pages(source: Any, options: ImageOptions, vision: VisionConfig) -> Iterator[Page]:
+def _pages(
+    source: Any, options: ImageOptions, vision: VisionConfig, check: Callable[[int], None]
+) -> Iterator[Page]:
     if not is_file(source):
         image = open_image(source, options)
         content = hashlib.sha256(image.tobytes()).digest(), image.size, image.mode
@@ -151,6 +159,7 @@ def _pages(source: Any, options: ImageOptions, vision: VisionConfig) -> Iterator
         image = decode_image(data, name, options)
         yield Page(1, name, Opened(image, content), None, _left(image, options))
         return
+    check(len(page_numbers(data, name, choice, options.pdf_password)))
     pdf = (data, name, options.pdf_password) if is_pdf(data) else None
     for number, image in open_pages(data, name, vision, options, choice):
         turned = 1 if pdf else _left(image, options)

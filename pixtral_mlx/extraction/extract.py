@@ -11,11 +11,12 @@ from ..engine.reply import Reply
 from ..errors import CapacityError
 from ..inputs.image_options import ImageOptions
 from ..pixtral import Pixtral
-from .asking import Ask
+from .asking import Ask, Asking, advance
 from .documents import Page, name_of, open_document
+from .leaves import leaves
 from .options import ExtractionOptions
 from .passes import FIRST_TOKENS_MOST, Passes
-from .reading import Schema, as_schema, is_news, read_document
+from .reading import Outcome, Schema, as_schema, is_news, read_document
 from .result import Extraction
 
 OPTIONS = (
@@ -64,24 +65,13 @@ def extract(
     checked, pictures = as_schema(schema), image_options or ImageOptions()
     pages = open_document(sources, pictures, model.config.vision)
     reader = Reader(model, checked, pages, chosen, asked, pictures)
-    steps = read_document(
-        checked, reader.parts(), chosen, max_tokens=reader.max_tokens, note=reader.note
-    )
-    reply, done = None, 0
-    while True:
-        try:
-            ask = next(steps) if reply is None else steps.send(reply)
-        except StopIteration as end:
-            found = end.value
-            break
-        reply = reader.answer(ask)
+    steps, reply, done = reader.steps(), None, 0
+    while isinstance(step := advance(steps, reply), Ask):
+        reply = reader.answer(step)
         done += 1
         if chosen.progress is not None:
-            chosen.progress(done, max(done, reader.expected))
-    return Extraction(
-        found.data, found.fields, found.reasons, pages, found.one_by_one, name_of(sources),
-        found.seconds, checked.root,
-    )  # fmt: skip
+            chosen.progress(done, done)
+    return reader.extraction(step, name_of(sources))
 
 
 def split_options(given: dict[str, Any]) -> tuple[ExtractionOptions, dict[str, Any]]:
@@ -120,8 +110,16 @@ class Reader:
     ):
         self._model, self._schema, self._pages = model, schema, pages
         self._options, self._asked, self._pictures = options, dict(asked), pictures
-        self.max_tokens = self._asked.pop("max_tokens", None) or FIRST_TOKENS_MOST
-        self.expected = 1
+        self._max_tokens = self._asked.pop("max_tokens", None) or FIRST_TOKENS_MOST
+
+    def steps(self) -> Asking[Outcome]:
+        """All questions about the document; what `parts` raises is raised here.
+
+        It computes nothing, and prepares pictures: it may run beside the model's thread.
+        """
+        return read_document(
+            self._schema, self.parts(), self._options, max_tokens=self._max_tokens, note=self.note
+        )
 
     def parts(self) -> list[Sequence[Page]]:
         """The pages, as many at a time as `pages_at_once` says, or as there is room for.
@@ -132,14 +130,22 @@ class Reader:
         size = min(self._options.pages_at_once or len(self._pages), len(self._pages))
         while True:
             parts = [self._pages[i : i + size] for i in range(0, len(self._pages), size)]
-            first = Passes(self._schema.root, parts, max_tokens=self.max_tokens).first_ask(parts[0])
             try:
-                self._stream(first)
+                self._stream(self._longest_ask(parts))
                 return parts
             except CapacityError:
                 if size == 1 or self._options.pages_at_once:
                     raise
                 size = (size + 1) // 2
+
+    def _longest_ask(self, parts: Sequence[Sequence[Page]]) -> Ask:
+        """The question about the first part that has most words: that of the first pass, which has
+        the schema in it, where there is one."""
+        root = self._schema.root
+        if not self._options.one_by_one:
+            return Passes(root, parts, max_tokens=self._max_tokens).first_ask(parts[0])
+        asked = (leaf.presence_question[0] for leaf, _ in leaves(root))
+        return Ask(max(asked, key=len, default=""), parts[0])
 
     def answer(self, ask: Ask) -> Reply:
         """The answer to one question."""
@@ -155,9 +161,25 @@ class Reader:
         if is_news(self._model.name, said):
             log.warning("%s: %s", self._model.name, said)
 
+    def asked(self, ask: Ask) -> dict[str, Any]:
+        """A question as the arguments of `model.stream`, by name."""
+        return {
+            "messages": ask.messages(self._options.instructions),
+            "image_options": ask.image_options(self._pictures, self._model.config.vision),
+            **self._asked,
+            **ask.options(),
+        }
+
+    def extraction(self, found: Outcome, source: str) -> Extraction:
+        """What came of the questions.
+
+        Arguments:
+            source: how the document is called.
+        """
+        return Extraction(
+            found.data, found.fields, found.reasons, tuple(self._pages), found.one_by_one, source,
+            found.seconds, self._schema.root,
+        )  # fmt: skip
+
     def _stream(self, ask: Ask) -> GenerationStream:
-        return self._model.stream(
-            ask.messages(self._options.instructions),
-            image_options=ask.image_options(self._pictures, self._model.config.vision),
-            **{**self._asked, **ask.options()},
-        )
+        return self._model.stream(**self.asked(ask))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FormError
+from ..inputs.image_source import short_name
 
 FOLDER = Path(__file__).parent / "schemas"
 MOST_BYTES = 1_000_000
@@ -41,6 +42,18 @@ def read_schema(source: "str | Path") -> dict[str, Any]:
     if not isinstance(found, dict):
         raise FormError(f"{source}: not a JSON schema, which is an object")
     return found
+
+
+def read_ready_made(name: str) -> dict[str, Any]:
+    """The one that comes with the package under this name; no other file is opened.
+
+    Raises:
+        FormError: no such name.
+    """
+    if f"{name}.json" not in _names():
+        names = ", ".join(each.removesuffix(".json") for each in _names())
+        raise FormError(f"no schema is called {short_name(name)!r}; allowed: {names}")
+    return read_schema(FOLDER / f"{name}.json")
 
 
 def _names() -> list[str]:

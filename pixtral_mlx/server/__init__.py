@@ -16,6 +16,7 @@ scheduler (`engine.batch`, behind `Worker`) and one parser of messages (`inputs.
 `responses`: OpenAI's responses
 `completions`: a text that goes on
 `ocr`: Mistral's OCR
+`extract`: documents to rows of data
 `anthropic`: Anthropic's messages
 `ollama`: Ollama's chat and answers
 `guard`: hosts, origins, keys

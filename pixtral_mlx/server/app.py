@@ -18,6 +18,7 @@ from .anthropic import MessagesRequest
 from .bodies import Bodies
 from .chat import ChatRequest
 from .completions import CompletionRequest
+from .extract import Extracting, ExtractRequest
 from .guard import Guard
 from .host import ModelHost
 from .metrics import Metrics
@@ -27,20 +28,24 @@ from .options import ServerOptions
 from .page import page
 from .refusals import Refusal, refusal_of
 from .responses import ResponsesRequest
-from .wire import Answering, Dialect, read_json, refused
+from .wire import Answering, Dialect, Responding, read_json, refused
 
 log = logging.getLogger(__name__)
 
-DIALECTS: dict[str, type[Dialect] | type[OcrRequest]] = {
+DIALECTS: dict[str, type[Dialect] | type[OcrRequest] | type[ExtractRequest]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/responses": ResponsesRequest,
     "/v1/completions": CompletionRequest,
     "/v1/ocr": OcrRequest,
+    "/v1/extract": ExtractRequest,
     "/v1/messages": MessagesRequest,
     "/api/chat": OllamaChat,
     "/api/generate": OllamaGenerate,
 }
 """{path: what reads its requests}."""
+
+RESPONSES: dict[Any, type[Responding]] = {OcrRequest: Transcribing, ExtractRequest: Extracting}
+"""{what reads requests: what answers them}; the model's one answer answers all others."""
 
 
 def build_app(source: str, options: ServerOptions, dtype: Any = None) -> Starlette:
@@ -86,15 +91,13 @@ def _told(opening: "asyncio.Task[Any]") -> None:
 
 
 def _dialects(service: Service) -> list[Route]:
-    def route(path: str, dialect: type[Dialect] | type[OcrRequest]) -> Route:
+    def route(path: str, dialect: Any) -> Route:
         async def answer(request: Request) -> Response:
             body = await read_json(request, service.options.body_bytes)
             await service.host.model()
             name = service.host.check_name(body.get("model"))
-            asked = dialect(body, name)
-            if isinstance(asked, OcrRequest):
-                return Transcribing(service, asked, path)
-            return Answering(service, asked, path)
+            responding: Any = RESPONSES.get(dialect, Answering)
+            return responding(service, dialect(body, name), path)
 
         return Route(path, answer, methods=["POST"])
 
