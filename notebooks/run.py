@@ -43,6 +43,7 @@ CHOSEN = {
     "7": "cloud",
     "8": "one-many",
     "9": "worst",
+    "10": "both",
     "11": "after",
     "claims": "breaks-figure",
 }

@@ -5,6 +5,8 @@
 `pictures`: maps and curves
 `inside`: what is measured inside the model
 `budget`: bytes and seconds
+`documents`: forms that are filled in
+`teaching`: rows to learn a word from
 `live`: the page that needs no Python, in a frame
 """
 

@@ -23,6 +23,7 @@ SHOWN = {
     "7": ("AnswerLens", "Ablation"),
     "8": ("MemoryView",),
     "9": ("QuantizationView",),
+    "10": ("AnswerLens",),
     "11": ("AnswerLens",),
     "claims": ("PatchGrid",),
 }
@@ -55,6 +56,10 @@ SOLUTIONS = {
     "speed-answer": "speed_answer = 273e9 / step_bytes(4)[0]",
     "ruler-answer": "ruler_answer = 3.5",
     "worst-answer": "worst_part = max(effects, key=effects.get)",
+    "line-answer": (
+        "inventions = sorted(one.confidence for one in said if one.invented)\n"
+        "line_answer = inventions[-len(inventions) // 20] + 1e-9"
+    ),
     "size-answer": "size_answer = 8 * (256 + 128)",
     "rank-answer": (
         "def agreement(*lists):\n"
