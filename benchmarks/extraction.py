@@ -9,7 +9,9 @@
 3. `totals`: pictures that say how many cells they have, half of them wrongly.
 4. `ranking`: how well confidence ranks right values above wrong ones, on mini rounded to 2 bits
    (AUROC).
-5. `pdf`: PDFs of scenes, one page at a time, with a text of their own and without, one page turned:
+5. `cost`: seconds of both passes where pages have more tokens, scenes enlarged; what they say does
+   not count then.
+6. `pdf`: PDFs of scenes, one page at a time, with a text of their own and without, one page turned:
    rows right and in order, pages right, boxes that meet the cell; and the same pictures alone.
 
 Scenes begin at a seed that training never saw.
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--pages", type=int, default=20)
-    parser.add_argument("--only", nargs="*", default=["json", "absent", "totals", "ranking", "pdf"])
+    parser.add_argument("--only", nargs="*", default=[*MEASURES, "pdf"])
     given = parser.parse_args()
     mini = px.load("mini", dtype="float32")
     print(f"float32 products in {px.machine().float32_products}\n")
@@ -57,8 +59,7 @@ def main() -> None:
         if name == "pdf":
             measure_pdfs(mini, given.pages)
         else:
-            {"json": measure_json, "absent": measure_absent, "totals": measure_totals,
-             "ranking": measure_ranking}[name](mini, seeds)  # fmt: skip
+            MEASURES[name](mini, seeds)
         print(f"  ({time.perf_counter() - start:.0f} s)\n", flush=True)
 
 
@@ -125,6 +126,26 @@ def measure_json(mini, seeds) -> None:
     print(f"  boxes that meet the evidence {share(counts['met'], counts['boxes'])}")
     first, second = seconds
     print(f"  first pass {first:.1f} s, second {second:.1f} s ({100 * second / first:.0f} %)")
+
+
+def measure_cost(mini, seeds) -> None:
+    """The second pass beside the first, by the tokens of a page."""
+    model = px.load("mini", adapter_path="json", dtype="float32")
+    print("cost: the second pass beside the first, where a scene is enlarged")
+    for times in (1, 2, 4):
+        tokens, seconds = [], [0.0, 0.0]
+        for seed in seeds[:10]:
+            picture = scene(seed).image
+            picture = picture.resize((times * picture.width, times * picture.height))
+            tokens.append(px.patch_grid(*picture.size, model.config.vision).tokens)
+            schema = scene_schema(scene(seed).layout)
+            found = px.extract(model, picture, schema, one_by_one=False, max_tokens=200)
+            seconds = [total + more for total, more in zip(seconds, found.seconds, strict=True)]
+        first, second = seconds
+        print(
+            f"  {sum(tokens) / len(tokens):.0f} tokens a page: first pass {first:.1f} s, second "
+            f"{second:.1f} s ({100 * second / first:.0f} %)"
+        )
 
 
 def measure_absent(mini, seeds) -> None:
@@ -365,6 +386,11 @@ def tell(wanted: list, found: list, what: str) -> None:
     )
     print(f"{what} {share(right, 2 * len(wanted))}, rows {len(found)} of {len(wanted)}")
 
+
+MEASURES = {
+    "json": measure_json, "absent": measure_absent, "totals": measure_totals,
+    "ranking": measure_ranking, "cost": measure_cost,
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import weakref
+from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
 
 from .. import __version__
 from ..files import open_file
@@ -13,15 +14,30 @@ from .adapter import Adapter
 from .checkpoint import Checkpoint, Precision
 
 
+def arrays_of(model: nn.Module) -> list[mx.array]:
+    """All parameters of a model, always in one order. `model.parameters()` takes ten times as long,
+    since it names them, and this is asked before every answer."""
+    found, left = [], list[Any]([model])
+    while left:
+        each = left.pop()
+        if isinstance(each, mx.array):
+            found.append(each)
+        elif isinstance(each, dict):  # a module is one
+            left += [value for name, value in each.items() if not name.startswith("_")]
+        elif isinstance(each, list):
+            left += each
+    return found
+
+
 class LoadedArrays:
     """Which arrays a model computes with, without keeping them alive."""
 
     def __init__(self, model: nn.Module):
-        self._arrays = [weakref.ref(array) for _, array in tree_flatten(model.parameters())]
+        self._arrays = [weakref.ref(array) for array in arrays_of(model)]
 
     def are_those_of(self, model: nn.Module) -> bool:
         """Whether the model has these arrays still."""
-        arrays = [array for _, array in tree_flatten(model.parameters())]
+        arrays = arrays_of(model)
         same = (ref() is array for ref, array in zip(self._arrays, arrays, strict=False))
         return len(arrays) == len(self._arrays) and all(same)
 

@@ -9,9 +9,9 @@ from math import prod
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
 from ..checkpoint import layouts
+from ..checkpoint.identity import arrays_of
 from ..cost.chips import wired_limit_bytes
 from ..cost.cost import activation_bytes
 from ..cost.machine import memory_bytes
@@ -49,8 +49,7 @@ def usable_bytes() -> int:
 
 def weights_bytes(model: VisionLanguageModel) -> int:
     """Bytes of all parameters, whether they have been read from disk yet or not."""
-    arrays = (array for _, array in tree_flatten(model.parameters()))
-    return sum(array.nbytes for array in arrays if isinstance(array, mx.array))
+    return sum(array.nbytes for array in arrays_of(model))
 
 
 def kv_bytes_per_token(config: TextConfig, itemsize: int = 2, kv: KVFormat | None = None) -> int:

@@ -39,12 +39,12 @@ class Content:
         if self.edits != other.edits or self.kv != other.kv:
             return 0
         length = min(len(self.tokens), len(other.tokens))
-        differs = np.flatnonzero(self.tokens[:length] != other.tokens[:length])
-        length = int(differs[0]) if len(differs) else length
-        for start in sorted({*self.images, *other.images}):
-            if start < length and self.images.get(start) != other.images.get(start):
-                return start
-        return length
+        if self.images != other.images:
+            starts = self.images.keys() | other.images.keys()
+            others = [at for at in starts if self.images.get(at) != other.images.get(at)]
+            length = min(length, *others)
+        same = self.tokens[:length] == other.tokens[:length]
+        return length if same.all() else int(same.argmin())
 
     def grown(self, tokens: Sequence[int], length: int) -> "Content":
         """The first `length` positions of this and `tokens` after it."""

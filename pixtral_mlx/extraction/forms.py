@@ -21,6 +21,8 @@ WORDS = (
 NUMBERS = {**{word: number for number, word in enumerate(WORDS)}, "none": 0}
 MOST_LETTERS = 500
 """Of a text for which the schema has no `maxLength`."""
+MOST_KEPT = 20_000
+"""Letters of a schema whose form is kept for the next question."""
 MOST_ROWS = 100
 """Of an array for which the schema has no `maxItems`, asked for one by one."""
 
@@ -97,9 +99,19 @@ def is_valid(leaf: Leaf, value: Any) -> bool:
     return _form(compact(_in_json(leaf))).read(compact(value))[1] is None
 
 
-@lru_cache(maxsize=256)
+def schema_form(schema: Mapping[str, Any]) -> Form:
+    """The form of a value under a schema, extensions and all."""
+    return _form(compact(without_extensions(schema)))
+
+
 def _form(schema: str) -> Form:
-    """The form of a schema, which takes longer to check than an answer takes to read."""
+    """The form of a schema, which takes longer to check than an answer takes to read: so they are
+    kept, but for those that are long."""
+    return (_kept if len(schema) < MOST_KEPT else _kept.__wrapped__)(schema)
+
+
+@lru_cache(maxsize=256)
+def _kept(schema: str) -> Form:
     held = {"schema": json.loads(schema)}
     return cast("Form", as_form({"type": "json_schema", "json_schema": held}))
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..engine.form import as_form
 from ..engine.reply import Reply
 from .answers import LEAST_MASS, Answer, answers_in, fights, whole_answer
 from .asking import Ask, Asking
@@ -22,6 +21,7 @@ from .forms import (
     read_plain,
     rows_form,
     says_absent,
+    schema_form,
 )
 from .joining import join
 from .leaves import (
@@ -115,11 +115,9 @@ class Passes:
         """
         schema = self._schema()
         own = self.root.get("x-question")
-        plain = without_extensions(schema)
-        question = own if isinstance(own, str) else TASK + compact(plain)
-        return Ask(
-            question, pages, as_form(plain), self._max_tokens, stop=fights if give_up else None
-        )
+        question = own if isinstance(own, str) else TASK + compact(without_extensions(schema))
+        form = schema_form(schema)
+        return Ask(question, pages, form, self._max_tokens, stop=fights if give_up else None)
 
     def in_json(self, *, give_up: bool = True) -> Asking[Read]:
         """Everything by JSON that the model writes.

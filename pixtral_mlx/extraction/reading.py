@@ -12,6 +12,7 @@ from ..errors import FormError
 from .asking import Asking
 from .documents import Page
 from .fields import Field
+from .forms import schema_form
 from .joining import set_at, value_at
 from .judging import flagged, judge
 from .leaves import MISSING, leaves, pointer_of, without_extensions
@@ -137,8 +138,7 @@ def _ruled(schema: Schema, data: Any, fields: dict[str, Field]) -> list[str]:
 
 
 def _check(schema: Schema, data: Any) -> None:
-    form = as_form(without_extensions(schema.root))
-    problem = None if form is None else form.read(json.dumps(data))[1]
+    problem = schema_form(schema.root).read(json.dumps(data))[1]
     if problem is not None:
         raise FormError(f"what was found is not valid under the schema: {problem}")
 

@@ -8,9 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from checkpoints import make_official
+from mlx.utils import tree_flatten
 from PIL import Image
 
 import pixtral_mlx as px
+from pixtral_mlx.checkpoint.identity import arrays_of
 from pixtral_mlx.cost import chips
 from pixtral_mlx.cost.cost import activation_bytes
 from pixtral_mlx.engine import capacity
@@ -288,3 +290,11 @@ def test_what_would_be_too_short_a_share_is_more(deep, monkeypatch):
     assert most(shares=8) == most(shares=1) == 4000 - length
     short = deep.encode("Why?")
     assert capacity.most_answer_tokens(deep, short, 3900, shares=8) == 1500 - len(short.tokens)
+
+
+def test_every_parameter_counts_once(loaded):
+    """Asked before every answer, so that it does not name them, as `parameters()` does."""
+    named = [array for _, array in tree_flatten(loaded.parameters())]
+    assert {*map(id, arrays_of(loaded))} == {*map(id, named)}
+    assert len(arrays_of(loaded)) == len(named) > 50
+    assert weights_bytes(loaded) == sum(array.nbytes for array in named)
