@@ -8,9 +8,8 @@
    null; inventions that nobody flagged; and what a threshold alone would have let pass.
 3. `totals`: pictures that say how many cells they have, half of them wrongly.
 4. `ranking`: how well confidence ranks right values above wrong ones, on mini rounded to 2 bits
-   (AUROC).
-5. `cost`: seconds of both passes where pages have more tokens, scenes enlarged; what they say does
-   not count then.
+   (AUROC); and how often an answer drawn at random is the same (`second_seed`).
+5. `cost`: seconds of both passes where pages have more tokens: enlarged scenes.
 6. `pdf`: PDFs of scenes, one page at a time, with a text of their own and without, one page turned:
    rows right and in order, pages right, boxes that meet the cell; and the same pictures alone.
 
@@ -246,7 +245,7 @@ def measure_totals(mini, seeds) -> None:
 def measure_ranking(mini, seeds) -> None:
     """Confidence of a model that errs."""
     model = px.quantized_copy(mini, bits=2, group_size=64)
-    right, wrong = [], []
+    right, wrong, agreed = [], [], Counter()
     for seed in seeds:
         fields, answers = {}, {}
         for number, question in enumerate(scene(seed).questions):
@@ -256,14 +255,19 @@ def measure_ranking(mini, seeds) -> None:
             fields[name] = {**THING, "x-question": question.text}
             answers[name] = question.answer
         schema = {"type": "object", "properties": fields, "required": [*fields]}
-        found = px.extract(model, scene(seed).image, schema, one_by_one=True, double_check=False)
+        options = {"one_by_one": True, "double_check": False, "second_seed": seed}
+        found = px.extract(model, scene(seed).image, schema, **options)
         for name, answer in answers.items():
             field = found.fields[f"/{name}"]
             (right if field.value == answer else wrong).append(field.confidence)
+            agreed[field.value == answer] += bool(field.agrees)
     pairs = [(a > b) + (a == b) / 2 for a in right for b in wrong]
     print("ranking: mini at 2 bits, ordinary questions one by one")
     print(f"  right {share(len(right), len(right) + len(wrong))}")
     print(f"  AUROC of the confidence {sum(pairs) / max(len(pairs), 1):.3f}")
+    for name, group in (("right", right), ("wrong", wrong)):
+        same = share(agreed[group is right], len(group))
+        print(f"  {name}: mean confidence {sum(group) / len(group):.3f}, drawn again {same}")
 
 
 # PDFs ------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def _fill_extract(extract: Any) -> None:
     add("--overwrite", action="store_true", help="discard the rows already in the file")
     add_options(
         extract, ExtractionOptions, "instructions", "double_check", "min_confidence",
-        "second_look", "pages_at_once",
+        "second_look", "second_seed", "pages_at_once",
     )  # fmt: skip
     alone = "ask for every field by a question of its own, for models that cannot write JSON"
     add("--one-by-one", action="store_true", help=alone)

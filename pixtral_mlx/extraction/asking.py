@@ -43,6 +43,7 @@ class Ask:
         max_tokens: of the answer.
         trace: whether it matters where the answer looked.
         smaller: show the pages at a lower resolution.
+        seed: draw the answer with it, at temperature 1; None: as all answers are chosen.
         stop: ends the answer early, once it is true of what has been written.
     """
 
@@ -52,6 +53,7 @@ class Ask:
     max_tokens: int = 384
     trace: bool = True
     smaller: bool = False
+    seed: int | None = None
     stop: Callable[[Reply], bool] | None = field(default=None)
 
     def messages(self, instructions: str) -> list[dict[str, Any]]:
@@ -64,7 +66,8 @@ class Ask:
     def options(self) -> dict[str, Any]:
         """What `generate` is told."""
         kept = TraceOptions(vision_layers=()) if self.trace else False
-        return {"response_format": self.form, "max_tokens": self.max_tokens, "trace": kept}
+        drawn = {} if self.seed is None else {"temperature": 1.0, "seed": self.seed}
+        return {"response_format": self.form, "max_tokens": self.max_tokens, "trace": kept, **drawn}
 
     def image_options(self, options: ImageOptions, vision: VisionConfig | None) -> ImageOptions:
         """How its pages are prepared for a model with this vision encoder."""

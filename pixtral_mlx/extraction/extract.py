@@ -48,9 +48,8 @@ def extract(
             `leaves`), or a pydantic class.
         instructions, double_check, min_confidence: see `ExtractionOptions`.
         image_options: how pictures are prepared; it also has the password of a PDF.
-        options: `one_by_one`, `second_look`, `pages_at_once` and `progress` of `ExtractionOptions`;
-            and of `GenerationOptions` `max_tokens` (of the first pass), `temperature`, `seed` and
-            what memory they may take.
+        options: the others of `ExtractionOptions`; and of `GenerationOptions` `max_tokens` (of the
+            first pass), `temperature`, `seed` and what memory they may take.
 
     Raises:
         TypeError, ValueError: an option that is not known or out of range.

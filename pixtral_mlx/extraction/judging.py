@@ -31,7 +31,7 @@ def judge(
     if options.double_check and leaf.asks_presence and found.present is None:
         present, sure = yield from _presence(found, passes)
     value = answer.value
-    second = yield from _second(found, passes, options, present, one_by_one=one_by_one)
+    second, how = yield from _second(found, passes, options, present, one_by_one=one_by_one)
     agrees = None if second is None else same(value, second.value)
     confidence, mass = answer.confidence, answer.allowed_mass
     place = Place()
@@ -46,7 +46,7 @@ def judge(
         if present is False:
             reasons.append("a question finds nothing there, and the schema does not allow null")
         if agrees is False and second is not None:
-            reasons.append(f"a second question gave {shown(second.value)}")
+            reasons.append(f"a second question{how} gave {shown(second.value)}")
         place = _placed(leaf, value, answer, second if agrees else None)
         reasons += place.reasons
     reasons += [f"other pages say {shown(other.value)}" for other in found.others]
@@ -73,17 +73,21 @@ def _presence(found: Found, passes: Passes) -> Asking[tuple[bool | None, float]]
 def _second(
     found: Found, passes: Passes, options: ExtractionOptions, present: bool | None, *,
     one_by_one: bool,
-) -> Asking[Answer | None]:  # fmt: skip
-    """What another question says; None where there is none."""
-    nothing = found.answer.value is None
-    if present is False or (nothing and not present):
-        return None
-    second = None
+) -> Asking[tuple[Answer | None, str]]:  # fmt: skip
+    """What other questions say, up to the first that says something else, and how that was asked;
+    None where there is none."""
+    value, second, how = found.answer.value, None, ""
+    if present is False or (value is None and not present):
+        return None, how
     if options.double_check and not one_by_one:
         second = yield from passes.ask_value(found.asked, found.part)
-    if options.second_look and (second is None or same(second.value, found.answer.value)):
+    if options.second_look and (second is None or same(second.value, value)):
+        how = " at a lower resolution"
         second = yield from passes.ask_value(found.asked, found.part, smaller=True)
-    return second
+    if options.second_seed is not None and (second is None or same(second.value, value)):
+        how, seed = " drawn at random", options.second_seed
+        second = yield from passes.ask_value(found.asked, found.part, seed=seed)
+    return second, how
 
 
 def _of_nothing(

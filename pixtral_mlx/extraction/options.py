@@ -18,6 +18,8 @@ class ExtractionOptions:
             None: where the first pass is cut, or the schema fights the model.
         second_look: ask once more at a lower resolution; where questions are the first pass, this
             is their second.
+        second_seed: ask once more, and draw the answer at temperature 1 with this seed: it is the
+            same about as often as `confidence` says.
         pages_at_once: most pages in one question; None: as many as context and memory allow.
         progress: called with (questions answered, questions known of so far).
 
@@ -40,6 +42,13 @@ class ExtractionOptions:
         choices=(True, False),
     )
     second_look: bool = option(False, help="ask once more at a lower resolution", kind=bool)
+    second_seed: int | None = option(
+        None,
+        help="ask once more, and draw the answer at temperature 1 with this seed; None: do not",
+        kind=int,
+        range=(0, 2**64 - 1),
+        unit="N",
+    )
     pages_at_once: int | None = option(
         None,
         help="most pages in one question; None: as many as context and memory allow",

@@ -241,15 +241,17 @@ class Passes:
         others = tuple(a for a, _ in answers if a.valid and a.value != best.value)
         return Found(leaf, best, asked, part, others, said.get(part))
 
-    def ask_value(self, leaf: Leaf, part: int, *, smaller: bool = False) -> Asking[Answer]:
-        """The value of a leaf, by its question."""
+    def ask_value(
+        self, leaf: Leaf, part: int, *, smaller: bool = False, seed: int | None = None
+    ) -> Asking[Answer]:
+        """The value of a leaf, by its question; see `Ask`."""
         pages, form = self.parts[part], plain_form(leaf)
         if form is not None:
-            reply = yield Ask(leaf.question, pages, form, smaller=smaller)
+            reply = yield Ask(leaf.question, pages, form, smaller=smaller, seed=seed)
             value = read_plain(leaf, reply.text)
             if is_valid(leaf, value) and reply.finish_reason == "stop":
                 return whole_answer(reply, value, pages)
-        reply = yield Ask(leaf.question, pages, json_form(leaf), smaller=smaller)
+        reply = yield Ask(leaf.question, pages, json_form(leaf), smaller=smaller, seed=seed)
         valid = reply.parse_error is None
         return whole_answer(reply, reply.parsed, pages, valid=valid)
 

@@ -10,6 +10,7 @@ from pixtral_mlx.extraction.asking import Ask
 from pixtral_mlx.extraction.documents import open_document
 from pixtral_mlx.extraction.forms import says_absent
 from pixtral_mlx.extraction.leaves import leaves, relaxed, without_extensions
+from pixtral_mlx.extraction.passes import Passes
 from pixtral_mlx.inputs.image_options import ImageOptions
 from pixtral_mlx.model.config import PIXTRAL_12B_VISION
 
@@ -221,18 +222,34 @@ def test_pages_that_say_different_things():
     assert ("What?", [2]) in asked and ("What?", [1]) not in asked
 
 
-def test_a_second_look_is_another_second_answer():
-    _, field, asked = only("red", "yes", "red", second_look=True)
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({"second_look": True}, " at a lower resolution"),
+        ({"second_seed": 7}, " drawn at random"),
+    ],
+)
+def test_a_further_answer_is_asked_for_where_the_others_agree(options, how):
+    _, field, asked = only("red", "yes", "red", **options)
     assert asked == ["Is it there?", "What?", "What?"] and field.agrees
-    outcome, asked, _ = read(
-        ONE, lambda question, _: "yes" if question == "Is it there?" else "red", one_by_one=True,
-        second_look=True,
-    )  # fmt: skip
-    assert outcome.fields["/a"].agrees and [q for q, _ in asked] == [
-        "Is it there?",
-        "What?",
-        "What?",
-    ]
+    assert only("red", "yes", "blue", **options)[2] == ["Is it there?", "What?"]
+
+    def other(question, _):
+        return {"Is it there?": "yes"}.get(question) or next(answers)
+
+    answers = iter([{"a": "red"}, "red", "blue"])
+    field = read(ONE, other, **options)[0].fields["/a"]
+    assert [*field.reasons] == [f"a second question{how} gave 'blue'"]
+    answers = iter(["red", "red"])
+    outcome, asked, _ = read(ONE, other, one_by_one=True, **options)
+    assert outcome.fields["/a"].agrees and len(asked) == 3
+
+
+def test_what_is_drawn_is_drawn_with_its_seed():
+    (leaf, _), passes = next(leaves(ONE)), Passes(ONE, [[]])
+    plain, drawn = (next(passes.ask_value(leaf, 0, **how)).options() for how in ({}, {"seed": 7}))
+    assert plain.keys().isdisjoint({"temperature", "seed"})
+    assert (drawn["temperature"], drawn["seed"]) == (1.0, 7)
 
 
 def test_an_answer_that_breaks_the_schema_is_asked_for_in_json():
