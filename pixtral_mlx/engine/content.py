@@ -4,6 +4,7 @@ import hashlib
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ class Content:
         """How many positions from the first on are the same in both."""
         if self.edits != other.edits or self.kv != other.kv:
             return 0
+        (before, picture), (theirs, other_picture) = self._opening, other._opening
+        if picture != other_picture and before == theirs:
+            return len(before) // self.tokens.itemsize  # most that is kept is about other pictures
         length = min(len(self.tokens), len(other.tokens))
         if self.images != other.images:
             starts = self.images.keys() | other.images.keys()
@@ -45,6 +49,14 @@ class Content:
             length = min(length, *others)
         same = self.tokens[:length] == other.tokens[:length]
         return length if same.all() else int(same.argmin())
+
+    @cached_property
+    def _opening(self) -> tuple[bytes, str | None]:
+        """The tokens before the first image, as bytes, and its digest; b"" and None without one."""
+        if not self.images:
+            return b"", None
+        start = min(self.images)
+        return self.tokens[:start].tobytes(), self.images[start]
 
     def grown(self, tokens: Sequence[int], length: int) -> "Content":
         """The first `length` positions of this and `tokens` after it."""

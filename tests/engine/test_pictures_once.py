@@ -167,3 +167,22 @@ def test_threads_keep_within_the_bytes():
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert kept.nbytes == sum(a.nbytes for a in arrays if kept.find(a.size) is not None) <= 40_000
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        (([1, 3, 10, 10, 12, 7], {2: "a"}), 5),
+        (([1, 3, 10, 10, 12, 7], {2: "b"}), 2),
+        (([1, 4, 10, 10, 12, 7], {2: "b"}), 1),
+        (([1, 3, 4, 10, 10, 12], {3: "b"}), 2),
+        (([1, 3, 5], {}), 2),
+        (([1, 3], {}), 2),
+        (([10, 10, 12], {0: "a"}), 0),
+    ],
+)
+def test_what_two_prompts_share_ends_where_text_or_picture_differs(other, shared):
+    mine = content.Content(np.array([1, 3, 10, 10, 12, 6, 6]), {2: "a"})
+    theirs = content.Content(np.array(other[0]), other[1])
+    assert mine.shared(theirs) == theirs.shared(mine) == shared
+    assert mine.shared(mine) == 7
