@@ -12,6 +12,9 @@ ABSURD: list[Any] = [
     [[]] * 9, {"a": 1}, "null", float("inf"), "../../../etc/passwd", "\u202e", "a" * 300,
 ]  # fmt: skip
 
+MOST_ADDED = 20_000_000
+"""Letters: more than is read of a configuration, and written in a second."""
+
 
 def no_file(file: Path, chance: random.Random) -> str:
     """Put what is no file in the place of one; what it is."""
@@ -50,7 +53,8 @@ def changed(value: Any, chance: random.Random) -> Any:
         if chance.random() < 0.15:
             return {name: held for name, held in value.items() if name != key}
         if chance.random() < 0.02:
-            return value | {f"{key}{n}": value[key] for n in range(200_000)}
+            many = min(200_000, MOST_ADDED // len(json.dumps(value[key])))
+            return value | {f"{key}{n}": value[key] for n in range(many)}
         return value | {key: changed(value[key], chance)}
     if isinstance(value, list) and value and chance.random() < 0.9:
         at = chance.randrange(len(value))
