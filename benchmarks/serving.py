@@ -10,11 +10,9 @@ a picture of 4,160 tokens, twice; then such a picture arrives while four answers
 Every case has a server of its own, fresh, with its defaults; the two sides take turns.
 
     python benchmarks/serving.py --crowd 200
-    python benchmarks/serving.py --soak 20000 [--log FILE]
 
-ask pixtral-mini: so many questions at once, each about a picture of its own, all answers compared
-with those that each gets alone; and so many short requests of all kinds, eight at a time, with the
-memory of the server after each thousand.
+asks pixtral-mini so many questions at once, each about a picture of its own, and compares all
+answers with those that each gets alone.
 """
 
 import argparse
@@ -24,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from servers import Answer, Server, about, ask, client, middle, noise, ours, share, theirs
@@ -51,20 +48,15 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=384, help="of a client's picture (384 pixels)")
     parser.add_argument("--short", action="store_true", help="only those conversations")
     parser.add_argument("--crowd", type=int, help="ask so many questions at once")
-    parser.add_argument("--soak", type=int, help="ask so many questions, and watch the memory")
-    parser.add_argument("--log", default="soak.log", help="where --soak writes (soak.log)")
     arguments = parser.parse_args()
-    if arguments.crowd or arguments.soak:
+    if arguments.crowd:
         import crowds
 
-        if arguments.crowd:
-            asyncio.run(crowds.crowd(arguments.crowd))
-        if arguments.soak:
-            asyncio.run(crowds.soak(arguments.soak, Path(arguments.log)))
+        asyncio.run(crowds.crowd(arguments.crowd))
     elif arguments.folder:
         compare(arguments)
     else:
-        parser.error("which folder? or --crowd, or --soak")
+        parser.error("which folder? or --crowd")
 
 
 def compare(arguments: argparse.Namespace) -> None:
