@@ -3,10 +3,10 @@
     python hardening/kills.py COMMAND [--tries 100] [--seed N]
 
 A try is a folder of its own in which one command is started, killed at a random moment (SIGKILL,
-SIGTERM or SIGINT), started again, perhaps killed again, and at last left alone. After each kill no
-file may be torn, and after one that a program hears nothing half-done may lie about; at the end
-every file is what an undisturbed run writes, once, and no hidden file, temporary file or process
-is left.
+SIGTERM or SIGINT) or left without room for what it writes, started again, perhaps killed again, and
+at last left alone. After each time no file may be torn, and but for SIGKILL, which no program
+hears, nothing half-done may lie about; at the end every file is what an undisturbed run writes,
+once, and no hidden file, temporary file or process is left.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import secrets
 import shutil
 import signal
@@ -27,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+NO_ROOM = "no room"
+"""The fourth way to fail: files may not grow beyond some bytes, as on a disk that is full."""
 ENDS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 MOST_KILLS = 2
 WAIT_SECONDS = 300.0
@@ -53,17 +56,22 @@ def without_times(file: Path) -> str:
 
 
 def rows(file: Path) -> str:
-    """Of answers in lines: a row for each file, in whatever order, and a torn last line left out.
+    """Of answers in lines: a row for each source, in whatever order, and a torn last line left out.
 
     Raises:
         ValueError: something is there twice.
     """
     found = [json.loads(line) for line in file.read_text().splitlines(keepends=True)
              if line.endswith("\n")]  # fmt: skip
-    names = Counter(row["file"] for row in found)
+    names = Counter(map(source, found))
     if names and max(names.values()) > 1:
         raise ValueError(f"repeated: {names.most_common(1)}")
-    return json.dumps(sorted(found, key=lambda row: row["file"]), sort_keys=True)
+    return json.dumps(sorted(found, key=source), sort_keys=True)
+
+
+def source(row: dict[str, str]) -> str:
+    """What a row of `batch` or `extract` is about."""
+    return row.get("source") or row["file"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,14 @@ def scenes(folder: Path) -> None:
     scene(3).image.save(folder / "photo.png")
 
 
+def documents(folder: Path) -> None:
+    """Pictures of scenes, and a schema for `extract`."""
+    scenes(folder)
+    asked = {"title": "How many rows are there?", "type": "integer"}
+    schema = {"type": "object", "properties": {"rows": asked}, "required": ["rows"]}
+    (folder / "schema.json").write_text(json.dumps(schema))
+
+
 def lessons(folder: Path) -> None:
     """Rows to learn from."""
     sys.path.append(str(ROOT / "tests"))
@@ -123,6 +139,10 @@ JOBS = {
         ("batch", "scans", "-p", "How many rows are there?", "-o", "rows.jsonl",
          "--batch-size", "2"),
         scenes, ("rows.jsonl",), {".jsonl": rows}, grows=("rows.jsonl",),
+    ),
+    "extract": Job(
+        ("extract", "scans", "--schema", "schema.json", "-o", "rows.jsonl", "--one-by-one"),
+        documents, ("rows.jsonl",), {".jsonl": rows}, grows=("rows.jsonl",),
     ),
     "demo": Job(("demo", "--keep", "4bit", "-o", "demo.png"), nothing, ("demo.png", "4bit"), {}),
     "explain": Job(
@@ -164,8 +184,8 @@ class Try:
         """Forget it."""
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def start(self, *more: str) -> subprocess.Popen:
-        """Run the command."""
+    def start(self, *more: str, room: int = resource.RLIM_INFINITY) -> subprocess.Popen:
+        """Run the command, whose files may have so many bytes each."""
         environment = {
             **os.environ,
             MARK: self.mark,
@@ -178,6 +198,7 @@ class Try:
             [sys.executable, "-m", "pixtral_mlx", *self.job.words, *more],
             cwd=self.folder, env=environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
         )  # fmt: skip
 
     def found(self) -> Digests:
@@ -245,8 +266,18 @@ class Try:
         return wrong + [f"orphaned: {name}" for name in self.processes()]
 
 
-def undisturbed(job: Job) -> tuple[Digests, float]:
-    """What a run writes that nobody kills, and how many seconds it takes."""
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a run writes that nobody kills, how many bytes the largest file has, and how many
+    seconds it takes."""
+
+    written: Digests
+    largest: int
+    seconds: float
+
+
+def undisturbed(job: Job) -> Undisturbed:
+    """Leave a run alone."""
     one = Try(job, -1)
     try:
         start = time.perf_counter()
@@ -254,36 +285,47 @@ def undisturbed(job: Job) -> tuple[Digests, float]:
         seconds = time.perf_counter() - start
         if process.returncode:
             sys.exit(f"{' '.join(job.words)}: status {process.returncode}: {said[1]}")
-        expected = one.found()
-        wrong = one.problems(expected, heard=True, whole=True)
+        written = one.found()
+        wrong = one.problems(written, heard=True, whole=True)
         if wrong:
             sys.exit("; ".join(wrong))
-        return expected, seconds
+        largest = max((one.folder / name).stat().st_size for name in written)
+        return Undisturbed(written, largest, seconds)
     finally:
         one.remove()
 
 
-def killed(one: Try, expected: Digests, seconds: float, chance: random.Random) -> list[str]:
-    """Kill a run at a random moment, and look at what it leaves."""
-    number = chance.choice(SIGNALS)
-    process = one.start(*more_words(one))
-    time.sleep(chance.random() * seconds * 1.05)
-    process.send_signal(number)
+def disturbed(one: Try, alone: Undisturbed, chance: random.Random) -> list[str]:
+    """Disturb a run in one of four ways, and look at what it leaves."""
+    way = chance.choice((*SIGNALS, NO_ROOM))
+    if way == NO_ROOM:
+        process = one.start(*more_words(one), room=chance.randrange(alone.largest))
+        ends = (0, 1)
+    else:
+        process = one.start(*more_words(one))
+        time.sleep(chance.random() * alone.seconds * 1.05)
+        process.send_signal(way)
+        ends = (0, ENDS.get(way, -way))
     try:
         _, said = process.communicate(timeout=WAIT_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return [f"{number.name}: it goes on"]
+        return [f"{name_of(way)}: it goes on"]
     status = process.returncode
     # Before Python has begun with our own words it ends as every program of Python does.
     early = not one.found() and status in (-signal.SIGTERM, -signal.SIGINT)
-    wrong = one.problems(expected, heard=number != signal.SIGKILL, whole=False)
+    wrong = one.problems(alone.written, heard=way != signal.SIGKILL, whole=False)
     if "Traceback" in said:
-        wrong.append(f"{number.name}: {said[-400:]!r}")
-    if number != signal.SIGKILL and status not in (0, ENDS[number]) and not early and not done(one):
-        wrong.append(f"{number.name}: status {status}: {said[-300:]!r}")
-    return [f"{number.name}: {each}" for each in wrong]
+        wrong.append(repr(said[-400:]))
+    if status not in ends and not early and not done(one):
+        wrong.append(f"status {status}: {said[-300:]!r}")
+    return [f"{name_of(way)}: {each}" for each in wrong]
+
+
+def name_of(way: signal.Signals | str) -> str:
+    """For people."""
+    return way if isinstance(way, str) else way.name
 
 
 def done(one: Try) -> bool:
@@ -297,20 +339,20 @@ def more_words(one: Try) -> tuple[str, ...]:
     return one.job.again if any(file.is_file() for file in state) else ()
 
 
-def attempt(job: Job, number: int, expected: Digests, seconds: float, seed: int) -> list[str]:
+def attempt(job: Job, number: int, alone: Undisturbed, seed: int) -> list[str]:
     """One try: what went wrong."""
     chance, one = random.Random(f"{seed} {number}"), Try(job, number)
     try:
         wrong = []
         for _ in range(chance.randint(1, MOST_KILLS)):
-            wrong += killed(one, expected, seconds, chance)
+            wrong += disturbed(one, alone, chance)
         was_done = done(one) and not job.grows
         process = one.start(*more_words(one))
         _, said = process.communicate(timeout=WAIT_SECONDS)
         refused = was_done and "already exists" in said
         if process.returncode and not refused:
             wrong.append(f"at last: status {process.returncode}: {said[-300:]!r}")
-        return wrong + one.problems(expected, heard=not refused, whole=True)
+        return wrong + one.problems(alone.written, heard=not refused, whole=True)
     finally:
         one.remove()
 
@@ -325,10 +367,9 @@ def main() -> int:
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     job, failures = JOBS[arguments.command], []
-    expected, seconds = undisturbed(job)
-    only = arguments.only
+    alone, only = undisturbed(job), arguments.only
     for number in range(arguments.tries) if only is None else [only]:
-        if wrong := attempt(job, number, expected, seconds, arguments.seed):
+        if wrong := attempt(job, number, alone, arguments.seed):
             failures.append(number)
             print(f"try {number}: {'; '.join(wrong)}", flush=True)
         if (number + 1) % 10 == 0:

@@ -8,6 +8,8 @@ MOST_GROWTH = 0.03
 """Of the level after the warm-up."""
 WARM_UP = 0.25
 """This part of a run."""
+LEAST = 100
+"""With fewer levels nothing is said of growth."""
 
 
 def resident(process: int | str = "self") -> int:
@@ -19,8 +21,13 @@ def resident(process: int | str = "self") -> int:
         return 0
 
 
-def growth(levels: Sequence[float]) -> float:
-    """Of the last tenth over the tenth after the warm-up, medians, as a share of the latter."""
-    tenth, warm = max(1, len(levels) // 10), int(WARM_UP * len(levels))
+def verdict(levels: Sequence[float]) -> tuple[str, bool]:
+    """What to say of them, and whether memory grew no more than it may: the last tenth is compared
+    with the tenth after the warm-up, medians."""
+    last = f"{levels[-1] / 1e6:.0f} MB"
+    if len(levels) < LEAST or not levels[0]:
+        return last, True
+    tenth, warm = len(levels) // 10, int(WARM_UP * len(levels))
     before = statistics.median(levels[warm : warm + tenth])
-    return statistics.median(levels[-tenth:]) / before - 1 if before else 0.0
+    grown = statistics.median(levels[-tenth:]) / before - 1
+    return f"memory {grown:+.1%} since the warm-up, {last}", grown <= MOST_GROWTH

@@ -2,7 +2,7 @@
 
     python hardening/model_folders.py [--tries 3000] [--seed N]
 
-A folder that `convert` wrote, an official and a transformers' one, in which a file has bytes
+A folder that `convert` wrote, two official and a transformers' one, in which a file has bytes
 changed, is cut off, gone, another one's, a pipe, a folder or a link, or a value of a configuration,
 an index, a tokenizer or a header is another. What is accepted answers as before, or `inspect
 --check` says that it is not what was written. A folder without sums may answer otherwise: nobody
@@ -43,6 +43,7 @@ def sound() -> dict[str, Path]:
     place = Path(tempfile.mkdtemp(prefix="hardening-"))
     official = make_official(place / "official")
     made = {"official": official, "hf": make_hf(place / "hf")}
+    made["sentencepiece"] = make_official(place / "sentencepiece", tokenizer="spm")
     made["ours"] = px.convert(official, place / "ours", bits=8, group_size=32).folder
     return made
 
@@ -71,9 +72,8 @@ def picture() -> Any:
 
 def spoil(folder: Path, chance: random.Random) -> str:
     """Change one file of a folder; what was done."""
-    names = sorted(
-        path.name for path in folder.iterdir() if path.suffix in (".json", ".safetensors")
-    )
+    kinds = (".json", ".safetensors", ".v7m1")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
     file = folder / chance.choice(names)
     data, way = file.read_bytes(), chance.randrange(10)
     if way == 0:
