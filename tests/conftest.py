@@ -10,9 +10,6 @@ import sys
 # `setdefault`: what a person exports for their own runs must not fail the tests.
 os.environ["MLX_ENABLE_TF32"] = "0"
 
-# A shell ignores Ctrl-C for what it starts in the background, and all that tests start inherits it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import pytest
 from checkpoints import make_official
 from questions import noise
@@ -20,6 +17,12 @@ from questions import noise
 import pixtral_mlx as px
 from pixtral_mlx import cli
 from pixtral_mlx.engine.engine import Engine
+
+
+def pytest_configure():
+    """A shell ignores Ctrl-C for what it starts in the background, and what tests start inherits
+    that: none of them would hear it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
