@@ -7,6 +7,10 @@ from typing import Any
 import mlx.core as mx
 
 from ..files import open_file
+from ..model.threads import shared_stream
+
+_NOT_READ = "[read]"
+"""How MLX begins the RuntimeError of a lazy array whose file became shorter."""
 
 
 def load_arrays(file: Path, stream: Any = None) -> tuple[dict[str, mx.array], dict[str, str]]:
@@ -19,6 +23,25 @@ def load_arrays(file: Path, stream: Any = None) -> tuple[dict[str, mx.array], di
         name = str(file) if is_utf8(file) else f"/dev/fd/{opened.fileno()}"
         loaded: Any = mx.load(name, format="safetensors", return_metadata=True, stream=stream)
     return loaded
+
+
+def is_failed_read(error: RuntimeError) -> bool:
+    """Whether MLX could not read a lazy array. Of several that fail at once it raises one, and the
+    next computation, whoever's it is, would raise another: they are waited for, and forgotten."""
+    if _NOT_READ not in str(error):
+        return False
+    for stream in (shared_stream(mx.cpu), mx.default_stream(mx.default_device())):
+        while _has_failed(stream):
+            pass
+    return True
+
+
+def _has_failed(stream: mx.Stream) -> bool:
+    try:
+        mx.synchronize(stream)
+    except RuntimeError as error:
+        return _NOT_READ in str(error)
+    return False
 
 
 def save_arrays(

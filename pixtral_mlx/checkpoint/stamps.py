@@ -6,12 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CheckpointError
+from .arrays import is_failed_read
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, bytes and time of the last change of a file."""
-
-_NOT_READ = "[read]"
-"""How MLX begins the RuntimeError of a lazy array whose file became shorter."""
 
 
 def stamps_of(files: Iterable[Path]) -> dict[Path, Stamp]:
@@ -55,7 +53,7 @@ class Unread:
         try:
             yield
         except RuntimeError as error:
-            if _NOT_READ not in str(error):
+            if not is_failed_read(error):
                 raise
             check_unchanged(self._stamps, "after the model was opened")
             files = ", ".join(sorted({str(file) for file in self._stamps}))

@@ -68,7 +68,8 @@ def read_state(folder: Path, made_with: dict[str, Any]) -> State:
         arrays, metadata = load_arrays(file)
         about = json.loads(metadata["about"])
         state = State(**about)
-        mx.eval(arrays)
+        for array in arrays.values():  # of failures at once MLX would keep some for later
+            mx.eval(array)
     except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{file}: damaged ({error}): begin anew in another folder") from error
     for name, value in made_with.items():

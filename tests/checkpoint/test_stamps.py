@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import mlx.core as mx
 import pytest
 from checkpoints import make_official
 from commands import run
@@ -79,6 +80,22 @@ def test_weights_that_change_after_they_were_opened(ours, change, picture):
     ):
         with pytest.raises(px.CheckpointError, match=rf"{weights.name}: (changed|removed) after"):
             ask()
+
+
+def test_a_failed_read_is_not_somebody_elses(ours, monkeypatch):
+    """Of reads that fail at once MLX keeps some for the next computation, now and then."""
+    left = ["[read] Unable to read from file."] * 3
+
+    def synchronize(stream):
+        if left:
+            raise RuntimeError(left.pop())
+
+    model = px.load(ours)
+    os.truncate(next(ours.glob("*.safetensors")), 9000)
+    monkeypatch.setattr(mx, "synchronize", synchronize)
+    with pytest.raises(px.CheckpointError, match="changed after"):
+        model.generate("Hi", max_tokens=2)
+    assert not left
 
 
 def test_weights_that_were_read_may_change(ours, picture):
