@@ -1,29 +1,36 @@
-"""What choosing a token costs the main thread, beside mlx-lm: one answer, and a batch of eight.
+"""What a token costs the main thread, beside mlx-lm: one answer, and a batch of eight.
 
     python benchmarks/sampling.py [--layers 10] [--tokens 100] [--rounds 7]
 
 On a GPU the main thread builds the next step while this one is computed, and a small model on a
 fast chip waits for it. A random decoder, 64 wide so that nothing else counts, writes with each kind
-of sampling; mlx-lm's `generate_step` and `BatchGenerator` write as many tokens with its
-`llama.Model` of the same sizes, the same sampler and the same penalties. They take turns, step by
-step; counted are the seconds of the main thread alone, a token or a step of the batch; medians.
+of sampling; mlx-lm's `stream_generate` and `BatchGenerator` write as many tokens with its
+`llama.Model` of the same sizes, the same sampler and the same penalties. Both give each token's
+text and log-probability; those of mlx-lm's batch are read as its server reads them. They take
+turns, step by step; counted are the seconds of the main thread alone, a token or a step of the
+batch; medians.
 """
 
 import argparse
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from graph import llama_of
-from mlx_lm.generate import BatchGenerator, generate_step
+from mlx_lm.generate import BatchGenerator, stream_generate
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
+from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 
 import pixtral_mlx as px
 from pixtral_mlx.engine.batch import Batch
 from pixtral_mlx.engine.generate import GenerationStream
 from pixtral_mlx.model.config import PixtralConfig, TextConfig
+from pixtral_mlx.quantization.hf_tokenizer import write_hf_tokenizer
 from pixtral_mlx.random_model import random_model
 
 PROMPT, ROWS, END = 40, 8, object()
@@ -49,6 +56,7 @@ def main() -> None:
     model = our_model(arguments.layers)
     llama = llama_of(arguments.layers, model.config.text.vocab_size)
     mx.eval(llama.parameters())
+    words = their_tokenizer(model)
     print(
         f"MLX {mx.__version__}, float32 products in {px.machine().float32_products}, "
         f"{arguments.layers} layers; milliseconds of the main thread"
@@ -62,7 +70,7 @@ def main() -> None:
         for name, (draws, penalties) in KINDS.items():
             ways: list[Callable[[], Iterator[Any]]] = [
                 lambda: ours(model, arguments.tokens, {**draws, **penalties}),  # noqa: B023
-                lambda: theirs(llama, model, arguments.tokens, draws, penalties),  # noqa: B023
+                lambda: theirs(llama, model, words, arguments.tokens, draws, penalties),  # noqa: B023
             ]
             ratios, all_times = [], []
             for number in range(arguments.rounds + 1):
@@ -110,22 +118,28 @@ def endless(model: px.Pixtral) -> dict[str, Any]:
     return {"logit_bias": {model.tokenizer.eos_id: -1e9}}
 
 
+def their_tokenizer(model: px.Pixtral) -> TokenizerWrapper:
+    """The same words in mlx-lm's form."""
+    with tempfile.TemporaryDirectory() as place:
+        write_hf_tokenizer(Path(shutil.copy(model.tokenizer.path, place)))
+        return load(Path(place))
+
+
 def our_answer(model: px.Pixtral, tokens: int, options: dict[str, Any]) -> Iterator[Any]:
-    """Choices of one answer."""
+    """Pieces of one answer."""
     given = px.GenerationOptions(max_tokens=tokens, reuse=False, **endless(model), **options)
-    return filter(None, GenerationStream(model.engine, px.Prompt(prompt_tokens()), given).steps())
+    return GenerationStream(model.engine, px.Prompt(prompt_tokens()), given)
 
 
 def their_answer(
-    llama: Any, model: px.Pixtral, tokens: int, draws: dict[str, Any], penalties: dict[str, Any]
-) -> Iterator[Any]:
-    """Tokens with their log-probabilities, as mlx-lm's `stream_generate` reads them."""
-    steps = generate_step(
-        mx.array(prompt_tokens()), llama, max_tokens=tokens,
-        sampler=make_sampler(**theirs_of(draws)),
+    llama: Any, model: px.Pixtral, words: TokenizerWrapper, tokens: int, draws: dict[str, Any],
+    penalties: dict[str, Any],
+) -> Iterator[Any]:  # fmt: skip
+    """What mlx-lm calls responses."""
+    return stream_generate(
+        llama, words, prompt_tokens(), max_tokens=tokens, sampler=make_sampler(**theirs_of(draws)),
         logits_processors=make_logits_processors(**endless(model), **penalties),
     )  # fmt: skip
-    yield from steps
 
 
 def theirs_of(draws: dict[str, Any]) -> dict[str, Any]:
@@ -147,20 +161,26 @@ def our_batch(model: px.Pixtral, tokens: int, options: dict[str, Any]) -> Iterat
 
 
 def their_batch(
-    llama: Any, model: px.Pixtral, tokens: int, draws: dict[str, Any], penalties: dict[str, Any]
-) -> Iterator[Any]:
-    """The same."""
+    llama: Any, model: px.Pixtral, words: TokenizerWrapper, tokens: int, draws: dict[str, Any],
+    penalties: dict[str, Any],
+) -> Iterator[Any]:  # fmt: skip
+    """The same, with text and log-probability as `mlx_lm.server` reads them."""
     sampler = make_sampler(**theirs_of(draws))
     processors = make_logits_processors(**endless(model), **penalties)
     generator = BatchGenerator(llama, completion_batch_size=ROWS, prefill_batch_size=ROWS)
-    generator.insert(
+    uids = generator.insert(
         [prompt_tokens(number) for number in range(ROWS)],
         max_tokens=[tokens] * ROWS, samplers=[sampler] * ROWS,
         logits_processors=[processors] * ROWS,
     )  # fmt: skip
+    readers = dict(zip(uids, [words.detokenizer for _ in uids], strict=True))  # a copy each
     left = ROWS
     while left:
         responses = generator.next_generated()
+        for response in responses:
+            reader = readers[response.uid]
+            reader.add_token(response.token)
+            _ = reader.last_segment, response.logprobs[response.token].item()
         left -= sum(response.finish_reason is not None for response in responses)
         if len(responses) == ROWS:
             yield
