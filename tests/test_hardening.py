@@ -17,9 +17,9 @@ SAMPLES = {
     "model_folders.py --tries 25": "0 failures in 25 tries",
     "traces.py --tries 40": "0 failures in 40 tries",
     "prompt_caches.py --tries 15": "0 failures in 15 tries",
-    "kills.py convert --tries 2": "0 failures in 2 tries",
-    "soak.py --calls 30": "0 answers that differ in 30 calls",
-    "same_tokens.py --processes 2 --questions 2": "0 answers that differ",
+    "kills.py convert --tries 1": "0 failures in 1 tries",
+    "soak.py --calls 20": "0 answers that differ in 20 calls",
+    "same_tokens.py --processes 2 --questions 1": "0 answers that differ",
 }
 
 

@@ -298,7 +298,6 @@ class Service:
                 400,
                 f"the request has {found} pictures and pages; allowed: {self.options.max_images} "
                 "(--max-images)",
-                param="messages",
                 code="too_many_images",
             )
 
