@@ -26,21 +26,23 @@ def load_arrays(file: Path, stream: Any = None) -> tuple[dict[str, mx.array], di
 
 
 def is_failed_read(error: RuntimeError) -> bool:
-    """Whether MLX could not read a lazy array. Of several that fail at once it raises one, and the
-    next computation, whoever's it is, would raise another: they are waited for, and forgotten."""
-    if _NOT_READ not in str(error):
-        return False
+    """Whether MLX could not read a lazy array."""
+    return _NOT_READ in str(error)
+
+
+def drop_failed_reads() -> None:
+    """Wait for reads that failed together with one that was raised: MLX would raise another of them
+    in the next computation, whoever's it is."""
     for stream in (shared_stream(mx.cpu), mx.default_stream(mx.default_device())):
         while _has_failed(stream):
             pass
-    return True
 
 
 def _has_failed(stream: mx.Stream) -> bool:
     try:
         mx.synchronize(stream)
     except RuntimeError as error:
-        return _NOT_READ in str(error)
+        return is_failed_read(error)
     return False
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CheckpointError
-from .arrays import is_failed_read
+from .arrays import drop_failed_reads, is_failed_read
 
 Stamp = tuple[int, int, int, int]
 """Device, inode, bytes and time of the last change of a file."""
@@ -55,6 +55,7 @@ class Unread:
         except RuntimeError as error:
             if not is_failed_read(error):
                 raise
+            drop_failed_reads()
             check_unchanged(self._stamps, "after the model was opened")
             files = ", ".join(sorted({str(file) for file in self._stamps}))
             raise CheckpointError(f"{files}: can no longer be read ({error})") from error
