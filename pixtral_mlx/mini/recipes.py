@@ -24,9 +24,11 @@ from .scene_layout import Layout, draw, make_layout, pick, shuffled
 Turn = dict[str, Any]
 
 LETTERS = tuple(name for name in CHARACTERS if name.isalpha())
-HIGHEST_BAR = 6
-BAR, UNIT, LABEL = 32, 16, 32
-"""Of charts, in pixels: the width that a bar has, what one more makes it taller, its label."""
+HIGHEST_BAR = 5
+BAR, UNIT, LABEL, GAP = 32, 32, 32, 4
+"""Of charts, in pixels: the width that a bar has, what one more makes it taller, its label, and
+what is left free around each of the squares that it is stacked of. The encoder, which nobody
+teaches, knows squares; of bars in one piece it says little about their height."""
 
 PAGE_QUESTIONS = 6
 
@@ -106,8 +108,10 @@ def chart(random: Random) -> tuple[Image.Image, dict[str, tuple[str, int]]]:
     bottom = HIGHEST_BAR * UNIT
     canvas = ground(len(bars) * BAR, bottom + LABEL, tint, noise)
     for i, (letter, (colour, height)) in enumerate(bars.items()):
-        bar = np.full((height * UNIT, BAR - 8), 255, np.int32)
-        paint(canvas, COLOURS[colour], bar, (i * BAR + 4, bottom - height * UNIT))
+        square = np.full((UNIT - 2 * GAP, BAR - 2 * GAP), 255, np.int32)
+        for level in range(1, height + 1):
+            place = (i * BAR + GAP, bottom - level * UNIT + GAP)
+            paint(canvas, COLOURS[colour], square, place)
         paint(canvas, INK, mask(letter, LABEL, 98), (i * BAR, bottom))
     return Image.fromarray(canvas.astype("uint8")), bars
 

@@ -12,10 +12,11 @@ import pixtral_mlx as px
 from pixtral_mlx.inputs.image_options import ImageOptions
 from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.drawing import COLOURS
-from pixtral_mlx.mini.pages import ask_pages, document, page
+from pixtral_mlx.mini.pages import PATCH, ask_pages, document, page
 from pixtral_mlx.mini.questions import NUMBERS
 from pixtral_mlx.mini.recipes import (
     BAR,
+    GAP,
     HIGHEST_BAR,
     RECIPES,
     UNIT,
@@ -52,7 +53,7 @@ def test_charts_are_as_tall_as_is_said():
         heights = {}
         for i, (letter, (colour, _)) in enumerate(bars.items()):
             column = np.abs(pixels[: HIGHEST_BAR * UNIT, i * BAR + BAR // 2] - COLOURS[colour])
-            heights[letter] = int((column.sum(-1) == 0).sum()) / UNIT
+            heights[letter] = int((column.sum(-1) == 0).sum()) / (UNIT - 2 * GAP)
         asked = dict(chart_questions(bars))
         assert asked["Which bar is the tallest?"] == f"the letter {max(heights, key=heights.get)}"
         assert asked["Which bar is the smallest?"] == f"the letter {min(heights, key=heights.get)}"
@@ -112,9 +113,10 @@ def test_a_cell_is_where_its_page_says():
     for seed in range(30):
         shown = page(Random(seed))
         picture = np.array(shown.picture)
-        assert not any(side % UNIT for side in picture.shape[:2])
+        assert not any(side % PATCH for side in picture.shape[:2])
         inside = np.zeros(picture.shape[:2], bool)
         for cell in range(len(shown.layout.cells)):
             for row, column in shown.patches(cell):
-                inside[row * UNIT : (row + 1) * UNIT, column * UNIT : (column + 1) * UNIT] = True
+                y, x = row * PATCH, column * PATCH
+                inside[y : y + PATCH, x : x + PATCH] = True
         assert (picture[~inside] == 255).all() and (picture[inside] < 255).any(-1).mean() > 0.9
