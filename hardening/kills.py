@@ -1,6 +1,6 @@
 """Commands that are killed at random, and run again until they have done their work.
 
-    python hardening/kills.py COMMAND [--tries 100] [--seed N]
+    python hardening/kills.py COMMAND [--kills 100] [--seed N]
 
 A try is a folder of its own in which one command is started, killed at a random moment (SIGKILL,
 SIGTERM or SIGINT) or left without room for what it writes, started again, perhaps killed again, and
@@ -339,12 +339,12 @@ def more_words(one: Try) -> tuple[str, ...]:
     return one.job.again if any(file.is_file() for file in state) else ()
 
 
-def attempt(job: Job, number: int, alone: Undisturbed, seed: int) -> list[str]:
-    """One try: what went wrong."""
+def attempt(job: Job, number: int, alone: Undisturbed, seed: int) -> tuple[int, list[str]]:
+    """One try: how often it was disturbed, and what went wrong."""
     chance, one = random.Random(f"{seed} {number}"), Try(job, number)
+    times, wrong = chance.randint(1, MOST_KILLS), []
     try:
-        wrong = []
-        for _ in range(chance.randint(1, MOST_KILLS)):
+        for _ in range(times):
             wrong += disturbed(one, alone, chance)
         was_done = done(one) and not job.grows
         process = one.start(*more_words(one))
@@ -352,7 +352,7 @@ def attempt(job: Job, number: int, alone: Undisturbed, seed: int) -> list[str]:
         refused = was_done and "already exists" in said
         if process.returncode and not refused:
             wrong.append(f"at last: status {process.returncode}: {said[-300:]!r}")
-        return wrong + one.problems(alone.written, heard=not refused, whole=True)
+        return times, wrong + one.problems(alone.written, heard=not refused, whole=True)
     finally:
         one.remove()
 
@@ -361,22 +361,27 @@ def main() -> int:
     """Try, and print a line of figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("command", choices=JOBS)
-    parser.add_argument("--tries", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=100, help="as many, or one more (100)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--only", type=int, metavar="N", help="repeat try number N")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
-    job, failures = JOBS[arguments.command], []
-    alone, only = undisturbed(job), arguments.only
-    for number in range(arguments.tries) if only is None else [only]:
-        if wrong := attempt(job, number, alone, arguments.seed):
-            failures.append(number)
+    job, only, failures = JOBS[arguments.command], arguments.only, 0
+    alone, number, kills = undisturbed(job), only or 0, 0
+    while kills < arguments.kills:
+        times, wrong = attempt(job, number, alone, arguments.seed)
+        kills += times
+        failures += bool(wrong)
+        if wrong:
             print(f"try {number}: {'; '.join(wrong)}", flush=True)
-        if (number + 1) % 10 == 0:
-            print(f"{number + 1} tries, {len(failures)} failures so far", flush=True)
+        number += 1
+        if number % 10 == 0:
+            print(f"{kills} kills, {failures} failures so far", flush=True)
+        if only is not None:
+            break
     print(
-        f"{arguments.command}: {len(failures)} failures in {arguments.tries} tries: nothing else "
-        "torn, lost, repeated or left behind"
+        f"{arguments.command}: {failures} failures in {kills} kills: nothing else torn, lost, "
+        "repeated or left behind"
     )
     return int(bool(failures))
 

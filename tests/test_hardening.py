@@ -17,7 +17,7 @@ SAMPLES = {
     "model_folders.py --tries 25": "0 failures in 25 tries",
     "traces.py --tries 40": "0 failures in 40 tries",
     "prompt_caches.py --tries 15": "0 failures in 15 tries",
-    "kills.py convert --tries 1": "0 failures in 1 tries",
+    "kills.py convert --kills 1": "convert: 0 failures in ",
     "soak.py --calls 20": "0 answers that differ in 20 calls",
     "same_tokens.py --processes 2 --questions 1": "0 answers that differ",
 }
