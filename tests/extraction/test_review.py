@@ -104,6 +104,8 @@ def test_a_document_is_checked_by_keys_alone(page):
 
 def test_decisions_outlive_the_page(page):
     page.keyboard.press("Enter")
+    assert page.inner_text(".counted") == "1 of 5 to review, 1 decided"
+    page.wait_for_timeout(500)  # another process of the browser keeps it
     page.once("dialog", lambda dialog: dialog.accept())
     page.reload()
     page.wait_for_selector(".field.chosen")
