@@ -66,6 +66,7 @@ class Training:
         self._adam = optim.Adam(0.0, bias_correction=True)
         if state.learning:
             model.update(tree_unflatten([*state.learning.items()]))
+        if state.moments:  # not before the first step
             self._adam.state = {
                 **state.moments,
                 "step": mx.array(state.step, mx.uint64),

@@ -178,9 +178,9 @@ def test_two_runs_with_one_seed_give_one_file(taught, rows, tmp_path, monkeypatc
 
 
 def test_stopped_anywhere_it_goes_on_bit_for_bit(taught, rows, tmp_path):
-    """Between two states, and then again, with no room for encoded pictures on the disk: one seed
-    gives one file."""
-    for last in (3, 5):
+    """Before the first state that has learned, between two, and then again, with no room for encoded
+    pictures on the disk: one seed gives one file."""
+    for last in (1, 3, 5):
 
         def stop(what, done, total, figures, last=last):
             if what == "training" and done == last:
@@ -188,7 +188,7 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(taught, rows, tmp_path):
 
         with pytest.raises(KeyboardInterrupt):
             tune(
-                px.load("mini", "float32"), rows, tmp_path / "b", resume=last == 5,
+                px.load("mini", "float32"), rows, tmp_path / "b", resume=last > 1,
                 progress=stop, picture_gigabytes=0, **OPTIONS,
             )  # fmt: skip
     with pytest.raises(CheckpointError, match="already exists"):
