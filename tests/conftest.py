@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 import signal
 import sys
 
@@ -21,8 +22,15 @@ from pixtral_mlx.engine.engine import Engine
 
 def pytest_configure():
     """A shell ignores Ctrl-C for what it starts in the background, and what tests start inherits
-    that: none of them would hear it."""
+    that: none of them would hear it. The seed of what is tried at random is the same in all
+    processes, and another one each time."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("PIXTRAL_HARDENING_SEED", str(secrets.randbelow(10**6)))
+
+
+def pytest_report_header():
+    """What repeats the tries of tests/test_hardening.py."""
+    return f"PIXTRAL_HARDENING_SEED={os.environ['PIXTRAL_HARDENING_SEED']}"
 
 
 @pytest.fixture(scope="session", autouse=True)
