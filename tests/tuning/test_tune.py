@@ -178,7 +178,7 @@ def test_two_runs_with_one_seed_give_one_file(taught, rows, tmp_path, monkeypatc
 
 
 def test_stopped_anywhere_it_goes_on_bit_for_bit(taught, rows, tmp_path):
-    """Before the first state that has learned, between two, and then again, with no room for encoded
+    """Before a state that has learned, between two, and then again, with no room for encoded
     pictures on the disk: one seed gives one file."""
     for last in (1, 3, 5):
 
