@@ -20,11 +20,12 @@ from .errors import CapacityError, CheckpointError
 
 __all__ = [
     "expanded", "new_file", "new_folder", "open_file", "read_file", "refuse_existing",
-    "refuse_shared", "remove_stale", "scratch_folder", "take_name",
+    "refuse_shared", "remove_stale", "remove_unfinished", "scratch_folder", "take_name",
 ]  # fmt: skip
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LONGEST_STEM, _LONGEST_SUFFIX = 50, 20  # of a hidden name, which is longer than its own
+_unfinished: set[Path] = set()  # hidden names of this process
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -233,16 +234,27 @@ def _hidden(
     remove_stale(path)
     while True:
         hidden = path.with_name(f"{_start(path)}{secrets.token_hex(4)}{suffix}")
-        descriptor = make(hidden)
+        _unfinished.add(hidden)
         try:
-            with suppress(OSError):  # some network disks know no locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if hidden.exists():  # else another run took it for stale before it was locked
-                yield hidden, descriptor
-                return
+            descriptor = make(hidden)
+            try:
+                with suppress(OSError):  # some network disks know no locks
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if hidden.exists():  # else another run took it for stale before it was locked
+                    yield hidden, descriptor
+                    return
+            finally:
+                os.close(descriptor)
         finally:
-            os.close(descriptor)
             _remove(hidden)
+            _unfinished.discard(hidden)
+
+
+def remove_unfinished() -> None:
+    """At the end of a process: what it has begun to write. A signal is an exception wherever it
+    strikes, also where a file was made and nobody could hear of it yet, or while it is removed."""
+    for hidden in [*_unfinished]:
+        _remove(hidden)
 
 
 def _make_folder(hidden: Path) -> int:

@@ -19,6 +19,7 @@ from pixtral_mlx.files import (
     new_folder,
     refuse_existing,
     remove_stale,
+    remove_unfinished,
     scratch_folder,
     take_name,
 )  # fmt: skip
@@ -302,6 +303,37 @@ def test_what_killed_runs_left_is_removed_and_a_live_one_kept(tmp_path):
     finally:
         os.close(lock)
     assert names(tmp_path) == [".a", ".a.partial-live", ".b.partial-3", "a.partial-4"]
+
+
+@pytest.mark.parametrize("where", ["open", "close"])
+def test_a_signal_may_strike_anywhere(tmp_path, monkeypatch, where):
+    """Where the file was made a moment ago, and while it is removed."""
+    real = getattr(os, where)
+
+    def struck(*arguments):
+        real(*arguments)
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit), new_file(tmp_path / "a.png") as hidden:
+        monkeypatch.setattr(os, where, struck)
+        if where == "close":
+            raise ValueError
+        with new_file(tmp_path / "b.png"):
+            pass
+    assert hidden.name.startswith(".a.partial-") and not [*tmp_path.iterdir()]
+
+
+def test_what_could_not_be_removed_is_removed_at_the_end(tmp_path, monkeypatch):
+    def struck(_):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("pixtral_mlx.files._remove", struck)
+        with new_file(tmp_path / "a.png"):
+            raise SystemExit(143)
+    assert [each.name[:11] for each in tmp_path.iterdir()] == [".a.partial-"]
+    remove_unfinished()
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_run_that_was_taken_for_stale_before_it_was_locked_begins_again(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import PixtralError, explain_missing, one_line
+from ..files import remove_unfinished
 from .arguments import (
     add_conversation,
     add_dtype,
@@ -58,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while its words were read, or once more while it ended
         say("pixtral-mlx: interrupted", file=sys.stderr)
         status = 130
+    finally:  # SIGTERM is on its way out
+        if argv is None:
+            remove_unfinished()
     if argv is None:
         leave(status)
     return status
