@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=40)
     given = parser.parse_args()
     model = px.load("mini", adapter_path="pages", dtype="float32")
+    print(f"float32 products in {px.machine().float32_products}")
     for count, at_once in ((1, 1), (2, 1), (3, 1), (2, 2), (3, 3)):
         counts = Counter()
         for number in range(given.documents):

@@ -436,6 +436,7 @@ def test_what_goes_wrong_is_one_line_and_no_question_is_lost(visit, png):
     visitor.holds(NEXT)
     assert visitor.page.get_by_role("button", name="Remove more.png").is_visible()
     assert visitor.page.locator(".px-turn").count() == 1
+    visitor.page.wait_for_timeout(500)  # the browser's database writes in its own time
     visitor.page.reload()
     visitor.holds(NEXT)
     visitor.page.unroute("**/v1/**")
