@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,13 +239,16 @@ class Try:
             time.sleep(0.1)
         return found
 
-    def problems(self, expected: Digests, *, heard: bool, whole: bool) -> list[str]:
+    def problems(
+        self, expected: Digests, *, heard: bool, whole: bool, before: Collection[str] = ()
+    ) -> list[str]:
         """What is wrong with what there is.
 
         Arguments:
             expected: of an undisturbed run.
             heard: the program could tidy up.
             whole: everything must be there.
+            before: left behind by a run before, which this one had not come to.
         """
         try:
             found = self.found()
@@ -262,7 +265,7 @@ class Try:
         if whole:
             wrong += [f"lost: {name}" for name in expected if name not in found]
         if heard:
-            wrong += [f"left behind: {name}" for name in self.left_behind()]
+            wrong += [f"left behind: {name}" for name in self.left_behind() if name not in before]
         return wrong + [f"orphaned: {name}" for name in self.processes()]
 
 
@@ -297,7 +300,7 @@ def undisturbed(job: Job) -> Undisturbed:
 
 def disturbed(one: Try, alone: Undisturbed, chance: random.Random) -> list[str]:
     """Disturb a run in one of four ways, and look at what it leaves."""
-    way = chance.choice((*SIGNALS, NO_ROOM))
+    way, before = chance.choice((*SIGNALS, NO_ROOM)), one.left_behind()
     if way == NO_ROOM:
         process = one.start(*more_words(one), room=chance.randrange(alone.largest))
         ends = (0, 1)
@@ -315,7 +318,8 @@ def disturbed(one: Try, alone: Undisturbed, chance: random.Random) -> list[str]:
     status = process.returncode
     # Before Python has begun with our own words it ends as every program of Python does.
     early = not one.found() and status in (-signal.SIGTERM, -signal.SIGINT)
-    wrong = one.problems(alone.written, heard=way != signal.SIGKILL, whole=False)
+    heard = way != signal.SIGKILL
+    wrong = one.problems(alone.written, heard=heard, whole=False, before=before)
     if "Traceback" in said:
         wrong.append(repr(said[-400:]))
     if status not in ends and not early and not done(one):
