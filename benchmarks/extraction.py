@@ -315,6 +315,26 @@ def scenes_pdf(layouts: list[Layout], *, text: bool, turned: int) -> bytes:
     return joined(objects)
 
 
+ENDS_OF_ROWS = {
+    "type": "object",
+    "properties": {
+        "rows": {
+            "type": "array", "x-question": "How many rows are there?",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "begins": {**THING, "x-question": "What is in row {n}, column 1?"},
+                    "ends": {**THING, "x-question": f"What is in row {{n}}, column {COLUMNS}?"},
+                },
+                "required": ["begins", "ends"],
+            },
+        }
+    },
+    "required": ["rows"],
+}  # fmt: skip
+"""Of each row of a scene, what it begins and ends with."""
+
+
 def measure_pdfs(mini, pages: int) -> None:
     """Rows that go on over pages."""
     layouts, seed = [], FIRST_SEED
@@ -322,23 +342,6 @@ def measure_pdfs(mini, pages: int) -> None:
         layout = scene(seed, rows=ROWS, columns=COLUMNS).layout
         layouts += [layout] if draw(layout).size == (COLUMNS * SIDE, ROWS * SIDE) else []
         seed += 1
-    schema = {
-        "type": "object",
-        "properties": {
-            "rows": {
-                "type": "array", "x-question": "How many rows are there?",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "begins": {**THING, "x-question": "What is in row {n}, column 1?"},
-                        "ends": {**THING, "x-question": f"What is in row {{n}}, column {COLUMNS}?"},
-                    },
-                    "required": ["begins", "ends"],
-                },
-            }
-        },
-        "required": ["rows"],
-    }  # fmt: skip
     budget = px.patch_grid(COLUMNS * SIDE, ROWS * SIDE, mini.config.vision).tokens
     wanted = [
         {"begins": str(layout.cell(row, 0)), "ends": str(layout.cell(row, COLUMNS - 1))}
@@ -349,38 +352,41 @@ def measure_pdfs(mini, pages: int) -> None:
     alone = [
         row
         for layout in layouts
-        for row in px.extract(mini, draw(layout), schema, one_by_one=True).data["rows"]
+        for row in px.extract(mini, draw(layout), ENDS_OF_ROWS, one_by_one=True).data["rows"]
     ]
     tell(wanted, alone, "  the pictures alone: values right")
     for text in (False, True):
         data = scenes_pdf(layouts, text=text, turned=pages // 2)
         found = px.extract(
-            mini, io.BytesIO(data), schema, one_by_one=True, pages_at_once=1,
+            mini, io.BytesIO(data), ENDS_OF_ROWS, one_by_one=True, pages_at_once=1,
             image_options=px.ImageOptions(image_budget=budget),
         )  # fmt: skip
         print(f"  with{'' if text else 'out'} a text of its own:")
         tell(wanted, found.data["rows"], "    values right")
-        counts = Counter()
-        for pointer, field in found.fields.items():
-            _, _, number, name = pointer.split("/")
-            page, row = divmod(int(number), ROWS)
-            right = int(number) < len(wanted) and field.value == wanted[int(number)][name]
-            cell = layouts[0].columns * row + (0 if name == "begins" else COLUMNS - 1)
-            counts["fields"] += 1
-            counts["page"] += field.page == page + 1
-            counts["met"] += right and meets(field.box, layouts[page], [cell])
-            counts["right"] += right
-            counts["snapped"] += right and field.text is not None
-            counts["unsaid"] += not right and any("does not say" in r for r in field.reasons)
-        print(f"    pages right {share(counts['page'], counts['fields'])}")
-        print(
-            f"    of right values, boxes that meet the cell {share(counts['met'], counts['right'])}"
-        )
-        if text:
-            print(f"    right values snapped to words {share(counts['snapped'], counts['right'])}")
-            wrong = counts["fields"] - counts["right"]
-            print(f"    wrong values that the text does not say {share(counts['unsaid'], wrong)}")
-        print(f"    pages named in the row {len(found.row()['pages'])}")
+        tell_places(found, layouts, wanted, text=text)
+
+
+def tell_places(found: px.Extraction, layouts: list[Layout], wanted: list, *, text: bool) -> None:
+    """Pages and boxes of what was found, and whether the text agrees."""
+    counts = Counter()
+    for pointer, field in found.fields.items():
+        _, _, number, name = pointer.split("/")
+        page, row = divmod(int(number), ROWS)
+        right = int(number) < len(wanted) and field.value == wanted[int(number)][name]
+        cell = layouts[0].columns * row + (0 if name == "begins" else COLUMNS - 1)
+        counts["fields"] += 1
+        counts["page"] += field.page == page + 1
+        counts["met"] += right and meets(field.box, layouts[page], [cell])
+        counts["right"] += right
+        counts["snapped"] += right and field.text is not None
+        counts["unsaid"] += not right and any("does not say" in r for r in field.reasons)
+    print(f"    pages right {share(counts['page'], counts['fields'])}")
+    print(f"    of right values, boxes that meet the cell {share(counts['met'], counts['right'])}")
+    if text:
+        print(f"    right values snapped to words {share(counts['snapped'], counts['right'])}")
+        wrong = counts["fields"] - counts["right"]
+        print(f"    wrong values that the text does not say {share(counts['unsaid'], wrong)}")
+    print(f"    pages named in the row {len(found.row()['pages'])}")
 
 
 def tell(wanted: list, found: list, what: str) -> None:

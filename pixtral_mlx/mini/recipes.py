@@ -27,8 +27,8 @@ LETTERS = tuple(name for name in CHARACTERS if name.isalpha())
 HIGHEST_BAR = 5
 BAR, UNIT, LABEL, GAP = 32, 32, 32, 4
 """Of charts, in pixels: the width that a bar has, what one more makes it taller, its label, and
-what is left free around each of the squares that it is stacked of. The encoder, which nobody
-teaches, knows squares; of bars in one piece it says little about their height."""
+what is left free around each of the squares that it is stacked of. Bars in one piece were no easier
+to learn (docs/tuning.md)."""
 
 PAGE_QUESTIONS = 6
 
