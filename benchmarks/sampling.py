@@ -3,12 +3,13 @@
     python benchmarks/sampling.py [--layers 10] [--tokens 100] [--rounds 5]
 
 On a GPU the main thread builds the next step while this one is computed, and a small model on a
-fast chip waits for it. A random decoder, 64 wide so that nothing else counts, writes with each kind
-of sampling; mlx-lm's `stream_generate` and `BatchGenerator` write as many tokens with its
-`llama.Model` of the same sizes, the same sampler and the same penalties. Both give each token's
-text and log-probability; those of mlx-lm's batch are read as its server reads them. They take
-turns, step by step, and each begins once in a round; counted are the seconds of the main thread
-alone, a token or a step of the batch; medians.
+fast chip waits for it. A random decoder, 64 wide so that nothing else counts, with as many
+operations as a GPU gets kernels (`kernels.py`), writes with each kind of sampling; mlx-lm's
+`stream_generate` and `BatchGenerator` write as many tokens with its `llama.Model` of the same
+sizes, the same sampler and the same penalties. Both give each token's text and log-probability;
+those of mlx-lm's batch are read as its server reads them. They take turns, step by step, and each
+begins once in a round; counted are the seconds of the main thread alone, a token or a step of the
+batch; medians.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 
 import mlx.core as mx
 from graph import llama_of
+from kernels import one_kernel_each
 from mlx_lm.generate import BatchGenerator, stream_generate
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100, help="of an answer (100)")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    one_kernel_each()
     model = our_model(arguments.layers)
     llama = llama_of(arguments.layers, model.config.text.vocab_size)
     mx.eval(llama.parameters())

@@ -174,12 +174,13 @@ class Run:
             choices = self.lookup_steps(limit, longest) if longest else self.plain_steps(limit)
         self.ready = True
         yield None
+        length = len(self._prompt.tokens)
         for choice in choices:
             if not self._written:
-                self._progress(len(self._prompt.tokens))
+                self._progress(length)
             self._written.append(choice.token)
             # One token at a time, the pass that reads it is under way; of the last it is not.
-            self.computed = min(len(self.tokens), self.cache[0].offset)
+            self.computed = min(length + len(self._written), self.cache[0].offset)
             yield choice
 
     def plain_steps(self, limit: int) -> Generator[Choice, None, None]:
