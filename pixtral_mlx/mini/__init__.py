@@ -9,6 +9,7 @@ Drawing scenes takes NumPy and Pillow alone. In reading order:
 `drawing`: how shapes and characters look
 `questions`: words, answers, and where in the picture the evidence is
 `pages`: scenes on small numbered pages, and questions about them
+`charts`: bar charts, and questions about them
 `recipes`: pictures, questions and answers that the adapters were taught with
 `demo_scene`: the scene that `demo` shows and `doctor` asks about
 `words`: the tokenizer: every word one token

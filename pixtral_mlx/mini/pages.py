@@ -60,12 +60,14 @@ class PageQuestion:
         answer: in words.
         cells: (index of the page, cell), of what the answer is seen in, in its order; none where
             nothing is there.
+        page: the number of the one that it names; None: it is about all.
     """
 
     kind: str
     text: str
     answer: str
     cells: tuple[tuple[int, int], ...] = ()
+    page: int | None = None
 
 
 def page(random: Random, number: int = 1) -> Page:
@@ -119,8 +121,9 @@ def _ask(
         if asked is None:
             return None
         text, answer, cells = asked.text, asked.answer, asked.cells
-    text = text if about is None else f"Page {pages[about].number}: {text}"
-    return PageQuestion(kind, text, answer, tuple(places[i] for i in cells))
+    number = None if about is None else pages[about].number
+    text = text if about is None else f"Page {number}: {text}"
+    return PageQuestion(kind, text, answer, tuple(places[i] for i in cells), number)
 
 
 def _which_page(random: Random, pages: Sequence[Page]) -> PageQuestion | None:

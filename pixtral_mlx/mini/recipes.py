@@ -12,23 +12,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from ..files import new_folder
-from .drawing import CHARACTERS, COLOURS, INK, ground, mask, paint
+from .charts import chart, chart_questions
 from .pages import ask_pages, document
-from .questions import NUMBERS, PHRASINGS, ask, outline
+from .questions import PHRASINGS, ask, outline
 from .scene_layout import Layout, draw, make_layout, pick, shuffled
 
 Turn = dict[str, Any]
-
-LETTERS = tuple(name for name in CHARACTERS if name.isalpha())
-HIGHEST_BAR = 5
-BAR, UNIT, LABEL, GAP = 32, 32, 32, 4
-"""Of charts, in pixels: the width that a bar has, what one more makes it taller, its label, and
-what is left free around each of the squares that it is stacked of. Bars in one piece were no easier
-to learn (docs/tuning.md)."""
 
 PAGE_QUESTIONS = 6
 
@@ -94,50 +84,13 @@ def _ordinary(random: Random, layout: Layout) -> tuple[str, str] | None:
 # charts -----------------------------------------------------------------------------------------
 
 
-def chart(random: Random) -> tuple[Image.Image, dict[str, tuple[str, int]]]:
-    """A bar chart, and {its letters: (colour, height)}, from left to right."""
-    letters = shuffled(random, LETTERS)[: pick(random, (2, 3, 4, 5))]
-    colours = shuffled(random, COLOURS)
-    heights = shuffled(random, range(1, HIGHEST_BAR + 1))
-    bars = {
-        letter: (colour, height)
-        for letter, colour, height in zip(letters, colours, heights, strict=False)
-    }
-    tint = tuple(225 + int(random.random() * 25) for _ in range(3))
-    noise = bytes(int(random.random() * 256) for _ in range(36))
-    bottom = HIGHEST_BAR * UNIT
-    canvas = ground(len(bars) * BAR, bottom + LABEL, tint, noise)
-    for i, (letter, (colour, height)) in enumerate(bars.items()):
-        square = np.full((UNIT - 2 * GAP, BAR - 2 * GAP), 255, np.int32)
-        for level in range(1, height + 1):
-            place = (i * BAR + GAP, bottom - level * UNIT + GAP)
-            paint(canvas, COLOURS[colour], square, place)
-        paint(canvas, INK, mask(letter, LABEL, 98), (i * BAR, bottom))
-    return Image.fromarray(canvas.astype("uint8")), bars
-
-
-def chart_questions(bars: dict[str, tuple[str, int]]) -> list[tuple[str, str]]:
-    """All that is asked about a chart, with the answers."""
-    by_height = sorted(bars, key=lambda letter: bars[letter][1])
-    asked = [
-        ("Which bar is the tallest?", f"the letter {by_height[-1]}"),
-        ("Which bar is the smallest?", f"the letter {by_height[0]}"),
-        ("How many bars are there?", NUMBERS[len(bars)]),
-    ]
-    for letter, (colour, height) in bars.items():
-        asked += [
-            (f"How many rows does {letter} have?", NUMBERS[height]),
-            (f"What colour is the letter {letter}?", colour),
-        ]
-    return asked
-
-
 def chart_lesson(random: Random) -> list[Turn]:
     """Three questions about one chart."""
     picture, bars = chart(random)
     found: list[Turn] = []
-    for text, said in shuffled(random, chart_questions(bars))[:3]:
-        found += [user(text) if found else user(picture, text), answer(said)]
+    for asked in shuffled(random, chart_questions(bars))[:3]:
+        question = user(asked.text) if found else user(picture, asked.text)
+        found += [question, answer(asked.answer)]
     return found
 
 

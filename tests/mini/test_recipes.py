@@ -11,21 +11,11 @@ import pytest
 import pixtral_mlx as px
 from pixtral_mlx.inputs.image_options import ImageOptions
 from pixtral_mlx.mini.__main__ import main
+from pixtral_mlx.mini.charts import GAP, HIGHEST_BAR, chart, chart_patches, chart_questions
 from pixtral_mlx.mini.drawing import COLOURS
-from pixtral_mlx.mini.pages import PATCH, ask_pages, document, page
+from pixtral_mlx.mini.pages import CELL, PATCH, ask_pages, document, page
 from pixtral_mlx.mini.questions import NUMBERS
-from pixtral_mlx.mini.recipes import (
-    BAR,
-    GAP,
-    HIGHEST_BAR,
-    RECIPES,
-    UNIT,
-    chart,
-    chart_questions,
-    described,
-    json_lesson,
-    lesson,
-)
+from pixtral_mlx.mini.recipes import RECIPES, described, json_lesson, lesson
 from pixtral_mlx.mini.scene_layout import Layout, Thing
 from pixtral_mlx.tuning.dataset import Rows, read_examples
 
@@ -46,20 +36,33 @@ def test_rows_are_what_tune_reads(name, tmp_path):
 
 
 def test_charts_are_as_tall_as_is_said():
-    """The top of every bar, and the answers, from the pixels alone."""
+    """The highest square of every bar, and the answers, from the pixels alone."""
     for seed in range(20):
         picture, bars = chart(Random(seed))
         pixels = np.array(picture).astype(int)
-        heights = {}
+        values = {}
         for i, (letter, (colour, _)) in enumerate(bars.items()):
-            column = np.abs(pixels[: HIGHEST_BAR * UNIT, i * BAR + BAR // 2] - COLOURS[colour])
-            heights[letter] = int((column.sum(-1) == 0).sum()) / (UNIT - 2 * GAP)
-        asked = dict(chart_questions(bars))
-        assert asked["Which bar is the tallest?"] == f"the letter {max(heights, key=heights.get)}"
-        assert asked["Which bar is the smallest?"] == f"the letter {min(heights, key=heights.get)}"
-        for letter, height in heights.items():
-            assert asked[f"How many rows does {letter} have?"] == NUMBERS[int(height)]
-        assert len({*heights.values()}) == len(heights)
+            column = np.abs(pixels[: HIGHEST_BAR * CELL, i * CELL + CELL // 2] - COLOURS[colour])
+            painted = np.flatnonzero(column.sum(-1) == 0)
+            values[letter] = len(painted) // (CELL - 2 * GAP)
+            below, top = chart_patches(bars, letter)
+            assert min(row for row, _ in top) == painted[0] // PATCH
+            assert {column for _, column in [*below, *top]} == {2 * i, 2 * i + 1}
+            assert min(row for row, _ in below) * PATCH == HIGHEST_BAR * CELL
+        tallest, smallest = (pick(values, key=values.get) for pick in (max, min))
+        for asked in chart_questions(bars):
+            wanted = {
+                "tallest": (f"the letter {tallest}", tallest),
+                "smallest": (f"the letter {smallest}", smallest),
+                "bars": (NUMBERS[len(values)], None),
+            }.get(asked.kind)
+            letter = asked.text[-2]
+            if asked.kind == "value":
+                wanted = NUMBERS[values[letter]], letter
+            elif asked.kind == "colour":
+                wanted = bars[letter].colour, None
+            assert (asked.answer, asked.about) == wanted
+        assert len({*values.values()}) == len(values)
 
 
 def test_scenes_as_json():
