@@ -213,7 +213,7 @@ class ChartLessons:
     """Bar charts. A letter looks at the highest square above, whose row says the value; an answer
     looks at the letter that it is about."""
 
-    rows: ClassVar = {2: 14, 3: 10, 4: 8, 5: 7}
+    rows: ClassVar = {2: 16, 3: 12, 4: 10, 5: 8}
     usual: ClassVar = (2, 3, 4, 4, 5, 5)
     questions = 6
 

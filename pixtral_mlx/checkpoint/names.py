@@ -15,7 +15,7 @@ A_FILE = "a file, not a model folder; give the folder it is in"
 MINI = Path(__file__).parents[1] / "mini" / "checkpoint"
 """pixtral-mini, which comes with the package."""
 ADAPTERS = MINI.parent / "adapters"
-SHIPPED_ADAPTERS: tuple[str, ...] = ("json", "pages")
+SHIPPED_ADAPTERS: tuple[str, ...] = ("charts", "json", "pages")
 """What "mini" was taught beside; each is a folder in `ADAPTERS`."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")

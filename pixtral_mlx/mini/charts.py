@@ -10,12 +10,12 @@ from PIL import Image
 from .drawing import CHARACTERS, COLOURS, INK, ground, mask, paint
 from .pages import CELL, PATCH
 from .questions import NUMBERS
-from .scene_layout import pick, shuffled
+from .scene_layout import LARGEST, pick, shuffled
 
 LETTERS = tuple(name for name in CHARACTERS if name.isalpha())
-HIGHEST_BAR, GAP = 5, 4
-"""Of charts: the highest value, and what is left free, in pixels, around each of the squares that a
-bar is stacked of."""
+HIGHEST_BAR, GAP = LARGEST - 1, 4
+"""The highest value: with the letters below, as many rows as pixtral-mini has learned to tell
+apart; and what is left free, in pixels, around each of the squares that a bar is stacked of."""
 
 Patch = tuple[int, int]
 
@@ -42,10 +42,13 @@ class ChartQuestion:
 
 
 def chart(random: Random) -> tuple[Image.Image, Bars]:
-    """A bar chart, in whole patches, and its bars."""
-    letters = shuffled(random, LETTERS)[: pick(random, (2, 3, 4, 5))]
+    """A bar chart, in whole patches, and its bars, of which one is the tallest and one the
+    smallest."""
+    letters = shuffled(random, LETTERS)[: pick(random, range(2, LARGEST + 1))]
     colours = shuffled(random, COLOURS)
-    values = shuffled(random, range(1, HIGHEST_BAR + 1))
+    values = [0, 0]
+    while any(values.count(most) > 1 for most in (min(values), max(values))):
+        values = [pick(random, range(1, HIGHEST_BAR + 1)) for _ in letters]
     bars = {
         letter: Bar(colour, value)
         for letter, colour, value in zip(letters, colours, values, strict=False)

@@ -8,6 +8,7 @@ import pytest
 import pixtral_mlx as px
 from pixtral_mlx.checkpoint.names import SHIPPED_ADAPTERS
 from pixtral_mlx.errors import CheckpointError
+from pixtral_mlx.mini.charts import chart, chart_questions
 from pixtral_mlx.mini.pages import ask_pages, page
 from pixtral_mlx.mini.recipes import DESCRIBE, answer, compact, described, user
 from pixtral_mlx.mini.scene_layout import draw, make_layout
@@ -16,7 +17,7 @@ FIELDS = ("outline", "rows", "columns", "first", "last", "code")
 
 
 def test_names():
-    with pytest.raises(CheckpointError, match="or json or pages"):
+    with pytest.raises(CheckpointError, match="or charts, json or pages"):
         px.load("mini", adapter_path="jsn")
     for name in SHIPPED_ADAPTERS:
         assert px.load("mini", adapter_path=name).name == f"pixtral-mini+{name}"
@@ -67,3 +68,22 @@ def test_pages_reads_numbered_pages_in_turn():
                 talk.append(answer(reply.text or "nothing"))
         right[adapter] = hits
     assert right["pages"] >= 21 > 17 > right[None]
+
+
+def test_charts_are_read():
+    """Which bar is the tallest, and the value of another one: nine of ten, and next to none by the
+    model alone."""
+    told = []
+    for seed in range(20):
+        picture, bars = chart(Random(f"unseen {seed}"))
+        asked = {each.kind: each for each in chart_questions(bars)}  # the value of the last bar
+        told += [(picture, asked["tallest"]), (picture, asked["value"])]
+    requests = [{"messages": asked.text, "images": [picture]} for picture, asked in told]
+    right = {}
+    for adapter in ("charts", None):
+        model = px.load("mini", "float32", adapter_path=adapter)
+        replies = model.generate_batch(requests, max_tokens=8)
+        right[adapter] = sum(
+            reply.text == asked.answer for reply, (_, asked) in zip(replies, told, strict=True)
+        )
+    assert right["charts"] >= 36 > 20 > right[None]
