@@ -40,17 +40,18 @@ def main() -> None:
     parser.add_argument("model", metavar="SCALED")
     parser.add_argument("--before", metavar="CHECKOUT", required=True)
     parser.add_argument("--peer-python", metavar="PYTHON", required=True)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of each part (5)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.model)
     checkouts = {"before": str(Path(arguments.before).resolve()), "now": str(HERE.parent)}
     peer = ["--peer-python", arguments.peer_python]
-    script("now", checkouts, "pictures.py", *peer, "--before", checkouts["before"])
+    rounds = ["--rounds", str(arguments.rounds)]
+    script("now", checkouts, "pictures.py", *peer, *rounds, "--before", checkouts["before"])
     for name in checkouts:
         script(name, checkouts, "launches.py", *peer)
-        script(name, checkouts, "sampling.py")
+        script(name, checkouts, "sampling.py", *rounds, "--tokens", "40")
     print("\n| | before | now |\n|---|---|---|")
     for what, (before, now) in in_turn(arguments, checkouts).items():
         shown = [f"{statistics.median(each):.3f} ({min(each):.3f} to {max(each):.3f})"
