@@ -36,6 +36,9 @@ def main() -> None:
         print(f"    of these the page is right {share(counts['page'], counts['right'])}")
         print(f"    and the box meets the shape {share(counts['met'], counts['right'])}")
         print(f"  not there: null {share(counts['null'], counts['absent'])}")
+        if counts["elsewhere"]:
+            told = share(counts["null elsewhere"], counts["elsewhere"])
+            print(f"    of those that only another page has {told}")
         print(f"  wrong, and nobody is told {share(counts['passed'], counts['asked'])}", flush=True)
 
 
@@ -69,7 +72,10 @@ def measure(model: px.Pixtral, random: Random, count: int, at_once: int, counts:
         counts["passed"] += not right and not field.needs_review
         counts["absent" if cell is None else "there"] += 1
         if cell is None:
+            elsewhere = any(thing.name == shape for each in pages for thing in each.layout.cells)
             counts["null"] += right
+            counts["elsewhere"] += elsewhere
+            counts["null elsewhere"] += elsewhere and right
         elif right:
             counts["right"] += 1
             counts["page"] += field.page == shown.number
