@@ -68,11 +68,12 @@ def chart(random: Random) -> tuple[Image.Image, Bars]:
 
 def chart_patches(bars: Bars, letter: str) -> tuple[list[Patch], list[Patch]]:
     """(row, column) of the patches of a letter, and of the highest square above it."""
-    column, side = [*bars].index(letter), CELL // PATCH
-    return tuple(
-        [(side * row + i, side * column + j) for i in range(side) for j in range(side)]
-        for row in (HIGHEST_BAR, HIGHEST_BAR - bars[letter].value)
-    )  # type: ignore[return-value]
+    left, side = CELL // PATCH * [*bars].index(letter), range(CELL // PATCH)
+
+    def cell(row: int) -> list[Patch]:
+        return [(len(side) * row + i, left + j) for i in side for j in side]
+
+    return cell(HIGHEST_BAR), cell(HIGHEST_BAR - bars[letter].value)
 
 
 def chart_questions(bars: Bars) -> list[ChartQuestion]:

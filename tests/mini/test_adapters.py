@@ -71,8 +71,8 @@ def test_pages_reads_numbered_pages_in_turn():
 
 
 def test_charts_are_read():
-    """Which bar is the tallest, and the value of another one: nine of ten, and next to none by the
-    model alone."""
+    """Which bar is the tallest, and the value of another one: nine of ten, and under half by
+    the model alone."""
     told = []
     for seed in range(20):
         picture, bars = chart(Random(f"unseen {seed}"))
