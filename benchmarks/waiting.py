@@ -51,7 +51,7 @@ def main() -> None:
     script("now", checkouts, "pictures.py", *peer, *rounds, "--before", checkouts["before"])
     for name in checkouts:
         script(name, checkouts, "launches.py", *peer)
-        script(name, checkouts, "sampling.py", *rounds, "--tokens", "40")
+        script(name, checkouts, "sampling.py", *rounds)
     print("\n| | before | now |\n|---|---|---|")
     for what, (before, now) in in_turn(arguments, checkouts).items():
         shown = [f"{statistics.median(each):.3f} ({min(each):.3f} to {max(each):.3f})"

@@ -198,17 +198,9 @@ class Answer:
     def _hand_out(self) -> Iterator[Piece]:
         waiting, self._waiting = self._waiting, []
         for piece in waiting:
-            self.reply.text += piece.text
-            self.reply.reasoning += piece.reasoning
-            self.reply.tokens.append(piece.token)
-            self.reply.logprobs.append(piece.logprob)
-            if piece.allowed_mass is not None:
-                self.reply.allowed_mass.append(piece.allowed_mass)
-                self.reply.forced.append(piece.forced)
+            self.reply.add(piece)
             if self._top:
                 self.reply.top_logprobs.append(piece.top_logprobs)
-            if self.reply.trace is not None:
-                self.reply.trace.words.append(piece.text or piece.reasoning)
             yield piece
 
 
@@ -222,13 +214,15 @@ class _StopText:
 
     def add(self, token: int) -> str:
         """The text that is certain once `token` is there."""
+        if not self._stops:
+            return self._decoder.add(token)
         self._held += self._decoder.add(token)
         ends = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
         if ends:
             self.stopped = True
             certain, self._held = self._held[: min(ends)], ""
             return certain
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        keep = max(_overlap(self._held, stop) for stop in self._stops)
         certain = self._held[: len(self._held) - keep]
         self._held = self._held[len(certain) :]
         return certain

@@ -90,6 +90,40 @@ class GenerationStats:
         return (self.generated_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
 
 
+class _Growing:
+    """A text that a record has as its attribute, and that grows piece by piece.
+
+    Pieces are put together when somebody reads them: a text that is copied for every token costs
+    more the longer it is. Other threads may read while one adds.
+    """
+
+    def __set_name__(self, owner: type, name: str):
+        self._pieces, self._read = f"_{name}_pieces", f"_{name}_read"
+
+    def __get__(self, record: Any, owner: type | None = None) -> str:
+        if record is None:
+            return ""  # what a dataclass takes for the default
+        # One attribute holds both, so that whoever reads meanwhile finds what belongs together.
+        count, text = getattr(record, self._read)
+        if new := getattr(record, self._pieces)[count:]:
+            count, text = count + len(new), text + "".join(new)
+            setattr(record, self._read, (count, text))
+        return text
+
+    def __set__(self, record: Any, text: str):
+        setattr(record, self._pieces, [])
+        setattr(record, self._read, (0, text))
+
+    def add(self, record: Any, piece: str) -> None:
+        """A record's text goes on with this."""
+        if piece:
+            getattr(record, self._pieces).append(piece)
+
+
+_text: Any = _Growing()  # to type checkers a text
+_reasoning: Any = _Growing()
+
+
 @dataclass
 class Reply:
     """An answer.
@@ -118,7 +152,7 @@ class Reply:
         trace: what can be looked at, or None if `trace` was off.
     """
 
-    text: str = ""
+    text: str = _text  # by default ""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
@@ -129,9 +163,21 @@ class Reply:
     forced: list[bool] = field(default_factory=list)
     end_logprob: float | None = None
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
-    reasoning: str = ""
+    reasoning: str = _reasoning
     top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     trace: "Trace | None" = field(default=None, repr=False, compare=False)
+
+    def add(self, piece: Piece) -> None:
+        """The answer goes on with a piece."""
+        _text.add(self, piece.text)
+        _reasoning.add(self, piece.reasoning)
+        self.tokens.append(piece.token)
+        self.logprobs.append(piece.logprob)
+        if piece.allowed_mass is not None:
+            self.allowed_mass.append(piece.allowed_mass)
+            self.forced.append(piece.forced)
+        if self.trace is not None:
+            self.trace.words.append(piece.text or piece.reasoning)
 
     def evidence(self, token: int, image: int = 0) -> Evidence:
         """The box of patches that a generated token rests on; see `Trace.evidence`.

@@ -162,8 +162,10 @@ def choice_of(token: int, logprobs: mx.array, top: int) -> Choice:
         logprobs: of all tokens, (vocabulary,) or (1, vocabulary), computed already.
         top: how many of the likeliest come with it.
     """
-    row = np.asarray(memoryview(logprobs)).reshape(-1)  # type: ignore[arg-type]
-    return Choice(token, float(row[token]), top_logprobs=likeliest(row, top))
+    row = memoryview(logprobs)  # type: ignore[arg-type]
+    logprob = row[token] if row.ndim == 1 else row[0, token]
+    found = likeliest(np.asarray(row).reshape(-1), top) if top else ()
+    return Choice(token, logprob, top_logprobs=found)
 
 
 def likeliest(row: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
@@ -174,10 +176,8 @@ def likeliest(row: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
 
     Arguments:
         row: log-probabilities, shape (vocabulary,).
-        count: how many at most.
+        count: how many at most, 1 or more.
     """
-    if not count:
-        return ()
     # Of so many parts each has one token above this, so all that are looked for are.
     maxima = np.maximum.reduceat(row, np.arange(0, row.size, 256))
     least = np.partition(maxima, -count)[-count] if len(maxima) >= count else -np.inf
