@@ -159,18 +159,15 @@ class PageLessons:
         first = document(random)[0].number
         pages = [replace(self.pages[n], number=first + i) for i, n in enumerate(numbers)]
         writing, hints, starts = Writing(self._model), list[Hint](), list[int]()
+        shown = set[int]()
         for each in pages:
             header = writing.digits(writing.text(f"Page {each.number}:"), each.number)
             starts.append(writing.picture(each.picture))
             grid = grid_of(each.picture)
-            hints += [
-                Hint(NUMBER_LAYER, BY_PLACE, place, header, 1.0)
-                for place in patch_places(
-                    starts[-1],
-                    grid,
-                    [(r, c) for r in range(grid.rows) for c in range(grid.columns)],
-                )
-            ]
+            cells = [(r, c) for r in range(grid.rows) for c in range(grid.columns)]
+            patches = patch_places(starts[-1], grid, cells)
+            hints += [Hint(NUMBER_LAYER, BY_PLACE, place, header, 1.0) for place in patches]
+            shown |= {*patches}
         asked = ask_pages(random, pages, self.questions)
         for question in asked:
             start = len(writing.tokens)
@@ -178,30 +175,41 @@ class PageLessons:
             if question.page is not None:
                 named = writing.digits(start, question.page)
                 hints += [Hint(NAME_LAYER, BY_PLACE, place, named, 1.0) for place in said]
-            for place, (seen, share) in zip(
-                said, self._evidence(question, pages, starts, len(said)), strict=False
-            ):
-                hints.append(Hint(LOOKING_LAYER, BY_NAME, place, seen, share))
+            hints += self._looks(question, pages, starts, said, shown)
         kinds = [question.kind for question in asked]
         return Told(writing.tokens, writing.answers, kinds, numbers, hints)
 
     @staticmethod
-    def _evidence(
-        question: PageQuestion, pages: Sequence[Page], starts: Sequence[int], count: int
-    ) -> list[tuple[list[int], float]]:
-        """Where the evidence for each of the first `count` words of an answer stands, and the share
-        of the attention that it is to have; nothing where nothing is there."""
+    def _looks(
+        question: PageQuestion, pages: Sequence[Page], starts: Sequence[int], said: Sequence[int],
+        shown: set[int],
+    ) -> list[Hint]:  # fmt: skip
+        """Where the words of an answer look: at their evidence; and those that count look at no
+        other patch, so that where nothing is there they look at none.
+
+        Arguments:
+            starts: where the pictures of the pages begin.
+            said: the positions that look.
+            shown: the positions of all patches.
+        """
+
+        def look(place: int, evidence: Sequence[int], share: float) -> Hint:
+            return Hint(LOOKING_LAYER, BY_NAME, place, evidence, share)
+
         cells = [
             patch_places(starts[i], grid_of(pages[i].picture), pages[i].patches(cell))
             for i, cell in question.cells
         ]
-        if not cells:
-            return []
         if question.kind == "read":
-            return [(seen, 1.0) for seen in cells[:count]]
-        several = question.kind in ("count", "is there")
-        share = len(cells) / (len(cells) + SINK) if several else 1.0
-        return [([place for seen in cells for place in seen], share)] * count
+            return [look(place, seen, 1.0) for place, seen in zip(said, cells, strict=False)]
+        seen = [place for cell in cells for place in cell]
+        if question.kind not in ("count", "is there"):
+            return [look(place, seen, 1.0) for place in said]
+        found = [look(place, [*(shown - {*seen})], 0.0) for place in said]
+        if cells:
+            share = len(cells) / (len(cells) + SINK)
+            found += [look(place, seen, share) for place in said]
+        return found
 
 
 def patch_places(start: int, grid: PatchGrid, patches: Sequence[tuple[int, int]]) -> list[int]:

@@ -7,7 +7,7 @@ from random import Random
 from PIL import Image
 
 from .drawing import COLOURS, SHAPES
-from .questions import ask
+from .questions import NUMBERS, PHRASINGS, PLURALS, ask
 from .scene_layout import Layout, Thing, draw, make_layout, pick
 
 PATCH, CELL = 16, 32
@@ -26,6 +26,10 @@ KINDS = (
     "is there", "is there", "is there", "page", "read", "read", "count", "count", "colour", "shape",
 )  # fmt: skip
 """What is asked, as often as it stands here."""
+
+FROM_ELSEWHERE = 0.4
+"""How often a page is asked about what another one has: else that it may not look there is hardly
+ever seen."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,16 @@ def _ask(
     # What needs no place is asked about all cells as if they stood in one row.
     things = tuple(pages[i].layout.cells[cell] for i, cell in places)
     row = Layout(1, len(things), things, 0)
+    others = [
+        thing
+        for i, each in enumerate(pages) if i not in shown
+        for thing in each.layout.cells if thing.colour
+    ]  # fmt: skip
+    like = pick(random, others) if others and random.random() < FROM_ELSEWHERE else None
     if kind == "is there":
-        text, answer, cells = _is_there(random, row)
+        text, answer, cells = _is_there(random, row, like)
+    elif kind == "count" and like is not None:
+        text, answer, cells = _count_of(random, row, like)
     else:
         most = MOST_COUNTED if random.random() < 0.65 else 0
         asked = ask(kind, row, random, most=most)
@@ -137,13 +149,28 @@ def _which_page(random: Random, pages: Sequence[Page]) -> PageQuestion | None:
     return PageQuestion("page", f"Which page has {thing}?", str(pages[index].number), cells)
 
 
-def _is_there(random: Random, row: Layout) -> tuple[str, str, tuple[int, ...]]:
-    """(question, answer, cells). Half of what is not there is like something that is."""
-    chance = random.random()
+def _count_of(random: Random, row: Layout, like: Thing) -> tuple[str, str, tuple[int, ...]]:
+    """(question, answer, cells), of the shape or the colour of a thing."""
+    what, words = pick(random, (("name", PLURALS[like.name]), ("colour", f"{like.colour} things")))
+    cells = tuple(
+        i for i, each in enumerate(row.cells) if getattr(each, what) == getattr(like, what)
+    )
+    return pick(random, PHRASINGS["count"]).format(things=words), NUMBERS[len(cells)], cells
+
+
+def _is_there(
+    random: Random, row: Layout, like: Thing | None = None
+) -> tuple[str, str, tuple[int, ...]]:
+    """(question, answer, cells). Half of what is not there is like something that is.
+
+    Arguments:
+        like: asked about itself; None: chosen here.
+    """
+    chance = 1.0 if like else random.random()
     if chance < 0.2:
         return _said("a code", _codes(row))
     coloured = [thing for thing in row.cells if thing.colour]
-    thing = pick(random, coloured) if coloured else Thing("star", "red")
+    thing = like or (pick(random, coloured) if coloured else Thing("star", "red"))
     if chance < 0.6:
         like = random.random()
         thing = Thing(

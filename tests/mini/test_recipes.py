@@ -14,7 +14,7 @@ from pixtral_mlx.mini.__main__ import main
 from pixtral_mlx.mini.charts import GAP, HIGHEST_BAR, chart, chart_patches, chart_questions
 from pixtral_mlx.mini.drawing import COLOURS
 from pixtral_mlx.mini.pages import CELL, PATCH, ask_pages, document, page
-from pixtral_mlx.mini.questions import NUMBERS
+from pixtral_mlx.mini.questions import NUMBERS, PLURALS
 from pixtral_mlx.mini.recipes import RECIPES, described, json_lesson, lesson
 from pixtral_mlx.mini.scene_layout import Layout, Thing
 from pixtral_mlx.tuning.dataset import Rows, read_examples
@@ -79,8 +79,9 @@ def test_scenes_as_json():
 
 
 def test_pages_say_what_is_on_them():
-    """Every answer from the cells that are named as its evidence, and no other cell says so too."""
-    kinds = Counter()
+    """Every answer from the cells that are named as its evidence, and no other cell says so too;
+    pages are often asked about what only another one has."""
+    kinds, elsewhere = Counter(), Counter()
     for seed in range(150):
         random = Random(seed)
         pages = document(random)
@@ -93,6 +94,15 @@ def test_pages_say_what_is_on_them():
             seen = [pages[i].layout.cells[cell] for i, cell in asked.cells]
             assert {pages[i].number for i, _ in asked.cells} <= {each.number for each in about}
             kinds[asked.kind, named is None, asked.answer in ("no", "none")] += 1
+            if named is not None and asked.answer in ("no", "none"):
+                words = set(re.findall(r"\w+", asked.text[len(named[0]) :]))
+                others = [each for each in pages if each not in about]
+                elsewhere[asked.kind] += any(
+                    words & {thing.colour, PLURALS.get(thing.name)} - {""}
+                    if asked.kind == "count"
+                    else f"a {thing.colour} {thing.name}?" in asked.text
+                    for each in others for thing in each.layout.cells
+                )  # fmt: skip
             if asked.kind == "is there":
                 assert asked.answer == ("yes" if seen else "no")
                 what = re.search(r"Is there a (.*)\?", asked.text)[1]
@@ -111,6 +121,8 @@ def test_pages_say_what_is_on_them():
                     asked.answer
                 ]
     assert len(kinds) == 15 and min(kinds.values()) > 3
+    for kind in ("count", "is there"):
+        assert elsewhere[kind] >= 0.1 * sum(kinds[kind, False, none] for none in (False, True))
 
 
 def test_a_cell_is_where_its_page_says():
