@@ -18,12 +18,11 @@ Scenes begin at a seed that training never saw.
 
 import argparse
 import io
-import sys
 import time
-import zlib
 from collections import Counter
-from pathlib import Path
 from random import Random
+
+from drawn_pdfs import Sheet, drawn_pdf
 
 import pixtral_mlx as px
 from pixtral_mlx.mini import scene
@@ -31,9 +30,6 @@ from pixtral_mlx.mini.drawing import COLOURS, SHAPES
 from pixtral_mlx.mini.questions import PLURALS
 from pixtral_mlx.mini.recipes import described
 from pixtral_mlx.mini.scene_layout import Layout, Thing, draw
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from pdfs import joined, stream
 
 FIRST_SEED = 9_500_000
 ALWAYS = {"x-present": False}
@@ -273,46 +269,15 @@ def measure_ranking(mini, seeds) -> None:
 # PDFs ------------------------------------------------------------------------------------------
 
 
-def scenes_pdf(layouts: list[Layout], *, text: bool, turned: int) -> bytes:
-    """A page for each scene, as large as its picture; its words, unseen, in their cells.
-
-    Arguments:
-        turned: the number of the page that is stored lying on its side, from 0 on.
-    """
-    objects = [
-        b"<</Type/Catalog/Pages 2 0 R>>",
-        b"",
-        b"<</Type/Font/Subtype/Type1/BaseFont/Courier>>",
-    ]
-    kids = []
-    for number, layout in enumerate(layouts):
-        picture = draw(layout)
-        width, height = picture.size
-        at = len(objects) + 1
-        kids.append(b"%d 0 R" % at)
-        # Stored on its side, the page is turned by its reader, and so are picture and words.
-        lies = number == turned
-        box = (height, width) if lies else (width, height)
-        turn = b"0 1 -1 0 %d 0 cm" % height if lies else b"1 0 0 1 0 0 cm"
-        drawn = [turn, b"q %d 0 0 %d 0 0 cm /I Do Q" % (width, height)]
-        for cell, thing in enumerate(layout.cells if text else ()):
-            row, column = layout.place(cell)
-            x = column * width / layout.columns + 2
-            y = height - (row + 0.6) * height / layout.rows
-            drawn.append(f"BT 3 Tr /F 2.4 Tf {x:.2f} {y:.2f} Td ({thing}) Tj ET".encode())
-        objects += [
-            b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 %d %d]%s/Resources<</Font<</F 3 0 R>>"
-            b"/XObject<</I %d 0 R>>>>/Contents %d 0 R>>"
-            % (*box, b"/Rotate 90" if lies else b"", at + 2, at + 1),
-            stream(b"", b"\n".join(drawn)),
-            stream(
-                b"/Type/XObject/Subtype/Image/ColorSpace/DeviceRGB/BitsPerComponent 8"
-                b"/Filter/FlateDecode/Width %d/Height %d" % (width, height),
-                zlib.compress(picture.tobytes()),
-            ),
-        ]  # fmt: skip
-    objects[1] = b"<</Type/Pages/Count %d/Kids[%s]>>" % (len(kids), b" ".join(kids))
-    return joined(objects)
+def sheet(layout: Layout, *, text: bool) -> Sheet:
+    """A scene, with the words of its things in their cells."""
+    picture = draw(layout)
+    wide, high = picture.width / layout.columns, picture.height / layout.rows
+    words = []
+    for cell, thing in enumerate(layout.cells if text else ()):
+        row, column = layout.place(cell)
+        words.append((str(thing), column * wide + 2, (row + 0.6) * high))
+    return Sheet(picture, words)
 
 
 ENDS_OF_ROWS = {
@@ -356,7 +321,8 @@ def measure_pdfs(mini, pages: int) -> None:
     ]
     tell(wanted, alone, "  the pictures alone: values right")
     for text in (False, True):
-        data = scenes_pdf(layouts, text=text, turned=pages // 2)
+        sheets = [sheet(layout, text=text) for layout in layouts]
+        data = drawn_pdf(sheets, turned=pages // 2)
         found = px.extract(
             mini, io.BytesIO(data), ENDS_OF_ROWS, one_by_one=True, pages_at_once=1,
             image_options=px.ImageOptions(image_budget=budget),

@@ -193,22 +193,28 @@ class PageLessons:
             shown: the positions of all patches.
         """
 
-        def look(place: int, evidence: Sequence[int], share: float) -> Hint:
-            return Hint(LOOKING_LAYER, BY_NAME, place, evidence, share)
+        def look(places: Sequence[int], evidence: Sequence[int], share: float) -> list[Hint]:
+            return [
+                Hint(layer, BY_NAME, place, evidence, share)
+                for layer in (LOOKING_LAYER, LOOKING_LAYER + 1)
+                for place in places
+            ]
 
         cells = [
             patch_places(starts[i], grid_of(pages[i].picture), pages[i].patches(cell))
             for i, cell in question.cells
         ]
         if question.kind == "read":
-            return [look(place, seen, 1.0) for place, seen in zip(said, cells, strict=False)]
+            return [
+                hint for place, seen in zip(said, cells, strict=False)
+                for hint in look([place], seen, 1.0)
+            ]  # fmt: skip
         seen = [place for cell in cells for place in cell]
         if question.kind not in ("count", "is there"):
-            return [look(place, seen, 1.0) for place in said]
-        found = [look(place, [*(shown - {*seen})], 0.0) for place in said]
+            return look(said, seen, 1.0)
+        found = look(said, [*(shown - {*seen})], 0.0)
         if cells:
-            share = len(cells) / (len(cells) + SINK)
-            found += [look(place, seen, share) for place in said]
+            found += look(said, seen, len(cells) / (len(cells) + SINK))
         return found
 
 

@@ -135,19 +135,22 @@ def look_loss(attention: Attention, x: mx.array, what: Looking, head: int) -> mx
     return (mx.logsumexp(scores, axis=-1) - share * on - (1 - share) * off).mean()
 
 
-def rate_at(step: int, steps: int, goes_on: bool) -> float:
+def rate_at(rate: float, step: int, steps: int, goes_on: bool) -> float:
     """Growing over some steps and then falling to nothing; at first twice as high, unless the
     training goes on from an adapter."""
     fast = 0 if goes_on else FAST_STEPS
-    rate = 2 * RATE if step < fast else RATE * (steps - step) / (steps - fast)
-    return rate * min((step + 1) / 20, 1.0)
+    now = 2 * rate if step < fast else rate * (steps - step) / (steps - fast)
+    return now * min((step + 1) / 20, 1.0)
 
 
 class Teaching:
     """A training that goes on where its folder's ended."""
 
-    def __init__(self, name: str, folder: Path, steps: int, seed: int, adapter: str | None):
+    def __init__(
+        self, name: str, folder: Path, steps: int, seed: int, adapter: str | None, rate: float
+    ):
         self.name, self.folder, self.steps, self.seed = name, folder, steps, seed
+        self.rate = rate
         self.goes_on = adapter is not None
         self.model = px.load("mini", "float32")
         options = TuningOptions(rank=RANK, projector=True, head=True, seed=seed)
@@ -195,7 +198,8 @@ class Teaching:
         loss, gradients = self.gradient(*batch_of(self.model, self.lessons, rows))
         flat: Any = dict(tree_flatten(gradients))
         flat, _ = optim.clip_grad_norm(flat, LONGEST_GRADIENT)
-        self.adam.learning_rate = mx.array(rate_at(self.state.step, self.steps, self.goes_on))
+        rate = rate_at(self.rate, self.state.step, self.steps, self.goes_on)
+        self.adam.learning_rate = mx.array(rate)
         self.state.learning = self.adam.apply_gradients(flat, self.state.learning)
         self.model.update(tree_unflatten([*self.state.learning.items()]))
         mx.eval(self.state.learning, self.adam.state)
@@ -287,6 +291,7 @@ def main() -> None:
     parser.add_argument("dst", type=Path)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=RATE, help=f"at first ({RATE:g})")
     parser.add_argument("--adapter-path", metavar="A", help="begin with it")
     parser.add_argument("--ask", type=int, metavar="COUNT", help="only ask DST, or 'mini'")
     arguments = parser.parse_args()
@@ -297,8 +302,9 @@ def main() -> None:
             print(line, flush=True)
         return
     teaching = Teaching(
-        arguments.name, arguments.dst, arguments.steps, arguments.seed, arguments.adapter_path
-    )
+        arguments.name, arguments.dst, arguments.steps, arguments.seed, arguments.adapter_path,
+        arguments.learning_rate,
+    )  # fmt: skip
     print(teaching.asked(), flush=True)
     for line in teaching.run():
         print(line, flush=True)

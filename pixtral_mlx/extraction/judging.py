@@ -50,7 +50,7 @@ def judge(
         place = _placed(leaf, value, answer, second if agrees else None)
         reasons += place.reasons
     reasons += [f"other pages say {shown(other.value)}" for other in found.others]
-    reasons += _doubts(confidence, mass if value is not None else 1.0, options)
+    reasons += doubts(confidence, mass if value is not None else 1.0, options)
     field = Field(
         value, confidence, mass, place.page, place.box, place.text, agrees, present,
         tuple(dict.fromkeys(reasons)), answer.value, None if second is None else second.value,
@@ -113,7 +113,8 @@ def _placed(leaf: Leaf, value: Any, answer: Answer, second: Answer | None) -> Pl
     return place_of(value, look, spelled=not chosen)
 
 
-def _doubts(confidence: float, mass: float, options: ExtractionOptions) -> list[str]:
+def doubts(confidence: float, mass: float, options: ExtractionOptions) -> list[str]:
+    """Why an answer is not believed by itself."""
     found = []
     if confidence < options.min_confidence:
         found.append(f"confidence {confidence:.2f} is below {options.min_confidence:g}")

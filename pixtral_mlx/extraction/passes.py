@@ -72,16 +72,33 @@ class Found:
 
 
 @dataclass(frozen=True, eq=False)
+class Counted:
+    """How many rows a question counts.
+
+    Arguments:
+        path: of the array, in the whole document.
+        part: where they were counted.
+        answer: the number.
+    """
+
+    path: Path
+    part: int
+    answer: Answer
+
+
+@dataclass(frozen=True, eq=False)
 class Read:
     """What the first pass gives.
 
     Arguments:
         data: of the whole document.
         found: its single values.
+        counted: its rows, where questions counted them.
     """
 
     data: Any
     found: list[Found] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list)
 
 
 class Passes:
@@ -164,11 +181,10 @@ class Passes:
     def one_by_one(self) -> Asking[Read]:
         """Everything by a question for each field."""
         read = Read({})
-        read = replace(read, data=(yield from self._read(self.root, (), (), None, read.found)))
-        return read
+        return replace(read, data=(yield from self._read(self.root, (), (), None, read)))
 
     def _read(
-        self, schema: Any, path: Path, there: Path, part: int | None, found: list[Found],
+        self, schema: Any, path: Path, there: Path, part: int | None, read: Read,
         optional: bool = False,
     ) -> Asking[Any]:  # fmt: skip
         """The value of a subschema.
@@ -176,7 +192,7 @@ class Passes:
         Arguments:
             path, there: where it is in the document, and in its part.
             part: the one that it is in; None: any.
-            found: takes what was found on the way.
+            read: takes what was found and counted on the way.
         """
         schema, nullable = described(schema, self.root)
         if "properties" in schema:
@@ -184,41 +200,43 @@ class Passes:
             for name, inner in schema["properties"].items():
                 left_out = name not in schema.get("required", ())
                 value = yield from self._read(
-                    inner, (*path, name), (*there, name), part, found, left_out
+                    inner, (*path, name), (*there, name), part, read, left_out
                 )
                 if value is not MISSING:
                     data[name] = value
             return data
         if "items" in schema or "prefixItems" in schema:
-            return (yield from self._read_rows(schema, path, there, part, found))
+            return (yield from self._read_rows(schema, path, there, part, read))
         title = str(schema.get("title", ""))
         leaf = Leaf(path, schema, self.root, nullable, optional, title)
         answered = yield from self._find(leaf, replace(leaf, path=there), self._in(part))
-        found.append(answered)
+        read.found.append(answered)
         value = answered.answer.value
         return MISSING if value is None and not nullable and optional else value
 
     def _read_rows(
-        self, schema: Mapping[str, Any], path: Path, there: Path, part: int | None,
-        found: list[Found],
+        self, schema: Mapping[str, Any], path: Path, there: Path, part: int | None, read: Read
     ) -> Asking[list]:  # fmt: skip
         rows: list[Any] = []
         for number in self._in(part):
             count = yield from self.count_rows(schema, there, number)
-            for row in range(count):
+            read.counted.append(Counted(path, number, count))
+            for row in range(count.value):
                 inner = item_schema(schema, len(rows))
                 place = (*path, len(rows))
-                rows.append((yield from self._read(inner, place, (*there, row), number, found)))
+                rows.append((yield from self._read(inner, place, (*there, row), number, read)))
         return rows
 
-    def count_rows(self, schema: Mapping[str, Any], there: Path, part: int) -> Asking[int]:
-        """How many rows of an array a part has."""
+    def count_rows(self, schema: Mapping[str, Any], there: Path, part: int) -> Asking[Answer]:
+        """How many rows of an array a part has: an answer whose value is a number."""
         leaf = Leaf(there, schema, self.root)
         own = schema.get("x-question")
         question = own if isinstance(own, str) else f"How many {leaf.name} are there?"
-        reply = yield Ask(question, self.parts[part], rows_form(schema), trace=False)
+        pages = self.parts[part]
+        reply = yield Ask(question, pages, rows_form(schema), trace=False)
         count = read_number(reply.text)
-        return count if isinstance(count, int) else 0
+        valid = isinstance(count, int)
+        return whole_answer(reply, count if valid else 0, pages, valid=valid)
 
     def _in(self, part: int | None) -> Sequence[int]:
         return range(len(self.parts)) if part is None else (part,)
@@ -267,11 +285,11 @@ class Passes:
         return not says_absent(reply.text), answer.confidence
 
     def rows_of(self, data: Any) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        """The arrays of a document of one part whose schema has a question for their number."""
-        if len(self.parts) > 1:
-            return
+        """The arrays whose schema has a question for their number; of several parts not those
+        within a row, whose number in its part is another one."""
         for path, schema, _ in arrays(self.root, data):
-            yield path, schema
+            if len(self.parts) == 1 or not any(isinstance(step, int) for step in path):
+                yield path, schema
 
 
 def _single(leaf: Leaf, value: Any, answers: Mapping[Path, Answer]) -> Found:

@@ -14,7 +14,7 @@ from .documents import Page
 from .fields import Field
 from .forms import schema_form
 from .joining import set_at, value_at
-from .judging import flagged, judge
+from .judging import doubts, flagged, judge
 from .leaves import MISSING, leaves, pointer_of, without_extensions
 from .options import ExtractionOptions
 from .passes import GaveUpError, Passes, Read
@@ -107,7 +107,7 @@ def read_document(
         fields[found.leaf.pointer] = field
         if value_at(read.data, found.leaf.path) is not MISSING or value is not MISSING:
             set_at(read.data, found.leaf.path, value)
-    reasons: list[str] = []
+    reasons = _unsure_rows(read, parts, options, fields)
     if options.double_check and not one_by_one:
         reasons += yield from _counted(passes, read.data)
     reasons += _ruled(schema, read.data, fields)
@@ -120,11 +120,35 @@ def _counted(passes: Passes, data: Any) -> Asking[list[str]]:
     """Arrays whose number of rows a question counts otherwise."""
     found = []
     for path, schema in [*passes.rows_of(data)]:
-        there = len(value_at(data, path))
-        count = yield from passes.count_rows(schema, path, 0)
-        if count != there:
-            found.append(f"{pointer_of(path)}: {there} rows, and a question counts {count}")
+        there, counted = len(value_at(data, path)), 0
+        for part in range(len(passes.parts)):
+            counted += (yield from passes.count_rows(schema, path, part)).value
+        if counted != there:
+            found.append(f"{pointer_of(path)}: {there} rows, and a question counts {counted}")
     return found
+
+
+def _unsure_rows(
+    read: Read, parts: Sequence[Sequence[Page]], options: ExtractionOptions,
+    fields: dict[str, Field],
+) -> list[str]:  # fmt: skip
+    """Rows that were counted with doubts; what is in them is marked."""
+    found = []
+    for counted in read.counted:
+        answer, path = counted.answer, counted.path
+        for doubt in doubts(answer.confidence, answer.allowed_mass, options):
+            reason = f"{pointer_of(path)}: {answer.value} rows {_on(parts[counted.part])}, {doubt}"
+            found.append(reason)
+            for each in read.found:
+                if each.part == counted.part and each.leaf.path[: len(path)] == path:
+                    pointer = each.leaf.pointer
+                    fields[pointer] = flagged(fields[pointer], [reason])
+    return found
+
+
+def _on(pages: Sequence[Page]) -> str:
+    first, last = pages[0].number, pages[-1].number
+    return f"on page {first}" if first == last else f"on pages {first} to {last}"
 
 
 def _ruled(schema: Schema, data: Any, fields: dict[str, Field]) -> list[str]:

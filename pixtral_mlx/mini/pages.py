@@ -27,9 +27,9 @@ KINDS = (
 )  # fmt: skip
 """What is asked, as often as it stands here."""
 
-FROM_ELSEWHERE = 0.4
-"""How often a page is asked about what another one has: else that it may not look there is hardly
-ever seen."""
+FROM_ELSEWHERE, NOT_SHOWN = 0.4, 0.15
+"""How often a page is asked about what another one has, and how often that page is not there: else
+that it may not look elsewhere is hardly ever seen."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class PageQuestion:
 
     Arguments:
         kind: one of `KINDS`.
-        text: names a page ("Page 3: ...") unless it is about all.
+        text: names a page ("Page 3: ...") unless it is about all; one that is not there has nothing
+            on it.
         answer: in words.
         cells: (index of the page, cell), of what the answer is seen in, in its order; none where
             nothing is there.
@@ -98,17 +99,25 @@ def ask_pages(random: Random, pages: Sequence[Page], count: int) -> list[PageQue
     found: list[PageQuestion] = []
     while len(found) < count:
         kind = pick(random, KINDS)
-        about = pick(random, range(len(pages))) if random.random() < 0.5 else None
-        asked = _which_page(random, pages) if kind == "page" else _ask(random, kind, pages, about)
+        number = _page_number(random, pages) if random.random() < 0.5 else None
+        asked = _which_page(random, pages) if kind == "page" else _ask(random, kind, pages, number)
         found += [asked] if asked is not None else []
     return found
 
 
+def _page_number(random: Random, pages: Sequence[Page]) -> int:
+    """Of a page to ask about, which need not be there."""
+    numbers = [each.number for each in pages]
+    if random.random() < NOT_SHOWN:
+        numbers = [n for n in range(1, LAST_PAGE + MOST_PAGES) if n not in numbers]
+    return pick(random, numbers)
+
+
 def _ask(
-    random: Random, kind: str, pages: Sequence[Page], about: int | None
+    random: Random, kind: str, pages: Sequence[Page], number: int | None
 ) -> PageQuestion | None:
-    """A question about one page, or about all; None where there is none."""
-    shown = range(len(pages)) if about is None else [about]
+    """A question about the page with a number, or about all; None where there is none."""
+    shown = [i for i, each in enumerate(pages) if number in (None, each.number)]
     if kind == "read":
         shown = [i for i in shown if _codes(pages[i].layout)]
         if len(shown) != 1:
@@ -122,7 +131,10 @@ def _ask(
         for i, each in enumerate(pages) if i not in shown
         for thing in each.layout.cells if thing.colour
     ]  # fmt: skip
-    like = pick(random, others) if others and random.random() < FROM_ELSEWHERE else None
+    chance = FROM_ELSEWHERE if shown else 1.0
+    like = pick(random, others) if others and random.random() < chance else None
+    if not shown and (like is None or kind not in ("is there", "count")):
+        return None
     if kind == "is there":
         text, answer, cells = _is_there(random, row, like)
     elif kind == "count" and like is not None:
@@ -133,8 +145,7 @@ def _ask(
         if asked is None:
             return None
         text, answer, cells = asked.text, asked.answer, asked.cells
-    number = None if about is None else pages[about].number
-    text = text if about is None else f"Page {number}: {text}"
+    text = text if number is None else f"Page {number}: {text}"
     return PageQuestion(kind, text, answer, tuple(places[i] for i in cells), number)
 
 

@@ -183,6 +183,40 @@ def test_rows_that_a_question_counts_otherwise():
     assert outcome.reasons == ("/lines: 1 rows, and a question counts 3",)
 
 
+def test_rows_that_a_question_counts_otherwise_on_several_pages():
+    def answer(question, pages):
+        if question.startswith("Extract"):
+            return {"lines": [{"name": "a", "amount": 1}], "total": None if pages[0] == 1 else 2}
+        counts = {"How many lines?": {1: "one", 3: "two"}[pages[0]], "Name of line 1?": "a"}
+        return counts.get(question) or ("2" if question == "Total?" else "1")
+
+    outcome, asked, _ = read(ROWS, answer, pages=4, at_once=2)
+    assert outcome.reasons == ("/lines: 2 rows, and a question counts 3",)
+    assert [pages for question, pages in asked if question == "How many lines?"] == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("how", "doubt"),
+    [
+        ({"logprob": -0.5}, "confidence 0.61 is below 0.9"),
+        ({"mass": 0.3}, "the schema allowed only 30% of what the model would have said"),
+    ],
+)
+def test_rows_that_were_counted_with_doubts(how, doubt):
+    """Also where it is doubted that there are none. Rows of other pages are not in doubt."""
+
+    def answer(question, pages):
+        if question == "How many lines?":
+            return {1: "one", 3: ("one", how), 5: ("none", how)}[pages[0]]
+        return {"Name of line 1?": "a", "Total?": "2"}.get(question, "1")
+
+    outcome, *_ = read(ROWS, answer, pages=5, at_once=2, one_by_one=True)
+    rows, none = (f"/lines: {n} rows on page{where}, {doubt}" for n, where in
+                  ((1, "s 3 to 4"), (0, " 5")))  # fmt: skip
+    assert outcome.reasons == (rows, none) and outcome.data["total"] == 2
+    assert [field.reasons for field in outcome.fields.values()] == [(), (), (rows,), (rows,), ()]
+
+
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_arrays_go_on_over_pages_in_order(one_by_one):
     """Seven pages, three at a time: every row once, and asked for where it stands."""
