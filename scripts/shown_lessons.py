@@ -139,9 +139,9 @@ def encoded(model: px.Pixtral, picture: Image.Image) -> mx.array:
 
 
 class PageLessons:
-    """One to four numbered pages. An answer looks at its evidence. Before, a patch looks at the
-    number of its page, and the answer at the number that the question names, if any, so that both
-    know it."""
+    """One to four numbered pages, or one without a number, as `extract` shows it. An answer looks
+    at its evidence, in two layers. Before, a patch looks at the number of its page, and the answer
+    at the number that the question names, if any, so that both know it."""
 
     rows: ClassVar = {1: 8, 2: 5, 3: 4, 4: 3}
     usual: ClassVar = (1, 2, 2, 3, 4)
@@ -160,15 +160,19 @@ class PageLessons:
         pages = [replace(self.pages[n], number=first + i) for i, n in enumerate(numbers)]
         writing, hints, starts = Writing(self._model), list[Hint](), list[int]()
         shown = set[int]()
+        numbered = size > 1 or random.random() < 0.5
         for each in pages:
-            header = writing.digits(writing.text(f"Page {each.number}:"), each.number)
+            header: list[int] = []
+            if numbered:
+                header = writing.digits(writing.text(f"Page {each.number}:"), each.number)
             starts.append(writing.picture(each.picture))
             grid = grid_of(each.picture)
             cells = [(r, c) for r in range(grid.rows) for c in range(grid.columns)]
             patches = patch_places(starts[-1], grid, cells)
-            hints += [Hint(NUMBER_LAYER, BY_PLACE, place, header, 1.0) for place in patches]
+            if numbered:
+                hints += [Hint(NUMBER_LAYER, BY_PLACE, place, header, 1.0) for place in patches]
             shown |= {*patches}
-        asked = ask_pages(random, pages, self.questions)
+        asked = ask_pages(random, pages, self.questions, numbered=numbered)
         for question in asked:
             start = len(writing.tokens)
             said = writing.turn(question.text, question.answer)
@@ -193,6 +197,7 @@ class PageLessons:
             shown: the positions of all patches.
         """
 
+        # In the last layer too, since boxes are drawn around what all layers look at.
         def look(places: Sequence[int], evidence: Sequence[int], share: float) -> list[Hint]:
             return [
                 Hint(layer, BY_NAME, place, evidence, share)

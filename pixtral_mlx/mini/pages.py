@@ -27,7 +27,7 @@ KINDS = (
 )  # fmt: skip
 """What is asked, as often as it stands here."""
 
-FROM_ELSEWHERE, NOT_SHOWN = 0.4, 0.15
+FROM_ELSEWHERE, NOT_SHOWN = 0.3, 0.05
 """How often a page is asked about what another one has, and how often that page is not there: else
 that it may not look elsewhere is hardly ever seen."""
 
@@ -94,12 +94,20 @@ def document(random: Random) -> list[Page]:
     return [page(random, number) for number in range(first, first + count)]
 
 
-def ask_pages(random: Random, pages: Sequence[Page], count: int) -> list[PageQuestion]:
-    """So many questions, each about one of the pages, which it then names, or about all."""
+def ask_pages(
+    random: Random, pages: Sequence[Page], count: int, *, numbered: bool = True
+) -> list[PageQuestion]:
+    """So many questions, each about one of the pages, which it then names, or about all.
+
+    Arguments:
+        numbered: whether the numbers of pages are known, so that questions may say them.
+    """
     found: list[PageQuestion] = []
     while len(found) < count:
         kind = pick(random, KINDS)
-        number = _page_number(random, pages) if random.random() < 0.5 else None
+        if kind == "page" and not numbered:
+            continue
+        number = _page_number(random, pages) if numbered and random.random() < 0.5 else None
         asked = _which_page(random, pages) if kind == "page" else _ask(random, kind, pages, number)
         found += [asked] if asked is not None else []
     return found

@@ -10,6 +10,7 @@ from pixtral_mlx.checkpoint.names import SHIPPED_ADAPTERS
 from pixtral_mlx.errors import CheckpointError
 from pixtral_mlx.mini.charts import chart, chart_questions
 from pixtral_mlx.mini.pages import ask_pages, page
+from pixtral_mlx.mini.questions import PLURALS
 from pixtral_mlx.mini.recipes import DESCRIBE, answer, compact, described, user
 from pixtral_mlx.mini.scene_layout import draw, make_layout
 
@@ -44,7 +45,7 @@ def test_json_describes_a_scene():
 
 def test_pages_reads_numbered_pages_in_turn():
     """One page with white around it: nine of ten answers to two questions in a row; the model alone
-    does worse. Which page it is, it does not know well."""
+    does worse."""
     random, told = Random("pages"), []
     for number in range(12):
         shown = page(random, 1 + number)
@@ -68,6 +69,25 @@ def test_pages_reads_numbered_pages_in_turn():
                 talk.append(answer(reply.text or "nothing"))
         right[adapter] = hits
     assert right["pages"] >= 21 > 17 > right[None]
+
+
+def test_pages_tells_pages_apart():
+    """What only the other one of two pages has is not counted on this one, and what it has is."""
+    requests, there = [], []
+    for seed in range(12):
+        random = Random(f"apart {seed}")
+        shown = [page(random, number) for number in (1, 2)]
+        own, other = ({t.name for t in each.layout.cells if t.colour} for each in shown)
+        parts = [part for each in shown for part in (f"Page {each.number}:", each.picture)]
+        for has, shapes in ((1, own - other), (2, other - own)):
+            for shape, number in [(min(shapes), n) for n in (1, 2) if shapes]:
+                question = f"Page {number}: How many {PLURALS[shape]} are there?"
+                requests.append({"messages": [user(*parts, question)]})
+                there.append(has == number)
+    model = px.load("mini", "float32", adapter_path="pages")
+    replies = model.generate_batch(requests, max_tokens=8)
+    right = [(reply.text != "none") == has for reply, has in zip(replies, there, strict=True)]
+    assert len(right) > 30 and sum(right) >= 0.9 * len(right)
 
 
 def test_charts_are_read():
