@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ from .fields import Field
 from .forms import schema_form
 from .joining import set_at, value_at
 from .judging import doubts, flagged, judge
-from .leaves import MISSING, leaves, pointer_of, without_extensions
+from .leaves import MISSING, Path, leaves, pointer_of, without_extensions
 from .options import ExtractionOptions
 from .passes import GaveUpError, Passes, Read
 from .rules import Rule, broken, rules_of
@@ -108,6 +109,7 @@ def read_document(
         if value_at(read.data, found.leaf.path) is not MISSING or value is not MISSING:
             set_at(read.data, found.leaf.path, value)
     reasons = _unsure_rows(read, parts, options, fields)
+    _repeated_rows(read, fields)
     if options.double_check and not one_by_one:
         reasons += yield from _counted(passes, read.data)
     reasons += _ruled(schema, read.data, fields)
@@ -144,6 +146,26 @@ def _unsure_rows(
                     pointer = each.leaf.pointer
                     fields[pointer] = flagged(fields[pointer], [reason])
     return found
+
+
+def _repeated_rows(read: Read, fields: dict[str, Field]) -> None:
+    """Rows that say what an earlier one says, and from the same place, are marked."""
+    rows: dict[tuple[Path, int], list[tuple[Path, Field]]] = defaultdict(list)
+    for each in read.found:
+        path = each.leaf.path
+        for i, step in enumerate(path):
+            if isinstance(step, int):
+                rows[path[:i], step].append((path[i + 1 :], fields[each.leaf.pointer]))
+    first: dict[Any, int] = {}
+    for (array, row), held in rows.items():
+        if any(field.box is not None for _, field in held):
+            said = [(path, field.value, field.page, field.box) for path, field in held]
+            earlier = first.setdefault((array, repr(said)), row)
+            if earlier != row:
+                reason = f"the same as {pointer_of((*array, earlier))}, and from the same place"
+                for path, _ in held:
+                    pointer = pointer_of((*array, row, *path))
+                    fields[pointer] = flagged(fields[pointer], [reason])
 
 
 def _on(pages: Sequence[Page]) -> str:

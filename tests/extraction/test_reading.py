@@ -218,6 +218,31 @@ def test_rows_that_were_counted_with_doubts(how, doubt):
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
+def test_rows_that_are_there_twice(one_by_one):
+    """The same values from the same place: the later one is marked. Not on another page, nor where
+    one value of them is another one."""
+    rows = [{"name": name, "amount": amount} for name, amount in
+            (("a", 1), ("a", 2), ("a", 1), ("b", 2))]  # fmt: skip
+
+    def answer(question, pages):
+        if question.startswith("Extract"):
+            return {"lines": rows, "total": 12}
+        if question == "How many lines?":
+            return "4"
+        row = rows[int(question[-2]) - 1] if question != "Total?" else {}
+        return row["name"] if question.startswith("Name") else str(row.get("amount", 12))
+
+    outcome, *_ = read(ROWS, answer, pages=2, at_once=1, one_by_one=one_by_one)
+    marked = {pointer: field.reasons for pointer, field in outcome.fields.items() if field.reasons}
+    again = "the same as /lines/{}, and from the same place"
+    assert marked == {
+        f"/lines/{row}/{name}": (again.format(row - 2),) for row in (2, 6)
+        for name in ("name", "amount")
+    }  # fmt: skip
+    assert not outcome.reasons
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
 def test_arrays_go_on_over_pages_in_order(one_by_one):
     """Seven pages, three at a time: every row once, and asked for where it stands."""
     counts = {(1, 2, 3): 2, (4, 5, 6): 0, (7,): 1}
