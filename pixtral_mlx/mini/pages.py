@@ -191,10 +191,10 @@ def _is_there(
     coloured = [thing for thing in row.cells if thing.colour]
     thing = like or (pick(random, coloured) if coloured else Thing("star", "red"))
     if chance < 0.6:
-        like = random.random()
+        kept = random.random()
         thing = Thing(
-            thing.name if like < 0.25 else pick(random, SHAPES),
-            thing.colour if like > 0.75 else pick(random, [*COLOURS]),
+            thing.name if kept < 0.25 else pick(random, SHAPES),
+            thing.colour if kept > 0.75 else pick(random, [*COLOURS]),
         )
     if random.random() < 0.4:
         same = tuple(i for i, each in enumerate(row.cells) if each.name == thing.name)
