@@ -48,8 +48,16 @@ class Unread:
         self._stamps, self._parts = stamps, {"decoder", "vision"}
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """While the block computes, a file that became too short is a CheckpointError."""
+    def reading(self, *, vision: bool) -> Iterator[None]:
+        """While the block computes, a file that became too short is a CheckpointError.
+
+        What has changed by then is not read at all: of reads that fail, MLX 0.32 counts some as
+        still running, now and then, and later computations wait for them for ever.
+
+        Arguments:
+            vision: whether the encoder computes too.
+        """
+        self._check(vision)
         try:
             yield
         except RuntimeError as error:
@@ -66,9 +74,14 @@ class Unread:
         Raises:
             CheckpointError: it was of files that had changed.
         """
-        if new := self._parts & {"decoder", *(["vision"] if vision else [])}:
+        self._parts -= self._check(vision)
+
+    def _check(self, vision: bool) -> set[str]:
+        """What of it was not read before, where the files are as they were."""
+        new = self._parts & {"decoder", *(["vision"] if vision else [])}
+        if new:
             check_unchanged(self._stamps, "after the model was opened")
-            self._parts -= new
+        return new
 
 
 def _stamp(file: Path) -> Stamp | None:

@@ -136,7 +136,8 @@ class GenerationStream(Iterator[Piece]):
         with ExitStack() as stack:
             stack.callback(delattr, self, "run")  # and with it the keys and values
             stack.enter_context(run)
-            stack.enter_context(self._engine.weights.reading())
+            vision = bool(self.prompt.images)
+            stack.enter_context(self._engine.weights.reading(vision=vision))
             stack.enter_context(bounded_buffers())
             embeddings = yield from run.embed()
             if embeddings is not None:
@@ -152,5 +153,5 @@ class GenerationStream(Iterator[Piece]):
             for chosen in run.steps(self.limit, embeddings):
                 stats.drafted_tokens, stats.accepted_tokens = run.drafted, run.accepted
                 if chosen is not None:
-                    self._engine.weights.were_read(vision=bool(self.prompt.images))
+                    self._engine.weights.were_read(vision=vision)
                 yield chosen

@@ -82,19 +82,34 @@ def test_weights_that_change_after_they_were_opened(ours, change, picture):
             ask()
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_change_while_they_are_read(ours, change):
+    model, waiting = px.load(ours), [CHANGES[change]]
+    (weights,) = ours.glob("*.safetensors")
+    with pytest.raises(px.CheckpointError, match=rf"{weights.name}: (changed|removed) after"):
+        model.generate(
+            "Hi", max_tokens=2, progress=lambda *_: waiting.pop()(weights) if waiting else None
+        )
+    assert not waiting
+
+
 def test_a_failed_read_is_not_somebody_elses(ours, monkeypatch):
-    """Of reads that fail at once MLX keeps some for the next computation, now and then."""
+    """Of reads that fail at once MLX keeps some for the next computation, now and then. None fails
+    really here: others it would wait for, for ever, in a later test."""
     left = ["[read] Unable to read from file."] * 3
 
     def synchronize(stream):
         if left:
             raise RuntimeError(left.pop())
 
+    def read(done, total):
+        os.truncate(next(ours.glob("*.safetensors")), 9000)
+        raise RuntimeError("[read] Unable to read from file.")
+
     model = px.load(ours)
-    os.truncate(next(ours.glob("*.safetensors")), 9000)
     monkeypatch.setattr(mx, "synchronize", synchronize)
     with pytest.raises(px.CheckpointError, match="changed after"):
-        model.generate("Hi", max_tokens=2)
+        model.generate("Hi", max_tokens=2, progress=read)
     assert not left
 
 
