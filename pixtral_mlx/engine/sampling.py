@@ -164,6 +164,7 @@ def choice_of(token: int, logprobs: mx.array, top: int) -> Choice:
     """
     row = memoryview(logprobs)  # type: ignore[arg-type]
     logprob = row[token] if row.ndim == 1 else row[0, token]
+    # Where nobody asks for them, nothing of numpy is touched: this is done for every token.
     found = likeliest(np.asarray(row).reshape(-1), top) if top else ()
     return Choice(token, logprob, top_logprobs=found)
 
@@ -176,8 +177,10 @@ def likeliest(row: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
 
     Arguments:
         row: log-probabilities, shape (vocabulary,).
-        count: how many at most, 1 or more.
+        count: how many at most.
     """
+    if not count:
+        return ()
     # Of so many parts each has one token above this, so all that are looked for are.
     maxima = np.maximum.reduceat(row, np.arange(0, row.size, 256))
     least = np.partition(maxima, -count)[-count] if len(maxima) >= count else -np.inf

@@ -108,3 +108,4 @@ def test_of_equals_the_lower_id_and_nothing_impossible():
             order = [int(n) for n in np.lexsort((np.arange(size), -row)) if row[n] > -np.inf]
             expected = tuple((n, float(row[n])) for n in order[:count])
             assert likeliest(row, count) == expected
+    assert likeliest(np.array([-1.0]), 0) == ()
